@@ -1,0 +1,34 @@
+# Every target sets up what it needs; a second call skips the set-up.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: preflight test lint bench proof clean
+
+preflight: $(READY)  ## the catalogue against the repository's own trainers
+	$(BIN)/pytest -m preflight
+
+test: $(READY)  ## the project's own tests
+	$(BIN)/pytest -n 2 --cov --cov-report=term
+
+lint: $(READY)  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+proof: $(READY)  ## every case against its saboteurs and the sound programs
+	$(BIN)/pytest tests/test_proof.py
+
+bench: $(READY)  ## the project's figures, as ratios in one run
+	$(BIN)/python benchmarks/bench.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
+
+# Dependency groups need a pip of 25.1 or newer.
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
+	touch $@
