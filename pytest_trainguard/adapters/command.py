@@ -1,0 +1,186 @@
+"""A trainer that is known by its command line alone, from a table `[tool.trainguard.trainers.NAME]`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import runpy
+import shlex
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pytest_trainguard.trainer import Run, Trainer
+
+PLACEHOLDERS = ("config", "data", "output_dir", "max_steps", "resume_from", "seed")
+_NEEDED = ("output_dir", "max_steps")
+_KEYS = ("command", "settings", "sample", "production", "tiny", "overfit", "fields", "rows", "resume")
+_PLACE = re.compile(r"\{(\w*)\}")
+_PYTHON = re.compile(r"(^|/)python(3(\.\d+)?)?$")
+
+
+def faults_in(table: Mapping[str, Any]) -> str | None:
+    """What is wrong with a trainer's table, in one line; None where nothing is."""
+    unknown = [key for key in table if key not in _KEYS]
+    if unknown:
+        return f"unknown key {unknown[0]!r}; known are {', '.join(_KEYS)}"
+    command = table.get("command")
+    if not isinstance(command, str) or not command.strip():
+        return "has no command"
+    places = _PLACE.findall(command)
+    for place in places:
+        if place not in PLACEHOLDERS:
+            return f"command has an unknown placeholder {{{place}}}; known are {', '.join(PLACEHOLDERS)}"
+    for place in _NEEDED:
+        if place not in places:
+            return f"command lacks {{{place}}}: without it a run cannot be bounded"
+    if table.get("settings") and "config" not in places:
+        return "has settings, but its command lacks {config}"
+    if table.get("resume", "checkpoint") not in ("checkpoint", "folder"):
+        return "resume is 'checkpoint' (the newest one's path) or 'folder' (the output folder)"
+    try:
+        shlex.split(command)
+    except ValueError as error:
+        return f"command cannot be split: {error}"
+    return None
+
+
+class CommandTrainer(Trainer):
+    """Runs a team's command. `python script.py` and `python -m module` go on in the warm process, others by exec."""
+
+    def __init__(self, table: Mapping[str, Any]):
+        wrong = faults_in(table)
+        if wrong:
+            raise ValueError(wrong)
+        self._command: str = table["command"]
+        self._resume = table.get("resume", "checkpoint")
+        self._settings = Path(table["settings"]) if table.get("settings") else None
+        set_here: dict[str, Any] = {
+            "config": read_settings(self._settings) if self._settings else None,
+            "sample": table.get("sample"),
+            "rows": table.get("rows", Trainer.rows),
+        }
+        for name in ("production", "tiny", "overfit", "fields"):
+            set_here[name] = table.get(name, {})
+        vars(self).update(set_here)
+
+    def resume_from(self, output_dir: Path) -> Path | None:
+        """The newest checkpoint, or the output folder where the table says `resume = "folder"`."""
+        return output_dir if self._resume == "folder" else super().resume_from(output_dir)
+
+    def train(self, run: Run) -> None:
+        """Become the command. Does not return, except where the command is a Python program that ends by returning."""
+        argv = arguments(self._command, self._values(run))
+        sys.stdout.flush()
+        if _is_this_python(argv[0]):
+            if len(argv) > 1 and (argv[1] == "-m" or not argv[1].startswith("-")):
+                return _become_python(argv[1:])
+            argv[0] = sys.executable
+        os.execvp(argv[0], argv)
+
+    def _values(self, run: Run) -> dict[str, Any]:
+        config = None
+        if self._settings is not None:
+            config = Path(tempfile.mkdtemp(prefix="settings-")) / self._settings.name
+            write_settings(config, run.config)
+        values = {name: getattr(run, name) for name in PLACEHOLDERS if name != "config"}
+        return {**values, "config": config}
+
+
+def arguments(command: str, values: Mapping[str, Any]) -> list[str]:
+    """The command's words with its placeholders filled in.
+
+    A word whose placeholder has no value (`--resume {resume_from}` on a fresh start) is left out, and with it the
+    option before it.
+    """
+    argv: list[str] = []
+    for word in shlex.split(command):
+        places = _PLACE.findall(word)
+        if any(values[place] is None for place in places):
+            if word.startswith("{") and argv and argv[-1].startswith("-"):
+                argv.pop()
+            continue
+        argv.append(_PLACE.sub(lambda place: str(values[place[1]]), word))
+    return argv
+
+
+def _is_this_python(program: str) -> bool:
+    """Whether a command's program is the interpreter that the harness runs in: `python`, or its own path."""
+    if not _PYTHON.search(program):
+        return False
+    return os.path.dirname(program) in ("", os.path.dirname(sys.executable))
+
+
+def _become_python(argv: list[str]) -> None:
+    """Go on as `python argv...` would: same `sys.argv`, same first entry of `sys.path`, run as `__main__`."""
+    if argv[0] == "-m":
+        sys.argv = argv[1:]
+        sys.path.insert(0, os.getcwd())
+        runpy.run_module(argv[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = argv
+        sys.path.insert(0, str(Path(argv[0]).resolve().parent))
+        runpy.run_path(argv[0], run_name="__main__")
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """A settings file in JSON, TOML or YAML.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it cannot be parsed, is of an unknown kind, or holds no mapping.
+    """
+    try:
+        content = _parsed(path.read_text(encoding="utf-8"), path.suffix)
+    except ValueError as error:
+        raise ValueError(f"settings {path}: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"settings {path}: holds no table of names and values")
+    return content
+
+
+def _parsed(text: str, suffix: str) -> Any:
+    if suffix == ".json":
+        return json.loads(text)
+    if suffix == ".toml":
+        if sys.version_info >= (3, 11):
+            import tomllib
+        else:
+            import tomli as tomllib
+        return tomllib.loads(text)
+    if suffix not in (".yaml", ".yml"):
+        raise ValueError(f"unknown kind {suffix!r}; known are .json, .toml, .yaml")
+    try:
+        import yaml
+    except ImportError as error:
+        raise ValueError("reading YAML needs pytest-trainguard[yaml]") from error
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+
+
+def write_settings(path: Path, values: Mapping[str, Any]) -> None:
+    """Write settings in the form that the suffix names."""
+    if path.suffix == ".json":
+        path.write_text(json.dumps(values))
+    elif path.suffix == ".toml":
+        import tomli_w
+
+        path.write_text(tomli_w.dumps(_without_none(values)))
+    else:
+        import yaml
+
+        path.write_text(yaml.safe_dump(dict(values)))
+
+
+def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    """TOML has no null: a setting that is None is left out."""
+    return {
+        name: _without_none(value) if isinstance(value, Mapping) else value
+        for name, value in values.items()
+        if value is not None
+    }

@@ -1,0 +1,259 @@
+"""What a good trainer does: the four verdict kinds as functions, and the exceptions that carry a verdict.
+
+VerdictError
+├── Finding          the trainer did something else: failed
+├── NotApplicable    the trainer lacks what the case is about: not applicable, with what to add
+└── CannotJudge      the harness itself could not tell: error, never green
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_trainguard.trainer import Outcome
+
+
+@dataclass(frozen=True)
+class Wording:
+    """Something that a message may name in more ways than one.
+
+    Attributes:
+        said: what it is called in a finding: "its message does not name ...".
+        pattern: every way of naming it.
+    """
+
+    said: str
+    pattern: re.Pattern[str]
+
+
+Named = str | tuple[str, ...] | re.Pattern[str] | Wording
+SOON = 2  # optimizer steps that may pass between a fault and the stop
+
+
+class VerdictError(Exception):
+    """A verdict other than passed."""
+
+
+class Finding(VerdictError, AssertionError):
+    """The trainer did not do what a good one does.
+
+    Attributes:
+        did: what was done to it.
+        happened: what it did, one thing a line.
+        evidence: its last words, or other text worth showing.
+    """
+
+    def __init__(self, did: str, happened: str, evidence: str = ""):
+        super().__init__(f"{did}: {happened}")
+        self.did, self.happened, self.evidence = did, happened, evidence
+
+
+class NotApplicable(VerdictError):
+    """The case says nothing about this trainer; the message says what to add so that it does."""
+
+
+class CannotJudge(VerdictError):
+    """The harness could not bring the case about, or could not tell what came of it."""
+
+    def __init__(self, reason: str, evidence: str = ""):
+        super().__init__(reason)
+        self.evidence = evidence
+
+
+def rejects(outcome: Outcome, *naming: Named, before: str = "step") -> None:
+    """It exits non-zero, names the offending things, before the first optimizer step, and leaves no file behind.
+
+    Args:
+        outcome: the run.
+        naming: what the message must name: a text, a tuple of texts of which one will do, or a pattern.
+        before: `"model"` where it must also come before a model is built.
+
+    Raises:
+        Finding: it did otherwise.
+    """
+    problems = _ended_badly(outcome)
+    if outcome.exit == 0:  # all else follows from that
+        _judge(outcome, problems)
+    if outcome.recording.steps:
+        problems.append(f"it trained first: {outcome.how}")
+    elif before == "model" and outcome.recording.built_model:
+        problems.append("it built a model before it looked")
+    if outcome.exit > 0:
+        problems += _unnamed(outcome.complaint, naming)
+    files = [name for name in outcome.changed() if not name.endswith("/")]
+    if files:
+        problems.append(f"it left in the output folder: {_listed(files)}")
+    _judge(outcome, problems)
+
+
+def survives(outcome: Outcome, *naming: Named, steps: int | None = None, finite: bool = True) -> None:
+    """It trains on to the end: exit 0, at least one optimizer step (or just `steps`), every loss finite.
+
+    Args:
+        outcome: the run.
+        naming: what it must have said; see `rejects`.
+        steps: the optimizer steps that it must have taken; any number above 0 where none is given.
+        finite: whether every loss must be finite; not so where the fault itself is a loss that is not.
+
+    Raises:
+        Finding: it did otherwise.
+    """
+    problems = []
+    taken = len(outcome.recording.steps)
+    if outcome.exit != 0:
+        problems.append(f"it did not survive: {outcome.how}")
+    elif taken == 0:
+        problems.append("exit 0 without one optimizer step")
+    elif steps is not None and taken != steps:
+        problems.append(f"it took {taken} optimizer steps, {steps} were asked for")
+    if finite and not outcome.recording.finite:
+        problems.append("a loss was not finite")
+    if outcome.exit == 0:
+        problems += _unnamed(outcome.message, naming)
+    problems += _left(outcome)
+    _judge(outcome, problems)
+
+
+def stops(outcome: Outcome, *naming: Named, within: int = SOON) -> None:
+    """It ends non-zero, at most `within` optimizer steps after the fault, names it, and leaves nothing behind.
+
+    Whether its checkpoints are whole and finite is for `Guard.check_checkpoints`.
+
+    Raises:
+        Finding: it did otherwise.
+    """
+    problems = _ended_badly(outcome)
+    after = len(outcome.recording.steps) - outcome.recording.steps_before_fault
+    if after > within:
+        problems.append(f"it went on for {after} optimizer steps after the fault")
+    if outcome.exit > 0:
+        problems += _unnamed(outcome.complaint, naming)
+    problems += _left(outcome)
+    _judge(outcome, problems)
+
+
+def recovers(outcome: Outcome, reference: Outcome, *, from_scratch: bool = False) -> None:
+    """A second start carries on, and from there its losses equal those of the undisturbed run, bit for bit.
+
+    Args:
+        outcome: the second start.
+        reference: the undisturbed run to as many steps.
+        from_scratch: nothing was saved before the fault, so that starting again at step 0 is right.
+
+    Raises:
+        Finding: it did otherwise.
+    """
+    problems = []
+    second, first = outcome.losses, reference.losses
+    if outcome.exit != 0:
+        problems.append(f"the second start did not carry on: {outcome.how}")
+    elif not second:
+        problems.append("the second start took no step")
+    elif len(second) >= len(first) and not from_scratch:
+        problems.append(
+            f"the second start began again at step 0: it took {len(second)} steps of {len(first)}"
+        )
+    elif second != first[-len(second) :]:
+        problems.append(_where_they_part(outcome, reference))
+    problems += _left(outcome)
+    _judge(outcome, problems)
+
+
+def _where_they_part(outcome: Outcome, reference: Outcome) -> str:
+    skipped = len(reference.losses) - len(outcome.losses)
+    pairs = zip(outcome.recording.steps, reference.recording.steps[skipped:], strict=False)
+    for number, (ours, theirs) in enumerate(pairs, skipped + 1):
+        if ours.loss != theirs.loss:
+            rates = (
+                f" (learning rate {ours.lr[0]:g}, undisturbed {theirs.lr[0]:g})"
+                if ours.lr != theirs.lr
+                else ""
+            )
+            losses = f"loss {ours.loss!r}, undisturbed {theirs.loss!r}"
+            return f"it parts from the undisturbed run at step {number}: {losses}{rates}"
+    return f"it took {len(outcome.losses)} steps where {len(reference.losses)} were asked for in all"
+
+
+def _ended_badly(outcome: Outcome) -> list[str]:
+    if outcome.timed_out:
+        return [f"it {outcome.how}"]
+    if outcome.exit == 0:
+        return [f"{outcome.how}: a failure that nobody notices"]
+    return [f"it was {outcome.how}"] if outcome.exit < 0 else []
+
+
+def _unnamed(message: str, naming: tuple[Named, ...]) -> list[str]:
+    missing = [_said(wanted) for wanted in naming if not names(message, wanted)]
+    return [f"its message does not name {', nor '.join(missing)}"] if missing else []
+
+
+def word(name: str) -> Wording:
+    """A name as a word of its own: a field `y` is not named by every message with a y in it.
+
+    Words may be joined in another way: `batch_size` is also named by `--batch-size` and by `batch size`.
+    """
+    joined = "[-_ ]".join(re.escape(part) for part in re.split("[-_ ]", name))
+    return Wording(repr(name), re.compile(rf"(?<!\w){joined}(?!\w)", re.I))
+
+
+def line(number: int, file: str, *also: int) -> Wording:
+    """A line of a file, as programs count it: `line 3`, `row 3`, `record 2` (from 0), `rows.jsonl:3`.
+
+    Args:
+        number: the line, counted from 1.
+        file: the file's name.
+        also: other numbers that the line may rightly be given, as where a row has several lines.
+    """
+    numbers = {number, *also}
+    lines = "|".join(map(str, sorted(numbers)))
+    counted = "|".join(map(str, sorted(numbers | {one - 1 for one in numbers})))
+    ways = (
+        rf"\blines?\W{{0,4}}(?:{lines})\b",
+        rf"\b(?:row|record|example|entry|sample|item|index)s?\W{{0,4}}(?:{counted})\b",
+        rf"{re.escape(file)}\W{{1,3}}(?:{lines})\b",
+    )
+    return Wording(f"line {number}", re.compile("|".join(ways), re.I))
+
+
+def names(message: str, wanted: Named) -> bool:
+    """Whether a message names something; upper and lower case alike."""
+    if isinstance(wanted, Wording):
+        return wanted.pattern.search(message) is not None
+    if isinstance(wanted, re.Pattern):
+        return wanted.search(message) is not None
+    texts = wanted if isinstance(wanted, tuple) else (wanted,)
+    return any(text.lower() in message.lower() for text in texts)
+
+
+def _said(wanted: Named) -> str:
+    if isinstance(wanted, Wording):
+        return wanted.said
+    if isinstance(wanted, re.Pattern):
+        return wanted.pattern
+    return repr(wanted) if isinstance(wanted, str) else " or ".join(map(repr, wanted))
+
+
+def _left(outcome: Outcome) -> list[str]:
+    problems = []
+    if outcome.leftovers:
+        shown = ", ".join(f"{left.pid} {left.command} ({left.status})" for left in outcome.leftovers[:3])
+        problems.append(f"processes left behind: {shown}")
+    unfinished = [
+        name for name in outcome.changed() if name in outcome.after and re.search(r"\.?te?mp|partial", name)
+    ]
+    if unfinished:
+        problems.append(f"temporary files or folders left behind: {_listed(unfinished)}")
+    return problems
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def _judge(outcome: Outcome, problems: list[str]) -> None:
+    if problems:
+        evidence = outcome.stack if outcome.timed_out else outcome.last_words
+        raise Finding(outcome.did, "\n".join(problems), evidence)

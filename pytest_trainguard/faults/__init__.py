@@ -1,0 +1,120 @@
+"""What goes wrong on purpose: one `Fault` is one thing, at one place, at one step.
+
+Here faults are only named; `inject` brings them about inside a run, through the recorder's doors. The process and
+its files are real: signals are real signals, a full disk is a real full disk. Only what no machine without a GPU can do
+for real (device errors, GPU out of memory) and what is an exception by nature is raised inside the process.
+"""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+OOM_MESSAGE = (
+    "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 39.39 GiB of which 1.12 GiB is "
+    "free. Including non-PyTorch memory, this process has 38.26 GiB memory in use. Of the allocated memory 36.87 GiB "
+    "is allocated by PyTorch, and 913.41 MiB is reserved by PyTorch but unallocated."
+)  # torch's own words, c10/cuda/CUDACachingAllocator.cpp
+DOORS = ("data", "forward", "backward", "optimizer", "save")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that goes wrong on purpose. Made by the functions below; also in JSON, on its way to the run.
+
+    Attributes:
+        kind: `nan`, `inf`, `overflow`, `raise`, `signal`, `hang`, `pause`, `fill_disk`, `offline`.
+        where: the door at which it enters (`DOORS`), or for numbers `batch`, `activation`, `loss`, `gradient`.
+        step: the optimizer step during which it comes about, counted from 1 in each run; for `save`, the first
+            write to the output folder once that many steps are complete.
+        nth: at the door `save`, the how-manieth such write.
+        value: the exception's or the signal's name, or the file that a pause waits for.
+        text: the exception's message.
+    """
+
+    kind: str
+    where: str = "forward"
+    step: int = 1
+    nth: int = 1
+    value: str = ""
+    text: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """The fault as plain values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        at = f"while saving after step {self.step}" if self.where == "save" else f"in step {self.step}"
+        return {
+            "nan": f"NaN put into the {self.where} {at}",
+            "inf": f"infinity put into the {self.where} {at}",
+            "overflow": f"the {self.where} made to overflow {at}",
+            "raise": f"{self.value} raised in the {self.where} door {at}",
+            "signal": f"{self.value} {at}",
+            "hang": f"{self.where} never returns {at}",
+            "pause": f"held {at}",
+            "fill_disk": f"disk full from step {self.step}",
+            "offline": "no network",
+        }[self.kind]
+
+
+def nan(where: str, step: int) -> Fault:
+    """NaN in the `batch`, an `activation`, the `loss` (every output of the model) or a `gradient` of one step."""
+    return Fault("nan", where, step)
+
+
+def inf(where: str, step: int) -> Fault:
+    """Infinity at the same places as `nan`."""
+    return Fault("inf", where, step)
+
+
+def overflow(where: str, step: int) -> Fault:
+    """Numbers so large, yet finite, that what is computed from them overflows; at the same places as `nan`."""
+    return Fault("overflow", where, step)
+
+
+def raises(exception: type[BaseException], where: str, step: int, text: str = "", nth: int = 1) -> Fault:
+    """A built-in exception, raised at one of the `DOORS`; at `save`, at the `nth` write."""
+    return Fault(
+        "raise", where, step, nth=nth, value=exception.__name__, text=text or f"raised on purpose in {where}"
+    )
+
+
+def out_of_memory(where: str, step: int) -> Fault:
+    """`torch.OutOfMemoryError` with torch's own message, at one of the `DOORS`."""
+    return Fault("raise", where, step, value="OutOfMemoryError", text=OOM_MESSAGE)
+
+
+def kill(step: int, signum: signal.Signals = signal.SIGKILL) -> Fault:
+    """A real signal that the run gets in the forward pass of a step."""
+    return Fault("signal", "forward", step, value=signum.name)
+
+
+def kill_in_save(step: int, nth: int) -> Fault:
+    """A real SIGKILL at the `nth` write to the output folder after a step."""
+    return Fault("signal", "save", step, nth=nth, value=signal.SIGKILL.name)
+
+
+def hang(step: int) -> Fault:
+    """A forward pass that never returns."""
+    return Fault("hang", "forward", step)
+
+
+def pause(step: int, until: Path) -> Fault:
+    """A forward pass that waits until a file exists."""
+    return Fault("pause", "forward", step, value=str(until))
+
+
+def fill_disk(step: int) -> Fault:
+    """The file system of the output folder is filled to its last byte; see `Guard.run(small_disk=...)`.
+
+    Where the user may not mount one, a real limit on the size of files (RLIMIT_FSIZE) takes its place.
+    """
+    return Fault("fill_disk", "forward", step)
+
+
+def offline() -> Fault:
+    """No network: every look-up and connection beyond this machine fails at once, and is recorded."""
+    return Fault("offline", "network")

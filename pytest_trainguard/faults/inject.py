@@ -1,0 +1,155 @@
+"""Inside a run: bringing a fault about at its door and step."""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import errno
+import math
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pytest_trainguard.faults import Fault
+from pytest_trainguard.recorder.hooks import Observer, Recorder, _tensors
+
+FILE_LIMIT = 16 * 1024  # bytes; the recorder goes on in another file when it meets this limit itself
+
+
+class Injector(Observer):
+    """Stands at the doors beside the recorder and lets one fault in, once."""
+
+    def __init__(self, fault: Fault, recorder: Recorder, disk: Path | None):
+        self.fault, self.recorder, self.disk = fault, recorder, disk
+        self.done = False
+        self._writes = 0
+        self._poisoned: Any = None
+
+    def _due(self, *doors: str) -> bool:
+        fault = self.fault
+        return not self.done and fault.where in doors and self.recorder.steps + 1 >= fault.step
+
+    def _fire(self) -> None:
+        """Note that the fault comes about, then let it happen."""
+        self.done = True
+        self.recorder.write("fault", step=self.recorder.steps, kind=self.fault.kind, where=self.fault.where)
+        happen: Callable[[], None] | None = {
+            "raise": self._raise,
+            "signal": lambda: os.kill(os.getpid(), signal.Signals[self.fault.value]),
+            "hang": _hang,
+            "pause": lambda: _wait_for(Path(self.fault.value)),
+            "fill_disk": self._fill_disk,
+        }.get(self.fault.kind)
+        if happen:
+            happen()
+
+    def _raise(self) -> None:
+        kind = getattr(builtins, self.fault.value, None) or getattr(torch, self.fault.value)
+        raise kind(self.fault.text)
+
+    def _fill_disk(self) -> None:
+        if self.disk is None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_LIMIT, resource.RLIM_INFINITY))
+            return
+        filler = os.open(self.disk / "filler", os.O_WRONLY | os.O_CREAT)
+        for size in (1 << 20, 1 << 12, 1):  # down to the last byte
+            with contextlib.suppress(OSError):
+                while os.write(filler, bytes(size)):
+                    pass
+        os.close(filler)
+
+    def fetched(self, batch: Any) -> None:
+        if self._due("data"):
+            self._fire()
+        if self._due("batch"):
+            floats = [t for t in _tensors(batch) if t.is_floating_point()]
+            for tensor in floats:
+                tensor.copy_(self._spoilt(tensor))
+            if floats:  # where the inputs are whole numbers, the first layer's output takes their place
+                self._fire()
+
+    def _spoilt(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The same tensor with the fault's number in it, its graph kept; whole numbers stay as they are."""
+        if not tensor.is_floating_point():
+            return tensor
+        if self.fault.kind == "overflow" and tensor.numel() > 1:
+            largest = tensor.detach().abs().max().clamp(min=1e-6)
+            return tensor / largest * torch.finfo(tensor.dtype).max
+        return tensor * (math.nan if self.fault.kind == "nan" else math.inf)
+
+    def forward(self, module: torch.nn.Module, *, outermost: bool) -> None:
+        if outermost and self._due("forward"):
+            self._fire()
+        if outermost and module.training and self._due("gradient") and self._poisoned is None:
+            parameter = next((p for p in module.parameters() if p.requires_grad), None)
+            if parameter is not None:
+                self._poisoned = parameter.register_hook(self._poison_gradient)
+
+    def _poison_gradient(self, gradient: torch.Tensor) -> torch.Tensor | None:
+        if self.done:
+            return None
+        self._fire()
+        return self._spoilt(torch.ones_like(gradient))
+
+    def forwarded(
+        self, module: torch.nn.Module, inputs: tuple[Any, ...], output: Any, *, outermost: bool
+    ) -> Any:
+        if not module.training or not torch.is_grad_enabled():
+            return None
+        leaf = isinstance(output, torch.Tensor) and not any(module.children())
+        wanted = outermost if self.fault.where == "loss" else leaf and output.is_floating_point()
+        if not wanted or not self._due("loss", "batch", "activation"):
+            return None
+        self._fire()
+        return _with_tensors(output, self._spoilt)
+
+    def backward(self, losses: list[torch.Tensor]) -> None:
+        if self._due("backward"):
+            self._fire()
+
+    def stepping(self, optimizer: torch.optim.Optimizer) -> None:
+        if self._due("optimizer"):
+            self._fire()
+        if self._poisoned is not None and self.done:
+            self._poisoned.remove()
+            self._poisoned = None
+
+    def writing(self, path: str, how: str) -> None:
+        if not self.done and self.fault.where == "save" and self.recorder.steps >= self.fault.step:
+            self._writes += 1
+            if self._writes == self.fault.nth:
+                self._fire()
+
+    def connecting(self, address: str) -> None:
+        if self.fault.kind == "offline":
+            raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
+
+
+def _hang() -> None:
+    while True:
+        time.sleep(1)
+
+
+def _wait_for(path: Path) -> None:
+    while not path.exists():
+        time.sleep(0.01)
+
+
+def _with_tensors(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """The same output with every tensor in it changed."""
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    if isinstance(value, dict):  # transformers' outputs too
+        for name in list(value):
+            value[name] = _with_tensors(value[name], change)
+        return value
+    if isinstance(value, tuple | list):
+        items = [_with_tensors(inner, change) for inner in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    return value

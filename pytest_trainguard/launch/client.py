@@ -1,0 +1,180 @@
+"""Pytest's side of the launch: start the warm server, fork it for a trainer, start runs, wait for what they did."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from pytest_trainguard.launch import wire
+
+# Loaded by the base server. The first optimizer made in a process imports torch._dynamo, over a second's work.
+PRELOAD = [
+    "torch",
+    "torch._dynamo",
+    "torch.utils.data",
+    "pytest_trainguard.launch.jobs",
+    "pytest_trainguard.faults.inject",
+]
+LOAD_LIMIT = 300.0  # seconds for importing a trainer's modules
+
+
+class LaunchError(Exception):
+    """The harness itself could not start or follow a run."""
+
+
+class Running:
+    """A run in progress. It ends with this object's connection, at the latest."""
+
+    def __init__(self, link: socket.socket, time_limit: float):
+        self._link = link
+        self._link.settimeout(
+            time_limit + 60
+        )  # the supervisor's own limit comes first; this one is for its loss
+        self._ended: wire.Message | None = None
+        started = self._receive()
+        self.pid: int = started["pid"] if started["event"] == "started" else 0
+        if started["event"] != "started":
+            self._ended = started
+
+    def signal(self, signum: int, *, group: bool = False) -> None:
+        """Send a signal to the run's main process, or to its whole process group."""
+        with contextlib.suppress(OSError):
+            wire.send(self._link, {"signal": int(signum), "group": group})
+
+    def wait(self) -> wire.Message:
+        """Wait for the run's end; what the supervisor saw of it.
+
+        Raises:
+            LaunchError: the supervisor was lost.
+        """
+        if self._ended is None:
+            self._ended = self._receive()
+        self._link.close()
+        if self._ended["event"] != "ended":
+            raise LaunchError(f"the run's supervisor was lost: {self._ended.get('reason')}")
+        return self._ended
+
+    def kill(self) -> None:
+        """End the run and everything it started: its lease is this connection."""
+        self._link.close()
+
+    def __del__(self) -> None:
+        # A test that fails between start and end waits for nothing: its run ends here, without a ResourceWarning.
+        self._link.close()
+
+    def _receive(self) -> wire.Message:
+        try:
+            received = wire.receive(self._link)
+        except TimeoutError:
+            received = None
+        return received[0] if received else {"event": "lost", "reason": "its connection ended"}
+
+
+class Server:
+    """A warm server: the base one (`Server.start`), or one forked from it for a trainer (`fork`)."""
+
+    def __init__(self, control: socket.socket, pid: int):
+        self._control, self.pid = control, pid
+
+    @classmethod
+    def start(cls, cwd: Path, paths: list[str], log: Path) -> Server:
+        """Start the base server in `cwd`, with `paths` put before its module search path.
+
+        Raises:
+            LaunchError: it did not come up; the message holds what it printed.
+        """
+        if not hasattr(os, "fork") or not hasattr(socket, "send_fds"):
+            raise LaunchError("a preflight needs os.fork (Linux, macOS; on Windows use WSL)")
+        ours, theirs = socket.socketpair()
+        # One thread a run: as many runs as cores go side by side, and results do not depend on their number.
+        environment = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        search = os.pathsep.join([*paths, *filter(None, [os.environ.get("PYTHONPATH")])])
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "pytest_trainguard.launch.server", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # Ctrl-C is pytest's; the server ends with its connection
+                cwd=cwd,
+                env={**environment, **os.environ, "PYTHONPATH": search},
+            )
+        theirs.close()
+        server = cls(ours, process.pid)
+        server._process = process
+        try:
+            error = server.load(PRELOAD, None)
+        except BaseException:  # Ctrl-C while torch is being imported
+            process.kill()
+            server.close()
+            raise
+        if error:
+            server.close()
+            raise LaunchError(f"the warm server did not come up: {error}\n{log.read_text(errors='replace')}")
+        return server
+
+    _process: subprocess.Popen[bytes] | None = None
+
+    def load(self, modules: list[str], trainer: object | None) -> str | None:
+        """Have the server import modules, then the trainer's own.
+
+        Returns:
+            None, or what went wrong with the trainer's module: a traceback, or one line.
+        """
+        self._control.settimeout(LOAD_LIMIT)
+        try:
+            wire.send(self._control, {"do": "load", "modules": modules, "trainer": trainer})
+            received = wire.receive(self._control)
+        except TimeoutError:
+            self.close()
+            return f"importing it did not end within {LOAD_LIMIT:.0f} s"
+        except OSError:
+            received = None
+        if received is None:
+            return "the process ended while importing it (a crash, or os._exit)"
+        error: str | None = received[0]["error"]
+        return error
+
+    def fork(self) -> Server:
+        """A copy of this server in a process of its own, which shares what is loaded and nothing after."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._send({"do": "fork"}, theirs)
+        ours.settimeout(LOAD_LIMIT)
+        received = wire.receive(ours)
+        if received is None:
+            raise LaunchError("the warm server did not fork")
+        return Server(ours, received[0]["pid"])
+
+    def run(self, request: wire.Message) -> Running:
+        """Start one run; see `child.prepare` and `supervisor.supervise` for what a request holds."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._send({**request, "do": "run"}, theirs)
+        return Running(ours, request["time_limit"])
+
+    def close(self) -> None:
+        """End this server. Runs in progress go on until their own connections end."""
+        self._control.close()
+        if self._process is not None:
+            try:
+                self._process.wait(5)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+    def _send(self, message: wire.Message, fd: socket.socket) -> None:
+        try:
+            wire.send(self._control, message, (fd.fileno(),))
+        except OSError as error:
+            raise LaunchError(f"the warm server is gone: {error}") from error

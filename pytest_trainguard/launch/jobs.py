@@ -1,0 +1,174 @@
+"""What a run's process does once it is set up: train, or answer a question about the trainer."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import random
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from pytest_trainguard import settings
+from pytest_trainguard.adapters import load_trainer
+from pytest_trainguard.trainer import Run, Trainer
+
+RUN_VARIABLE = "TRAINGUARD_RUN"  # tells a subprocess of the run where its recording and its fault are
+
+
+def train(job: dict[str, Any], folder: Path, *, disk: Path | None) -> int:
+    """Run the trainer's program once, observed, with the job's fault in it.
+
+    Returns:
+        the exit code that the program asked for by returning one; 0 where it returned nothing.
+    """
+    trainer = load_trainer(job["trainer"])
+    output_dir = Path(job["output_dir"])
+    note = {
+        "folder": str(folder),
+        "output_dir": str(output_dir),
+        "fault": job["fault"],
+        "disk": str(disk) if disk else None,
+    }
+    (folder / "run.json").write_text(json.dumps(note))
+    os.environ[RUN_VARIABLE] = str(folder / "run.json")
+    if job["recorder"]:
+        observe(note)
+    _seed(job["seed"])
+    run = Run(
+        settings=job["settings"],
+        data=Path(job["data"]) if job["data"] else None,
+        output_dir=output_dir,
+        max_steps=job["max_steps"],
+        seed=job["seed"],
+        resume_from=_resume_point(trainer, job),
+        config_type=trainer.config,
+    )
+    code = trainer.train(run)
+    return code if isinstance(code, int) else 0
+
+
+def observe(note: dict[str, Any]) -> None:
+    """Install the doors in this process, the recorder first, then the fault."""
+    from pytest_trainguard.faults import Fault
+    from pytest_trainguard.faults.inject import Injector
+    from pytest_trainguard.recorder.hooks import Doors, Observer, Recorder
+
+    recorder = Recorder(Path(note["folder"]))
+    observers: list[Observer] = [recorder]
+    if note["fault"]:
+        disk = Path(note["disk"]) if note["disk"] else None
+        observers.append(Injector(Fault(**note["fault"]), recorder, disk))
+    Doors(Path(note["output_dir"]), observers).install()
+
+
+def _resume_point(trainer: Trainer, job: dict[str, Any]) -> Path | None:
+    if job["resume_from"]:
+        return Path(job["resume_from"])
+    return trainer.resume_from(Path(job["output_dir"])) if job["resume"] else None
+
+
+def _seed(seed: int) -> None:
+    """Seed every generator, as most programs do themselves; those that do not become repeatable all the same."""
+    random.seed(seed)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(seed)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(seed)
+
+
+def describe(trainer: Any) -> dict[str, Any]:
+    """What pytest has to know of a trainer, in plain values: pytest itself never imports its module."""
+    loaded = load_trainer(trainer)
+    kind = type(loaded)
+    fields = settings.fields_of(loaded.config) if loaded.config is not None else []
+    module = inspect.getsourcefile(kind)
+    return {
+        "doc": (kind.__doc__ or "").strip().split("\n")[0] if kind.__doc__ != Trainer.__doc__ else "",
+        "production": dict(loaded.production),
+        "tiny": dict(loaded.tiny),
+        "overfit": dict(loaded.overfit),
+        "fields": [{**field.__dict__, "choices": list(field.choices)} for field in fields],
+        "roles": dict(loaded.fields),
+        "rows": loaded.rows,
+        "source": module,
+        "own_checkpoints": kind.checkpoints is not Trainer.checkpoints,
+    }
+
+
+def make_data(trainer: Any, folder: str, rows: int, seed: int) -> dict[str, Any]:
+    """Have the trainer put data into `folder`: the path, or what went wrong in one line and its traceback."""
+    os.makedirs(folder, exist_ok=True)
+    try:
+        path = load_trainer(trainer).make_data(Path(folder), rows, seed)
+    except (OSError, ValueError) as error:
+        return {"path": None, "error": str(error), "traceback": traceback.format_exc()}
+    return {"path": str(path) if path else None, "error": None}
+
+
+def own_checkpoints(trainer: Any, output_dir: str) -> list[str]:
+    """The checkpoints in an output folder, by a trainer's own way of finding them."""
+    return [str(path) for path in load_trainer(trainer).checkpoints(Path(output_dir))]
+
+
+def resume_point(trainer: Any, output_dir: str) -> str | None:
+    """What a trainer is told to carry on from in an output folder: the folder, a checkpoint in it, or nothing."""
+    path = load_trainer(trainer).resume_from(Path(output_dir))
+    return str(path) if path else None
+
+
+def bad_tensors(files: list[str]) -> dict[str, str]:
+    """The files among `files` that cannot be loaded, or hold a value that is not finite; path to what is wrong.
+
+    Files are read as safetensors or with `torch.load(weights_only=True)`: never unpickled. A file of another
+    kind that the restricted reader refuses (a pickled Python object) is not judged.
+    """
+    import pickle
+
+    import torch
+
+    found: dict[str, str] = {}
+    for file in files:
+        try:
+            if file.endswith(".safetensors"):
+                from safetensors.torch import load_file
+
+                content: Any = load_file(file)
+            else:
+                content = torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            if os.path.getsize(file) == 0 or "Unsupported" not in str(error):
+                found[file] = f"cannot be loaded ({_first_line(error)})"
+            continue
+        except Exception as error:
+            found[file] = f"cannot be loaded ({_first_line(error)})"
+            continue
+        bad = _not_finite(content, "")
+        if bad:
+            found[file] = f"{bad} is not finite"
+    return found
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _not_finite(value: Any, name: str) -> str | None:
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return (name or "the tensor") if value.is_floating_point() and not value.isfinite().all() else None
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list | tuple)
+        else ()
+    )
+    for key, inner in items:
+        bad = _not_finite(inner, f"{name}.{key}" if name else str(key))
+        if bad:
+            return bad
+    return None

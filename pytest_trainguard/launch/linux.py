@@ -1,0 +1,60 @@
+"""What Linux offers and Python's standard library does not name: subreaper, death signal, private mounts.
+
+Everything here answers False (or does nothing) where the system has no such thing, so that callers can fall back.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from pathlib import Path
+
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_CLONE_NEWNS, _CLONE_NEWUSER = 0x00020000, 0x10000000
+_MS_REC, _MS_PRIVATE = 0x4000, 1 << 18
+
+
+def _libc() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+def become_subreaper() -> bool:
+    """Orphans among this process's descendants become its children, so that none escapes (prctl(2))."""
+    libc = _libc()
+    return libc is not None and libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+
+
+def die_with_parent(signum: int) -> None:
+    """Have the kernel send `signum` to this process when its parent ends, however that ends."""
+    libc = _libc()
+    if libc is not None:
+        libc.prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0)
+
+
+def mount_small_disk(folder: Path, size: int) -> bool:
+    """Mount a real file system of `size` bytes on `folder`, seen by this process and its descendants only.
+
+    As root in a mount namespace of its own; otherwise in an unprivileged user namespace, where the machine
+    allows that. It vanishes with the last process that sees it.
+
+    Returns:
+        False where this user may not mount; the caller then falls back to a file-size limit.
+    """
+    libc = _libc()
+    if libc is None:
+        return False
+    uid, gid = os.getuid(), os.getgid()
+    if libc.unshare(_CLONE_NEWNS | (0 if uid == 0 else _CLONE_NEWUSER)) != 0:
+        return False
+    if uid != 0:
+        try:
+            Path("/proc/self/setgroups").write_text("deny")
+            Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
+            Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
+        except OSError:
+            return False
+    if libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None) != 0:
+        return False
+    options = f"size={size},mode=0700".encode()
+    return bool(libc.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", 0, options) == 0)

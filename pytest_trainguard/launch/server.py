@@ -1,0 +1,84 @@
+"""The warm server: a process that has torch and a trainer's modules loaded, and forks one supervisor for each run.
+
+Run as `python -m pytest_trainguard.launch.server FD`. Servers form a tree: the base server has torch loaded and
+is forked once for each trainer, so that one trainer's modules cannot spoil another's. A server never runs
+tensor code itself, never starts threads and never initialises CUDA, so forking it is safe.
+
+It ends when its connection ends, whether pytest finished, was interrupted or was killed.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+
+from pytest_trainguard.launch import linux, supervisor, wire
+
+Job = Callable[[], int]
+
+
+def load(modules: list[str], trainer: object | None) -> str | None:
+    """Import what the runs will need; None, or the traceback of what the trainer's own module raised.
+
+    `modules` are a hint (what an earlier run imported): one that cannot be imported is left to the run itself.
+    """
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except Exception:  # only a hint: the run meets the same error and reports it
+            continue
+    if trainer is not None:
+        from pytest_trainguard.adapters import load_trainer
+
+        try:
+            load_trainer(trainer)
+        except BaseException:  # SystemExit too: a module may call sys.exit() when imported
+            return traceback.format_exc()
+    return None
+
+
+def serve(control: socket.socket) -> Job:
+    """Answer requests until the connection ends.
+
+    Returns:
+        what the process goes on to do: nothing for the server itself, the trainer's program in a forked run.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps supervisors and forked servers
+    while (received := wire.receive(control)) is not None:
+        message, fds = received
+        link = socket.socket(fileno=fds[0]) if fds else None
+        if message["do"] == "load":
+            wire.send(control, {"error": load(message["modules"], message.get("trainer"))})
+            gc.freeze()  # a run's garbage collector then leaves the pages shared with this process alone
+            continue
+        assert link is not None
+        if os.fork():
+            link.close()
+            continue
+        control.close()
+        if message["do"] == "fork":
+            linux.die_with_parent(signal.SIGKILL)  # also in the middle of importing a trainer that never ends
+            control = link
+            wire.send(control, {"pid": os.getpid()})
+        else:
+            return supervisor.supervise(link, message)
+    return lambda: 0
+
+
+def main() -> int:
+    """Serve on the socket whose file descriptor is the first argument."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    return serve(control)()
+
+
+if __name__ == "__main__":
+    # Under its package name, so that a forked run finds one copy of this module.
+    from pytest_trainguard.launch import server
+
+    sys.exit(server.main())

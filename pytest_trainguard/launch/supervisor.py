@@ -1,0 +1,230 @@
+"""One supervisor stands over each run: limits, signals, output, what is left over, and the final clean-up.
+
+It is forked from the warm server, forks the run, and outlives it whatever the run does. Its connection to
+pytest is the run's lease: when the connection ends, the run and all its descendants are killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from pytest_trainguard.launch import child, linux, wire
+
+HEAD, TAIL = 1 << 16, 1 << 18  # bytes of a run's output that are kept: its beginning and its end
+STACK_WAIT = 1.0  # seconds that a hanging run gets to write down where it stands
+
+
+class Output:
+    """The beginning and the end of what a run printed, and how much that was."""
+
+    def __init__(self) -> None:
+        self.head, self.tail, self.total = b"", b"", 0
+
+    def add(self, data: bytes) -> None:
+        """Take in the next piece, in memory that does not grow with what is printed."""
+        self.total += len(data)
+        room = HEAD - len(self.head)
+        self.head += data[:room]
+        self.tail = (self.tail + data[room:])[-TAIL:] if len(data) > room else self.tail
+
+    def text(self) -> str:
+        """What was kept, with a line in the middle that says how much was not."""
+        left_out = self.total - len(self.head) - len(self.tail)
+        gap = f"\n[... {left_out} bytes left out ...]\n".encode() if left_out > 0 else b""
+        return (self.head + gap + self.tail).decode(errors="replace")
+
+
+def supervise(link: socket.socket, request: dict[str, Any]) -> Callable[[], int]:
+    """Fork the run and stand over it; only the run's own process returns from here, with what it is to do."""
+    os.setsid()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    linux.become_subreaper()
+    supervisor = os.getpid()
+    try:
+        disk = _small_disk(request)
+        reader, writer = os.pipe()
+        started = time.monotonic()
+        pid = os.fork()
+        if pid:
+            os.close(writer)
+            with contextlib.suppress(OSError):  # the run does the same: whichever comes first
+                os.setpgid(pid, pid)
+            with contextlib.suppress(OSError):
+                wire.send(link, {"event": "started", "pid": pid})
+            result = _watch(link, reader, pid, started, request)
+            if disk is not None:
+                _copy_out(disk, Path(request["disk"]["folder"]))
+            with contextlib.suppress(OSError):
+                wire.send(link, {**result, "small_disk": disk is not None})
+    except BaseException as error:  # nothing else would say it: this process has no terminal
+        with contextlib.suppress(OSError):
+            wire.send(link, {"event": "lost", "reason": f"{type(error).__name__}: {error}"})
+    finally:
+        if os.getpid() == supervisor:
+            _kill_descendants()
+            shutil.rmtree(request["tmp"], ignore_errors=True)
+            os._exit(0)
+    link.close()
+    os.close(reader)
+    return child.prepare(request, writer, small_disk=disk is not None)
+
+
+def _small_disk(request: dict[str, Any]) -> int | None:
+    """Mount the small disk that was asked for; a descriptor of the folder beneath it, or None."""
+    if not request.get("disk"):
+        return None
+    folder = Path(request["disk"]["folder"])
+    beneath = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    if not linux.mount_small_disk(folder, request["disk"]["size"]):
+        os.close(beneath)
+        return None
+    shutil.copytree(f"/proc/self/fd/{beneath}", folder, dirs_exist_ok=True, symlinks=True)
+    return beneath
+
+
+def _copy_out(beneath: int, folder: Path) -> None:
+    """Bring what is on the small disk back to the folder beneath it, which outlives the mount."""
+    real = Path(f"/proc/self/fd/{beneath}")
+    for entry in real.iterdir():
+        shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+    shutil.copytree(folder, real, dirs_exist_ok=True, symlinks=True)
+
+
+def _watch(
+    link: socket.socket, reader: int, pid: int, started: float, request: dict[str, Any]
+) -> dict[str, Any]:
+    """Until the run ends: take in its output, pass on signals, keep the time limit. Then what it left."""
+    output, ended, timed_out, leased = Output(), None, False, True
+    deadline = started + request["time_limit"]
+    with selectors.DefaultSelector() as selector:
+        selector.register(reader, selectors.EVENT_READ)
+        selector.register(link, selectors.EVENT_READ)
+        exit_fd = _exit_descriptor(pid)
+        if exit_fd is not None:
+            selector.register(exit_fd, selectors.EVENT_READ)
+        while ended is None:
+            wait = max(0.0, deadline - time.monotonic())
+            for key, _ in selector.select(wait if exit_fd is not None else min(wait, 0.01)):
+                if key.fileobj == reader:
+                    data = os.read(reader, 1 << 16)
+                    output.add(data) if data else selector.unregister(reader)
+                elif key.fileobj is link:
+                    received = wire.receive(link)
+                    if received is None:
+                        leased = False
+                        selector.unregister(link)
+                        _kill_descendants()
+                    else:
+                        _signal(pid, received[0]["signal"], group=received[0]["group"])
+            if time.monotonic() >= deadline and leased and not timed_out:
+                timed_out = True
+                _write_stacks(request["folder"])
+                _kill_descendants()
+            ended = _reap(pid)
+        if exit_fd is not None:
+            os.close(exit_fd)
+    seconds = time.monotonic() - started
+    status, usage = ended
+    leftovers = _leftovers(request["grace"] if leased and not timed_out else 0.0)
+    _kill_descendants()
+    _reap_orphans()  # a container may have no init that would do it
+    os.set_blocking(reader, False)
+    with contextlib.suppress(BlockingIOError):
+        while data := os.read(reader, 1 << 16):
+            output.add(data)
+    return {
+        "event": "ended",
+        "pid": pid,
+        "exit": os.waitstatus_to_exitcode(status),
+        "seconds": seconds,
+        "peak_rss": usage.ru_maxrss * 1024,  # Linux counts KiB
+        "output": output.text(),
+        "output_bytes": output.total,
+        "timed_out": timed_out,
+        "leftovers": leftovers,
+    }
+
+
+def _exit_descriptor(pid: int) -> int | None:
+    """A descriptor that becomes readable when the process ends; None where the system has none (then: poll)."""
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return None
+
+
+def _reap(pid: int) -> tuple[int, Any] | None:
+    ended, status, usage = os.wait4(pid, os.WNOHANG)
+    return (status, usage) if ended else None
+
+
+def _signal(pid: int, signum: int, *, group: bool) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        (os.killpg if group else os.kill)(pid, signum)
+
+
+def _descendants() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
+
+
+def _write_stacks(folder: str) -> None:
+    """Have every Python process of the run write its threads' stacks, and wait until that stands still."""
+    path, before = Path(folder, child.STACK_FILE), -1
+    for process in _descendants():
+        with contextlib.suppress(psutil.Error):
+            process.send_signal(child.STACK_SIGNAL)
+    until = time.monotonic() + STACK_WAIT
+    while time.monotonic() < until:
+        time.sleep(0.05)
+        size = path.stat().st_size if path.exists() else 0
+        if size and size == before:
+            break
+        before = size
+
+
+def _leftovers(grace: float) -> list[dict[str, Any]]:
+    """Processes that the run left, alive or defunct, after the grace period that a tidy end may need."""
+    until = time.monotonic() + grace
+    while True:
+        _reap_orphans()
+        left = [p for p in _descendants() if p.is_running()]
+        if not left or time.monotonic() >= until:
+            break
+        time.sleep(0.02)
+    found = []
+    for process in left:
+        with contextlib.suppress(psutil.Error), process.oneshot():
+            command = " ".join(process.cmdline())[:200] or process.name()
+            found.append({"pid": process.pid, "command": command, "status": process.status()})
+    return found
+
+
+def _reap_orphans() -> None:
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def _kill_descendants() -> None:
+    """Kill until none is left: a process may fork while it is being killed."""
+    while descendants := _descendants():
+        alive = False
+        for process in descendants:
+            with contextlib.suppress(psutil.Error):
+                if process.status() != psutil.STATUS_ZOMBIE:
+                    alive = True
+                    process.kill()
+        if not alive:
+            return  # only the dead, waiting for _reap
+        time.sleep(0.005)

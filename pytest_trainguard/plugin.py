@@ -1,0 +1,166 @@
+"""Pytest's hooks, and nothing else: each hands over to the session's `Preflight` or to `report`.
+
+Start-up must cost next to nothing: what is only needed in a preflight is imported inside the hooks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+from pytest_trainguard.probes.fixtures import (
+    config_fuzz,
+    guard,
+    kill_and_resume,
+    nan_injection,
+    oom_probe,
+    static_check,
+    tiny_overfit,
+)
+
+__all__ = [
+    "config_fuzz",
+    "guard",
+    "kill_and_resume",
+    "nan_injection",
+    "oom_probe",
+    "static_check",
+    "tiny_overfit",
+]
+
+TRAINERS = "training programs to put through a preflight, as 'module:Class'"
+TIMEOUT = "seconds that one run of a trainer may take before the harness ends it (default: 60)"
+MARKERS = (
+    "preflight: runs a training program on purpose into trouble; only with -m preflight",
+    "edge_case(case): a case of the catalogue; made by pytest_trainguard.edge_case",
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of the command line and the ini file."""
+    group = parser.getgroup("trainguard", "preflight of training programs (with -m preflight)")
+    group.addoption(
+        "--trainer", action="append", default=[], metavar="NAME", help="only this trainer (repeatable)"
+    )
+    group.addoption("--edge-case", metavar="NUMBERS", help="only these cases of the catalogue: 41,64-66")
+    group.addoption(
+        "--category",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="only cases of this category (repeatable)",
+    )
+    group.addoption("--catalogue", action="store_true", help="print the catalogue of edge cases and exit")
+    group.addoption(
+        "--preflight-report", metavar="PATH.json", help="write the machine-readable report to this file"
+    )
+    group.addoption(
+        "--gpu-budget",
+        metavar="SIZE",
+        help="GPU memory that the job may take: 40GiB, 40GB, 80%%, a100-40gb, bytes",
+    )
+    parser.addini("trainguard_trainers", TRAINERS, type="linelist", default=[])
+    parser.addini("trainguard_timeout", TIMEOUT, default="60")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the markers and make the session's preflight."""
+    from pytest_trainguard import catalog, session
+
+    for line in MARKERS:
+        config.addinivalue_line("markers", line)
+    for name, title in catalog.CATEGORIES.items():
+        config.addinivalue_line("markers", f"{name}: edge cases of the category {title!r}")
+    unknown = [name for name in config.option.category if name not in catalog.CATEGORIES]
+    if unknown:
+        known = ", ".join(catalog.CATEGORIES)
+        raise pytest.UsageError(f"--category {unknown[0]}: no such category; there are {known}")
+    preflight = config.stash[session.KEY] = session.Preflight(config)
+    config.pluginmanager.register(preflight, "trainguard-session")
+
+
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    """With --catalogue, print it and end."""
+    if not config.option.catalogue:
+        return None
+    from pytest_trainguard import catalog
+
+    print(catalog.printed(catalog.read()))
+    return 0
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test about a trainer runs once for each."""
+    from pytest_trainguard import session
+
+    preflight = session.of(metafunc.config)
+    marked = metafunc.definition.get_closest_marker("preflight") is not None
+    overridden = "trainer" in metafunc._arg2fixturedefs  # by a fixture of the team's own
+    if "trainer" in metafunc.fixturenames and not overridden and (preflight.active or not marked):
+        try:
+            names = list(preflight.trainers)
+        except (
+            pytest.UsageError
+        ) as error:  # one line under the test that asks for a trainer; the others go on
+            raise pytest.Collector.CollectError(str(error)) from None
+        metafunc.parametrize("trainer", names, scope="session")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:
+    """Bring the catalogue in where a preflight was asked for."""
+    from pytest_trainguard import session as sessions
+
+    sessions.of(session.config).collect(session, items)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Generator[None, Any, Any]:
+    """Put the verdict on the report, in plain values: it has to cross to another process under xdist."""
+    report = yield
+    from pytest_trainguard.report import verdicts
+
+    return verdicts.attach(item, call, report)
+
+
+def pytest_report_teststatus(report: Any) -> tuple[str, str, str] | None:
+    """Not applicable is a verdict of its own, and is shown as one."""
+    verdict = getattr(report, "trainguard", None)
+    if verdict and verdict["verdict"] == "not_applicable":
+        return "not applicable", "n", "NOT APPLICABLE"
+    return None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """End what runs, write the report, and let NO-GO be exit code 1."""
+    from pytest_trainguard import session as sessions
+
+    preflight = sessions.of(session.config)
+    preflight.close()
+    if preflight.active and not hasattr(session.config, "workerinput"):
+        from pytest_trainguard.report import json_report
+
+        json_report.finish(preflight, session)
+
+
+def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
+    """The grid of trainers and categories, and GO or NO-GO."""
+    from pytest_trainguard import session
+
+    preflight = session.of(config)
+    if preflight.active and not config.option.collectonly:
+        from pytest_trainguard.report import terminal
+
+        terminal.write(preflight, terminalreporter, int(exitstatus))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End what runs, however the session ended."""
+    from pytest_trainguard import session
+
+    preflight = config.stash.get(session.KEY, None)
+    if preflight is not None:
+        preflight.close()

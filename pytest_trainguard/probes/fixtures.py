@@ -1,0 +1,77 @@
+"""The fixtures. Each is made for the test's `trainer`; a test that uses one runs once for each trainer.
+
+A team's own test may override `trainer` with a fixture that returns a `Trainer` subclass or `"module:Class"`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_trainguard.probes.disaster import KillAndResume
+    from pytest_trainguard.probes.fuzz import ConfigFuzz
+    from pytest_trainguard.probes.guard import Guard
+    from pytest_trainguard.probes.memory import OomProbe
+    from pytest_trainguard.probes.numbers import NanInjection
+    from pytest_trainguard.probes.overfit import TinyOverfit
+    from pytest_trainguard.probes.static import StaticCheck
+
+
+@pytest.fixture
+def guard(trainer: object, request: pytest.FixtureRequest, tmp_path: Path) -> Guard:
+    """Start runs of the trainer, disturbed or not; see `pytest_trainguard.Guard`."""
+    from pytest_trainguard import session
+    from pytest_trainguard.probes.guard import Guard
+
+    return Guard(session.of(request.config).subject(trainer), tmp_path)
+
+
+@pytest.fixture
+def kill_and_resume(guard: Guard) -> KillAndResume:
+    """Kill the run in mid-training and start it again; see `KillAndResume`."""
+    from pytest_trainguard.probes.disaster import KillAndResume
+
+    return KillAndResume(guard)
+
+
+@pytest.fixture
+def nan_injection(guard: Guard) -> NanInjection:
+    """Put NaN or infinity into a run; see `NanInjection`."""
+    from pytest_trainguard.probes.numbers import NanInjection
+
+    return NanInjection(guard)
+
+
+@pytest.fixture
+def oom_probe(guard: Guard) -> OomProbe:
+    """Let GPU memory run out in a step; see `OomProbe`."""
+    from pytest_trainguard.probes.memory import OomProbe
+
+    return OomProbe(guard)
+
+
+@pytest.fixture
+def tiny_overfit(guard: Guard) -> TinyOverfit:
+    """Have the trainer learn a few examples by heart; see `TinyOverfit`."""
+    from pytest_trainguard.probes.overfit import TinyOverfit
+
+    return TinyOverfit(guard)
+
+
+@pytest.fixture
+def config_fuzz(guard: Guard, request: pytest.FixtureRequest) -> ConfigFuzz:
+    """Try settings inside and outside their ranges; see `ConfigFuzz`."""
+    from pytest_trainguard.probes.fuzz import ConfigFuzz
+
+    return ConfigFuzz(guard, request.node.nodeid)
+
+
+@pytest.fixture
+def static_check(guard: Guard) -> StaticCheck:
+    """Have the trainer's own source looked at by a type checker; see `StaticCheck`."""
+    from pytest_trainguard.probes.static import StaticCheck
+
+    return StaticCheck(guard)

@@ -1,0 +1,211 @@
+"""`guard`: start runs of the trainer, disturbed or not, and look at what came of them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pytest_trainguard import checkpoints
+from pytest_trainguard.expect import CannotJudge, Finding, NotApplicable
+from pytest_trainguard.faults import Fault
+from pytest_trainguard.settings import Field
+from pytest_trainguard.subject import STEPS, Request, Started, Subject
+from pytest_trainguard.trainer import Outcome
+
+
+class Guard:
+    """One trainer in one test.
+
+    Attributes:
+        subject: the trainer as the harness sees it.
+        folder: an empty folder of this test's own.
+    """
+
+    def __init__(self, subject: Subject, folder: Path):
+        self.subject, self.folder = subject, folder
+        self._copies = 0
+
+    def run(self, did: str, **options: Any) -> Outcome:
+        """Start a run, wait for its end.
+
+        Args:
+            did: what is done to it, in words; a finding begins with this.
+            options: of `subject.Request`: `steps` (in all), `settings` (over the tiny ones), `data`, `output_dir` (a
+                new one where none is given), `resume` (carry on in `output_dir`), `resume_from` (a path, as it is),
+                `fault`, `time_limit` in seconds, `memory_limit` in bytes over what is loaded, `small_disk` in
+                bytes, `grace` in seconds for processes that end after the run, `env`.
+
+        Raises:
+            NotApplicable: the fault found no door to come in by.
+            CannotJudge: the undisturbed run fails, or this one could not be followed.
+        """
+        return self._judged(self.start(did, **options).outcome(), options.get("fault"))
+
+    def start(self, did: str, **options: Any) -> Started:
+        """Start a run and go on; see `run`."""
+        self.reference()  # first: nothing can be said of a trainer that fails undisturbed
+        return self.subject.start(Request(did, **options))
+
+    def run_all(self, requests: list[dict[str, Any]], side_by_side: int = 2) -> list[Outcome]:
+        """Several runs that have nothing to do with each other, a few at a time; outcomes in order."""
+        outcomes: list[Outcome] = []
+        for first in range(0, len(requests), side_by_side):
+            batch = requests[first : first + side_by_side]
+            started = [self.start(**request) for request in batch]
+            outcomes += [
+                self._judged(one.outcome(), request.get("fault"))
+                for one, request in zip(started, batch, strict=True)
+            ]
+        return outcomes
+
+    def _judged(self, outcome: Outcome, fault: Fault | None) -> Outcome:
+        if fault is None or fault.kind == "offline" or outcome.recording.fault_fired:
+            return outcome
+        if outcome.exit == 0:
+            raise NotApplicable(
+                f"{fault} found no door: {_NO_DOOR.get(fault.where, 'no such event in the run')}"
+            )
+        evidence = outcome.stack if outcome.timed_out else outcome.output[-4000:]
+        raise CannotJudge(f"{fault}: the run ended before it came about: {outcome.how}", evidence)
+
+    def reference(self) -> Outcome:
+        """The undisturbed run of `subject.STEPS` steps, made once for each trainer."""
+        return self.subject.reference
+
+    def repeatable(self) -> Outcome:
+        """The undisturbed run, once it is known that a second one has the same losses.
+
+        Raises:
+            NotApplicable: two undisturbed runs with one seed differ, so that equality says nothing.
+        """
+        reference = self.reference()
+        if self._again.losses != reference.losses:
+            raise NotApplicable(
+                "two undisturbed runs with the same seed differ: seed the program with run.seed"
+            )
+        return reference
+
+    @property
+    def _again(self) -> Outcome:
+        subject = self.subject
+        if "second_reference" not in subject.__dict__:
+            subject.__dict__["second_reference"] = subject.start(
+                Request("trained undisturbed again")
+            ).outcome()
+        second: Outcome = subject.__dict__["second_reference"]
+        return second
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which a short run is taken for hung: ten, and several times what the undisturbed one took."""
+        return 10 + 4 * self.reference().seconds
+
+    def needs(self, role: str) -> Field:
+        """The setting that plays a role.
+
+        Raises:
+            NotApplicable: there is none, with what to add.
+        """
+        found = self.subject.role(role)
+        if found is None:
+            raise NotApplicable(
+                f'no setting for the {role.replace("_", " ")}: name it, fields = {{"{role}": "..."}}'
+            )
+        return found
+
+    def data(self) -> Path:
+        """The trainer's piece of data.
+
+        Raises:
+            NotApplicable: it has none.
+        """
+        if self.subject.data is None:
+            raise NotApplicable('no data: give it a sample, sample = "path/of/the/data"')
+        return self.subject.data
+
+    def checkpoints(self, folder: Path) -> list[Path]:
+        """The finished checkpoints in an output folder, oldest first, found as the trainer finds them."""
+        if self.subject.description["own_checkpoints"]:
+            found = self.subject.call("own_checkpoints", output_dir=str(folder))
+            return [Path(path) for path in found]
+        return checkpoints.find(folder)
+
+    def resume_point(self, folder: Path) -> Path | None:
+        """What the trainer is told to carry on from in an output folder; the folder itself where it chooses."""
+        found = self.subject.call("resume_point", output_dir=str(folder))
+        return Path(found) if found else None
+
+    def needs_checkpoints(self) -> Outcome:
+        """The undisturbed run, which saves before its end, and repeats itself.
+
+        Raises:
+            NotApplicable: it leaves no checkpoint, or none before its last step.
+        """
+        reference = self.repeatable()
+        if not self.checkpoints(reference.output_dir):
+            raise NotApplicable(
+                "no checkpoint in the output folder after a run: save one, or say where it is with checkpoints()"
+            )
+        if self.first_save() >= STEPS:
+            raise NotApplicable(
+                f'no checkpoint before the last of {STEPS} steps: name the setting, fields = {{"save_every": "..."}}'
+            )
+        return reference
+
+    @property
+    def recoverable(self) -> bool:
+        """Whether what `needs_checkpoints` asks for is there."""
+        try:
+            self.needs_checkpoints()
+        except NotApplicable:
+            return False
+        return True
+
+    def first_save(self) -> int:
+        """Steps that were complete when the undisturbed run first wrote to a checkpoint (STEPS where it never did)."""
+        reference = self.reference()
+        named = [s for s in map(checkpoints.step_of, self.checkpoints(reference.output_dir)) if s is not None]
+        written = [
+            event["step"]
+            for event in reference.recording.of("write")
+            if event["how"] == "open" and event["step"] > 0
+        ]
+        return min([*written, *named], default=STEPS)
+
+    def writes(self, step: int) -> int:
+        """How many writes to the output folder follow `step` in the undisturbed run; 0 where none is seen."""
+        return sum(event["step"] == step for event in self.reference().recording.of("write"))
+
+    def copy(self, output_dir: Path) -> Path:
+        """A copy of an output folder, to be tampered with."""
+        self._copies += 1
+        return Path(
+            shutil.copytree(output_dir, self.folder / f"copy-{self._copies}" / "output", symlinks=True)
+        )
+
+    def check_checkpoints(self, outcome: Outcome) -> None:
+        """Every checkpoint that a run left can be loaded, and every value in it is finite.
+
+        Raises:
+            Finding: one is not; with the file and the tensor.
+        """
+        found = self.checkpoints(outcome.output_dir)
+        files = [
+            str(file)
+            for checkpoint in found
+            for file in checkpoints.files(checkpoint)
+            if file.suffix in (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
+        ]
+        bad = self.subject.call("bad_tensors", files=files) if files else {}
+        if bad:
+            named = [f"{Path(file).relative_to(outcome.output_dir)}: {what}" for file, what in bad.items()]
+            raise Finding(outcome.did, "it left a checkpoint that is no good: " + "; ".join(named[:3]))
+
+
+_NO_DOOR = {
+    "data": "the program takes no batch from a torch DataLoader",
+    "save": "the program writes nothing to its output folder",
+    "batch": "no floating-point number passes through its model",
+    "gradient": "its model has no parameter that learns",
+}

@@ -1,0 +1,41 @@
+"""`nan_injection`: numbers that are none, put where they really come from."""
+
+from __future__ import annotations
+
+from pytest_trainguard import faults
+from pytest_trainguard.probes.guard import Guard
+from pytest_trainguard.trainer import Outcome
+
+PLACES = ("batch", "activation", "gradient", "loss")
+
+
+class NanInjection:
+    """Put NaN (or infinity) into one place of one step, and see how the run ends."""
+
+    def __init__(self, guard: Guard):
+        self.guard = guard
+
+    def __call__(
+        self, where: str = "loss", step: int = 4, *, number: str = "nan", **options: object
+    ) -> Outcome:
+        """Run with the number in it.
+
+        Args:
+            where: one of `PLACES`. `loss` stands for every output of the model; where a batch holds whole numbers
+                only, `batch` stands for the first layer's output.
+            step: the optimizer step, counted from 1.
+            number: `nan`, `inf`, or `overflow` (finite numbers so large that the loss overflows).
+            options: of `Guard.run`.
+
+        Raises:
+            NotApplicable: the place does not exist in this program.
+        """
+        make, words = _NUMBERS[number]
+        return self.guard.run(f"{words} the {where} of step {step}", fault=make(where, step), **options)
+
+
+_NUMBERS = {
+    "nan": (faults.nan, "put NaN into"),
+    "inf": (faults.inf, "put infinity into"),
+    "overflow": (faults.overflow, "put numbers that overflow into"),
+}

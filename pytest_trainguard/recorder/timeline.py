@@ -1,0 +1,136 @@
+"""Reading a recording: one JSON line per event, appended as it happened, so whole up to the last instant.
+
+A run may have several processes that train (`torchrun`); each writes a file of its own. The recording is that of
+the process which took the optimizer steps: of several, the one of lowest rank.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+PATTERN = "recording-*.jsonl"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step.
+
+    Attributes:
+        number: 1 for the first step of this run (a resumed run starts at 1 again).
+        loss: the mean of its micro-batches' losses, as they were before a gradient scaler; NaN where none was seen.
+        losses: the loss of each micro-batch, in order.
+        grad_norm: L2 norm over all gradients as the optimizer got them (unscaled, clipped).
+        lr: the learning rate of each parameter group.
+        moved: L2 norm of the change of a sample of the parameters' values.
+        training: the outermost module was in training mode.
+        dtype: of the parameters, as `torch.float32`.
+        autocast: the dtype that autocast was on with in the forward pass, or None.
+        batches: size of the first dimension of the inputs, for each forward pass in training mode.
+        length: the largest second dimension of the inputs: tokens for a language model; 0 where there is none.
+        eval_forwards: forward passes in evaluation mode since the step before.
+        seconds: wall time since the step before (or since the recorder started).
+        rss: resident memory of the process, in bytes.
+        cuda: (allocated, reserved) peak bytes, or None where CUDA is not in use.
+        children: direct child processes at the end of the step.
+        time: seconds since the epoch.
+    """
+
+    number: int
+    loss: float
+    losses: tuple[float, ...]
+    grad_norm: float
+    lr: tuple[float, ...]
+    moved: float
+    training: bool
+    dtype: str
+    autocast: str | None
+    batches: tuple[int, ...]
+    length: int
+    eval_forwards: int
+    seconds: float
+    rss: int
+    cuda: tuple[int, int] | None
+    children: int
+    time: float
+
+    @property
+    def examples(self) -> int:
+        """The effective batch size: all examples of the step."""
+        return sum(self.batches)
+
+
+class Recording:
+    """What one run recorded. Empty where the run ended before torch did anything."""
+
+    def __init__(self, events: list[dict[str, Any]]):
+        self.events = events
+
+    @classmethod
+    def read(cls, folder: Path) -> Recording:
+        """The recording of the training process in `folder`; a last line that was cut off is left out."""
+        processes: dict[str, list[dict[str, Any]]] = {}
+        for path in sorted(
+            folder.glob(PATTERN)
+        ):  # one process may write several files, in order of their names
+            processes.setdefault(path.name.split("-")[1], []).extend(_lines(path))
+        candidates = list(processes.values())
+        candidates.sort(key=lambda events: (-_steps(events), events[0].get("rank", 0) if events else 0))
+        return cls(candidates[0] if candidates else [])
+
+    @cached_property
+    def steps(self) -> list[Step]:
+        """The optimizer steps, in order."""
+        found = []
+        for event in self.of("step"):
+            values = {name: event[name] for name in Step.__dataclass_fields__}
+            for name in ("losses", "lr", "batches"):
+                values[name] = tuple(values[name])
+            values["cuda"] = tuple(values["cuda"]) if values["cuda"] else None
+            found.append(Step(**values))
+        return found
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        """The events of one kind: `step`, `backward`, `model`, `scale`, `write`, `fsync`, `fault`, `network`, `end`."""
+        return [event for event in self.events if event["event"] == kind]
+
+    @property
+    def built_model(self) -> bool:
+        """A module with parameters was made during the run."""
+        return bool(self.of("model"))
+
+    @property
+    def fault_fired(self) -> bool:
+        """The fault that was asked for did come about."""
+        return bool(self.of("fault"))
+
+    @property
+    def steps_before_fault(self) -> int:
+        """Optimizer steps that were complete when the (first) fault came about."""
+        return self.of("fault")[0]["step"] if self.fault_fired else len(self.steps)
+
+    @property
+    def scales(self) -> list[float]:
+        """The gradient scaler's scale after each update; empty where no scaler was at work."""
+        return [event["scale"] for event in self.of("scale")]
+
+    @property
+    def finite(self) -> bool:
+        """Every recorded loss is a finite number."""
+        return all(math.isfinite(loss) for step in self.steps for loss in step.losses)
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            if line.endswith("\n"):
+                yield json.loads(line)
+
+
+def _steps(events: list[dict[str, Any]]) -> int:
+    return sum(event["event"] == "step" for event in events)

@@ -1,0 +1,91 @@
+"""The end of a preflight in the terminal: trainers × categories, what did not apply, GO or NO-GO."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from pytest_trainguard.catalog import CATEGORIES
+
+if TYPE_CHECKING:
+    from pytest_trainguard.session import Preflight
+
+SLOWEST = 5
+
+
+def write(preflight: Preflight, reporter: Any, exitstatus: int) -> None:
+    """Write the summary to pytest's terminal."""
+    verdicts = sorted(preflight.verdicts, key=lambda verdict: (verdict["trainer"], verdict["number"]))
+    reporter.section("preflight", sep="=")
+    for line, markup in grid(verdicts):
+        reporter.write_line(line, **markup)
+    _not_applicable(verdicts, reporter)
+    for verdict in verdicts:
+        if verdict["verdict"] in ("failed", "error"):
+            first = verdict["reason"].splitlines()[0] if verdict["reason"] else ""
+            word = "FAILED" if verdict["verdict"] == "failed" else "ERROR"
+            reporter.write_line(
+                f"{word} {verdict['number']} {verdict['title']}: {verdict['trainer']}: {first}", red=True
+            )
+            reporter.write_line(f"       {verdict['alone']}")
+    slowest = sorted(verdicts, key=lambda verdict: -verdict["seconds"])[:SLOWEST]
+    if len(verdicts) > SLOWEST:
+        shown = ", ".join(f"{v['number']} {v['seconds']:.1f} s" for v in slowest)
+        reporter.write_line(f"slowest: {shown}")
+    _clearance(preflight, reporter, exitstatus)
+
+
+def grid(verdicts: list[dict[str, Any]]) -> list[tuple[str, dict[str, bool]]]:
+    """Lines and their markup: for each trainer and category, how many passed of how many were judged."""
+    names = list(dict.fromkeys(verdict["trainer"] for verdict in verdicts))
+    width = max([len(name) for name in names], default=7)
+    columns = [*CATEGORIES, "n/a", "error"]
+    lines: list[tuple[str, dict[str, bool]]] = []
+    lines.append((" ".join([" " * width, *(f"{column:>9}" for column in columns)]), {"bold": True}))
+    for name in names:
+        own = [verdict for verdict in verdicts if verdict["trainer"] == name]
+        cells = []
+        for category in CATEGORIES:
+            counts = Counter(verdict["verdict"] for verdict in own if verdict["category"] == category)
+            judged = counts["passed"] + counts["failed"]
+            cells.append(f"{counts['passed']}/{judged}" if judged else "-")
+        total = Counter(verdict["verdict"] for verdict in own)
+        cells += [str(total["not_applicable"]), str(total["error"])]
+        good = not total["failed"] and not total["error"]
+        lines.append(
+            (
+                " ".join([name.ljust(width), *(f"{cell:>9}" for cell in cells)]),
+                {"green" if good else "red": True},
+            )
+        )
+    return lines
+
+
+def _not_applicable(verdicts: list[dict[str, Any]], reporter: Any) -> None:
+    for verdict in verdicts:
+        if verdict["verdict"] == "not_applicable":
+            reporter.write_line(
+                f"not applicable: {verdict['number']} {verdict['title']}: {verdict['trainer']}: {verdict['reason']}"
+            )
+
+
+def _clearance(preflight: Preflight, reporter: Any, exitstatus: int) -> None:
+    counts = Counter(verdict["verdict"] for verdict in preflight.verdicts)
+    clearance = preflight.clearance(exitstatus)
+    told = [
+        f"{counts['passed']} passed",
+        f"{counts['failed']} failed",
+        f"{counts['not_applicable']} not applicable",
+    ]
+    if counts["error"]:
+        told.append(f"{counts['error']} not judged")
+    if exitstatus == 2:
+        told.append("interrupted before the end")
+    elif not preflight.judged:
+        told.append("nothing was judged")
+    narrowed = preflight.narrowed
+    among = f" (of what {narrowed} left)" if narrowed else ""
+    if preflight.report_problem:
+        reporter.write_line(f"ERROR: {preflight.report_problem}", red=True)
+    markup = {"bold": True, "green" if clearance == "GO" else "red": True}
+    reporter.write_line(f"{clearance}: {', '.join(told)}{among}", **markup)

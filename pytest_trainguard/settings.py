@@ -1,0 +1,181 @@
+"""Settings types seen from outside: their fields, the ranges they state, and the role that a field plays.
+
+Understands pydantic models, dataclasses (ranges as `typing.Annotated[int, annotated_types.Ge(1)]` or as
+`field(metadata={"ge": 1, "le": 128})`) and plain mappings (which state no ranges). Nothing here validates: whether
+a program rejects a bad value is what the harness wants to find out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# The parts that a setting can play in a case, and the names by which a field is recognised without being told.
+ROLES: dict[str, tuple[str, ...]] = {
+    "batch_size": ("batch_size", "train_batch_size", "per_device_train_batch_size", "micro_batch_size"),
+    "learning_rate": ("learning_rate", "lr"),
+    "max_length": ("max_length", "max_seq_length", "max_seq_len", "block_size", "sequence_length"),
+    "model": ("model", "model_path", "model_name_or_path", "base_model", "base_model_path", "model_name"),
+    "workers": ("num_workers", "dataloader_num_workers", "workers"),
+    "hang_timeout": ("hang_timeout", "step_timeout", "watchdog_timeout"),
+    "save_every": ("save_every", "save_steps", "checkpoint_every", "save_interval"),
+    "accumulation": ("gradient_accumulation", "gradient_accumulation_steps", "accumulate_grad_batches"),
+    "precision": ("precision", "mixed_precision", "dtype"),
+    "device": ("device", "accelerator"),
+}
+BOUNDS = ("ge", "gt", "le", "lt", "multiple_of")
+
+
+@dataclass(frozen=True)
+class Field:
+    """One setting, as its type states it.
+
+    Attributes:
+        path: the name; dotted where settings are nested.
+        kind: `int`, `float`, `bool`, `str`, `choice`, or `other` for what the harness leaves alone.
+        bounds: of `ge`, `gt`, `le`, `lt`, `multiple_of` those that are stated.
+        choices: the values of a Literal or an Enum.
+        optional: None is among its values.
+        default: where it has one that can be written as JSON.
+    """
+
+    path: str
+    kind: str
+    bounds: dict[str, float] = dataclasses.field(default_factory=dict)
+    choices: tuple[Any, ...] = ()
+    optional: bool = False
+    default: Any = None
+
+    @property
+    def range(self) -> str:
+        """The range in words: `1 ≤ value ≤ 128`, `one of 'a', 'b'`, or nothing."""
+        if self.choices:
+            return "one of " + ", ".join(repr(choice) for choice in self.choices)
+        low = next(
+            (f"{self.bounds[b]:g} {s} " for b, s in (("ge", "≤"), ("gt", "<")) if b in self.bounds), ""
+        )
+        high = next(
+            (f" {s} {self.bounds[b]:g}" for b, s in (("le", "≤"), ("lt", "<")) if b in self.bounds), ""
+        )
+        return f"{low}value{high}" if low or high else ""
+
+
+def fields_of(config: Any) -> list[Field]:
+    """The fields that a settings type (or mapping) states, nested ones by dotted path."""
+    return list(_fields(config, ""))
+
+
+def _fields(config: Any, prefix: str) -> Iterator[Field]:
+    if isinstance(config, Mapping):
+        for name, value in config.items():
+            if isinstance(value, Mapping):
+                yield from _fields(value, f"{prefix}{name}.")
+            else:
+                kind = type(value).__name__ if type(value) in (bool, int, float, str) else "other"
+                yield Field(prefix + name, kind, default=_plain(value))
+    elif hasattr(config, "model_fields"):  # a pydantic model; pydantic itself need not be imported for this
+        for name, info in config.model_fields.items():
+            yield from _field(prefix + name, info.annotation, list(info.metadata), info.default)
+    elif dataclasses.is_dataclass(config):
+        hints = typing.get_type_hints(config, include_extras=True)
+        for item in dataclasses.fields(config):
+            stated = [types.SimpleNamespace(**{k: v}) for k, v in item.metadata.items() if k in BOUNDS]
+            yield from _field(prefix + item.name, hints[item.name], stated, item.default)
+
+
+def _field(path: str, annotation: Any, metadata: list[Any], default: Any) -> Iterator[Field]:
+    optional = False
+    while True:
+        origin = typing.get_origin(annotation)
+        if origin is typing.Annotated:
+            metadata = [*metadata, *typing.get_args(annotation)[1:]]
+            annotation = typing.get_args(annotation)[0]
+        elif origin in (typing.Union, types.UnionType):
+            inner = [arg for arg in typing.get_args(annotation) if arg is not type(None)]
+            optional = optional or len(inner) < len(typing.get_args(annotation))
+            if len(inner) != 1:
+                annotation = None
+                break
+            annotation = inner[0]
+        else:
+            break
+    if hasattr(annotation, "model_fields") or (
+        isinstance(annotation, type) and dataclasses.is_dataclass(annotation)
+    ):
+        yield from _fields(annotation, f"{path}.")
+        return
+    choices: tuple[Any, ...] = ()
+    if typing.get_origin(annotation) is typing.Literal:
+        choices = typing.get_args(annotation)
+    elif isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+        choices = tuple(member.value for member in annotation)
+    kind = (
+        "choice"
+        if choices
+        else {bool: "bool", int: "int", float: "float", str: "str"}.get(annotation, "other")
+    )
+    yield Field(path, kind, _bounds(metadata), choices, optional, _plain(default))
+
+
+def _bounds(metadata: list[Any]) -> dict[str, float]:
+    """The bounds among annotated-types objects, groups of them (`Interval`), and pydantic's own metadata."""
+    found: dict[str, float] = {}
+    # pydantic's `Field(ge=1)`, where the annotation is a dataclass's own, holds them one level down.
+    flat = [inner for item in metadata for inner in [item, *getattr(item, "metadata", ())]]
+    for item in flat:
+        for bound in BOUNDS:
+            value = getattr(item, bound, None)
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                found[bound] = value
+    return found
+
+
+def _plain(value: Any) -> Any:
+    return value if value is None or isinstance(value, bool | int | float | str) else None
+
+
+def role(name: str, fields: list[Field], told: Mapping[str, str]) -> Field | None:
+    """The field that plays a role: the one the trainer names, else one whose name is known for it."""
+    wanted = (told[name],) if name in told else ROLES.get(name, ())
+    for path in wanted:
+        for field in fields:
+            if field.path == path or (name not in told and field.path.rpartition(".")[2] == path):
+                return field
+    return None
+
+
+def build(config: Any, values: Mapping[str, Any]) -> Any:
+    """The program's own settings object from plain values; a plain dict where it has no type.
+
+    Raises:
+        Exception: whatever the type raises for values that it rejects; TypeError for a name it does not know.
+    """
+    if config is None or isinstance(config, Mapping):
+        return merge(config or {}, values)
+    if hasattr(config, "model_fields"):
+        return config(**values)
+    hints = typing.get_type_hints(config)
+    nested = {
+        name: build(hints[name], value)
+        for name, value in values.items()
+        if isinstance(value, Mapping) and dataclasses.is_dataclass(hints.get(name))
+    }
+    return config(**{**values, **nested})
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `over`, nested mappings merged and dotted names spread out."""
+    merged = dict(base)
+    for name, value in over.items():
+        first, dot, rest = name.partition(".")
+        if dot:
+            first, value = first, {rest: value}
+        below = merged.get(first)
+        is_table = isinstance(value, Mapping)
+        merged[first] = merge(below if isinstance(below, Mapping) else {}, value) if is_table else value
+    return merged

@@ -1,0 +1,361 @@
+"""A trainer under test, seen from pytest: its warm server, what it says of itself, its data, its undisturbed run.
+
+Expensive things happen here, once each: the base server, one fork of it for each trainer, one description, one
+piece of data, one undisturbed run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pytest_trainguard import settings
+from pytest_trainguard.expect import CannotJudge
+from pytest_trainguard.faults import Fault
+from pytest_trainguard.launch import child
+from pytest_trainguard.launch.client import LaunchError, Running, Server
+from pytest_trainguard.recorder.timeline import Recording
+from pytest_trainguard.settings import Field
+from pytest_trainguard.trainer import Leftover, Outcome
+
+STEPS = 8  # optimizer steps of an ordinary run
+SAVE_EVERY = 2  # steps between its checkpoints, where the trainer has a setting for that
+SEED = 0
+TMP_LENGTH = 70  # characters; a socket's name has at most 107, of which multiprocessing adds 32
+
+
+@dataclass
+class Request:
+    """One run that is asked for; see `Guard.run` for what each part means."""
+
+    did: str
+    steps: int = STEPS
+    settings: dict[str, Any] = field(default_factory=dict)
+    data: Path | None = None
+    output_dir: Path | None = None
+    resume: bool = False
+    resume_from: Path | None = None
+    fault: Fault | None = None
+    time_limit: float | None = None
+    memory_limit: int | None = None
+    small_disk: int | None = None
+    grace: float = 2.0
+    env: dict[str, str] = field(default_factory=dict)
+    recorder: bool = True
+    tell_modules: bool = False
+
+
+class Started:
+    """A run in progress: `pid`, `signal`, and its `outcome` at the end."""
+
+    def __init__(self, running: Running, request: Request, folder: Path, output_dir: Path):
+        self._running, self._request, self.folder = running, request, folder
+        self.output_dir, self._before = output_dir, snapshot(output_dir)
+        self.pid = running.pid
+
+    def signal(self, signum: int, *, group: bool = False) -> None:
+        """Send the run a real signal; with `group`, its whole process group."""
+        self._running.signal(signum, group=group)
+
+    def kill(self) -> None:
+        """End the run and all that it started, where its outcome is of no interest."""
+        self._running.kill()
+
+    @property
+    def recording(self) -> Recording:
+        """What it recorded so far."""
+        return Recording.read(self.folder)
+
+    def outcome(self) -> Outcome:
+        """Wait for the end.
+
+        Raises:
+            CannotJudge: the run could not be followed to its end.
+        """
+        try:
+            ended = self._running.wait()
+        except LaunchError as error:
+            raise CannotJudge(str(error)) from error
+        stack = self.folder / child.STACK_FILE
+        return Outcome(
+            did=self._request.did,
+            exit=ended["exit"],
+            output=ended["output"],
+            output_bytes=ended["output_bytes"],
+            recording=self.recording,
+            output_dir=self.output_dir,
+            before=self._before,
+            after=snapshot(self.output_dir),
+            seconds=ended["seconds"],
+            peak_rss=ended["peak_rss"],
+            leftovers=tuple(Leftover(**left) for left in ended["leftovers"]),
+            timed_out=ended["timed_out"],
+            stack=_without_harness(stack.read_text(errors="replace")) if stack.exists() else "",
+            pid=ended["pid"],
+            small_disk=ended["small_disk"],
+        )
+
+
+class Launchpad:
+    """The base server and the folders of one pytest process."""
+
+    def __init__(self, root: Path, folder: Path, paths: list[str], time_limit: float):
+        self.root, self.folder, self.paths, self.time_limit = root, folder, paths, time_limit
+        self._subjects: dict[str, Subject] = {}
+        self._tmps = 0
+
+    @cached_property
+    def server(self) -> Server:
+        """The base server, started when the first run needs it."""
+        try:
+            return Server.start(self.root, self.paths, self.folder / "server.log")
+        except LaunchError as error:
+            raise CannotJudge(str(error).splitlines()[0], str(error)) from error
+
+    def subject(self, name: str, spec: object) -> Subject:
+        """The trainer `name`, loaded once."""
+        if name not in self._subjects:
+            self._subjects[name] = Subject(self, name, spec)
+        return self._subjects[name]
+
+    def new_tmp(self) -> str:
+        """A name for a run's temporary folder, which its supervisor removes.
+
+        Short, since sockets live in such folders, and the name of one may have a little over 100 characters.
+        """
+        self._tmps += 1
+        path = self.folder / "t" / str(self._tmps)
+        return str(path) if len(str(path)) <= TMP_LENGTH else tempfile.mkdtemp(prefix="tg-")
+
+    def close(self) -> None:
+        """End every server, and remove what the runs left; runs end with their connections. Closing twice is fine."""
+        while self._subjects:
+            self._subjects.popitem()[1].close()
+        server = self.__dict__.pop("server", None)
+        if server is not None:
+            server.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Subject:
+    """One trainer: start runs of it with `start`, ask it things with `call`."""
+
+    def __init__(self, pad: Launchpad, name: str, spec: object):
+        self.pad, self.name, self.spec = pad, name, spec
+        self.folder = pad.folder / "".join(c if c.isalnum() else "-" for c in name)
+        self.folder.mkdir(exist_ok=True)
+        self._runs = 0
+        self._broken: CannotJudge | None = None
+
+    @cached_property
+    def server(self) -> Server:
+        """A warm server of the trainer's own, with its module imported.
+
+        Raises:
+            CannotJudge: its module cannot be imported.
+        """
+        if self._broken:
+            raise self._broken
+        server = self.pad.server.fork()
+        try:
+            error = server.load([], self.spec)
+        except BaseException:  # Ctrl-C while it is being imported
+            server.close()
+            raise
+        if error:
+            server.close()
+            self._broken = CannotJudge(
+                f"{self.name} cannot be loaded: {error.strip().splitlines()[-1]}", error
+            )
+            raise self._broken
+        return server
+
+    def close(self) -> None:
+        """End this trainer's server."""
+        if "server" in self.__dict__:
+            self.server.close()
+
+    @cached_property
+    def description(self) -> dict[str, Any]:
+        """What the trainer says of itself; see `jobs.describe`."""
+        described: dict[str, Any] = self.call("describe")
+        return described
+
+    @cached_property
+    def fields(self) -> list[Field]:
+        """The fields of its settings type."""
+        return [Field(**{**item, "choices": tuple(item["choices"])}) for item in self.description["fields"]]
+
+    def role(self, name: str) -> Field | None:
+        """The setting that plays a role; see `settings.ROLES`."""
+        return settings.role(name, self.fields, self.description["roles"])
+
+    @cached_property
+    def base_settings(self) -> dict[str, Any]:
+        """The tiny settings, with checkpoints often enough for a short run."""
+        values = settings.merge(self.description["production"], self.description["tiny"])
+        saving = self.role("save_every")
+        return settings.merge(values, {saving.path: SAVE_EVERY}) if saving else values
+
+    @cached_property
+    def data(self) -> Path | None:
+        """A piece of the trainer's data.
+
+        Raises:
+            CannotJudge: the sample is missing or unreadable.
+        """
+        return self.make_data(self.folder / "data", self.description["rows"])
+
+    def make_data(self, folder: Path, rows: int, seed: int = SEED) -> Path | None:
+        """Have the trainer make `rows` rows of data in `folder`."""
+        made = self.call("make_data", folder=str(folder), rows=rows, seed=seed)
+        if made["error"]:
+            raise CannotJudge(f"{self.name} has no data: {made['error']}", made["traceback"])
+        return Path(made["path"]) if made["path"] else None
+
+    def call(self, function: str, **arguments: Any) -> Any:
+        """Have a function of `launch.jobs` answered in a process that has the trainer loaded.
+
+        Raises:
+            CannotJudge: it raised; the message is its last line.
+        """
+        if function in ("describe", "make_data", "own_checkpoints", "resume_point"):
+            arguments["trainer"] = self.spec
+        folder = self._new_folder(function)
+        job = {
+            "kind": "call",
+            "function": f"pytest_trainguard.launch.jobs:{function}",
+            "arguments": arguments,
+        }
+        try:
+            ended = self.server.run(self._envelope(job, folder, Request(did=function))).wait()
+        except LaunchError as error:
+            raise CannotJudge(f"{self.name}: {error}") from error
+        if ended["exit"] != 0:
+            words = ended["output"].strip().splitlines() or [f"exit {ended['exit']}"]
+            raise CannotJudge(f"{self.name}: {function}: {words[-1]}", ended["output"])
+        result = json.loads((folder / child.RESULT_FILE).read_text())
+        shutil.rmtree(folder, ignore_errors=True)
+        return result
+
+    def start(self, request: Request) -> Started:
+        """Start a run and do not wait for it."""
+        folder = self._new_folder("run")
+        disk = folder / "disk" if request.small_disk else None
+        output_dir = (disk or folder) / "output"
+        output_dir.mkdir(parents=True)
+        if request.output_dir is not None:
+            if disk is None:
+                output_dir.rmdir()
+                output_dir = request.output_dir
+            else:
+                shutil.copytree(request.output_dir, output_dir, dirs_exist_ok=True, symlinks=True)
+        job = {
+            "kind": "train",
+            "trainer": self.spec,
+            "settings": settings.merge(self.base_settings, request.settings),
+            "data": str(request.data or self.data or ""),
+            "output_dir": str(output_dir),
+            "max_steps": request.steps,
+            "seed": SEED,
+            "resume": request.resume,
+            "resume_from": str(request.resume_from or ""),
+            "fault": request.fault.as_json() if request.fault else None,
+            "recorder": request.recorder,
+            "tell_modules": request.tell_modules,
+        }
+        try:
+            running = self.server.run(self._envelope(job, folder, request, disk))
+        except LaunchError as error:
+            raise CannotJudge(f"{self.name}: {error}") from error
+        return Started(running, request, folder, output_dir)
+
+    def _new_folder(self, name: str) -> Path:
+        self._runs += 1
+        folder = self.folder / f"{self._runs:04}-{name}"
+        folder.mkdir(parents=True)
+        return folder
+
+    def _envelope(
+        self, job: dict[str, Any], folder: Path, request: Request, disk: Path | None = None
+    ) -> dict[str, Any]:
+        return {
+            "job": job,
+            "cwd": str(self.pad.root),
+            # Behaviour is judged on the CPU, also where there is a GPU.
+            "env": {"CUDA_VISIBLE_DEVICES": "", **request.env},
+            "folder": str(folder),
+            "tmp": self.pad.new_tmp(),
+            "time_limit": request.time_limit or self.pad.time_limit,
+            "memory_limit": request.memory_limit,
+            "grace": request.grace,
+            "disk": {"folder": str(disk), "size": request.small_disk} if disk else None,
+        }
+
+    @cached_property
+    def reference(self) -> Outcome:
+        """The undisturbed run that everything else is held against.
+
+        What it imports is loaded into the warm server, for all runs after it.
+
+        Raises:
+            CannotJudge: it fails, so that nothing can be said of disturbed ones.
+        """
+        if self._broken:
+            raise self._broken
+        started = self.start(Request(did="trained undisturbed", tell_modules=True))
+        outcome = started.outcome()
+        problem = None
+        if outcome.exit != 0 or outcome.timed_out:
+            problem = f"the undisturbed run fails: {outcome.how}"
+        elif not outcome.recording.steps:
+            problem = "the undisturbed run takes no optimizer step that torch knows of"
+        elif not outcome.recording.finite:
+            problem = "the undisturbed run has a loss that is not finite"
+        if problem:
+            said = (outcome.stack if outcome.timed_out else outcome.last_words).splitlines()
+            detail = f" ({said[-1]})" if said and not outcome.timed_out else ""
+            self._broken = CannotJudge(
+                f"{self.name}: {problem}{detail}", outcome.output[-4000:] + outcome.stack
+            )
+            raise self._broken
+        modules = started.folder / child.MODULES_FILE
+        if modules.exists():
+            self.server.load(json.loads(modules.read_text())["libraries"], None)
+        return outcome
+
+    @cached_property
+    def own_modules(self) -> list[Path]:
+        """The trainer's own source files: what the undisturbed run imported from inside the project."""
+        self.reference  # noqa: B018 (it writes them down)
+        first = next(self.folder.glob(f"*-run/{child.MODULES_FILE}"), None)
+        return [Path(path) for path in json.loads(first.read_text())["own"]] if first else []
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, str]]:
+    """Everything below a folder: a file's path from there to its size and content hash; a folder's ends in a slash."""
+    found = {}
+    for root, folders, names in os.walk(folder):
+        for name in folders:
+            found[str(Path(root, name).relative_to(folder)) + "/"] = (0, "")
+        for name in names:
+            path = Path(root, name)
+            if path.is_file() and not path.is_symlink():
+                content = path.read_bytes()
+                digest = hashlib.blake2b(content, digest_size=16).hexdigest()
+                found[str(path.relative_to(folder))] = (len(content), digest)
+    return found
+
+
+def _without_harness(stack: str) -> str:
+    """The stacks without the harness's own frames."""
+    return "\n".join(
+        line for line in stack.splitlines() if "/pytest_trainguard/" not in line and "<frozen" not in line
+    )

@@ -1,0 +1,241 @@
+"""The contract between a training program and the harness: `Trainer`, `Run` and `Outcome`.
+
+A team writes one `Trainer` (one required method) or none at all, where its program has a command line. Nothing here
+imports torch: a team's `preflight.py` is read long before its program is.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pytest_trainguard import checkpoints, samples, settings
+from pytest_trainguard.recorder.timeline import Recording
+
+
+@dataclass
+class Run:
+    """One bounded start of a trainer: what `Trainer.train` is given.
+
+    Attributes:
+        settings: the values that differ from the defaults of `Trainer.config`, nested as that is.
+        data: the data to train on, in the form of the trainer's own sample; None where it has none.
+        output_dir: an existing folder for everything that the run writes.
+        max_steps: optimizer steps in all, those before a resume included.
+        seed: for every random generator. Python's, NumPy's and torch's are already seeded with it.
+        resume_from: where to carry on from (see `Trainer.resume_from`); None for a fresh start.
+    """
+
+    settings: dict[str, Any]
+    data: Path | None
+    output_dir: Path
+    max_steps: int
+    seed: int = 0
+    resume_from: Path | None = None
+    config_type: Any = field(default=None, repr=False)
+
+    @cached_property
+    def config(self) -> Any:
+        """The settings as the program's own type, or as a plain mapping where it has none.
+
+        Raises:
+            Exception: whatever the type raises for values that it rejects.
+        """
+        return settings.build(self.config_type, self.settings)
+
+
+class Trainer:
+    """What the harness is told of one training program. Subclass it, set what applies, write `train`.
+
+    Attributes:
+        config: the pydantic model or dataclass that the program's settings are, or a plain mapping of them.
+        production: what will be launched, where that differs from the defaults of `config`.
+        tiny: on top of `production`, what makes the program small enough for a CPU.
+        overfit: on top of `tiny`, what makes it learn 32 examples by heart in 50 steps (a learning rate, no dropout).
+        sample: real data, of which the harness cuts a small piece: JSONL, JSON, CSV or Parquet, a folder of these or
+            of `.pt` files. A relative path starts at pytest's root folder.
+        rows: how many rows of the sample a run gets.
+        fields: the settings that play a known role under another name, `{"batch_size": "data.bs"}`; the roles and
+            the names that are recognised without this are in `settings.ROLES`.
+    """
+
+    config: ClassVar[Any] = None
+    production: ClassVar[Mapping[str, Any]] = {}
+    tiny: ClassVar[Mapping[str, Any]] = {}
+    overfit: ClassVar[Mapping[str, Any]] = {}
+    sample: ClassVar[str | Path | None] = None
+    rows: ClassVar[int] = 64
+    fields: ClassVar[Mapping[str, str]] = {}
+
+    def train(self, run: Run) -> int | None:
+        """Run the training program once. The one method that every trainer writes.
+
+        Returns:
+            None, or the exit code that the program's own `main` returns.
+        """
+        raise TypeError(
+            f"{type(self).__name__} has no train(self, run): write the one method that runs the program"
+        )
+
+    def make_data(self, folder: Path, rows: int, seed: int) -> Path | None:
+        """Put `rows` rows of data into `folder`; the path that `run.data` will be.
+
+        By default a piece of `sample`. A trainer that makes its own data overrides this; the same seed must
+        make the same data.
+
+        Raises:
+            OSError, ValueError: the sample is missing, unreadable or of a kind that is not known.
+        """
+        return None if self.sample is None else samples.cut(Path(self.sample), folder, rows)
+
+    def checkpoints(self, output_dir: Path) -> list[Path]:
+        """The finished checkpoints in an output folder, oldest first. By default found by their names."""
+        return checkpoints.find(output_dir)
+
+    def resume_from(self, output_dir: Path) -> Path | None:
+        """What `run.resume_from` is when the harness carries on in `output_dir`.
+
+        By default the newest checkpoint. A program that chooses for itself returns `output_dir`.
+        """
+        found = self.checkpoints(output_dir)
+        return found[-1] if found else None
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A process that a run left behind: alive, or defunct."""
+
+    pid: int
+    command: str
+    status: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended, and what it left.
+
+    Attributes:
+        did: what was done, in words.
+        exit: the exit code; negative, the signal that ended the process.
+        output: what the run printed, standard output and error together; a long one without its middle.
+        output_bytes: how much that was.
+        recording: what torch did, step by step.
+        output_dir: the folder that the run wrote to.
+        before, after: the files of that folder then and now: path to size and content hash.
+        seconds: wall time from start to end.
+        peak_rss: the largest resident memory of the run's main process, in bytes.
+        leftovers: processes that were still there after the run's end.
+        timed_out: the harness's own time limit ended the run.
+        stack: where every thread stood then.
+        pid: the run's main process.
+    """
+
+    did: str
+    exit: int
+    output: str
+    output_bytes: int
+    recording: Recording
+    output_dir: Path
+    before: dict[str, tuple[int, str]]
+    after: dict[str, tuple[int, str]]
+    seconds: float
+    peak_rss: int
+    leftovers: tuple[Leftover, ...]
+    timed_out: bool
+    stack: str
+    pid: int
+    small_disk: bool = False
+
+    @property
+    def losses(self) -> list[float]:
+        """The loss of each optimizer step, in order."""
+        return [step.loss for step in self.recording.steps]
+
+    @property
+    def message(self) -> str:
+        """What the run printed, without the source lines of its tracebacks: what a person reads as the message."""
+        return message_of(self.output)
+
+    @property
+    def complaint(self) -> str:
+        """What the run said of its failure: the message; but of one with a traceback not what was printed before it.
+
+        A program that prints its settings and its paths at every start has not named the one that made it crash.
+        """
+        before, found, rest = self.output.partition(_TRACEBACK)
+        if not found:
+            return self.message
+        told = [line for line in message_of(before).splitlines() if _OF_AN_ERROR.search(line)]
+        return "\n".join([*told, message_of(found + rest)])
+
+    @property
+    def how(self) -> str:
+        """How it ended, in words: `exit 2 after 0 steps`, `killed by SIGSEGV after 3 steps`."""
+        steps = len(self.recording.steps)
+        after = f"after {steps} optimizer step{'' if steps == 1 else 's'}"
+        if self.timed_out:
+            return f"hung, and was ended by the harness {after} ({self.seconds:.0f} s)"
+        return f"{exit_words(self.exit)} {after}"
+
+    @property
+    def last_words(self) -> str:
+        """The last lines of the message, short enough for a terminal."""
+        lines = [line.rstrip() for line in self.message.splitlines() if line.strip()]
+        return "\n".join(line[:300] for line in lines[-4:])
+
+    def changed(self) -> list[str]:
+        """The files of the output folder that this run added, changed or removed."""
+        return sorted(
+            name for name in {*self.before, *self.after} if self.before.get(name) != self.after.get(name)
+        )
+
+
+def exit_words(code: int) -> str:
+    """An exit code in words: `exit 1`, or the name of the signal."""
+    if code >= 0:
+        return f"exit {code}"
+    import signal
+
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"
+
+
+_TRACEBACK = "Traceback (most recent call last):"
+_OF_AN_ERROR = re.compile(r"error|fatal|critical|fail|cannot|invalid|reject|refuse", re.I)
+_PROGRESS = re.compile(r"[^\n]*\r(?!\n)")  # what a progress bar wrote over
+
+
+def message_of(output: str) -> str:
+    """What a person reads as the message: tracebacks without their frames, progress bars without their past."""
+    lines, in_traceback = [], False
+    for line in _PROGRESS.sub("", output).splitlines():
+        if line.startswith(_TRACEBACK):
+            in_traceback = True
+        elif in_traceback and line.startswith(" "):
+            continue
+        else:
+            in_traceback = False
+            lines.append(line)
+    return "\n".join(lines)
+
+
+def spec_of(trainer: object) -> object:
+    """What a trainer is known by in another process: `module:Class`, or the table of a command line.
+
+    Raises:
+        TypeError: it is neither a `Trainer` subclass, `module:Class`, nor a table.
+    """
+    if isinstance(trainer, type) and issubclass(trainer, Trainer):
+        return f"{trainer.__module__}:{trainer.__qualname__}"
+    if isinstance(trainer, str | os.PathLike):
+        return os.fspath(trainer)
+    if isinstance(trainer, Mapping):
+        return dict(trainer)
+    raise TypeError(f"a trainer is a Trainer subclass or 'module:Class', not {trainer!r}")
