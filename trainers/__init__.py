@@ -1,0 +1,1 @@
+"""Real training programs; importing this package imports no torch."""

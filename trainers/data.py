@@ -1,0 +1,91 @@
+"""Where a program's rows come from: a JSONL file, a folder of Python source, or the standard library."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from trainers import misuse
+from trainers.errors import InputError, reason, show
+from trainers.process import Run
+from trainers.rows import RowFile, Rows, Split, split_by_content
+
+
+def check_path(path: str | os.PathLike[str]) -> Path:
+    """A data path that is worth opening: a ``.jsonl`` file or a folder of Python source.
+
+    Raises:
+        InputError: it is missing, a circular link, something not a plain file, or has another suffix.
+    """
+    name = f"data {show(path)}"
+    try:
+        path = Path(path)
+        mode = os.stat(path).st_mode
+        real = path.resolve()
+    except FileNotFoundError:
+        raise InputError(
+            f"{name}: a link to nowhere" if _is_link(path) else f"{name}: no such file or folder"
+        ) from None
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+    ) as error:  # RuntimeError: Python 3.10 to 3.12 on a link to itself
+        why = reason(error) if isinstance(error, OSError) else str(error)
+        raise InputError(f"{name}: {why}" + (" (a circular link)" if _is_link(path) else "")) from None
+    if path.is_symlink() and (path.parent.resolve() / path.name).is_relative_to(real):
+        raise InputError(f"{name}: a circular link, into the folder that it stands in")
+    if stat.S_ISDIR(mode):
+        if path.suffix.lower() == ".jsonl":
+            raise InputError(f"{name}: a folder where a file belongs")
+        return path
+    if path.suffix.lower() != ".jsonl":
+        suffix = f"suffix {path.suffix} is unknown" if path.suffix else "has no suffix"
+        raise InputError(f"{name}: {suffix}; rows stand in a .jsonl file")
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{name}: not a plain file")
+    return path
+
+
+def _is_link(path: str | os.PathLike[str]) -> bool:
+    try:
+        return os.path.islink(path)
+    except ValueError:  # a NUL in the name
+        return False
+
+
+def open_rows(run: Run, path: Path | None, *, seed: int, validation_fraction: float) -> tuple[Rows, Split]:
+    """The rows, all of them checked, and which of them are held out.
+
+    Args:
+        run: is told how many there are, and what was left out.
+        path: as `check_path` returned it; None is the standard library.
+        seed: of the twins and the split, where rows are made from Python source.
+        validation_fraction: share held out.
+
+    Raises:
+        InputError: the rows are not as they must be, one line a fault.
+    """
+    run.stage = "reading the data"
+    if path is not None and path.is_file():
+        file = RowFile(path)
+        table: Rows = file
+        split = split_by_content(file, validation_fraction)
+    else:
+        from tqdm import tqdm
+
+        corpus = misuse.Corpus(
+            path,
+            seed=seed,
+            validation_fraction=validation_fraction,
+            progress=lambda paths: tqdm(paths, desc="reading Python", unit="file", disable=None),
+        )
+        for fault in corpus.unparsed:
+            run.say(f"not parsed: {fault}")
+        run.say(f"{corpus.without_twin} functions have no twin; {len(corpus.unparsed)} files were not parsed")
+        table, split = corpus, corpus.split
+    run.say(f"{len(split.train)} rows to train on, {len(split.validation)} to validate on")
+    if not split.validation:
+        run.say("validation is skipped: no row is held out")
+    return table, split
