@@ -1,0 +1,1 @@
+"""The catalogue: eight modules, one function an edge case."""

@@ -1,0 +1,205 @@
+"""Cases 31 to 40."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import torch
+from pydantic import BaseModel, Field
+
+from tests.saboteurs.sound import Reject, Settings, Sound
+
+
+@dataclass
+class Unchecked:
+    """A dataclass states ranges and types, and checks neither."""
+
+    batch_size: int = field(default=8, metadata={"ge": 1, "le": 128})
+    learning_rate: float = field(default=0.01, metadata={"gt": 0, "le": 0.1})
+    hidden: int = field(default=16, metadata={"ge": 4, "le": 256})
+    dropout: float = 0.1
+    save_every: int = 100
+    num_workers: int = 0
+    hang_timeout: float = 600.0
+    gradient_accumulation: int = 1
+    precision: Literal["fp32", "fp16"] = "fp32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    base_model: str | None = None
+
+
+class NeverLooks(Sound):
+    """Builds its settings, and leaves the rest to the loader."""
+
+    case = 35
+    says = "built a model before it looked"
+    config = Unchecked
+
+    def settings(self, values):
+        return Unchecked(**values)
+
+
+class PrintsItsSettings(Sound):
+    """Prints all settings at every start, and fails somewhere else: that names none of them."""
+
+    case = 35
+    says = "does not name 'batch_size'"
+    config = Unchecked
+
+    def settings(self, values):
+        settings = Unchecked(**values)
+        print(f"training with {settings}")
+        print(f"{64 // settings.batch_size} steps in an epoch")
+        return settings
+
+
+class AtLeastOne(Sound):
+    """`max(1, batch_size)`: a wrong value is mended in silence."""
+
+    case = 35
+    says = "a failure that nobody notices"
+
+    def settings(self, values):
+        size = values.get("batch_size", 8)
+        return super().settings({**values, "batch_size": max(1, size) if isinstance(size, int) else size})
+
+
+class CutsFractions(Sound):
+    """`int(value)`: half an example is none."""
+
+    case = 35
+    says = "set batch_size = 2.5: exit 0"
+
+    def settings(self, values):
+        size = values.get("batch_size", 8)
+        return super().settings({**values, "batch_size": int(size) if size in (2.5,) else size})
+
+
+class TrueIsOne(Sound):
+    """`isinstance(True, int)`: a flag in the wrong place trains with one example a step. Only the fuzzing finds it."""
+
+    case = 35
+    says = "set batch_size = true: exit 0"
+
+    def settings(self, values):
+        size = values.get("batch_size", 8)
+        return super().settings({**values, "batch_size": 1 if size is True else size})
+
+
+class NoUpperEnd(Sound):
+    """States 128 and checks 0: found by the values beyond the range, and shrunk to the first of them."""
+
+    case = 35
+    says = "set batch_size = 129: exit 0"
+
+    def settings(self, values):
+        size = values.get("batch_size", 8)
+        over = type(size) is int and size > 128
+        return super().settings({**values, "batch_size": 128 if over else size})
+
+
+class InvalidValue(Sound):
+    """Rejects by name, and does not tell what would be right."""
+
+    case = 35
+    says = r"does not name the range \(1 ≤ value ≤ 128\)"
+
+    def settings(self, values):
+        try:
+            return super().settings(values)
+        except Reject as error:
+            raise Reject(f"invalid value for {str(error).partition(':')[0]}") from error
+
+
+class ZeroAllowed(Sound):
+    """`ge=0` where `gt=0` was meant."""
+
+    class Settings(Settings):
+        learning_rate: Annotated[float, Field(ge=0, le=0.1, strict=True)] = 0.01
+
+    config = Settings
+    case = 37
+    says = "set learning_rate = 0.0: exit 0"
+
+    def settings(self, values):
+        rate = values.get("learning_rate")
+        settings = super().settings({**values, "learning_rate": 0.01} if rate == 0 else values)
+        return settings.model_copy(update={"learning_rate": 0.0}) if rate == 0 else settings
+
+
+class ByHand:
+    """A plain mapping for settings, its learning rate checked by hand; `wrong` says how."""
+
+    config = {"batch_size": 8, "learning_rate": 0.01, "hidden": 16}
+    case = 37
+
+    def settings(self, values):
+        rate = values.get("learning_rate", 0.01)
+        if self.wrong(rate):
+            raise Reject(f"learning_rate = {rate} is not above 0")
+        return super().settings({**values, "learning_rate": 0.01}).model_copy(update={"learning_rate": rate})
+
+
+class OnlyNegative(ByHand, Sound):
+    """`if lr < 0`: zero passes."""
+
+    says = "set learning_rate = 0.0: exit 0"
+
+    def wrong(self, rate):
+        return rate < 0
+
+
+class NanPasses(ByHand, Sound):
+    """`if lr <= 0`: False for NaN."""
+
+    says = "set learning_rate = NaN"
+
+    def wrong(self, rate):
+        return rate <= 0
+
+
+class InfinityPasses(ByHand, Sound):
+    """`if not lr > 0`: right for NaN, and infinity is above 0."""
+
+    says = "set learning_rate = Infinity"
+
+    def wrong(self, rate):
+        return not rate > 0
+
+
+class AnyRate(BaseModel):
+    """Settings that state no upper bound for the learning rate."""
+
+    batch_size: int = 8
+    learning_rate: Annotated[float, Field(gt=0)] = 0.01
+
+
+class TrainsOnNan(Sound):
+    """No upper bound, plain gradient descent, and nobody who looks at the loss."""
+
+    case = 38
+    says = "a loss was not finite"
+    config = AnyRate
+
+    def settings(self, values):
+        rate = AnyRate(**values).learning_rate
+        return super().settings({**values, "learning_rate": 0.01}).model_copy(update={"learning_rate": rate})
+
+    def optimizer(self, model, settings):
+        return torch.optim.SGD(model.parameters(), lr=settings.learning_rate * 1e6, momentum=0.9)
+
+    def check_loss(self, loss, step):
+        pass
+
+    def check_gradient(self, model, step):
+        pass
+
+
+class BoundForShow(Sound):
+    """The range is in the documentation; nothing holds the value against it."""
+
+    case = 38
+    says = "set learning_rate = 10.0: exit 0"
+    config = Unchecked
+
+    def settings(self, values):
+        rate = values.get("learning_rate", 0.01)
+        return super().settings({**values, "learning_rate": 0.01}).model_copy(update={"learning_rate": rate})

@@ -1,0 +1,371 @@
+"""A small, sound training program: one class, one method for each thing that can be done wrong.
+
+It classifies rows `{"x": [4 numbers], "y": 0 or 1}`. Nothing in it is clever; everything in it is there because some case
+of the catalogue asks for it.
+"""
+
+import contextlib
+import errno
+import faulthandler
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from pytest_trainguard import Trainer
+
+
+class Settings(BaseModel):
+    """What can be set."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    batch_size: Annotated[int, Field(ge=1, le=128, strict=True)] = 8
+    learning_rate: Annotated[float, Field(gt=0, le=0.1, strict=True)] = 0.01
+    hidden: Annotated[int, Field(ge=4, le=256)] = 16
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    save_every: Annotated[int, Field(ge=1)] = 100
+    num_workers: Annotated[int, Field(ge=0, le=8)] = 0
+    hang_timeout: Annotated[float, Field(gt=0)] = 600.0
+    gradient_accumulation: Annotated[int, Field(ge=1, le=64, strict=True)] = 1
+    precision: Literal["fp32", "fp16"] = "fp32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    base_model: str | None = None
+
+    @field_validator("batch_size", "gradient_accumulation", mode="before")
+    @classmethod
+    def _no_bool(cls, value):
+        if isinstance(value, bool):
+            raise ValueError("true and false are no numbers")
+        return value
+
+
+class Reject(Exception):
+    """Bad settings or data: exit code 2."""
+
+
+class Failure(Exception):
+    """Training went wrong: exit code 1."""
+
+
+class Rows(torch.utils.data.Dataset):
+    """Rows as tensors: x [4], y []."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        row = self.rows[index]
+        return torch.tensor(row["x"]), torch.tensor(row["y"])
+
+
+class Program:
+    """The program; `Sound` is what the harness is told of it."""
+
+    # --- data
+
+    def open_data(self, path):
+        """Raises Reject for what is no file of rows."""
+        try:
+            path = path.resolve(strict=True)
+        except (OSError, RuntimeError) as error:
+            raise Reject(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+        if path.suffix != ".jsonl":
+            raise Reject(f"{path}: not a .jsonl file")
+        return path.open("rb")
+
+    def read_rows(self, path):
+        rows = []
+        with self.open_data(path) as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    rows.append(self.check_row(self.parse(line, path, number), path, number))
+        if not rows:
+            raise Reject(f"{path}: no rows to train on")
+        return rows
+
+    def parse(self, line, path, number):
+        try:
+            if not line.endswith(b"\n"):
+                raise ValueError("the last line is cut off (no newline)")
+            return json.loads(line.decode("utf-8"))
+        except ValueError as error:
+            raise Reject(f"{path}, line {number}: {error}") from error
+
+    def check_row(self, row, path, number):
+        for name in ("x", "y"):
+            if not isinstance(row, dict) or name not in row:
+                raise Reject(f"{path}, line {number}: field {name!r} is missing")
+        x = row["x"]
+        if not isinstance(x, list) or len(x) != 4 or not all(type(v) in (int, float) for v in x):
+            raise Reject(f"{path}, line {number}: field 'x' is {x!r}, not four numbers")
+        if type(row["y"]) is not int or row["y"] not in (0, 1):
+            raise Reject(f"{path}, line {number}: field 'y' is {row['y']!r}, not 0 or 1")
+        return {"x": [float(v) for v in x], "y": row["y"]}
+
+    def batches(self, rows, settings, start, stop):
+        """Every step draws its examples from a generator seeded by the step: nothing to save, nothing to skip."""
+        size = min(settings.batch_size, len(rows))
+        chosen = [random.Random(step).sample(range(len(rows)), size) for step in range(start, stop)]
+        own = torch.Generator()  # the loader draws a seed: not from the generator that dropout uses
+        return torch.utils.data.DataLoader(
+            Rows(rows), batch_sampler=chosen, num_workers=settings.num_workers, generator=own
+        )
+
+    # --- model
+
+    def build(self, settings):
+        model = torch.nn.Sequential(
+            torch.nn.Linear(4, settings.hidden),
+            torch.nn.ReLU(),
+            torch.nn.Dropout(settings.dropout),
+            torch.nn.Linear(settings.hidden, 2),
+        )
+        if settings.base_model is not None:
+            model.load_state_dict(torch.load(settings.base_model, weights_only=True))
+        return model
+
+    def check_base_model(self, settings):
+        if settings.base_model is not None and not Path(settings.base_model).is_file():
+            raise Reject(f"base_model: {settings.base_model}: no such file")
+
+    def device(self, settings):
+        if settings.device == "cuda" and not torch.cuda.is_available():
+            raise Reject("device: cuda was asked for, and there is none")
+        device = "cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu"
+        print(f"training on {device}")
+        return device
+
+    # --- checkpoints
+
+    def state(self, model, optimizer, scaler, step):
+        return {
+            "step": step,
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "scaler": scaler.state_dict(),
+            "rng": torch.get_rng_state(),
+        }
+
+    def save(self, output_dir, state):
+        """Write beside, fsync, rename, fsync the folder; on failure leave nothing."""
+        final = output_dir / f"checkpoint-{state['step']}"
+        beside = output_dir / f".tmp-checkpoint-{state['step']}"
+        try:
+            beside.mkdir()
+            torch.save(state, beside / "state.pt")
+            self.sync(beside / "state.pt")
+            digest = hashlib.sha256((beside / "state.pt").read_bytes()).hexdigest()
+            (beside / "manifest.json").write_text(json.dumps({"format": 1, "state.pt": digest}))
+            self.sync(beside / "manifest.json")
+            self.sync(beside)
+            shutil.rmtree(final, ignore_errors=True)  # a damaged one, or one of a run that went another way
+            os.rename(beside, final)
+            self.sync(output_dir)
+        except (OSError, RuntimeError) as error:
+            with contextlib.suppress(OSError):
+                shutil.rmtree(beside)
+            if isinstance(error, OSError) or "iostream" in str(error) or "unexpected pos" in str(error):
+                reason = getattr(error, "strerror", None) or os.strerror(errno.ENOSPC)
+                raise Failure(f"cannot save {final}: {reason}") from error
+            raise
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
+
+    def sync(self, path):
+        fd = os.open(path, os.O_RDONLY)
+        os.fsync(fd)
+        os.close(fd)
+
+    def whole(self, checkpoint):
+        """The state, or None where the checkpoint is not what was written."""
+        try:
+            digest = json.loads((checkpoint / "manifest.json").read_text())["state.pt"]
+            content = (checkpoint / "state.pt").read_bytes()
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        if hashlib.sha256(content).hexdigest() != digest:
+            return None
+        return torch.load(checkpoint / "state.pt", weights_only=True)
+
+    def saved(self, output_dir):
+        found = [p for p in output_dir.glob("checkpoint-*") if p.name.rpartition("-")[2].isdigit()]
+        return sorted(found, key=lambda p: int(p.name.rpartition("-")[2]), reverse=True)
+
+    def load(self, resume_from):
+        """The newest whole state in an output folder; None where there is none yet."""
+        if not resume_from.exists():
+            raise Reject(f"resume_from: {resume_from}: no such folder")
+        found = self.saved(resume_from)
+        for checkpoint in found:
+            state = self.whole(checkpoint)
+            if state is not None:
+                return state
+            print(f"{checkpoint} is damaged: trying the one before", file=sys.stderr)
+        if found:
+            raise Reject(f"{resume_from}: no whole checkpoint among {len(found)}")
+        print(f"no checkpoint in {resume_from}: starting at step 0")
+        return None
+
+    def restore(self, state, model, optimizer, scaler):
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["rng"])
+
+    # --- process
+
+    def lock(self, output_dir):
+        """An OS lock, gone with its process; the file tells who holds it."""
+        import fcntl
+
+        path = output_dir / ".lock"
+        file = open(path, "a+")  # noqa: SIM115 (held for the life of the run)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            raise Reject(f"{output_dir} is in use by process {file.read().strip()}") from error
+        file.seek(0)
+        file.truncate()
+        file.write(str(os.getpid()))
+        file.flush()
+        return file
+
+    def unlock(self, output_dir, file):
+        (output_dir / ".lock").unlink(missing_ok=True)
+        file.close()
+
+    def watch(self, seconds):
+        """End the process, with its stacks, when a step takes longer than that."""
+        faulthandler.dump_traceback_later(seconds, exit=True)
+
+    # --- training
+
+    def check_loss(self, loss, step):
+        if not torch.isfinite(loss):
+            raise Failure(f"step {step}: the loss is not finite ({float(loss)})")
+
+    def check_gradient(self, model, step):
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        if not torch.isfinite(norm):
+            raise Failure(f"step {step}: the gradient norm is not finite ({float(norm)})")
+
+    def fit(self, settings, rows, output_dir, max_steps, resume_from, seed):
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        device = self.device(settings)
+        model = self.build(settings).to(device)
+        optimizer = self.optimizer(model, settings)
+        scaler = torch.amp.GradScaler(device, enabled=settings.precision == "fp16", init_scale=1024.0)
+        state = self.load(resume_from) if resume_from else None
+        step = 0
+        if state is not None:
+            self.restore(state, model, optimizer, scaler)
+            step = state["step"]
+        model.train()
+        self.watch(settings.hang_timeout)
+        for batch in self.batches(rows, settings, step, max_steps):
+            self.step(model, optimizer, scaler, batch, settings, step + 1, device)
+            step += 1
+            self.watch(settings.hang_timeout)
+            if step % settings.save_every == 0 or step == max_steps:
+                self.save(output_dir, self.state(model, optimizer, scaler, step))
+        faulthandler.cancel_dump_traceback_later()
+
+    def optimizer(self, model, settings):
+        return torch.optim.AdamW(model.parameters(), lr=settings.learning_rate)
+
+    def loss(self, output, y):
+        return torch.nn.functional.cross_entropy(output.float(), y)
+
+    def step(self, model, optimizer, scaler, batch, settings, number, device):
+        """One optimizer step over `gradient_accumulation` micro-batches, weighted by their sizes."""
+        optimizer.zero_grad()
+        x, y = (part.to(device) for part in batch)
+        parts = min(settings.gradient_accumulation, len(y))
+        for mx, my in zip(x.chunk(parts), y.chunk(parts), strict=True):
+            with torch.autocast(device, torch.float16, enabled=settings.precision == "fp16"):
+                output = model(mx)
+            loss = self.loss(output, my) * (len(my) / len(y))
+            if not scaler.is_enabled():
+                self.check_loss(loss, number)
+            scaler.scale(loss).backward()
+        if scaler.is_enabled():
+            scaler.unscale_(optimizer)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        else:
+            self.check_gradient(model, number)
+        scaler.step(optimizer)
+        scaler.update()
+
+    # --- the whole
+
+    def settings(self, values):
+        try:
+            return Settings(**values)
+        except ValidationError as error:
+            told = [f"{'.'.join(map(str, e['loc']))}: {e['input']!r}: {e['msg']}" for e in error.errors()]
+            raise Reject("; ".join(told)) from error
+
+    def main(self, values, data, output_dir, max_steps, resume_from, seed):
+        """Returns the exit code."""
+        try:
+            settings = self.settings(values)
+            self.check_base_model(settings)
+            rows = self.read_rows(data)
+            lock = self.lock(output_dir)
+        except Reject as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        for left in output_dir.glob(".tmp-*"):
+            shutil.rmtree(left)
+        try:
+            self.fit(settings, rows, output_dir, max_steps, resume_from, seed)
+        except Reject as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except Failure as error:
+            print(f"failed: {error}", file=sys.stderr)
+            return 1
+        finally:
+            self.unlock(output_dir, lock)
+        return 0
+
+
+class Sound(Program, Trainer):
+    """The sound program, as the harness knows it. A saboteur overrides one method, and says what it is."""
+
+    config = Settings
+    overfit = {"learning_rate": 0.05, "dropout": 0.0, "hidden": 64}
+    case = 0  # the case that must fail this saboteur
+    says = ""  # a pattern that the finding must match
+
+    def make_data(self, folder, rows, seed):
+        path = folder / "rows.jsonl"
+        numbers = random.Random(seed)
+        with path.open("w") as out:
+            for _ in range(rows):
+                x = [round(numbers.uniform(-1, 1), 3) for _ in range(4)]
+                out.write(json.dumps({"x": x, "y": int(x[0] + x[1] > 0)}) + "\n")
+        return path
+
+    def resume_from(self, output_dir):
+        return output_dir
+
+    def train(self, run):
+        return self.main(run.settings, run.data, run.output_dir, run.max_steps, run.resume_from, run.seed)

@@ -1,0 +1,114 @@
+"""Sound programs that look unsound: every case that applies must pass them."""
+
+import csv
+import json
+
+import torch
+
+from pytest_trainguard import Trainer
+from tests.saboteurs.sound import Reject, Sound
+
+
+class WarmsUp(Sound):
+    """The first step's learning rate is 0, so it moves nothing; labels are smoothed, so the loss never comes near 0."""
+
+    def step(self, model, optimizer, scaler, batch, settings, number, device):
+        for group in optimizer.param_groups:
+            group["lr"] = settings.learning_rate * min(1.0, (number - 1) / 4)
+        super().step(model, optimizer, scaler, batch, settings, number, device)
+
+    def loss(self, output, y):
+        return torch.nn.functional.cross_entropy(output.float(), y, label_smoothing=0.02)
+
+
+class FrozenAndNormalised(Sound):
+    """The first layer is frozen on purpose; batch normalisation keeps state that no optimizer moves."""
+
+    overfit = {"learning_rate": 0.1, "dropout": 0.0, "hidden": 256}
+
+    def build(self, settings):
+        first, *rest = super().build(settings)
+        return torch.nn.Sequential(first.requires_grad_(False), torch.nn.BatchNorm1d(settings.hidden), *rest)
+
+    def optimizer(self, model, settings):
+        return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=settings.learning_rate)
+
+    def fit(self, settings, rows, *rest):
+        if len(rows) < 2:
+            raise Reject(f"1 row, batch size {settings.batch_size}: batch normalisation needs two rows at least")
+        super().fit(settings, rows, *rest)
+
+
+class HandedCheckpoints(Sound):
+    """Has very few rows, blank lines between them, and a note on some; is handed the checkpoint to carry on from."""
+
+    rows = 6
+
+    def make_data(self, folder, rows, seed):
+        path = super().make_data(folder, rows, seed)
+        lines = path.read_text().splitlines()
+        lines[0] = json.dumps({**json.loads(lines[0]), "note": "seen twice"})
+        path.write_text("".join(f"{line}\n\n" for line in lines))
+        return path
+
+    def resume_from(self, output_dir):
+        return Trainer.resume_from(self, output_dir)
+
+    def load(self, resume_from):
+        state = self.whole(resume_from)
+        if state is None:
+            raise Reject(f"{resume_from}: no whole checkpoint")
+        return state
+
+
+class ReadsCsv(Sound):
+    """Rows in a table; a column that nobody needs is in it."""
+
+    COLUMNS = ("a", "b", "c", "d", "y")
+
+    def make_data(self, folder, rows, seed):
+        path = super().make_data(folder, rows, seed)
+        table = path.with_name("rows.csv")
+        with table.open("w", newline="") as out:
+            writer = csv.writer(out)
+            writer.writerow([*self.COLUMNS, "source"])
+            for line in path.read_text().splitlines():
+                row = json.loads(line)
+                writer.writerow([*row["x"], row["y"], "a web page,\nin two lines"])
+        path.unlink()
+        return table
+
+    def read_rows(self, path):
+        rows = []
+        with self.open_data(path) as lines:
+            number = 1
+            try:
+                reader = csv.reader(line.decode("utf-8") for line in lines)
+                names = next(reader, [])
+                for name in self.COLUMNS:
+                    if name not in names:
+                        raise Reject(f"{path}: column {name!r} is missing")
+                number = reader.line_num + 1
+                for cells in reader:
+                    rows.append(self.row(dict(zip(names, cells, strict=True))))
+                    number = reader.line_num + 1
+            except (ValueError, csv.Error) as error:
+                raise Reject(f"{path}, line {number}: {error}") from error
+        if not rows:
+            raise Reject(f"{path}: no rows to train on")
+        return rows
+
+    def open_data(self, path):
+        try:
+            path = path.resolve(strict=True)
+        except (OSError, RuntimeError) as error:
+            raise Reject(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+        if path.suffix != ".csv":
+            raise Reject(f"{path}: not a .csv file")
+        return path.open("rb")
+
+    def row(self, cells):
+        y = int(cells["y"])
+        if y not in (0, 1):
+            raise ValueError(f"y is {y}, not 0 or 1")
+        return {"x": [float(cells[name]) for name in "abcd"], "y": y}

@@ -1,0 +1,266 @@
+"""The three ways of adopting the harness, each in a small project of a user's."""
+
+import textwrap
+
+import pytest
+
+from tests.projects import ADOPTED, LOOP, Project
+
+# A user's own case, which holds what was recorded against what each program is known to do.
+COUNTS = """
+from pytest_trainguard import checkpoints, edge_case
+from expected import MICRO_BATCHES
+
+
+@edge_case(81, "steps counted", category="training", verdict="survives", severity="minor",
+           brought_about="nothing", expects="the recorder sees every step and every backward call")
+def test_81_counted(guard):
+    outcome = guard.reference()
+    steps = outcome.recording.steps
+    assert [step.number for step in steps] == list(range(1, 9))
+    assert [len(step.losses) for step in steps] == [MICRO_BATCHES[guard.subject.name]] * 8
+    assert all(step.training and step.grad_norm > 0 for step in steps)
+    assert any(step.moved > 0 for step in steps)
+    found = [checkpoints.step_of(path) for path in guard.checkpoints(outcome.output_dir)]
+    assert found == [2, 4, 6, 8], found
+"""
+
+
+def run(project, clearance="GO"):
+    result = project.pytest("-m", "preflight", "--edge-case=41,81", "-p", "no:cacheprovider")
+    assert result.code == (0 if clearance == "GO" else 1), result.output
+    assert result.report["clearance"] == clearance
+    return result
+
+
+def assert_plain_pytest_runs_none(project):
+    plain = project.pytest("-p", "no:cacheprovider")
+    assert plain.code == 0, plain.output
+    assert "1 passed" in plain.output
+    assert "preflight" not in plain.output.partition("deselected")[2]
+    assert plain.report == {}
+
+
+def counted(project, **micro_batches):
+    project.write("expected.py", f"MICRO_BATCHES = {micro_batches!r}\n")
+    project.write("test_counts.py", COUNTS)
+    project.write("test_plain.py", "def test_of_the_project():\n    pass\n")
+    return project
+
+
+def test_a_plain_loop_in_five_lines(tmp_path):
+    project = counted(Project(tmp_path, ["preflight:Classifier"]), Classifier=1)
+    project.write("program.py", LOOP)
+    project.write("preflight.py", ADOPTED)
+    result = run(project)
+    assert result.verdicts("Classifier") == {41: "passed", 81: "passed"}
+    assert_plain_pytest_runs_none(project)
+
+
+FRAMEWORKS = """
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+
+@dataclass
+class Config:
+    lr: float = 0.01
+    save_steps: int = 500
+
+
+def rows(data):
+    return [json.loads(line) for line in Path(data).read_text().splitlines()]
+
+
+def transformers_program(config, data, output_dir, max_steps, resume_from, *, lora):
+    import transformers
+
+    from pytest_trainguard import tiny_twin
+
+    tokens = [{"input_ids": [int(v) for v in r["x"]], "labels": r["y"]} for r in rows(data)]
+    large = transformers.BertConfig(vocab_size=16, max_position_embeddings=16)
+    transformers.set_seed(0)
+    model = transformers.BertForSequenceClassification(tiny_twin(large))
+    if lora:
+        import peft
+
+        model = peft.get_peft_model(model, peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query"]))
+    arguments = transformers.TrainingArguments(
+        output_dir=output_dir, max_steps=max_steps, per_device_train_batch_size=4, gradient_accumulation_steps=2,
+        save_steps=config.save_steps, learning_rate=config.lr, report_to=[], disable_tqdm=True, use_cpu=True,
+    )
+    transformers.Trainer(model, arguments, train_dataset=tokens).train(resume_from_checkpoint=resume_from)
+
+
+def lightning_program(config, data, output_dir, max_steps, resume_from):
+    import lightning
+
+    class Module(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = torch.nn.Linear(8, 2)
+
+        def training_step(self, batch):
+            return torch.nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+        def configure_optimizers(self):
+            return torch.optim.AdamW(self.parameters(), lr=config.lr)
+
+    lightning.seed_everything(0, verbose=False)
+    pairs = [(torch.tensor(r["x"]), r["y"]) for r in rows(data)]
+    saving = lightning.pytorch.callbacks.ModelCheckpoint(every_n_train_steps=config.save_steps, save_top_k=-1)
+    trainer = lightning.Trainer(
+        default_root_dir=output_dir, max_steps=max_steps, accumulate_grad_batches=2, accelerator="cpu",
+        callbacks=[saving], enable_progress_bar=False, logger=False, use_distributed_sampler=False,
+    )
+    trainer.fit(Module(), torch.utils.data.DataLoader(pairs, batch_size=4), ckpt_path=resume_from)
+
+
+def geometric_program(config, data, output_dir, max_steps, resume_from):
+    from torch_geometric.data import Data
+    from torch_geometric.loader import DataLoader
+    from torch_geometric.nn import GCNConv, global_mean_pool
+
+    edges = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]])
+    graphs = [Data(x=torch.tensor(r["x"]).reshape(4, 2), edge_index=edges, y=torch.tensor([r["y"]])) for r in rows(data)]
+    torch.manual_seed(0)
+    conv, head = GCNConv(2, 8), torch.nn.Linear(8, 2)
+    model = torch.nn.ModuleList([conv, head])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr)
+    step = 0
+    if resume_from:
+        state = torch.load(resume_from, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        step = state["step"]
+    while step < max_steps:
+        for batch in DataLoader(graphs, batch_size=len(graphs)):
+            hidden = conv(batch.x, batch.edge_index).relu()
+            loss = torch.nn.functional.cross_entropy(head(global_mean_pool(hidden, batch.batch)), batch.y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        step += 1
+        if step % config.save_steps == 0:
+            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+            torch.save(state, Path(output_dir) / f"checkpoint-{step}.pt")
+"""
+
+FRAMEWORK_TRAINERS = """
+import programs
+from pytest_trainguard import Trainer
+
+
+class Framework(Trainer):
+    config = programs.Config
+    sample = "train.jsonl"
+
+
+class Bert(Framework):
+    def train(self, run):
+        programs.transformers_program(run.config, run.data, run.output_dir, run.max_steps, run.resume_from, lora=False)
+
+
+class BertLora(Framework):
+    def train(self, run):
+        programs.transformers_program(run.config, run.data, run.output_dir, run.max_steps, run.resume_from, lora=True)
+
+
+class Lightning(Framework):
+    def train(self, run):
+        programs.lightning_program(run.config, run.data, run.output_dir, run.max_steps, run.resume_from)
+
+
+class Geometric(Framework):
+    def train(self, run):
+        programs.geometric_program(run.config, run.data, run.output_dir, run.max_steps, run.resume_from)
+"""
+
+
+def test_programs_of_the_known_frameworks(tmp_path):
+    micro_batches = {"Bert": 2, "BertLora": 2, "Lightning": 2, "Geometric": 1}
+    project = counted(Project(tmp_path, [f"preflight:{name}" for name in micro_batches]), **micro_batches)
+    project.write("programs.py", FRAMEWORKS)
+    project.write("preflight.py", FRAMEWORK_TRAINERS)
+    result = run(project, "NO-GO")
+    for name in ("Bert", "BertLora", "Geometric"):
+        assert result.verdicts(name) == {41: "passed", 81: "passed"}, name
+    # Lightning does not resume a plain DataLoader in mid-epoch, and warns of it: a finding that is right.
+    assert result.verdicts("Lightning") == {41: "failed", 81: "passed"}
+    assert "parts from the undisturbed run at step" in result.case("Lightning", 41)["reason"]
+    assert_plain_pytest_runs_none(project)
+
+
+SCRIPT = LOOP + textwrap.dedent("""
+    def read(path):
+        if path.suffix == ".json":
+            return json.loads(path.read_text())
+        if path.suffix == ".toml":
+            import tomllib
+            return tomllib.loads(path.read_text())
+        import yaml
+        return yaml.safe_load(path.read_text())
+
+
+    if __name__ == "__main__":
+        import argparse
+        parser = argparse.ArgumentParser()
+        for name in ("--config", "--data", "--out", "--resume"):
+            parser.add_argument(name, type=Path)
+        parser.add_argument("--steps", type=int)
+        args = parser.parse_args()
+        config = TrainConfig(**read(args.config)) if args.config else TrainConfig(save_every=2)
+        main(config, args.data, args.out, args.steps, args.resume)
+    """)
+
+COMMAND = (
+    "train.py --config {config} --data {data} --out {output_dir} --steps {max_steps} --resume {resume_from}"
+)
+TABLES = f"""
+[tool.trainguard.trainers.yaml]
+command = "python {COMMAND}"
+sample = "train.jsonl"
+settings = "base.yaml"
+tiny = {{ hidden = 8 }}
+
+[tool.trainguard.trainers.json]
+command = "python {COMMAND}"
+sample = "train.jsonl"
+settings = "base.json"
+
+[tool.trainguard.trainers.toml]
+command = "python -m {COMMAND.replace("train.py", "train")}"
+sample = "train.jsonl"
+settings = "base.toml"
+
+[tool.trainguard.trainers.shell]
+command = "sh run.sh {{data}} {{output_dir}} {{max_steps}} {{resume_from}}"
+sample = "train.jsonl"
+"""
+
+
+@pytest.fixture(scope="module")
+def command_line_project(tmp_path_factory):
+    micro_batches = {"yaml": 1, "json": 1, "toml": 1, "shell": 1}
+    project = counted(Project(tmp_path_factory.mktemp("command"), toml=TABLES), **micro_batches)
+    project.write("train.py", SCRIPT)
+    project.write("base.yaml", "hidden: 64\nlr: 0.01\nsave_every: 100\n")
+    project.write("base.json", '{"hidden": 8, "lr": 0.01, "save_every": 100}')
+    project.write("base.toml", "hidden = 8\nlr = 0.01\nsave_every = 100\n")
+    python = '"$PYTHON" train.py --data "$1" --out "$2" --steps "$3" ${4:+--resume "$4"}'
+    project.write("run.sh", f"{python}\nexit $?\n")
+    return project
+
+
+def test_programs_known_by_their_command_line(command_line_project, monkeypatch):
+    import sys
+
+    monkeypatch.setenv("PYTHON", sys.executable)
+    result = run(command_line_project)
+    for name in ("yaml", "json", "toml", "shell"):
+        assert result.verdicts(name) == {41: "passed", 81: "passed"}, name
+    assert {trainer["source"] for trainer in result.report["trainers"]} == {"command"}
+    assert_plain_pytest_runs_none(command_line_project)

@@ -1,0 +1,227 @@
+"""Bad input to the harness itself: a usage error of one clear line, or that trainer's own verdict; the others go on."""
+
+import pytest
+
+from tests.projects import ADOPTED, LOOP, Project
+
+BROKEN = """
+from pytest_trainguard import Trainer
+
+
+class NoTrain(Trainer):
+    sample = "train.jsonl"
+
+
+class NoData(Trainer):
+    def train(self, run):
+        import torch
+        model = torch.nn.Linear(2, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for _ in range(run.max_steps):
+            model(torch.ones(1, 2)).sum().backward()
+            optimizer.step()
+
+
+class NoSample(NoData):
+    sample = "nowhere.jsonl"
+
+
+class BadSample(NoData):
+    sample = "garbled.jsonl"
+
+
+class OddSample(NoData):
+    sample = "sample.xyz"
+
+
+class NoTrainer:
+    pass
+"""
+
+COMMAND = "command = 'python train.py --out {output_dir} --steps {max_steps}'"
+
+
+@pytest.fixture
+def usage_error(pytester):
+    """Run pytest in this process, which is quick (nothing gets as far as torch); the one line that it says."""
+
+    def run(*args, trainers=("preflight:Classifier",), toml=""):
+        Project(pytester.path, trainers, toml=toml).write("preflight.py", "")
+        result = pytester.runpytest_inprocess(*args)
+        assert result.ret == 4
+        assert not result.stdout.str().strip()
+        lines = [line for line in result.stderr.str().splitlines() if line.strip()]
+        assert len(lines) == 1, lines
+        assert lines[0].startswith("ERROR: ")
+        return lines[0]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--trainer=Nobody", "--trainer Nobody: no such trainer; there are Classifier"),
+        ("--edge-case=80-999,x", "--edge-case: 'x' is neither a number nor a range"),
+        ("--edge-case=0", "--edge-case: no case 0"),
+        ("--edge-case=66-64", "--edge-case: '66-64'"),
+        ("--category=dta", "--category dta: no such category; there are data, model,"),
+        ("--gpu-budget=40GX", "--gpu-budget: '40GX'"),
+        ("--gpu-budget=120%", "--gpu-budget: '120%'"),
+        ("--gpu-budget=-3", "--gpu-budget: '-3'"),
+        ("--preflight-report=/proc/nowhere/report.json", "--preflight-report /proc/nowhere/report.json: "),
+        ("--preflight-report=preflight.py/report.json", "--preflight-report preflight.py/report.json: "),
+        ("--preflight-report=.", "--preflight-report .: Is a directory"),
+    ],
+)
+def test_bad_options(usage_error, option, said):
+    assert said in usage_error("-m", "preflight", option)
+
+
+@pytest.mark.parametrize("option", ["--trainer=Classifier", "--edge-case=41", "--category=process"])
+def test_narrowing_nothing(usage_error, option):
+    assert f"{option.partition('=')[0]} narrows a preflight: run it with -m preflight" in usage_error(option)
+
+
+@pytest.mark.parametrize(
+    ("trainers", "toml", "said"),
+    [
+        ([], "", "no trainers: name them in the ini option trainguard_trainers"),
+        (["preflight.Classifier"], "", "'preflight.Classifier' is not of the form 'module:Class'"),
+        (["preflight:"], "", "'preflight:' is not of the form"),
+        (["nowhere.preflight:Classifier"], "", "no module named 'nowhere.preflight'"),
+        ([], "[tool.trainguard.trainers]\nmine = 3", "[tool.trainguard.trainers.mine] is not a table"),
+        ([], "[tool.trainguard]\ntrainers = 3", "trainers of [tool.trainguard.trainers] is not a table"),
+        ([], "[tool.trainguard.trainers.mine]\nsample = 'x'", "mine] has no command"),
+        ([], f"[tool.trainguard.trainers.mine]\n{COMMAND}\nsampel = 'x'", "mine] unknown key 'sampel'"),
+        (
+            [],
+            "[tool.trainguard.trainers.mine]\ncommand = 'python t.py {outptu}'",
+            "unknown placeholder {outptu}",
+        ),
+        ([], "[tool.trainguard.trainers.mine]\ncommand = 'python t.py {max_steps}'", "lacks {output_dir}"),
+        (
+            [],
+            f"[tool.trainguard.trainers.mine]\n{COMMAND}\nsettings = 'a.yaml'",
+            "its command lacks {config}",
+        ),
+        ([], f"[tool.trainguard.trainers.mine]\n{COMMAND}\nresume = 'x'", "mine] resume is 'checkpoint'"),
+        ([], f"[tool.trainguard.trainers.mine]\n{COMMAND[:-1]} \"'", "mine] command cannot be split"),
+    ],
+)
+def test_bad_trainers(usage_error, trainers, toml, said):
+    assert said in usage_error("-m", "preflight", trainers=trainers, toml=toml)
+
+
+def test_bad_trainers_do_not_concern_a_plain_run(pytester):
+    Project(pytester.path, ["nowhere"]).write("test_plain.py", "def test_of_the_project():\n    pass\n")
+    pytester.runpytest_inprocess().assert_outcomes(passed=1)
+
+
+def test_a_projects_own_test_without_trainers(pytester):
+    project = Project(pytester.path)
+    project.write("test_own.py", "def test_own(guard):\n    pass\n")
+    project.write("test_plain.py", "def test_of_the_project():\n    pass\n")
+    result = pytester.runpytest_inprocess("--continue-on-collection-errors")
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines("no trainers: name them in the ini option trainguard_trainers*")
+    result.stdout.no_fnmatch_line("*Traceback*")
+    result.stdout.no_fnmatch_line("*plugin.py*")
+
+
+@pytest.mark.parametrize("budget", ["40GB", "40GiB", "80%", "a100-40gb", "42949672960"])
+def test_good_budgets(pytester, budget):
+    Project(pytester.path, ["preflight:Classifier"]).write("preflight.py", "")
+    result = pytester.runpytest_inprocess(
+        "-m", "preflight", "--collect-only", "-q", "--edge-case=41", f"--gpu-budget={budget}"
+    )
+    assert result.ret == 0
+    result.stdout.fnmatch_lines("*test_41_killed*")
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory):
+    """Everything that is wrong with a trainer and not with the command line, beside one that is sound."""
+    names = ["NoTrain", "NoData", "NoSample", "BadSample", "OddSample", "Missing", "NoTrainer"]
+    broken = ["raises:Raises", "exits:Exits", "dies:Dies", *(f"broken:{name}" for name in names)]
+    toml = "[tool.trainguard.trainers.NoSettings]\nsettings = 'nowhere.yaml'\n" + COMMAND.replace(
+        "--out", "{config} --out"
+    )
+    project = Project(tmp_path_factory.mktemp("project"), [*broken, "preflight:Classifier"], toml=toml)
+    project.write("program.py", LOOP)
+    project.write("preflight.py", ADOPTED)
+    project.write("broken.py", BROKEN)
+    project.write("raises.py", "def load():\n    raise RuntimeError('licence has run out')\n\nload()\n")
+    project.write("exits.py", "import sys\n\nsys.exit('not on this machine')\n")
+    project.write("dies.py", "import os\n\nos._exit(7)\n")
+    project.write("garbled.jsonl", '{"x": 1}\n{"x": \n')
+    project.write("sample.xyz", "x")
+    project.write(
+        "test_own.py",
+        """
+        from pytest_trainguard import edge_case
+
+        @edge_case(81, "has data", category="data", verdict="survives", severity="minor", brought_about="-", expects="-")
+        def test_81_data(guard):
+            guard.data()
+
+        @edge_case(82, "has ranges", category="config", verdict="rejects", severity="minor", brought_about="-", expects="-")
+        def test_82_ranges(guard):
+            assert [field.range for field in guard.subject.fields] in ([], [""] * 3)
+            guard.needs("batch_size")
+        """,
+    )
+    return project.pytest("-m", "preflight", "--edge-case=41,81,82", "-p", "no:cacheprovider")
+
+
+def test_the_sound_trainer_goes_on(judged):
+    assert judged.code == 1
+    assert judged.report["clearance"] == "NO-GO"
+    assert judged.verdicts("Classifier") == {41: "passed", 81: "passed", 82: "not_applicable"}
+    assert "no setting for the batch size" in judged.case("Classifier", 82)["reason"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Raises", "Raises cannot be loaded: RuntimeError: licence has run out"),
+        ("Exits", "Exits cannot be loaded: SystemExit: not on this machine"),
+        ("Dies", "Dies cannot be loaded: the process ended while importing it"),
+        ("Missing", "Missing cannot be loaded: AttributeError: module 'broken' has no attribute 'Missing'"),
+        ("NoTrainer", "not a subclass of pytest_trainguard.Trainer"),
+        ("NoSettings", "No such file or directory: 'nowhere.yaml'"),
+    ],
+)
+def test_a_trainer_that_cannot_be_loaded(judged, name, said):
+    assert judged.verdicts(name) == {41: "error", 81: "error", 82: "error"}
+    assert all(said in judged.case(name, number)["reason"] for number in (41, 81, 82))
+
+
+def test_its_traceback_is_shown(judged):
+    assert 'raises.py", line 4, in <module>' in judged.output
+    assert "'licence has run out'" in judged.output
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("NoTrain", "NoTrain has no train(self, run): write the one method that runs the program"),
+        ("NoSample", "NoSample has no data: sample nowhere.jsonl: no such file or folder"),
+        ("BadSample", "BadSample has no data: sample garbled.jsonl: cannot be read: "),
+        ("OddSample", "OddSample has no data: sample sample.xyz: unknown kind '.xyz'"),
+    ],
+)
+def test_a_trainer_that_cannot_be_run(judged, name, said):
+    assert judged.verdicts(name)[41] == "error"
+    assert said in judged.case(name, 41)["reason"]
+    assert judged.verdicts(name)[81] == ("passed" if name == "NoTrain" else "error")
+
+
+def test_a_trainer_without_data(judged):
+    assert judged.verdicts("NoData") == {41: "not_applicable", 81: "not_applicable", 82: "not_applicable"}
+    assert judged.case("NoData", 81)["reason"] == 'no data: give it a sample, sample = "path/of/the/data"'
+
+
+def test_no_internal_error_is_shown(judged):
+    assert "INTERNALERROR" not in judged.output
+    assert "_pytest/" not in judged.output

@@ -1,0 +1,143 @@
+"""What is public, what start-up costs, and what is in the wheel."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import pytest_trainguard
+
+ROOT = Path(pytest_trainguard.__file__).parent.parent
+PROJECT = Path(__file__).parent.parent
+
+
+def test_public_names():
+    assert pytest_trainguard.__all__ == [
+        "CannotJudge",
+        "EdgeCase",
+        "Fault",
+        "Finding",
+        "Guard",
+        "NotApplicable",
+        "Outcome",
+        "Recording",
+        "Run",
+        "Step",
+        "Trainer",
+        "edge_case",
+        "recovers",
+        "rejects",
+        "stops",
+        "survives",
+        "tiny_twin",
+    ]
+    for name in pytest_trainguard.__all__:
+        assert getattr(pytest_trainguard, name).__name__ == name
+    assert dir(pytest_trainguard) == pytest_trainguard.__all__
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        pytest_trainguard.nothing  # noqa: B018
+
+
+def test_fixtures_are_public(pytester):
+    pytester.makepyprojecttoml("[tool.pytest.ini_options]\n")
+    output = pytester.runpytest_inprocess("--fixtures", "-q").stdout.str()
+    for name in (
+        "config_fuzz", "guard", "kill_and_resume", "nan_injection", "oom_probe", "static_check", "tiny_overfit",
+    ):  # fmt: skip
+        assert f"\n{name} -- " in output, name
+
+
+IMPORTED = """
+import sys
+import pytest
+before = set(sys.modules)
+code = pytest.main(["--collect-only", "-q", "-p", "no:cacheprovider", "test_nothing.py"])
+assert code == 5, code
+assert "pytest_trainguard.plugin" in sys.modules
+print("IMPORTED", *sorted(sys.modules))
+"""
+# What a plain run of pytest must not pay for. Hypothesis's own plugin is there of itself, its library is not.
+HEAVY = {
+    "torch", "numpy", "transformers", "psutil", "pydantic", "pyarrow", "yaml", "hypothesis.core",
+    "multiprocessing", "asyncio",
+    "pytest_trainguard.launch", "pytest_trainguard.subject", "pytest_trainguard.recorder.hooks",
+    "pytest_trainguard.probes.guard", "pytest_trainguard.edge_cases", "pytest_trainguard.report",
+}  # fmt: skip
+
+
+def test_start_up_imports_next_to_nothing(tmp_path):
+    (tmp_path / "test_nothing.py").touch()
+    done = subprocess.run([sys.executable, "-c", IMPORTED], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    line = next(line for line in done.stdout.splitlines() if line.startswith("IMPORTED"))
+    assert set(line.split()) & HEAVY == set()
+
+
+def test_the_package_imports_without_its_parts():
+    code = (
+        "import sys, pytest_trainguard as t; t.Trainer; "
+        "bad = {'torch', 'numpy', 'psutil', 'pytest_trainguard.probes.guard'} & set(sys.modules); assert not bad, bad"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The names of the files in a wheel that is built from what is in the checkout."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    source.mkdir()
+    import shutil
+
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(PROJECT / name, source)
+    for name in ("pytest_trainguard", "edge_cases", "trainers", "tests"):
+        shutil.copytree(PROJECT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (built,) = folder.glob("*.whl")
+    assert built.name.startswith("pytest_trainguard-")
+    with zipfile.ZipFile(built) as archive:
+        return set(archive.namelist())
+
+
+def files_of(folder, prefix):
+    paths = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return {f"{prefix}/{path.relative_to(folder).as_posix()}" for path in paths}
+
+
+def test_the_wheel_holds_the_whole_package(wheel):
+    packaged = {name for name in wheel if ".dist-info/" not in name}
+    wanted = files_of(PROJECT / "pytest_trainguard", "pytest_trainguard")
+    wanted |= files_of(PROJECT / "edge_cases", "pytest_trainguard/edge_cases")
+    assert packaged == wanted
+    assert "pytest_trainguard/py.typed" in wanted
+    assert "pytest_trainguard/report/schema.json" in wanted
+    assert "pytest_trainguard/launch/startup/sitecustomize.py" in wanted
+
+
+def test_the_wheel_puts_one_name_into_site_packages(wheel):
+    tops = {name.partition("/")[0] for name in wheel}
+    assert tops - {name for name in tops if name.endswith(".dist-info")} == {"pytest_trainguard"}
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in wheel)
+
+
+def test_every_sub_package_is_listed():
+    if sys.version_info < (3, 11):
+        pytest.skip("reading pyproject.toml needs tomllib")
+    import tomllib
+
+    listed = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    package = PROJECT / "pytest_trainguard"
+    found = [path.parent.relative_to(PROJECT) for path in package.rglob("__init__.py")]
+    wanted = {".".join(path.parts) for path in found} | {"pytest_trainguard.edge_cases"}
+    assert set(listed) == wanted
+    without = {path.parent for path in package.rglob("*.py")} - {path.parent for path in package.rglob("__init__.py")}
+    assert without == set(), "a folder of modules without __init__.py"
+
+
+def test_the_installed_plugin_is_this_one():
+    assert ROOT == PROJECT or "site-packages" in ROOT.parts

@@ -1,0 +1,67 @@
+"""Every case is proven: it fails each of its saboteurs with the right message, and passes every sound program."""
+
+import importlib
+import inspect
+import pkgutil
+
+import pytest
+
+from pytest_trainguard import Finding, NotApplicable, catalog
+from tests import saboteurs
+from tests.saboteurs.sound import Sound
+
+
+def _cases():
+    found = {}
+    for name in catalog.modules():
+        for value in vars(importlib.import_module(name)).values():
+            case = catalog.case_of(getattr(value, "pytestmark", []))
+            if case:
+                found[case.number] = value
+    return found
+
+
+def _programs():
+    for info in pkgutil.iter_modules(saboteurs.__path__):
+        module = importlib.import_module(f"{saboteurs.__name__}.{info.name}")
+        for value in vars(module).values():
+            if inspect.isclass(value) and issubclass(value, Sound) and value.__module__ == module.__name__:
+                yield value
+
+
+CASES = _cases()
+PROGRAMS = list(_programs())
+SABOTEURS = [program for program in PROGRAMS if program.case]
+SOUND = [program for program in PROGRAMS if not program.case]
+
+
+@pytest.fixture
+def trainer(request):
+    """The program under test, in the place of the project's own trainers."""
+    return request.param
+
+
+def judge(number, request):
+    """Run a case's own function with the fixtures that it asks for."""
+    case = CASES[number]
+    case(**{name: request.getfixturevalue(name) for name in inspect.signature(case).parameters})
+
+
+@pytest.mark.parametrize("trainer", SABOTEURS, indirect=True, ids=lambda p: f"{p.case}-{p.__name__}")
+def test_saboteur_is_found(trainer, request):
+    with pytest.raises(Finding, match=trainer.says):
+        judge(trainer.case, request)
+
+
+@pytest.mark.parametrize("number", sorted(CASES))
+@pytest.mark.parametrize("trainer", SOUND, indirect=True, ids=lambda p: p.__name__)
+def test_sound_program_passes(trainer, number, request):
+    try:
+        judge(number, request)
+    except NotApplicable as reason:
+        if trainer is Sound:  # the first of them has all that a case can ask for
+            raise AssertionError(f"case {number} should apply: {reason}") from reason
+
+
+def test_every_case_has_a_saboteur():
+    assert {program.case for program in SABOTEURS} == set(CASES)

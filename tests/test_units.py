@@ -1,0 +1,460 @@
+"""The small parts, one by one: settings, samples, checkpoints, numbers, budgets, messages, command lines, tiny twins."""
+
+import csv
+import dataclasses
+import enum
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import annotated_types
+import pydantic
+import pytest
+
+from pytest_trainguard import catalog, checkpoints, edge_case, samples, settings
+from pytest_trainguard.adapters import command
+from pytest_trainguard.memory import parse_budget
+from pytest_trainguard.trainer import Trainer, exit_words, message_of, spec_of
+
+
+class Color(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Inner(pydantic.BaseModel):
+    width: Annotated[int, pydantic.Field(ge=1, multiple_of=8)] = 8
+
+
+class Model(pydantic.BaseModel):
+    batch_size: int = pydantic.Field(8, ge=1, le=128)
+    lr: Annotated[float, annotated_types.Gt(0), annotated_types.Lt(1)] = 0.1
+    limit: Annotated[int, annotated_types.Interval(ge=2, le=5)] | None = None
+    maybe: Annotated[float | None, pydantic.Field(ge=0)] = None
+    flag: bool = False
+    name: str = "x"
+    mode: Literal["a", "b"] = "a"
+    color: Color = Color.RED
+    inner: Inner = Inner()
+    either: int | str = 3
+    items: list[int] = pydantic.Field(default_factory=list)
+
+
+@dataclasses.dataclass
+class Part:
+    depth: Annotated[int, annotated_types.Ge(1)] = 2
+
+
+@dataclasses.dataclass
+class Data:
+    batch_size: int = dataclasses.field(default=8, metadata={"ge": 1, "le": 128, "help": "rows"})
+    lr: Annotated[float, annotated_types.Gt(0)] = 0.1
+    width: Annotated[int, pydantic.Field(ge=4)] = 8
+    part: Part = dataclasses.field(default_factory=Part)
+    needed: str = dataclasses.field(kw_only=True)
+
+
+def by_path(config):
+    return {field.path: field for field in settings.fields_of(config)}
+
+
+def test_fields_of_a_pydantic_model():
+    found = by_path(Model)
+    assert list(found) == [
+        "batch_size", "lr", "limit", "maybe", "flag", "name", "mode", "color", "inner.width", "either", "items",
+    ]  # fmt: skip
+    kinds = "int float int float bool str choice choice int other other"
+    assert [field.kind for field in found.values()] == kinds.split()
+    assert found["batch_size"].bounds == {"ge": 1, "le": 128}
+    assert found["batch_size"].range == "1 ≤ value ≤ 128"
+    assert found["lr"].bounds == {"gt": 0, "lt": 1}
+    assert found["lr"].range == "0 < value < 1"
+    assert found["limit"].bounds == {"ge": 2, "le": 5}
+    assert found["limit"].optional
+    assert found["maybe"].bounds == {"ge": 0}
+    assert found["maybe"].optional
+    assert not found["batch_size"].optional
+    assert found["mode"].choices == ("a", "b")
+    assert found["mode"].range == "one of 'a', 'b'"
+    assert found["color"].choices == ("red", "blue")
+    assert found["inner.width"].bounds == {"ge": 1, "multiple_of": 8}
+    assert found["name"].range == ""
+    assert found["batch_size"].default == 8
+    assert found["items"].default is None
+
+
+def test_fields_of_a_dataclass():
+    found = by_path(Data)
+    assert list(found) == ["batch_size", "lr", "width", "part.depth", "needed"]
+    assert found["batch_size"].bounds == {"ge": 1, "le": 128}
+    assert found["lr"].bounds == {"gt": 0}
+    assert found["width"].bounds == {"ge": 4}
+    assert found["part.depth"].bounds == {"ge": 1}
+    assert found["needed"].kind == "str"
+
+
+def test_fields_of_a_mapping():
+    found = by_path({"batch_size": 8, "on": True, "data": {"lr": 0.1, "names": ["a"]}, "name": "x", "none": None})
+    assert {path: field.kind for path, field in found.items()} == {
+        "batch_size": "int", "on": "bool", "data.lr": "float", "data.names": "other", "name": "str", "none": "other",
+    }  # fmt: skip
+    assert all(field.range == "" for field in found.values())
+    assert settings.fields_of(None) == []
+    assert settings.fields_of({}) == []
+
+
+def test_settings_are_built():
+    built = settings.build(Data, {"lr": 0.5, "part": {"depth": 7}, "needed": "x"})
+    assert built == Data(lr=0.5, part=Part(7), needed="x")
+    assert settings.build(Model, {"inner": {"width": 16}}).inner.width == 16
+    assert settings.build({"a": 1, "b": {"c": 2, "d": 3}}, {"b": {"c": 4}}) == {"a": 1, "b": {"c": 4, "d": 3}}
+    assert settings.build(None, {"a": 1}) == {"a": 1}
+    with pytest.raises(pydantic.ValidationError):
+        settings.build(Model, {"batch_size": 0})
+    with pytest.raises(TypeError, match="unknown"):
+        settings.build(Data, {"unknown": 1})
+
+
+def test_settings_are_merged():
+    base = {"a": 1, "b": {"c": 2, "d": 3}}
+    assert settings.merge(base, {"b.c": 4, "e.f.g": 5, "a": {"h": 6}}) == {
+        "a": {"h": 6}, "b": {"c": 4, "d": 3}, "e": {"f": {"g": 5}},
+    }  # fmt: skip
+    assert base == {"a": 1, "b": {"c": 2, "d": 3}}, "not changed"
+
+
+def test_roles():
+    fields = settings.fields_of({"optim": {"lr": 0.1}, "data": {"bs": 4, "batch_size": 8}})
+    assert settings.role("learning_rate", fields, {}).path == "optim.lr"
+    assert settings.role("batch_size", fields, {}).path == "data.batch_size"
+    assert settings.role("batch_size", fields, {"batch_size": "data.bs"}).path == "data.bs"
+    assert settings.role("batch_size", fields, {"batch_size": "bs"}) is None, "a name that is told is the whole of it"
+    assert settings.role("workers", fields, {}) is None
+
+
+# --- samples
+
+
+@pytest.fixture
+def cut(tmp_path):
+    (tmp_path / "piece").mkdir()
+
+    def cut(name, content, rows=3):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return samples.cut(path, tmp_path / "piece", rows)
+
+    return cut
+
+
+def test_jsonl(cut):
+    piece = cut("a.jsonl", '{"x": 1}\n\n{"x": 2}\n{"x": 3}\nnot json at all\n')
+    assert piece.name == "a.jsonl"
+    assert piece.read_text() == '{"x": 1}\n{"x": 2}\n{"x": 3}\n'
+    assert cut("b.ndjson", '{"x": "é"}').read_text("utf-8") == '{"x": "é"}\n', "its last line is closed"
+
+
+def test_json(cut):
+    assert json.loads(cut("a.json", "[1, 2, 3, 4]").read_text()) == [1, 2, 3]
+    piece = cut("b.json", '\ufeff{"version": 2, "rows": [1, 2, 3, 4]}')
+    assert json.loads(piece.read_text()) == {"version": 2, "rows": [1, 2, 3]}
+
+
+def test_csv(cut):
+    piece = cut("a.csv", 'name,text\n1,"two\nlines"\n2,b\n3,c\n4,d\n')
+    with piece.open(newline="") as lines:
+        assert list(csv.reader(lines)) == [["name", "text"], ["1", "two\nlines"], ["2", "b"], ["3", "c"]]
+
+
+def test_parquet(cut, tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    parquet.write_table(pyarrow.table({"x": list(range(10))}), tmp_path / "a.parquet")
+    piece = samples.cut(tmp_path / "a.parquet", tmp_path / "piece" if (tmp_path / "piece").exists() else tmp_path, 3)
+    assert parquet.read_table(piece).to_pydict() == {"x": [0, 1, 2]}
+    with pytest.raises(ValueError, match=r"b\.parquet: cannot be read"):
+        cut("b.parquet", b"PAR1 no")
+
+
+def test_a_folder(tmp_path):
+    sample, piece = tmp_path / "sample", tmp_path / "piece"
+    sample.mkdir()
+    for number in range(5):
+        (sample / f"{number}.pt").write_bytes(bytes([number]))
+    (sample / "labels.csv").write_text("a\n1\n2\n3\n")
+    (sample / "README.md").write_text("left alone")
+    cut = samples.cut(sample, piece, 2)
+    assert sorted(path.name for path in cut.iterdir()) == ["0.pt", "1.pt", "labels.csv"]
+    assert (cut / "labels.csv").read_text().split() == ["a", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.jsonl", "", "a.jsonl: has no rows"),
+        ("a.jsonl", '{"x": \n', "a.jsonl: cannot be read"),
+        ("a.jsonl", b'"\xff"\n', "a.jsonl: cannot be read"),
+        ("a.json", "[]", "a.json: has no rows"),
+        ("a.json", "{}", "a.json: has no rows"),
+        ("a.json", "42", "a.json: holds no list of rows"),
+        ("a.json", "[1,", "a.json: cannot be read"),
+        ("a.csv", "", "a.csv: has no rows"),
+        ("a.csv", "name\n", "a.csv: has no rows"),
+        ("a.csv", b"\xff\xfe\n", "a.csv: cannot be read"),
+        ("a.txt", "x", "a.txt: unknown kind '.txt'; known are JSONL"),
+        ("data", "x", "data: unknown kind 'without suffix'"),
+    ],
+)
+def test_bad_samples(cut, name, content, said):
+    with pytest.raises(ValueError, match="sample .*") as error:
+        cut(name, content)
+    assert said in str(error.value)
+
+
+def test_missing_samples(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere: no such file or folder"):
+        samples.cut(tmp_path / "nowhere", tmp_path, 3)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"empty: holds no \.pt, JSONL"):
+        samples.cut(tmp_path / "empty", tmp_path / "piece", 3)
+
+
+# --- checkpoints
+
+
+def names(folder, *paths):
+    for path in paths:
+        target = folder / path
+        if path.endswith("/"):
+            target.mkdir(parents=True)
+            (target / "weights.bin").touch()
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.touch()
+    return [str(path.relative_to(folder)) for path in checkpoints.find(folder)]
+
+
+@pytest.mark.parametrize(
+    ("paths", "found"),
+    [
+        (["checkpoint-10/", "checkpoint-9/"], ["checkpoint-9", "checkpoint-10"]),
+        (["ckpt_4.pt", "ckpt_2.pt", "model.pt"], ["ckpt_2.pt", "ckpt_4.pt"]),
+        (["run/version_0/checkpoints/epoch=0-step=4.ckpt"], ["run/version_0/checkpoints/epoch=0-step=4.ckpt"]),
+        (["global_step40/", "step-5.safetensors"], ["step-5.safetensors", "global_step40"]),
+        ([".tmp-checkpoint-4/", "checkpoint-4.tmp/", "tmp/checkpoint-2.pt", "checkpoint-2.partial.pt"], []),
+        (["checkpoint-2/", ".checkpoint-4/"], ["checkpoint-2"]),
+        (["attempt-1/checkpoint-2.pt"], ["attempt-1/checkpoint-2.pt"]),
+        (["filter3.pt", "footstep2.pt"], ["filter3.pt", "footstep2.pt"]),
+        (["model.pt", "sub/model.safetensors"], ["model.pt", "sub/model.safetensors"]),
+        (["checkpoint-2.txt", "log.json"], []),
+        ([], []),
+    ],
+)
+def test_checkpoints_are_found(tmp_path, paths, found):
+    assert names(tmp_path, *paths) == found
+
+
+def test_a_link_to_the_newest_is_no_checkpoint_of_its_own(tmp_path):
+    (tmp_path / "checkpoint-2").mkdir()
+    (tmp_path / "checkpoint-9").symlink_to(tmp_path / "checkpoint-2")
+    assert checkpoints.find(tmp_path) == [tmp_path / "checkpoint-2"]
+    assert checkpoints.find(tmp_path / "nowhere") == []
+
+
+def test_steps_and_files_of_checkpoints(tmp_path):
+    assert checkpoints.step_of(Path("a/epoch=1-step=40.ckpt")) == 40
+    assert checkpoints.step_of(Path("a/model.pt")) is None
+    names(tmp_path, "checkpoint-2/")
+    assert checkpoints.files(tmp_path / "checkpoint-2") == [tmp_path / "checkpoint-2/weights.bin"]
+    assert checkpoints.files(tmp_path / "checkpoint-2/weights.bin") == [tmp_path / "checkpoint-2/weights.bin"]
+
+
+# --- numbers, budgets, messages
+
+
+def test_numbers():
+    assert catalog.numbers("41, 64-66,41") == {41, 64, 65, 66}
+    assert catalog.numbers("7-7") == {7}
+    for text in ("", "a", "1-", "-3", "3-1", "1,,2", "1.5"):
+        with pytest.raises(ValueError, match="neither a number nor a range|names no case"):
+            catalog.numbers(text)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"number": 90}, "category None is not one of data, model"),
+        ({"category": "dta"}, "category 'dta' is not one of"),
+        ({"severity": "bad"}, "severity 'bad' is not one of critical"),
+        ({"verdict": "passes"}, "verdict kind 'passes' is not of rejects"),
+    ],
+)
+def test_an_edge_case_is_held_to_its_words(change, said):
+    told = {"number": 41, "title": "t", "verdict": "stops/recovers", "severity": "minor", "brought_about": "", "expects": ""}
+
+    def test():
+        pass
+
+    assert catalog.case_of(edge_case(**told)(test).pytestmark).category == "process"
+    with pytest.raises(ValueError, match=said):
+        edge_case(**{**told, **change})
+
+
+def test_the_catalogue_is_in_order():
+    cases = catalog.read()
+    numbers = [case.number for case in cases]
+    assert numbers == sorted(set(numbers))
+    for case in cases:
+        assert case.category == list(catalog.CATEGORIES)[(case.number - 1) // 10]
+
+
+@pytest.mark.parametrize(
+    ("text", "size", "share"),
+    [
+        ("40GB", 40 * 10**9, None),
+        ("40 GiB", 40 * 2**30, None),
+        ("1.5gib", 3 * 2**29, None),
+        ("42949672960", 42949672960, None),
+        ("a100-40gb", 40 * 2**30, None),
+        ("H100", 80 * 2**30, None),
+        ("80%", None, 0.8),
+    ],
+)
+def test_budgets(text, size, share):
+    budget = parse_budget(text)
+    assert (budget.text, budget.size, budget.share) == (text, size, share)
+
+
+@pytest.mark.parametrize("text", ["", "GB", "0", "0%", "101%", "-1", "4GX", "1e9", "forty", "b200"])
+def test_bad_budgets(text):
+    with pytest.raises(ValueError, match="is no budget"):
+        parse_budget(text)
+
+
+def test_messages():
+    output = (
+        "epoch 1\n 10%|#\r 50%|##\r100%|###\nTraceback (most recent call last):\n"
+        '  File "a.py", line 1, in <module>\n    secret = 3\nValueError: bad\n  details\nafter\n'
+    )
+    assert message_of(output) == "epoch 1\n100%|###\nValueError: bad\n  details\nafter"
+    assert message_of("") == ""
+    assert exit_words(3) == "exit 3"
+    assert exit_words(-9) == "killed by SIGKILL"
+    assert exit_words(-63) == "killed by signal 63"
+
+
+def test_specs():
+    class Mine(Trainer):
+        pass
+
+    assert spec_of(Mine) == f"{__name__}:test_specs.<locals>.Mine"
+    assert spec_of("a:B") == "a:B"
+    assert spec_of({"command": "x"}) == {"command": "x"}
+    for wrong in (3, object, None):
+        with pytest.raises(TypeError, match="a trainer is a Trainer subclass"):
+            spec_of(wrong)
+
+
+# --- command lines
+
+VALUES = {"config": "c d.yaml", "data": None, "output_dir": Path("/out"), "max_steps": 3, "resume_from": None, "seed": 0}
+
+
+@pytest.mark.parametrize(
+    ("text", "argv"),
+    [
+        ("python t.py --out {output_dir} -n {max_steps}", ["python", "t.py", "--out", "/out", "-n", "3"]),
+        ("t --config {config}", ["t", "--config", "c d.yaml"]),
+        ("t --resume {resume_from} --x", ["t", "--x"]),
+        ("t --resume={resume_from} --x", ["t", "--x"]),
+        ("t {data} {output_dir}", ["t", "/out"]),
+        ("t --data {data} --resume {resume_from}", ["t"]),
+        ("t 'a b' step={max_steps}/{seed}", ["t", "a b", "step=3/0"]),
+    ],
+)
+def test_arguments(text, argv):
+    assert command.arguments(text, VALUES) == argv
+
+
+@pytest.mark.parametrize("suffix", [".json", ".toml", ".yaml", ".yml"])
+def test_settings_files(tmp_path, suffix):
+    path, values = tmp_path / f"a{suffix}", {"lr": 0.5, "on": True, "name": "é", "model": {"layers": [1, 2]}}
+    command.write_settings(path, values)
+    assert command.read_settings(path) == values
+    command.write_settings(path, {"a": None, "b": {"c": None, "d": 1}})
+    read = command.read_settings(path)
+    assert read == ({"b": {"d": 1}} if suffix == ".toml" else {"a": None, "b": {"c": None, "d": 1}})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("a.ini", "x", "unknown kind '.ini'; known are .json, .toml, .yaml"),
+        ("a.json", "[1]", "holds no table of names and values"),
+        ("a.yaml", "", "holds no table"),
+        ("a.json", "{", "a.json: "),
+        ("a.toml", "a = ", "a.toml: "),
+        ("a.yaml", "a: [", "a.yaml: "),
+        ("a.yaml", "\0", "a.yaml: "),
+    ],
+)
+def test_bad_settings_files(tmp_path, name, text, said):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match="settings ") as error:
+        command.read_settings(tmp_path / name)
+    assert said in str(error.value)
+
+
+def test_which_python_goes_on_in_the_warm_process():
+    for program in ("python", "python3", "python3.11", sys.executable):
+        assert command._is_this_python(program)
+    for program in ("sh", "torchrun", "ipython", "/opt/other/bin/python", "python3-config"):
+        assert not command._is_this_python(program)
+
+
+# --- tiny twins: of the real architectures, built and run
+
+TWINS = """
+import torch, transformers as t
+from pytest_trainguard import tiny_twin
+
+ids = torch.randint(0, 50, (2, 6))
+text = {"input_ids": ids}
+image = {"pixel_values": torch.rand(2, 3, 224, 224)}
+CASES = [
+    (t.BertConfig, t.BertModel, text), (t.RobertaConfig, t.RobertaModel, text), (t.GPT2Config, t.GPT2Model, text),
+    (t.DistilBertConfig, t.DistilBertModel, text), (t.ViTConfig, t.ViTModel, image),
+    (t.T5Config, t.T5Model, {**text, "decoder_input_ids": ids}), (t.BartConfig, t.BartModel, text),
+    (lambda: t.LlamaConfig(num_attention_heads=32, num_key_value_heads=8), t.LlamaModel, text),
+    (t.Qwen2Config, t.Qwen2Model, text), (t.OPTConfig, t.OPTModel, text),
+    (t.CLIPConfig, t.CLIPModel, {**text, **image}),
+]
+for make, model, inputs in CASES:
+    config = make()
+    before = config.to_dict()
+    twin = tiny_twin(config)
+    assert config.to_dict() == before, f"{type(config).__name__} was changed"
+    assert type(twin) is type(config)
+    built = model(twin).eval()
+    built(**inputs)
+    count = sum(p.numel() for p in built.parameters())
+    print(type(config).__name__, count)
+    assert count < 5_000_000, (type(config).__name__, count)
+    inner = getattr(twin, "text_config", twin)
+    vocabulary = getattr(getattr(config, "text_config", config), "vocab_size", None)
+    assert getattr(inner, "vocab_size", None) == vocabulary
+    assert inner.num_hidden_layers == 2, type(config).__name__
+    assert inner.hidden_size == 32
+llama = tiny_twin(t.LlamaConfig(num_attention_heads=32, num_key_value_heads=8), layers=3, width=64, heads=4)
+assert (llama.num_hidden_layers, llama.hidden_size, llama.num_attention_heads, llama.num_key_value_heads) == (3, 64, 4, 4)
+assert llama.head_dim == 16
+"""
+
+
+def test_tiny_twins():
+    done = subprocess.run([sys.executable, "-c", TWINS], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(done.stdout.splitlines()) == 11
