@@ -7,7 +7,7 @@ type and traceback, the checkpoints stay whole, and the next start recovers.
 
 from __future__ import annotations
 
-from pytest_trainguard import CannotJudge, Finding, Guard, NotApplicable, edge_case, faults, recovers, stops
+from pytest_trainguard import Finding, Guard, edge_case, faults, recovers, stops
 from pytest_trainguard.probes.static import StaticCheck
 
 PLACES = {
@@ -64,31 +64,26 @@ def _raised(guard: Guard, exception: type[Exception]) -> None:
     """Raise it once at each place, after a checkpoint was saved; then start again."""
     recoverable = guard.recoverable
     step = guard.first_save() + 2 if recoverable else 4
-    tried = []
-    for where, words in PLACES.items():
-        text = f"{exception.__name__.lower()} raised on purpose"
-        try:
-            # In the middle of a save, where half of it is written: before its last write but one.
-            nth = max(1, guard.writes(step) - 1) if where == "save" else 1
-            fault = faults.raises(exception, where, step, text, nth)
-            outcome = guard.run(f"raised {exception.__name__} in {words}", fault=fault)
-        except NotApplicable:
-            continue
-        tried.append(outcome)
+    text = f"{exception.__name__.lower()} raised on purpose"
+    # In the middle of a save, where half of it is written: before its last write but one.
+    nth = {"save": max(1, guard.writes(step) - 1)}
+    outcomes = guard.run_all(
+        [
+            {
+                "did": f"raised {exception.__name__} in {words}",
+                "fault": faults.raises(exception, where, step, text, nth.get(where, 1)),
+            }
+            for where, words in PLACES.items()
+        ]
+    )
+    for outcome in outcomes:
         stops(outcome, exception.__name__, text)
         if "Traceback (most recent call last)" not in outcome.output:
-            raise Finding(
-                outcome.did, "it shows no traceback: nobody can tell where it came from", outcome.last_words
-            )
-        guard.check_checkpoints(outcome)
-    if not tried:
-        raise CannotJudge("none of the doors was found: the program calls no torch module and no optimizer")
+            raise Finding(outcome.did, "it shows no traceback: nobody can tell where it came from", outcome.last_words)
+    guard.check_checkpoints(*outcomes)
     if recoverable:
         again = guard.run_all(
-            [
-                {"did": f"{o.did}, then started again", "output_dir": o.output_dir, "resume": True}
-                for o in tried
-            ]
+            [{"did": f"{o.did}, then started again", "output_dir": o.output_dir, "resume": True} for o in outcomes]
         )
         for outcome in again:
             recovers(outcome, guard.reference())

@@ -20,26 +20,22 @@ DISK = 256 * 2**20  # bytes; a tmpfs takes only what is written to it
 )
 def test_23_out_of_memory_in_a_step(oom_probe: OomProbe, guard: Guard) -> None:
     """The batch that did not fit came after hours: the longest rows stood together in it."""
-    for where in ("forward", "backward", "optimizer"):
-        outcome = oom_probe(where, step=4)
+    outcomes = oom_probe.everywhere(step=4)
+    for outcome in outcomes:
         if outcome.exit == 0:
             survives(outcome, re.compile(r"memory|\boom\b", re.I))
             _same_effective_batch(outcome, guard.reference())
         else:
             stops(outcome, re.compile(r"memory|\boom\b", re.I))
-        guard.check_checkpoints(outcome)
+    guard.check_checkpoints(*outcomes)
 
 
 def _same_effective_batch(outcome: Outcome, reference: Outcome) -> None:
     """The step of the error was done again in smaller parts, and every step saw as many examples as before."""
     number = outcome.recording.steps_before_fault
     if len(outcome.losses) != len(reference.losses):
-        raise Finding(
-            outcome.did, f"it took {len(outcome.losses)} steps, undisturbed {len(reference.losses)}"
-        )
-    for index, (ours, theirs) in enumerate(
-        zip(outcome.recording.steps, reference.recording.steps, strict=True)
-    ):
+        raise Finding(outcome.did, f"it took {len(outcome.losses)} steps, undisturbed {len(reference.losses)}")
+    for index, (ours, theirs) in enumerate(zip(outcome.recording.steps, reference.recording.steps, strict=True)):
         wanted = theirs.examples
         if index != number:
             if ours.examples != wanted:
@@ -78,9 +74,7 @@ def test_25_disk_full(guard: Guard) -> None:
     stops(outcome, str(outcome.output_dir), within=len(reference.losses))
     guard.check_checkpoints(outcome)
     folder = guard.copy(outcome.output_dir)
-    again = guard.run(
-        "filled the disk before a save, then started again with room", output_dir=folder, resume=True
-    )
+    again = guard.run("filled the disk before a save, then started again with room", output_dir=folder, resume=True)
     recovers(again, reference)
 
 
@@ -100,11 +94,7 @@ def test_26_no_gpu(guard: Guard) -> None:
         return
     survives(outcome, re.compile(r"\bcpu\b", re.I))
     device = guard.subject.role("device")
-    demand = (
-        next((choice for choice in device.choices if str(choice) in ("cuda", "gpu")), None)
-        if device
-        else None
-    )
+    demand = next((choice for choice in device.choices if str(choice) in ("cuda", "gpu")), None) if device else None
     if device and demand:
         rejects(guard.run(f"demanded a GPU ({device.path}={demand}) where there is none",
                           settings={device.path: demand}), ("gpu", "cuda"))  # fmt: skip

@@ -105,9 +105,9 @@ def test_14_no_checkpoint_yet(guard: Guard) -> None:
 def test_20_partial_save(guard: Guard) -> None:
     """A kill or a full disk in the middle of `torch.save` leaves a file that opens, and ends too early.
 
-    The larger files are cut to nothing, in half and by one byte, small ones in half. A program that is handed the path of a
-    checkpoint may also reject, naming the file or the checkpoint, and then has to carry on from the one before; so may
-    one that has only one checkpoint to go by.
+    The larger files are cut to nothing, in half and by one byte, small ones in half. A program that is handed the path
+    of a checkpoint may also reject, naming the file or the checkpoint, and then has to carry on from the one before.
+    One that has no other checkpoint may reject, or start afresh and say so.
     """
     reference = guard.needs_checkpoints()
     killed = guard.run(f"sent SIGKILL in step {STEPS}", fault=faults.kill(STEPS))
@@ -120,7 +120,8 @@ def test_20_partial_save(guard: Guard) -> None:
     for file, size in cuts:
         copy, name = guard.copy(killed.output_dir), file.relative_to(killed.output_dir)
         os.truncate(copy / name, size)
-        did = f"cut {name}, of the newest checkpoint, from {file.stat().st_size} to {size} bytes, then started again to resume"
+        cut = f"from {file.stat().st_size} to {size} bytes"
+        did = f"cut {name}, of the newest checkpoint, {cut}, then started again to resume"
         requests.append({"did": did, "output_dir": copy, "resume": True})
     told = guard.resume_point(requests[0]["output_dir"]) != requests[0]["output_dir"]
     rejected = False

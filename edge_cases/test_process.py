@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from pytest_trainguard import CannotJudge, Finding, Guard, NotApplicable, edge_case, faults, rejects, survives
+from pytest_trainguard import CannotJudge, Finding, Guard, NotApplicable, edge_case, faults, recovers, rejects, survives
 from pytest_trainguard.faults import power
 from pytest_trainguard.probes.disaster import KillAndResume
 from pytest_trainguard.subject import SAVE_EVERY, Started
@@ -36,16 +36,18 @@ def test_41_killed(kill_and_resume: KillAndResume) -> None:
 )
 def test_42_power_loss(kill_and_resume: KillAndResume, guard: Guard) -> None:
     """A rename without an fsync leaves a file of length zero under the final name (ext4, XFS)."""
-    guard.needs_checkpoints()
+    reference = guard.needs_checkpoints()
     saved = guard.first_save() + SAVE_EVERY  # the second save: there is one to go back to
     writes = guard.writes(saved)
     if not writes:
         raise NotApplicable(f"no write to the output folder is seen after step {saved}")
-    after = kill_and_resume.kill(saved + 1)
-    middle = kill_and_resume.in_save(saved, nth=max(1, writes // 2))
-    for killed, states in ((after, tuple(power.STATES)), (middle, ("empty", "unnamed"))):
-        for state in states:
-            kill_and_resume.power_loss(killed, state).check()
+    after, middle = guard.run_all(
+        [kill_and_resume.killed_in(saved + 1), kill_and_resume.killed_in_save(saved, nth=max(1, writes // 2))]
+    )
+    states = [(after, state) for state in power.STATES] + [(middle, "empty"), (middle, "unnamed")]
+    again = guard.run_all([kill_and_resume.after_power_loss(killed, state) for killed, state in states])
+    for outcome in again:
+        recovers(outcome, reference)
 
 
 @edge_case(
@@ -64,9 +66,7 @@ def test_48_two_instances(guard: Guard) -> None:
     try:
         _wait_until_held(first)
         folder = first.output_dir
-        second = guard.run(
-            f"started on the output folder of a running process (PID {first.pid})", output_dir=folder
-        )
+        second = guard.run(f"started on the output folder of a running process (PID {first.pid})", output_dir=folder)
         rejects(second, str(first.pid))
     finally:
         release.touch()
@@ -120,6 +120,4 @@ def test_49_zombies(guard: Guard) -> None:
     for outcome in outcomes:
         if outcome.leftovers:
             shown = ", ".join(f"PID {left.pid} ({left.status}): {left.command}" for left in outcome.leftovers)
-            raise Finding(
-                outcome.did, f"{len(outcome.leftovers)} processes were left: {shown}", outcome.last_words
-            )
+            raise Finding(outcome.did, f"{len(outcome.leftovers)} processes were left: {shown}", outcome.last_words)

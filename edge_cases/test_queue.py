@@ -1,6 +1,7 @@
 """Cases 51 to 60: the queue and its files.
 
-Those that hold for a single data path are here: 54, 55 and 56. The path that a run is given stands for an entry of the queue.
+Those that hold for a single data path are here: 54, 55 and 56. The path that a run is given stands for an entry of the
+queue.
 """
 
 from __future__ import annotations

@@ -75,16 +75,14 @@ def rejects(outcome: Outcome, *naming: Named, before: str = "step") -> None:
         Finding: it did otherwise.
     """
     problems = _ended_badly(outcome)
-    if outcome.exit == 0:  # all else follows from that
-        _judge(outcome, problems)
     if outcome.recording.steps:
-        problems.append(f"it trained first: {outcome.how}")
+        problems.append("it trained first" if outcome.exit == 0 else f"it trained first: {outcome.how}")
     elif before == "model" and outcome.recording.built_model:
         problems.append("it built a model before it looked")
     if outcome.exit > 0:
         problems += _unnamed(outcome.complaint, naming)
     files = [name for name in outcome.changed() if not name.endswith("/")]
-    if files:
+    if files and outcome.exit != 0:  # after exit 0 they need no mention
         problems.append(f"it left in the output folder: {_listed(files)}")
     _judge(outcome, problems)
 

@@ -202,7 +202,7 @@ class Preflight:
             found = [
                 i
                 for i in items
-                if i.nodeid == wanted_id or i.nodeid.startswith((f"{wanted_id}[", f"{wanted_id}::"))
+                if i.nodeid == wanted_id or i.nodeid.startswith((f"{wanted_id}[", f"{wanted_id}::", f"{wanted_id.rstrip('/')}/"))
             ]
             if not found:
                 raise pytest.UsageError(

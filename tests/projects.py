@@ -77,9 +77,7 @@ class Result:
 
     def verdicts(self, trainer):
         """Of one trainer: case number → verdict."""
-        return {
-            case["number"]: case["verdict"] for case in self.report["cases"] if case["trainer"] == trainer
-        }
+        return {case["number"]: case["verdict"] for case in self.report["cases"] if case["trainer"] == trainer}
 
     def case(self, trainer, number):
         return next(c for c in self.report["cases"] if (c["trainer"], c["number"]) == (trainer, number))

@@ -216,9 +216,7 @@ SCRIPT = LOOP + textwrap.dedent("""
         main(config, args.data, args.out, args.steps, args.resume)
     """)
 
-COMMAND = (
-    "train.py --config {config} --data {data} --out {output_dir} --steps {max_steps} --resume {resume_from}"
-)
+COMMAND = "train.py --config {config} --data {data} --out {output_dir} --steps {max_steps} --resume {resume_from}"
 TABLES = f"""
 [tool.trainguard.trainers.yaml]
 command = "python {COMMAND}"

@@ -241,7 +241,9 @@ def test_returned_codes(run, code, exit):
     assert 0 < outcome.seconds < 10
 
 
-@pytest.mark.parametrize(("code", "exit", "output"), [(None, 0, ""), (7, 7, ""), (-1, 255, ""), ("why\nit ended", 1, "why\nit ended\n")])
+@pytest.mark.parametrize(
+    ("code", "exit", "output"), [(None, 0, ""), (7, 7, ""), (-1, 255, ""), ("why\nit ended", 1, "why\nit ended\n")]
+)
 def test_sys_exit(run, code, exit, output):
     outcome = run("ExitsWith", settings={"code": code})
     assert (outcome.exit, outcome.output) == (exit, output)
@@ -360,7 +362,9 @@ def test_a_small_disk(run):
     assert outcome.changed() == ["big"]
     assert 1 << 20 <= outcome.after["big"][0] <= 8 << 20
     assert run("FillsDisk").exit == 0
-    assert not [line for line in Path("/proc/mounts").read_text().splitlines() if str(outcome.output_dir.parent) in line]
+    assert not [
+        line for line in Path("/proc/mounts").read_text().splitlines() if str(outcome.output_dir.parent) in line
+    ]
 
 
 def test_signals_are_passed_on(start):

@@ -156,12 +156,8 @@ def catalogue_numbers():
 
 def test_selection_is_narrowed(selected):
     killed = "edge_cases/test_process.py::test_41_killed"
-    assert selected("-m", "preflight", "--edge-case=41", "--trainer=Classifier") == [
-        f"{killed}[Classifier]"
-    ]
-    assert selected(
-        project, "-m", "preflight", "--edge-case=41", "--trainer=classifier", "--trainer=Broken"
-    ) == [
+    assert selected("-m", "preflight", "--edge-case=41", "--trainer=Classifier") == [f"{killed}[Classifier]"]
+    assert selected(project, "-m", "preflight", "--edge-case=41", "--trainer=classifier", "--trainer=Broken") == [
         f"{killed}[Classifier]",
         f"{killed}[Broken]",
     ]
@@ -182,6 +178,10 @@ def test_a_printed_id_selects_its_case(project, selected):
     assert len(selected("-m", "preflight", killed)) == 4
     both = selected("-m", "preflight", f"{killed}[Broken]", "test_own_case.py")
     assert len(both) == 5
+    every = selected("-m", "preflight", "edge_cases")
+    assert every == [name for name in selected("-m", "preflight") if name.startswith("edge_cases/")]
+    one_file = selected("-m", "preflight", "edge_cases/test_process.py")
+    assert one_file == [name for name in every if name.startswith("edge_cases/test_process.py::")]
     for args, said in (
         (("-m", "preflight", f"{killed}[Nobody]"), "not in the catalogue: "),
         ((f"{killed}[Unsaving]",), "run it with -m preflight"),
@@ -279,9 +279,7 @@ def test_summary_tells_it_all(judged):
     lines = summary.splitlines()
     assert summary.count("NO-GO: 4 passed, 1 failed, 1 not applicable, 2 not judged") == 1
     assert any("not applicable: 41 killed: Unsaving: no checkpoint" in line for line in lines)
-    assert any(
-        line.startswith("FAILED 41 killed: Forgetful: it parts from the undisturbed run") for line in lines
-    )
+    assert any(line.startswith("FAILED 41 killed: Forgetful: it parts from the undisturbed run") for line in lines)
     assert "pytest -m preflight --trainer Forgetful --edge-case 41" in summary
     assert "ERROR 41 killed: Broken: Broken cannot be loaded: ModuleNotFoundError" in summary
     forgetful = next(line for line in lines if line.startswith("Forgetful"))
@@ -299,9 +297,7 @@ def test_a_failure_is_told_as_a_person_would(judged):
     ):
         assert label in block[:1500], label
     assert "a_library_that_is_not_there" in judged.output
-    assert (
-        "raise ModuleNotFoundError" not in judged.output
-    )  # no frame of the import system's or ours as the answer
+    assert "raise ModuleNotFoundError" not in judged.output  # no frame of the import system's or ours as the answer
     assert "pytest_trainguard/probes" not in judged.output
 
 
@@ -326,9 +322,7 @@ def test_last_failed_and_first_failure(project, judged, selected):
         "edge_cases/test_process.py::test_41_killed[Forgetful]",
         "test_own_case.py::test_81_no_steps[Broken]",
     ]
-    first = project.pytest(
-        "-m", "preflight", "--edge-case=41", "-x", "--trainer=Forgetful", "--trainer=Unsaving"
-    )
+    first = project.pytest("-m", "preflight", "--edge-case=41", "-x", "--trainer=Forgetful", "--trainer=Unsaving")
     assert first.code == 1
     assert len(first.report["cases"]) == 1
     assert first.report["clearance"] == "NO-GO"

@@ -340,7 +340,10 @@ def test_writes_to_the_output_folder(run):
         (2, "metrics.json", "open"),
         (2, "checkpoint-1.pt", "remove"),
     ]
-    assert [(event["step"], Path(event["path"]).name) for event in recording.of("fsync")] == [(1, ".tmp.pt"), (2, ".tmp.pt")]
+    assert [(event["step"], Path(event["path"]).name) for event in recording.of("fsync")] == [
+        (1, ".tmp.pt"),
+        (2, ".tmp.pt"),
+    ]
 
 
 # --- reading

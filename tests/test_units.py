@@ -293,7 +293,14 @@ def test_numbers():
     ],
 )
 def test_an_edge_case_is_held_to_its_words(change, said):
-    told = {"number": 41, "title": "t", "verdict": "stops/recovers", "severity": "minor", "brought_about": "", "expects": ""}
+    told = {
+        "number": 41,
+        "title": "t",
+        "verdict": "stops/recovers",
+        "severity": "minor",
+        "brought_about": "",
+        "expects": "",
+    }
 
     def test():
         pass
@@ -360,7 +367,14 @@ def test_specs():
 
 # --- command lines
 
-VALUES = {"config": "c d.yaml", "data": None, "output_dir": Path("/out"), "max_steps": 3, "resume_from": None, "seed": 0}
+VALUES = {
+    "config": "c d.yaml",
+    "data": None,
+    "output_dir": Path("/out"),
+    "max_steps": 3,
+    "resume_from": None,
+    "seed": 0,
+}
 
 
 @pytest.mark.parametrize(

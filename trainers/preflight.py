@@ -27,8 +27,8 @@ class Transformer(Trainer):
         "hidden_size": 32,
         "layers": 2,
         "heads": 2,
-        "vocab_size": 384,
-        "max_length": 256,
+        "vocab_size": 512,
+        "max_length": 128,
         "batch_size": 8,
         "precision": "fp32",
         "num_workers": 0,
@@ -48,7 +48,7 @@ class Transformer(Trainer):
     def make_data(self, folder: Path, rows: int, seed: int) -> Path:
         """Functions of the standard library and their wrong-variable twins."""
         path = folder / "functions.jsonl"
-        misuse.write_jsonl(path, rows, seed)
+        misuse.write_jsonl(path, rows, seed, longest=160)  # characters: short functions, short runs
         return path
 
     def resume_from(self, output_dir: Path) -> Path:

@@ -3,8 +3,8 @@
 Each function writes its variants under a folder and leaves the data itself alone. A file keeps its name. What is to be
 named afterwards stands on the variant: the file, and where the form has them the line and the field.
 
-Forms: JSONL, JSON (a list of rows, or an object with one such list), CSV, Parquet, `.pt` files, and folders of these. JSON
-comes back with one row a line, so that a line number says which row it is.
+Forms: JSONL, JSON (a list of rows, or an object with one such list), CSV, Parquet, `.pt` files, and folders of these.
+JSON comes back with one row a line, so that a line number says which row it is.
 """
 
 from __future__ import annotations

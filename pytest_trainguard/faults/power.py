@@ -1,8 +1,8 @@
 """Loss of power, modelled honestly: what was written and renamed but never fsynced may be lost.
 
 POSIX promises of a file only what was fsynced, and of a name only what was there when its folder was fsynced. The
-kernel writes the rest back within half a minute or so; real saves are further apart than that. So what the last save did is
-at risk, and what came before it is taken as written back.
+kernel writes the rest back within half a minute or so; real saves are further apart than that. So what the last save
+did is at risk, and what came before it is taken as written back.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import signal
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 from pytest_trainguard import expect, faults
 from pytest_trainguard.faults import power
@@ -60,34 +60,29 @@ class KillAndResume:
         saved = self.guard.first_save()
         if step is None:
             step = random.Random(self.guard.subject.name).randint(saved + 1, STEPS)
-        killed = self.kill(step, signum)
-        resumed = self._again(killed.output_dir, f"{killed.did}, then started again to resume")
+        killed = self.guard.run(**self.killed_in(step, signum))
+        did = f"{killed.did}, then started again to resume"
+        resumed = self.guard.run(did, output_dir=killed.output_dir, resume=True)
         return Recovery(killed, resumed, reference, from_scratch=step <= saved)
 
-    def kill(self, step: int, signum: signal.Signals = signal.SIGKILL) -> Outcome:
-        """Kill in the forward pass of `step`, counted from 1; the killed run."""
-        return self.guard.run(f"sent {signum.name} in step {step}", fault=faults.kill(step, signum))
+    def killed_in(self, step: int, signum: signal.Signals = signal.SIGKILL) -> dict[str, Any]:
+        """A run that is killed in the forward pass of `step`, counted from 1; for `Guard.run_all`."""
+        return {"did": f"sent {signum.name} in step {step}", "fault": faults.kill(step, signum)}
 
-    def in_save(self, step: int, nth: int) -> Outcome:
-        """Kill at the `nth` write to the output folder after `step`; the killed run."""
-        return self.guard.run(
-            f"sent SIGKILL at write {nth} of the save after step {step}", fault=faults.kill_in_save(step, nth)
-        )
+    def killed_in_save(self, step: int, nth: int) -> dict[str, Any]:
+        """A run that is killed at the `nth` write to the output folder after `step`; for `Guard.run_all`."""
+        did = f"sent SIGKILL at write {nth} of the save after step {step}"
+        return {"did": did, "fault": faults.kill_in_save(step, nth)}
 
-    def power_loss(self, killed: Outcome, state: str) -> Recovery:
-        """Lose what the killed run had not made durable, then resume.
+    def after_power_loss(self, killed: Outcome, state: str) -> dict[str, Any]:
+        """The second start after a loss of power; for `Guard.run_all`.
 
         Args:
-            killed: a run that was ended by SIGKILL; it is not touched.
+            killed: a run that was ended by SIGKILL. Its folder is not touched: what it had not made durable is lost in
+                a copy of it.
             state: one of `power.STATES`.
         """
         folder = self.guard.copy(killed.output_dir)
-        lost = power.lose(folder, killed.output_dir, killed.recording, state)
-        names = ", ".join(lost[:3]) or "nothing"
-        resumed = self._again(
-            folder, f"{killed.did}; {power.STATES[state]} (lost: {names}); then started again to resume"
-        )
-        return Recovery(killed, resumed, self.guard.reference(), from_scratch=False)
-
-    def _again(self, output_dir: Path, did: str) -> Outcome:
-        return self.guard.run(did, output_dir=output_dir, resume=True)
+        lost = ", ".join(power.lose(folder, killed.output_dir, killed.recording, state)[:3]) or "nothing"
+        did = f"{killed.did}; {power.STATES[state]} (lost: {lost}); then started again to resume"
+        return {"did": did, "output_dir": folder, "resume": True}

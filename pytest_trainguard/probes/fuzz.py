@@ -73,8 +73,8 @@ class ConfigFuzz:
         """Settings inside the stated ranges start and take a step.
 
         Numbers are kept between half and twice what the tiny settings have, so that a run stays small; choices are
-        free, but for the device. A run that wants a GPU is not held against the program, and neither is a clean rejection
-        that names two settings or more: those that do not go together.
+        free, but for the device. A run that wants a GPU is not held against the program, and neither is a clean
+        rejection that names two settings or more: those that do not go together.
 
         Args:
             examples: how many different settings are tried.

@@ -48,24 +48,33 @@ class Guard:
         return self.subject.start(Request(did, **options))
 
     def run_all(self, requests: list[dict[str, Any]], side_by_side: int = 2) -> list[Outcome]:
-        """Several runs that have nothing to do with each other, a few at a time; outcomes in order."""
+        """Several runs that have nothing to do with each other, a few at a time.
+
+        Returns:
+            outcomes in order, without those whose fault found no door.
+
+        Raises:
+            NotApplicable: none of the faults found a door.
+        """
         outcomes: list[Outcome] = []
+        passed_by: list[NotApplicable] = []
         for first in range(0, len(requests), side_by_side):
             batch = requests[first : first + side_by_side]
             started = [self.start(**request) for request in batch]
-            outcomes += [
-                self._judged(one.outcome(), request.get("fault"))
-                for one, request in zip(started, batch, strict=True)
-            ]
+            for one, request in zip(started, batch, strict=True):
+                try:
+                    outcomes.append(self._judged(one.outcome(), request.get("fault")))
+                except NotApplicable as reason:
+                    passed_by.append(reason)
+        if passed_by and not outcomes:
+            raise passed_by[0]
         return outcomes
 
     def _judged(self, outcome: Outcome, fault: Fault | None) -> Outcome:
         if fault is None or fault.kind == "offline" or outcome.recording.fault_fired:
             return outcome
         if outcome.exit == 0:
-            raise NotApplicable(
-                f"{fault} found no door: {_NO_DOOR.get(fault.where, 'no such event in the run')}"
-            )
+            raise NotApplicable(f"{fault} found no door: {_NO_DOOR.get(fault.where, 'no such event in the run')}")
         evidence = outcome.stack if outcome.timed_out else outcome.output[-4000:]
         raise CannotJudge(f"{fault}: the run ended before it came about: {outcome.how}", evidence)
 
@@ -81,18 +90,14 @@ class Guard:
         """
         reference = self.reference()
         if self._again.losses != reference.losses:
-            raise NotApplicable(
-                "two undisturbed runs with the same seed differ: seed the program with run.seed"
-            )
+            raise NotApplicable("two undisturbed runs with the same seed differ: seed the program with run.seed")
         return reference
 
     @property
     def _again(self) -> Outcome:
         subject = self.subject
         if "second_reference" not in subject.__dict__:
-            subject.__dict__["second_reference"] = subject.start(
-                Request("trained undisturbed again")
-            ).outcome()
+            subject.__dict__["second_reference"] = subject.start(Request("trained undisturbed again")).outcome()
         second: Outcome = subject.__dict__["second_reference"]
         return second
 
@@ -109,9 +114,7 @@ class Guard:
         """
         found = self.subject.role(role)
         if found is None:
-            raise NotApplicable(
-                f'no setting for the {role.replace("_", " ")}: name it, fields = {{"{role}": "..."}}'
-            )
+            raise NotApplicable(f'no setting for the {role.replace("_", " ")}: name it, fields = {{"{role}": "..."}}')
         return found
 
     def data(self) -> Path:
@@ -167,9 +170,7 @@ class Guard:
         reference = self.reference()
         named = [s for s in map(checkpoints.step_of, self.checkpoints(reference.output_dir)) if s is not None]
         written = [
-            event["step"]
-            for event in reference.recording.of("write")
-            if event["how"] == "open" and event["step"] > 0
+            event["step"] for event in reference.recording.of("write") if event["how"] == "open" and event["step"] > 0
         ]
         return min([*written, *named], default=STEPS)
 
@@ -180,27 +181,26 @@ class Guard:
     def copy(self, output_dir: Path) -> Path:
         """A copy of an output folder, to be tampered with."""
         self._copies += 1
-        return Path(
-            shutil.copytree(output_dir, self.folder / f"copy-{self._copies}" / "output", symlinks=True)
-        )
+        return Path(shutil.copytree(output_dir, self.folder / f"copy-{self._copies}" / "output", symlinks=True))
 
-    def check_checkpoints(self, outcome: Outcome) -> None:
-        """Every checkpoint that a run left can be loaded, and every value in it is finite.
+    def check_checkpoints(self, *outcomes: Outcome) -> None:
+        """Every checkpoint that the runs left can be loaded, and every value in it is finite.
 
         Raises:
             Finding: one is not; with the file and the tensor.
         """
-        found = self.checkpoints(outcome.output_dir)
-        files = [
-            str(file)
-            for checkpoint in found
+        owners = {
+            str(file): outcome
+            for outcome in outcomes
+            for checkpoint in self.checkpoints(outcome.output_dir)
             for file in checkpoints.files(checkpoint)
             if file.suffix in (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
-        ]
-        bad = self.subject.call("bad_tensors", files=files) if files else {}
-        if bad:
-            named = [f"{Path(file).relative_to(outcome.output_dir)}: {what}" for file, what in bad.items()]
-            raise Finding(outcome.did, "it left a checkpoint that is no good: " + "; ".join(named[:3]))
+        }
+        bad: dict[str, str] = self.subject.call("bad_tensors", files=list(owners)) if owners else {}
+        for file, what in bad.items():
+            outcome = owners[file]
+            name = Path(file).relative_to(outcome.output_dir)
+            raise Finding(outcome.did, f"it left a checkpoint that is no good: {name}: {what}", outcome.last_words)
 
 
 _NO_DOOR = {

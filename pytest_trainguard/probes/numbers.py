@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pytest_trainguard import faults
 from pytest_trainguard.probes.guard import Guard
 from pytest_trainguard.trainer import Outcome
@@ -15,9 +17,7 @@ class NanInjection:
     def __init__(self, guard: Guard):
         self.guard = guard
 
-    def __call__(
-        self, where: str = "loss", step: int = 4, *, number: str = "nan", **options: object
-    ) -> Outcome:
+    def __call__(self, where: str = "loss", step: int = 4, *, number: str = "nan", **options: Any) -> Outcome:
         """Run with the number in it.
 
         Args:
@@ -30,8 +30,20 @@ class NanInjection:
         Raises:
             NotApplicable: the place does not exist in this program.
         """
-        make, words = _NUMBERS[number]
-        return self.guard.run(f"{words} the {where} of step {step}", fault=make(where, step), **options)
+        return self.guard.run(**_request(where, step, number), **options)
+
+    def everywhere(self, step: int = 4, *, number: str = "nan") -> list[Outcome]:
+        """One run for each of the `PLACES` that exist in this program.
+
+        Raises:
+            NotApplicable: none of them does.
+        """
+        return self.guard.run_all([_request(where, step, number) for where in PLACES])
+
+
+def _request(where: str, step: int, number: str) -> dict[str, Any]:
+    make, words = _NUMBERS[number]
+    return {"did": f"{words} the {where} of step {step}", "fault": make(where, step)}
 
 
 _NUMBERS = {

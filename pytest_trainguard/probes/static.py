@@ -138,20 +138,12 @@ def _callee(tree: ast.Module, line: int, column: int) -> str | None:
         node
         for node in ast.walk(tree)
         if isinstance(node, ast.Call)
-        and (node.lineno, node.col_offset)
-        <= (line, column - 1)
-        <= (node.end_lineno or 0, node.end_col_offset or 0)
+        and (node.lineno, node.col_offset) <= (line, column - 1) <= (node.end_lineno or 0, node.end_col_offset or 0)
     ]
     if not calls:
         return None
     called = max(calls, key=lambda node: (node.lineno, node.col_offset)).func
-    return (
-        called.id
-        if isinstance(called, ast.Name)
-        else called.attr
-        if isinstance(called, ast.Attribute)
-        else None
-    )
+    return called.id if isinstance(called, ast.Name) else called.attr if isinstance(called, ast.Attribute) else None
 
 
 def _is_local(tree: ast.Module, line: int, name: str) -> bool:
@@ -159,8 +151,7 @@ def _is_local(tree: ast.Module, line: int, name: str) -> bool:
     functions = [
         node
         for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and node.lineno <= line <= (node.end_lineno or 0)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.lineno <= line <= (node.end_lineno or 0)
     ]
     if not functions:
         return False

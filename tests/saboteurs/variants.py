@@ -22,13 +22,13 @@ class WarmsUp(Sound):
 
 
 class FrozenAndNormalised(Sound):
-    """The first layer is frozen on purpose; batch normalisation keeps state that no optimizer moves."""
+    """An embedding is frozen on purpose; batch normalisation keeps state that no optimizer moves."""
 
-    overfit = {"learning_rate": 0.1, "dropout": 0.0, "hidden": 256}
+    overfit = {**Sound.overfit, "batch_size": 32}
 
     def build(self, settings):
-        first, *rest = super().build(settings)
-        return torch.nn.Sequential(first.requires_grad_(False), torch.nn.BatchNorm1d(settings.hidden), *rest)
+        embedding = torch.nn.Linear(4, 4).requires_grad_(False)
+        return torch.nn.Sequential(embedding, torch.nn.BatchNorm1d(4), *super().build(settings))
 
     def optimizer(self, model, settings):
         return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=settings.learning_rate)
