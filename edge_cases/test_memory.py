@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 
 from pytest_trainguard import Finding, Guard, Outcome, edge_case, faults, recovers, rejects, stops, survives
+from pytest_trainguard.expect import Wording
 from pytest_trainguard.probes.memory import OomProbe
 
+OUT_OF_MEMORY = Wording("memory", re.compile(r"memory|\boom\b", re.I))
+ON_CPU = Wording("the CPU", re.compile(r"\bcpu\b", re.I))
 DISK = 256 * 2**20  # bytes; a tmpfs takes only what is written to it
 
 
@@ -23,10 +26,10 @@ def test_23_out_of_memory_in_a_step(oom_probe: OomProbe, guard: Guard) -> None:
     outcomes = oom_probe.everywhere(step=4)
     for outcome in outcomes:
         if outcome.exit == 0:
-            survives(outcome, re.compile(r"memory|\boom\b", re.I))
+            survives(outcome, OUT_OF_MEMORY)
             _same_effective_batch(outcome, guard.reference())
         else:
-            stops(outcome, re.compile(r"memory|\boom\b", re.I))
+            stops(outcome, OUT_OF_MEMORY)
     guard.check_checkpoints(*outcomes)
 
 
@@ -92,7 +95,7 @@ def test_26_no_gpu(guard: Guard) -> None:
     if outcome.exit != 0:
         rejects(outcome, ("gpu", "cuda"))
         return
-    survives(outcome, re.compile(r"\bcpu\b", re.I))
+    survives(outcome, ON_CPU)
     device = guard.subject.role("device")
     demand = next((choice for choice in device.choices if str(choice) in ("cuda", "gpu")), None) if device else None
     if device and demand:

@@ -15,11 +15,13 @@ from pytest_trainguard import (
     stops,
     survives,
 )
-from pytest_trainguard.expect import names
+from pytest_trainguard.expect import Wording, names
 from pytest_trainguard.probes.numbers import NanInjection
 from pytest_trainguard.probes.overfit import TinyOverfit
 
-NOT_FINITE = re.compile(r"\bnan\b|not finite|non-?finite|\binf(inity|inite)?\b", re.I)
+NOT_FINITE = Wording(
+    "what was not finite (NaN, infinity)", re.compile(r"\bnan\b|not finite|non-?finite|\binf(inity|inite)?\b", re.I)
+)
 FINAL_LOSS, DROP = 0.5, 0.7  # of the post-mortem's tiny-overfit check
 HANG_LIMIT, SLACK = (
     2.0,

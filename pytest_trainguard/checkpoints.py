@@ -13,9 +13,9 @@ _NOT_FINISHED = re.compile(r"^\.|(?<![a-z])te?mp|partial|incomplete|\.part\b", r
 def find(output_dir: Path) -> list[Path]:
     """The finished checkpoints in `output_dir`, oldest first.
 
-    A checkpoint is a folder or a file named by a step (`checkpoint-40`, `step=40.ckpt`, `ckpt_40.pt`) at a depth of up
-    to four (Lightning's `lightning_logs/version_0/checkpoints/`); where there is none, the weight files that lie there (`ckpt.pt`), by time. Names of unfinished work
-    (hidden, `tmp`, `partial`) are passed over.
+    A checkpoint is a folder or a file named by a step (`checkpoint-40`, `step=40.ckpt`, `ckpt_40.pt`) at any depth of
+    up to four (Lightning's `lightning_logs/version_0/checkpoints/`); where there is none, the weight files that lie
+    there (`ckpt.pt`), by time. Names of unfinished work (hidden, `tmp`, `partial`) are passed over.
     """
     numbered: list[tuple[int, Path]] = []
     loose: list[Path] = []

@@ -41,9 +41,7 @@ MARKERS = (
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of the command line and the ini file."""
     group = parser.getgroup("trainguard", "preflight of training programs (with -m preflight)")
-    group.addoption(
-        "--trainer", action="append", default=[], metavar="NAME", help="only this trainer (repeatable)"
-    )
+    group.addoption("--trainer", action="append", default=[], metavar="NAME", help="only this trainer (repeatable)")
     group.addoption("--edge-case", metavar="NUMBERS", help="only these cases of the catalogue: 41,64-66")
     group.addoption(
         "--category",
@@ -53,9 +51,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="only cases of this category (repeatable)",
     )
     group.addoption("--catalogue", action="store_true", help="print the catalogue of edge cases and exit")
-    group.addoption(
-        "--preflight-report", metavar="PATH.json", help="write the machine-readable report to this file"
-    )
+    group.addoption("--preflight-report", metavar="PATH.json", help="write the machine-readable report to this file")
     group.addoption(
         "--gpu-budget",
         metavar="SIZE",
@@ -101,9 +97,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "trainer" in metafunc.fixturenames and not overridden and (preflight.active or not marked):
         try:
             names = list(preflight.trainers)
-        except (
-            pytest.UsageError
-        ) as error:  # one line under the test that asks for a trainer; the others go on
+        except pytest.UsageError as error:  # one line under the test that asks for a trainer; the others go on
             raise pytest.Collector.CollectError(str(error)) from None
         metafunc.parametrize("trainer", names, scope="session")
 

@@ -34,9 +34,7 @@ def cut(sample: Path, folder: Path, rows: int) -> Path:
     cutter = _cut_lines if sample.suffix in LINES else cutter
     if cutter is None:
         known = "JSONL, JSON, CSV, Parquet, or a folder of these or of .pt files"
-        raise ValueError(
-            f"sample {sample}: unknown kind {sample.suffix or 'without suffix'!r}; known are {known}"
-        )
+        raise ValueError(f"sample {sample}: unknown kind {sample.suffix or 'without suffix'!r}; known are {known}")
     try:
         count = cutter(sample, target, rows)
     except (UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:

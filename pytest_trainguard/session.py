@@ -59,9 +59,7 @@ class Preflight:
         self.budget = _usage("--gpu-budget", _budget, option.gpu_budget) if option.gpu_budget else None
         self.numbers = _usage("--edge-case", catalog.numbers, option.edge_case) if option.edge_case else None
         given = [
-            f"--{name.replace('_', '-')}"
-            for name in ("trainer", "edge_case", "category")
-            if getattr(option, name)
+            f"--{name.replace('_', '-')}" for name in ("trainer", "edge_case", "category") if getattr(option, name)
         ]
         self.narrowed = " ".join(given)
         if given and not self.active:
@@ -149,9 +147,7 @@ class Preflight:
             try:
                 json_report.check(Path(option.preflight_report))
             except OSError as error:
-                raise pytest.UsageError(
-                    f"--preflight-report {option.preflight_report}: {error.strerror}"
-                ) from None
+                raise pytest.UsageError(f"--preflight-report {option.preflight_report}: {error.strerror}") from None
 
     def _check_numbers(self) -> None:
         if self.numbers is not None:
@@ -168,8 +164,10 @@ class Preflight:
             items[:], out = _split(items, lambda item: item.get_closest_marker("preflight") is None)
         else:
             present = {getattr(item, "path", None) for item in items}
-            items += self._named(list(self._catalogue(session, present)))
-            items[:], out = _split(items, self._chosen)
+            catalogue = list(self._catalogue(session, present))
+            not_named = set(catalogue) - set(self._named(catalogue))
+            items += catalogue
+            items[:], out = _split(items, lambda item: item not in not_named and self._chosen(item))
         if out:
             session.config.hook.pytest_deselected(items=out)
         for item in items:
@@ -189,8 +187,12 @@ class Preflight:
                 continue
             module = pytest.Module.from_parent(session, path=path, nodeid=f"edge_cases/{path.name}")
             module.obj = loaded  # not by its path: pytest would put a folder of ours on sys.path
-            # Not by way of a collection report: --lf would pass over a file that is not the project's.
-            for node in module.collect():
+            # Collected here and only reported to pytest, which counts: --lf would pass over a file that is not the
+            # project's own.
+            nodes = list(module.collect())
+            report = pytest.CollectReport(module.nodeid, "passed", None, nodes)
+            session.ihook.pytest_collectreport(report=report)
+            for node in nodes:
                 yield from session.genitems(node)
 
     def _named(self, items: list[pytest.Item]) -> list[pytest.Item]:
@@ -199,15 +201,11 @@ class Preflight:
             return items
         named: dict[str, pytest.Item] = {}
         for wanted_id in self.printed_ids:
-            found = [
-                i
-                for i in items
-                if i.nodeid == wanted_id or i.nodeid.startswith((f"{wanted_id}[", f"{wanted_id}::", f"{wanted_id.rstrip('/')}/"))
-            ]
+            whole = wanted_id.rstrip("/")
+            beginnings = (f"{whole}[", f"{whole}::", f"{whole}/")
+            found = [item for item in items if item.nodeid == whole or item.nodeid.startswith(beginnings)]
             if not found:
-                raise pytest.UsageError(
-                    f"not in the catalogue: {wanted_id} (pytest --catalogue lists its cases)"
-                )
+                raise pytest.UsageError(f"not in the catalogue: {wanted_id} (pytest --catalogue lists its cases)")
             named.update({item.nodeid: item for item in found})
         return list(named.values())
 
@@ -216,9 +214,7 @@ class Preflight:
         if case is None:
             return self.numbers is None and not self.config.option.category
         categories = self.config.option.category
-        return (self.numbers is None or case.number in self.numbers) and (
-            not categories or case.category in categories
-        )
+        return (self.numbers is None or case.number in self.numbers) and (not categories or case.category in categories)
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         """Gather the verdicts; under xdist they come from the workers, on their reports."""

@@ -56,12 +56,8 @@ class Field:
         """The range in words: `1 ≤ value ≤ 128`, `one of 'a', 'b'`, or nothing."""
         if self.choices:
             return "one of " + ", ".join(repr(choice) for choice in self.choices)
-        low = next(
-            (f"{self.bounds[b]:g} {s} " for b, s in (("ge", "≤"), ("gt", "<")) if b in self.bounds), ""
-        )
-        high = next(
-            (f" {s} {self.bounds[b]:g}" for b, s in (("le", "≤"), ("lt", "<")) if b in self.bounds), ""
-        )
+        low = next((f"{self.bounds[b]:g} {s} " for b, s in (("ge", "≤"), ("gt", "<")) if b in self.bounds), "")
+        high = next((f" {s} {self.bounds[b]:g}" for b, s in (("le", "≤"), ("lt", "<")) if b in self.bounds), "")
         return f"{low}value{high}" if low or high else ""
 
 
@@ -104,9 +100,7 @@ def _field(path: str, annotation: Any, metadata: list[Any], default: Any) -> Ite
             annotation = inner[0]
         else:
             break
-    if hasattr(annotation, "model_fields") or (
-        isinstance(annotation, type) and dataclasses.is_dataclass(annotation)
-    ):
+    if hasattr(annotation, "model_fields") or (isinstance(annotation, type) and dataclasses.is_dataclass(annotation)):
         yield from _fields(annotation, f"{path}.")
         return
     choices: tuple[Any, ...] = ()
@@ -114,11 +108,7 @@ def _field(path: str, annotation: Any, metadata: list[Any], default: Any) -> Ite
         choices = typing.get_args(annotation)
     elif isinstance(annotation, type) and issubclass(annotation, enum.Enum):
         choices = tuple(member.value for member in annotation)
-    kind = (
-        "choice"
-        if choices
-        else {bool: "bool", int: "int", float: "float", str: "str"}.get(annotation, "other")
-    )
+    kind = "choice" if choices else {bool: "bool", int: "int", float: "float", str: "str"}.get(annotation, "other")
     yield Field(path, kind, _bounds(metadata), choices, optional, _plain(default))
 
 

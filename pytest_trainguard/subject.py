@@ -120,10 +120,11 @@ class Launchpad:
             raise CannotJudge(str(error).splitlines()[0], str(error)) from error
 
     def subject(self, name: str, spec: object) -> Subject:
-        """The trainer `name`, loaded once."""
-        if name not in self._subjects:
-            self._subjects[name] = Subject(self, name, spec)
-        return self._subjects[name]
+        """The trainer that `spec` is, loaded once; names need not be unique."""
+        key = repr(spec)
+        if key not in self._subjects:
+            self._subjects[key] = Subject(self, name, spec)
+        return self._subjects[key]
 
     def new_tmp(self) -> str:
         """A name for a run's temporary folder, which its supervisor removes.
@@ -149,8 +150,7 @@ class Subject:
 
     def __init__(self, pad: Launchpad, name: str, spec: object):
         self.pad, self.name, self.spec = pad, name, spec
-        self.folder = pad.folder / "".join(c if c.isalnum() else "-" for c in name)
-        self.folder.mkdir(exist_ok=True)
+        self.folder = Path(tempfile.mkdtemp(prefix="".join(filter(str.isalnum, name))[:20] + "-", dir=pad.folder))
         self._runs = 0
         self._broken: CannotJudge | None = None
 
@@ -171,9 +171,7 @@ class Subject:
             raise
         if error:
             server.close()
-            self._broken = CannotJudge(
-                f"{self.name} cannot be loaded: {error.strip().splitlines()[-1]}", error
-            )
+            self._broken = CannotJudge(f"{self.name} cannot be loaded: {error.strip().splitlines()[-1]}", error)
             raise self._broken
         return server
 
@@ -322,14 +320,17 @@ class Subject:
         if problem:
             said = (outcome.stack if outcome.timed_out else outcome.last_words).splitlines()
             detail = f" ({said[-1]})" if said and not outcome.timed_out else ""
-            self._broken = CannotJudge(
-                f"{self.name}: {problem}{detail}", outcome.output[-4000:] + outcome.stack
-            )
+            self._broken = CannotJudge(f"{self.name}: {problem}{detail}", outcome.output[-4000:] + outcome.stack)
             raise self._broken
         modules = started.folder / child.MODULES_FILE
         if modules.exists():
             self.server.load(json.loads(modules.read_text())["libraries"], None)
         return outcome
+
+    @cached_property
+    def second_reference(self) -> Outcome:
+        """A second undisturbed run: whether it equals the first tells whether equality says anything."""
+        return self.start(Request(did="trained undisturbed again")).outcome()
 
     @cached_property
     def own_modules(self) -> list[Path]:
@@ -356,6 +357,4 @@ def snapshot(folder: Path) -> dict[str, tuple[int, str]]:
 
 def _without_harness(stack: str) -> str:
     """The stacks without the harness's own frames."""
-    return "\n".join(
-        line for line in stack.splitlines() if "/pytest_trainguard/" not in line and "<frozen" not in line
-    )
+    return "\n".join(line for line in stack.splitlines() if "/pytest_trainguard/" not in line and "<frozen" not in line)

@@ -78,9 +78,7 @@ class Trainer:
         Returns:
             None, or the exit code that the program's own `main` returns.
         """
-        raise TypeError(
-            f"{type(self).__name__} has no train(self, run): write the one method that runs the program"
-        )
+        raise TypeError(f"{type(self).__name__} has no train(self, run): write the one method that runs the program")
 
     def make_data(self, folder: Path, rows: int, seed: int) -> Path | None:
         """Put `rows` rows of data into `folder`; the path that `run.data` will be.
@@ -190,9 +188,7 @@ class Outcome:
 
     def changed(self) -> list[str]:
         """The files of the output folder that this run added, changed or removed."""
-        return sorted(
-            name for name in {*self.before, *self.after} if self.before.get(name) != self.after.get(name)
-        )
+        return sorted(name for name in {*self.before, *self.after} if self.before.get(name) != self.after.get(name))
 
 
 def exit_words(code: int) -> str:

@@ -125,7 +125,8 @@ def geometric_program(config, data, output_dir, max_steps, resume_from):
     from torch_geometric.nn import GCNConv, global_mean_pool
 
     edges = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]])
-    graphs = [Data(x=torch.tensor(r["x"]).reshape(4, 2), edge_index=edges, y=torch.tensor([r["y"]])) for r in rows(data)]
+    pairs = [(torch.tensor(r["x"]).reshape(4, 2), torch.tensor([r["y"]])) for r in rows(data)]
+    graphs = [Data(x=x, edge_index=edges, y=y) for x, y in pairs]
     torch.manual_seed(0)
     conv, head = GCNConv(2, 8), torch.nn.Linear(8, 2)
     model = torch.nn.ModuleList([conv, head])
@@ -196,8 +197,6 @@ def test_programs_of_the_known_frameworks(tmp_path):
 
 SCRIPT = LOOP + textwrap.dedent("""
     def read(path):
-        if path.suffix == ".json":
-            return json.loads(path.read_text())
         if path.suffix == ".toml":
             import tomllib
             return tomllib.loads(path.read_text())
@@ -224,11 +223,6 @@ sample = "train.jsonl"
 settings = "base.yaml"
 tiny = {{ hidden = 8 }}
 
-[tool.trainguard.trainers.json]
-command = "python {COMMAND}"
-sample = "train.jsonl"
-settings = "base.json"
-
 [tool.trainguard.trainers.toml]
 command = "python -m {COMMAND.replace("train.py", "train")}"
 sample = "train.jsonl"
@@ -242,11 +236,10 @@ sample = "train.jsonl"
 
 @pytest.fixture(scope="module")
 def command_line_project(tmp_path_factory):
-    micro_batches = {"yaml": 1, "json": 1, "toml": 1, "shell": 1}
+    micro_batches = {"yaml": 1, "toml": 1, "shell": 1}
     project = counted(Project(tmp_path_factory.mktemp("command"), toml=TABLES), **micro_batches)
     project.write("train.py", SCRIPT)
     project.write("base.yaml", "hidden: 64\nlr: 0.01\nsave_every: 100\n")
-    project.write("base.json", '{"hidden": 8, "lr": 0.01, "save_every": 100}')
     project.write("base.toml", "hidden = 8\nlr = 0.01\nsave_every = 100\n")
     python = '"$PYTHON" train.py --data "$1" --out "$2" --steps "$3" ${4:+--resume "$4"}'
     project.write("run.sh", f"{python}\nexit $?\n")
@@ -258,7 +251,7 @@ def test_programs_known_by_their_command_line(command_line_project, monkeypatch)
 
     monkeypatch.setenv("PYTHON", sys.executable)
     result = run(command_line_project)
-    for name in ("yaml", "json", "toml", "shell"):
+    for name in ("yaml", "toml", "shell"):
         assert result.verdicts(name) == {41: "passed", 81: "passed"}, name
     assert {trainer["source"] for trainer in result.report["trainers"]} == {"command"}
     assert_plain_pytest_runs_none(command_line_project)

@@ -161,11 +161,13 @@ def judged(tmp_path_factory):
         """
         from pytest_trainguard import edge_case
 
-        @edge_case(81, "has data", category="data", verdict="survives", severity="minor", brought_about="-", expects="-")
+        TOLD = {"severity": "minor", "brought_about": "-", "expects": "-"}
+
+        @edge_case(81, "has data", category="data", verdict="survives", **TOLD)
         def test_81_data(guard):
             guard.data()
 
-        @edge_case(82, "has ranges", category="config", verdict="rejects", severity="minor", brought_about="-", expects="-")
+        @edge_case(82, "has ranges", category="config", verdict="rejects", **TOLD)
         def test_82_ranges(guard):
             assert [field.range for field in guard.subject.fields] in ([], [""] * 3)
             guard.needs("batch_size")

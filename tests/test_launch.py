@@ -12,9 +12,14 @@ import pytest
 from pytest_trainguard.expect import CannotJudge
 from pytest_trainguard.launch.supervisor import HEAD, TAIL, Output
 from pytest_trainguard.subject import Launchpad, Request
-from tests.projects import ADOPTED, LOOP, Project
+from tests.projects import Project
 
-PROGRAMS = '''
+# Seen in the command line of what is left behind; another for each worker of xdist.
+SLEEP = f"sleep 12345.{os.getpid()}"
+
+PROGRAMS = (
+    f"MARK = {SLEEP!r}\n"
+    + '''
 import ctypes
 import multiprocessing
 import os
@@ -28,8 +33,6 @@ import time
 import torch
 
 from pytest_trainguard import Trainer
-
-MARK = "sleep 1234.5"  # seen in the command line of what is left behind
 
 
 def steps(count=1):
@@ -193,6 +196,7 @@ class ReadsInput(Trainer):
     def train(self, run):
         print(repr(sys.stdin.read()), os.isatty(0))
 '''
+)
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +223,7 @@ def run(start):
 
 def asleep():
     """Processes that a run left behind, in the whole machine."""
-    return [p.pid for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", "1234.5"]]
+    return [p.pid for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == SLEEP.split()]
 
 
 def until(true, seconds=5.0):
@@ -327,7 +331,7 @@ def test_a_hang(run):
 def test_what_is_left_behind_is_told_and_ended(run, name):
     outcome = run(name, grace=0.3)
     assert outcome.exit == 0
-    assert [left.command for left in outcome.leftovers] == ["sleep 1234.5"]
+    assert [left.command for left in outcome.leftovers] == [SLEEP]
     assert not psutil.pid_exists(outcome.leftovers[0].pid)
     assert asleep() == []
 
@@ -462,7 +466,7 @@ from pathlib import Path
 class Endless(trainguard.Trainer):
     def train(self, run):
         import torch
-        subprocess.Popen(["sleep", "1234.5"], start_new_session=True)
+        subprocess.Popen(os.environ["TRAINGUARD_SLEEP"].split(), start_new_session=True)
         (Path(__file__).parent / "ready").touch()
         while True:
             time.sleep(0.1)
@@ -496,7 +500,7 @@ def test_nothing_is_left_of_an_interrupted_pytest(tmp_path, signum, moment):
     project = Project(tmp_path / "project", ["preflight:Endless"])
     stuck = "\nopen(__file__ + '.loading', 'w').close()\ntime.sleep(1000)\n" if "trainer" in moment else ""
     project.write("preflight.py", ENDLESS + stuck)
-    env = {"TRAINGUARD_TEST": str(tmp_path), "TMPDIR": str(tmp_path)}
+    env = {"TRAINGUARD_TEST": str(tmp_path), "TRAINGUARD_SLEEP": SLEEP, "TMPDIR": str(tmp_path)}
     process = project.start("-m", "preflight", "--edge-case=41", env=env)
     sign = {
         "importing torch": lambda: len(started_in(tmp_path)) > 1,

@@ -1,6 +1,7 @@
 """The plugin as pytest's user meets it: selection, verdicts, reports, exit codes, the public fixtures."""
 
 import json
+import re
 import sys
 from importlib.resources import files
 
@@ -95,7 +96,7 @@ def project(tmp_path_factory):
 
 
 @pytest.fixture
-def selected(pytester, monkeypatch):
+def selected(project, pytester, monkeypatch):
     """The ids that a selection leaves. In this process, which is quick: nothing is run, torch is not imported."""
 
     def run(*args):
@@ -157,7 +158,7 @@ def catalogue_numbers():
 def test_selection_is_narrowed(selected):
     killed = "edge_cases/test_process.py::test_41_killed"
     assert selected("-m", "preflight", "--edge-case=41", "--trainer=Classifier") == [f"{killed}[Classifier]"]
-    assert selected(project, "-m", "preflight", "--edge-case=41", "--trainer=classifier", "--trainer=Broken") == [
+    assert selected("-m", "preflight", "--edge-case=41", "--trainer=classifier", "--trainer=Broken") == [
         f"{killed}[Classifier]",
         f"{killed}[Broken]",
     ]
@@ -343,6 +344,7 @@ def test_go_and_a_printed_id_alone(project):
     assert alone.report["clearance"] == "GO"
     assert alone.verdicts("Classifier") == {41: "passed"}
     assert "GO: 1 passed" in alone.output
+    assert re.search(r"^collected \d+ items / \d+ deselected / 1 selected$", alone.output, re.M)
 
 
 def test_public_fixtures_without_the_catalogue(project):

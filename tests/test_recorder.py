@@ -41,7 +41,8 @@ class Loss(Trainer):
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
                 optimizer.step()
-                print(loss.item().hex(), float(sum(p.detach().double().sum() for p in model.parameters())).hex(), file=out)
+                weights = float(sum(p.detach().double().sum() for p in model.parameters()))
+                print(loss.item().hex(), weights.hex(), file=out)
                 print(float(torch.rand(())).hex(), file=out)
 
 

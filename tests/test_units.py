@@ -1,4 +1,4 @@
-"""The small parts, one by one: settings, samples, checkpoints, numbers, budgets, messages, command lines, tiny twins."""
+"""The small parts, one by one: settings, samples, checkpoints, numbers, messages, command lines, tiny twins."""
 
 import csv
 import dataclasses
@@ -209,7 +209,7 @@ def test_a_folder(tmp_path):
     ],
 )
 def test_bad_samples(cut, name, content, said):
-    with pytest.raises(ValueError, match="sample .*") as error:
+    with pytest.raises(ValueError, match="sample ") as error:
         cut(name, content)
     assert said in str(error.value)
 
@@ -279,7 +279,7 @@ def test_numbers():
     assert catalog.numbers("41, 64-66,41") == {41, 64, 65, 66}
     assert catalog.numbers("7-7") == {7}
     for text in ("", "a", "1-", "-3", "3-1", "1,,2", "1.5"):
-        with pytest.raises(ValueError, match="neither a number nor a range|names no case"):
+        with pytest.raises(ValueError, match=r"neither a number nor a range|names no case"):
             catalog.numbers(text)
 
 
@@ -463,7 +463,8 @@ for make, model, inputs in CASES:
     assert inner.num_hidden_layers == 2, type(config).__name__
     assert inner.hidden_size == 32
 llama = tiny_twin(t.LlamaConfig(num_attention_heads=32, num_key_value_heads=8), layers=3, width=64, heads=4)
-assert (llama.num_hidden_layers, llama.hidden_size, llama.num_attention_heads, llama.num_key_value_heads) == (3, 64, 4, 4)
+assert (llama.num_hidden_layers, llama.hidden_size) == (3, 64)
+assert (llama.num_attention_heads, llama.num_key_value_heads) == (4, 4)
 assert llama.head_dim == 16
 """
 

@@ -30,9 +30,7 @@ STACK_FILE = "stack.txt"
 RESULT_FILE = "result.json"
 MODULES_FILE = "modules.json"
 # Far from the signals that schedulers and trainers use.
-STACK_SIGNAL = (
-    getattr(signal, "SIGRTMIN", signal.SIGUSR2) + 5 if hasattr(signal, "SIGRTMIN") else signal.SIGUSR2
-)
+STACK_SIGNAL = getattr(signal, "SIGRTMIN", signal.SIGUSR2) + 5 if hasattr(signal, "SIGRTMIN") else signal.SIGUSR2
 STARTUP = Path(__file__).parent / "startup"
 
 

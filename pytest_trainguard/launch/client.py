@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 from pytest_trainguard.launch import wire
 
@@ -33,9 +32,7 @@ class Running:
 
     def __init__(self, link: socket.socket, time_limit: float):
         self._link = link
-        self._link.settimeout(
-            time_limit + 60
-        )  # the supervisor's own limit comes first; this one is for its loss
+        self._link.settimeout(time_limit + 60)  # the supervisor's own limit comes first; this one is for its loss
         self._ended: wire.Message | None = None
         started = self._receive()
         self.pid: int = started["pid"] if started["event"] == "started" else 0

@@ -160,13 +160,7 @@ def _not_finite(value: Any, name: str) -> str | None:
 
     if isinstance(value, torch.Tensor):
         return (name or "the tensor") if value.is_floating_point() and not value.isfinite().all() else None
-    items = (
-        value.items()
-        if isinstance(value, dict)
-        else enumerate(value)
-        if isinstance(value, list | tuple)
-        else ()
-    )
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
     for key, inner in items:
         bad = _not_finite(inner, f"{name}.{key}" if name else str(key))
         if bad:

@@ -101,9 +101,7 @@ def _copy_out(beneath: int, folder: Path) -> None:
     shutil.copytree(folder, real, dirs_exist_ok=True, symlinks=True)
 
 
-def _watch(
-    link: socket.socket, reader: int, pid: int, started: float, request: dict[str, Any]
-) -> dict[str, Any]:
+def _watch(link: socket.socket, reader: int, pid: int, started: float, request: dict[str, Any]) -> dict[str, Any]:
     """Until the run ends: take in its output, pass on signals, keep the time limit. Then what it left."""
     output, ended, timed_out, leased = Output(), None, False, True
     deadline = started + request["time_limit"]

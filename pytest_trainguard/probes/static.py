@@ -16,6 +16,7 @@ before assignment, also when one branch only assigns it, and `None` where a numb
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -70,10 +71,7 @@ class StaticCheck:
             CannotJudge: the checker failed.
         """
         subject = self.guard.subject
-        if "static_problems" not in subject.__dict__:
-            subject.__dict__["static_problems"] = check(subject.own_modules, subject.pad.root)
-        found: list[Problem] = subject.__dict__["static_problems"]
-        return found
+        return _checked(tuple(subject.own_modules), subject.pad.root)
 
     def free_of(self, exception: type[Exception]) -> None:
         """The source has no place that leads to `exception`.
@@ -86,6 +84,11 @@ class StaticCheck:
             shown = "\n".join(str(problem) for problem in problems[:5])
             raise Finding("read the trainer's own modules with a type checker (ty)",
                           f"{len(problems)} place(s) that can end in {exception.__name__}:\n{shown}")  # fmt: skip
+
+
+@functools.cache
+def _checked(files: tuple[Path, ...], root: Path) -> list[Problem]:
+    return check(list(files), root)
 
 
 def check(files: list[Path], root: Path) -> list[Problem]:

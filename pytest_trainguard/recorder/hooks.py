@@ -39,9 +39,7 @@ class Observer:
     def forward(self, module: torch.nn.Module, *, outermost: bool) -> None:
         """A module's forward pass begins."""
 
-    def forwarded(
-        self, module: torch.nn.Module, inputs: tuple[Any, ...], output: Any, *, outermost: bool
-    ) -> Any:
+    def forwarded(self, module: torch.nn.Module, inputs: tuple[Any, ...], output: Any, *, outermost: bool) -> Any:
         """A module's forward pass has ended, with keyword arguments last in `inputs`.
 
         What is returned, unless None, takes the output's place.
@@ -329,9 +327,7 @@ class Recorder(Observer):
                 dtype = torch.get_autocast_dtype("cuda")
             self._autocast = str(dtype) if dtype else None
 
-    def forwarded(
-        self, module: torch.nn.Module, inputs: tuple[Any, ...], output: Any, *, outermost: bool
-    ) -> None:
+    def forwarded(self, module: torch.nn.Module, inputs: tuple[Any, ...], output: Any, *, outermost: bool) -> None:
         if outermost and module.training:
             first = next((t for t in _tensors(list(inputs)) if t.dim()), None)
             if first is not None:

@@ -75,9 +75,7 @@ class Recording:
     def read(cls, folder: Path) -> Recording:
         """The recording of the training process in `folder`; a last line that was cut off is left out."""
         processes: dict[str, list[dict[str, Any]]] = {}
-        for path in sorted(
-            folder.glob(PATTERN)
-        ):  # one process may write several files, in order of their names
+        for path in sorted(folder.glob(PATTERN)):  # one process may write several files, in order of their names
             processes.setdefault(path.name.split("-")[1], []).extend(_lines(path))
         candidates = list(processes.values())
         candidates.sort(key=lambda events: (-_steps(events), events[0].get("rank", 0) if events else 0))

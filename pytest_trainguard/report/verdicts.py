@@ -40,9 +40,7 @@ def attach(item: pytest.Item, call: pytest.CallInfo[Any], report: pytest.TestRep
     }
     report.trainguard = told  # type: ignore[attr-defined]
     # On the item: JUnit's properties are those of the report of its teardown.
-    item.user_properties[:] = [kept for kept in item.user_properties if kept[0] != "verdict"] + [
-        ("verdict", verdict)
-    ]
+    item.user_properties[:] = [kept for kept in item.user_properties if kept[0] != "verdict"] + [("verdict", verdict)]
     report.user_properties = list(item.user_properties)
     if verdict in ("failed", "error") and (isinstance(problem, Finding | CannotJudge)):
         report.outcome = "failed"
