@@ -1,7 +1,7 @@
 """A small, sound training program: one class, one method for each thing that can be done wrong.
 
-It classifies rows `{"x": [4 numbers], "y": 0 or 1}`. Nothing in it is clever; everything in it is there because some case
-of the catalogue asks for it.
+It classifies rows `{"x": [4 numbers], "y": 0 or 1}`. Nothing in it is clever; everything in it is there because
+some case of the catalogue asks for it.
 """
 
 import contextlib

@@ -16,9 +16,7 @@ class TrainsOn(Sound):
     says = "it trained on"
 
     def fit(self, settings, rows, output_dir, max_steps, resume_from, seed):
-        super().fit(
-            settings, rows, output_dir, max_steps + 2 if resume_from else max_steps, resume_from, seed
-        )
+        super().fit(settings, rows, output_dir, max_steps + 2 if resume_from else max_steps, resume_from, seed)
 
 
 class SavesAgainAtTheEnd(Sound):
