@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 .PHONY: preflight test lint bench proof clean
 
 preflight: $(READY)  ## the catalogue against the repository's own trainers
-	$(BIN)/pytest -m preflight edge_cases
+	$(BIN)/pytest -n 2 -m preflight edge_cases
 
 test: $(READY)  ## the project's own tests
 	$(BIN)/pytest -n 2 --cov --cov-report=term

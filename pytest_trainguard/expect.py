@@ -151,9 +151,7 @@ def recovers(outcome: Outcome, reference: Outcome, *, from_scratch: bool = False
     elif not second:
         problems.append("the second start took no step")
     elif len(second) >= len(first) and not from_scratch:
-        problems.append(
-            f"the second start began again at step 0: it took {len(second)} steps of {len(first)}"
-        )
+        problems.append(f"the second start began again at step 0: it took {len(second)} steps of {len(first)}")
     elif second != first[-len(second) :]:
         problems.append(_where_they_part(outcome, reference))
     problems += _left(outcome)
@@ -165,11 +163,7 @@ def _where_they_part(outcome: Outcome, reference: Outcome) -> str:
     pairs = zip(outcome.recording.steps, reference.recording.steps[skipped:], strict=False)
     for number, (ours, theirs) in enumerate(pairs, skipped + 1):
         if ours.loss != theirs.loss:
-            rates = (
-                f" (learning rate {ours.lr[0]:g}, undisturbed {theirs.lr[0]:g})"
-                if ours.lr != theirs.lr
-                else ""
-            )
+            rates = f" (learning rate {ours.lr[0]:g}, undisturbed {theirs.lr[0]:g})" if ours.lr != theirs.lr else ""
             losses = f"loss {ours.loss!r}, undisturbed {theirs.loss!r}"
             return f"it parts from the undisturbed run at step {number}: {losses}{rates}"
     return f"it took {len(outcome.losses)} steps where {len(reference.losses)} were asked for in all"
@@ -239,9 +233,7 @@ def _left(outcome: Outcome) -> list[str]:
     if outcome.leftovers:
         shown = ", ".join(f"{left.pid} {left.command} ({left.status})" for left in outcome.leftovers[:3])
         problems.append(f"processes left behind: {shown}")
-    unfinished = [
-        name for name in outcome.changed() if name in outcome.after and re.search(r"\.?te?mp|partial", name)
-    ]
+    unfinished = [name for name in outcome.changed() if name in outcome.after and re.search(r"\.?te?mp|partial", name)]
     if unfinished:
         problems.append(f"temporary files or folders left behind: {_listed(unfinished)}")
     return problems

@@ -37,9 +37,7 @@ def parse_budget(text: str) -> Budget:
         raise ValueError(f"{text!r} is no budget: give bytes, 40GiB, 40GB, 80%, or one of {', '.join(CARDS)}")
     number = float(match[1])
     if number <= 0 or (match[2] == "%" and number > 100):
-        raise ValueError(
-            f"{text!r} is no budget: it has to be above 0" + (" and at most 100%" if "%" in plain else "")
-        )
+        raise ValueError(f"{text!r} is no budget: it has to be above 0" + (" and at most 100%" if "%" in plain else ""))
     if match[2] == "%":
         return Budget(text, share=number / 100)
     return Budget(text, size=int(number * _UNITS[match[2]]))

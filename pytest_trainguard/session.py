@@ -246,7 +246,8 @@ class Preflight:
 
         factory: pytest.TempPathFactory = self.config._tmp_path_factory  # type: ignore[attr-defined]
         limit = float(self.config.getini("trainguard_timeout"))
-        return Launchpad(self.config.rootpath, factory.mktemp("trainguard"), self.search_path, limit)
+        cache = getattr(self.config, "cache", None)  # none with -p no:cacheprovider
+        return Launchpad(self.config.rootpath, factory.mktemp("trainguard"), self.search_path, limit, cache)
 
     def close(self) -> None:
         """End every server and run."""

@@ -16,6 +16,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pytest_trainguard import settings
 from pytest_trainguard.expect import CannotJudge
 from pytest_trainguard.faults import Fault
@@ -106,8 +108,11 @@ class Started:
 class Launchpad:
     """The base server and the folders of one pytest process."""
 
-    def __init__(self, root: Path, folder: Path, paths: list[str], time_limit: float):
+    def __init__(
+        self, root: Path, folder: Path, paths: list[str], time_limit: float, cache: pytest.Cache | None = None
+    ):
         self.root, self.folder, self.paths, self.time_limit = root, folder, paths, time_limit
+        self._cache = cache
         self._subjects: dict[str, Subject] = {}
         self._tmps = 0
 
@@ -125,6 +130,15 @@ class Launchpad:
         if key not in self._subjects:
             self._subjects[key] = Subject(self, name, spec)
         return self._subjects[key]
+
+    def recalled(self, spec: object) -> list[str]:
+        """The libraries that a trainer's undisturbed run imported in an earlier session."""
+        return list(self._cache.get(_cache_key(spec), [])) if self._cache else []
+
+    def remember(self, spec: object, libraries: list[str]) -> None:
+        """Keep them for later sessions, whose server then has them before the first run."""
+        if self._cache:
+            self._cache.set(_cache_key(spec), libraries)
 
     def new_tmp(self) -> str:
         """A name for a run's temporary folder, which its supervisor removes.
@@ -152,7 +166,7 @@ class Subject:
         self.pad, self.name, self.spec = pad, name, spec
         self.folder = Path(tempfile.mkdtemp(prefix="".join(filter(str.isalnum, name))[:20] + "-", dir=pad.folder))
         self._runs = 0
-        self._broken: CannotJudge | None = None
+        self._broken = ""
 
     @cached_property
     def server(self) -> Server:
@@ -161,19 +175,26 @@ class Subject:
         Raises:
             CannotJudge: its module cannot be imported.
         """
-        if self._broken:
-            raise self._broken
+        self._raise_if_broken()
         server = self.pad.server.fork()
         try:
-            error = server.load([], self.spec)
+            error = server.load(self.pad.recalled(self.spec), self.spec)
         except BaseException:  # Ctrl-C while it is being imported
             server.close()
             raise
         if error:
             server.close()
-            self._broken = CannotJudge(f"{self.name} cannot be loaded: {error.strip().splitlines()[-1]}", error)
-            raise self._broken
+            raise self._break(f"cannot be loaded: {error.strip().splitlines()[-1]}", error)
         return server
+
+    def _break(self, problem: str, evidence: str) -> CannotJudge:
+        """Note that nothing can be said of this trainer; the error to raise, with the evidence this once."""
+        self._broken = f"{self.name}: {problem}"
+        return CannotJudge(self._broken, evidence)
+
+    def _raise_if_broken(self) -> None:
+        if self._broken:
+            raise CannotJudge(self._broken)
 
     def close(self) -> None:
         """End this trainer's server."""
@@ -306,8 +327,7 @@ class Subject:
         Raises:
             CannotJudge: it fails, so that nothing can be said of disturbed ones.
         """
-        if self._broken:
-            raise self._broken
+        self._raise_if_broken()
         started = self.start(Request(did="trained undisturbed", tell_modules=True))
         outcome = started.outcome()
         problem = None
@@ -320,11 +340,13 @@ class Subject:
         if problem:
             said = (outcome.stack if outcome.timed_out else outcome.last_words).splitlines()
             detail = f" ({said[-1]})" if said and not outcome.timed_out else ""
-            self._broken = CannotJudge(f"{self.name}: {problem}{detail}", outcome.output[-4000:] + outcome.stack)
-            raise self._broken
+            raise self._break(f"{problem}{detail}", outcome.output[-4000:] + outcome.stack)
         modules = started.folder / child.MODULES_FILE
         if modules.exists():
-            self.server.load(json.loads(modules.read_text())["libraries"], None)
+            libraries = json.loads(modules.read_text())["libraries"]
+            if set(libraries) - set(self.pad.recalled(self.spec)):
+                self.server.load(libraries, None)
+                self.pad.remember(self.spec, libraries)
         return outcome
 
     @cached_property
@@ -338,6 +360,10 @@ class Subject:
         self.reference  # noqa: B018 (it writes them down)
         first = next(self.folder.glob(f"*-run/{child.MODULES_FILE}"), None)
         return [Path(path) for path in json.loads(first.read_text())["own"]] if first else []
+
+
+def _cache_key(spec: object) -> str:
+    return f"trainguard/libraries-{hashlib.blake2b(repr(spec).encode(), digest_size=8).hexdigest()}"
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, str]]:

@@ -118,7 +118,7 @@ class ClosesAll(Trainer):
             optimizer.step()
             if step == 2:
                 os.closerange(3, 1024)
-                files = [open(run.output_dir / f"{number}.txt", "w") for number in range(20)]
+                files = [open(run.output_dir.parent / f"{number}.txt", "w") for number in range(20)]
         for file in files:
             file.write("mine")
             file.close()
@@ -129,8 +129,11 @@ class Numbers(torch.utils.data.Dataset):
         return 16
 
     def __getitem__(self, index):
-        inner = torch.nn.Linear(4, 4)  # a worker may use modules of its own
-        return inner(torch.full((4,), float(index))).detach(), index % 2
+        inner = torch.nn.Linear(4, 4)  # a worker may use modules and optimizers of its own
+        output = inner(torch.full((4,), float(index)))
+        output.sum().backward()
+        torch.optim.SGD(inner.parameters(), lr=0.1).step()
+        return output.detach(), index % 2
 
 
 class Loads(Trainer):
@@ -301,7 +304,7 @@ def test_it_outlives_a_program_that_closes_its_descriptors(run):
     assert outcome.exit == 0, outcome.output
     assert [step.number for step in outcome.recording.steps] == [1, 2, 3, 4, 5, 6]
     for number in range(20):
-        assert (outcome.output_dir / f"{number}.txt").read_text() == "mine"
+        assert (outcome.output_dir.parent / f"{number}.txt").read_text() == "mine"
 
 
 def test_workers_do_not_write_into_it(run):

@@ -21,13 +21,24 @@ Window = list[list[int]]
 
 
 def epoch_windows(
-    rows: Sequence[int], *, seed: int, epoch: int, rows_done: int, batch_size: int, accumulation: int
+    rows: Sequence[int],
+    *,
+    seed: int,
+    epoch: int,
+    rows_done: int,
+    batch_size: int,
+    accumulation: int,
+    together: int = 1,
 ) -> list[Window]:
-    """The optimizer steps left in an epoch, shuffled; the last window, and its last batch, may be short."""
+    """The optimizer steps left in an epoch; the last window, and its last batch, may be short.
+
+    The rows are shuffled in groups of ``together`` that follow each other.
+    """
     import torch
 
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch)).tolist()
-    left = [rows[index] for index in order[rows_done:]]
+    groups = batched(rows, together)
+    order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch)).tolist()
+    left = [row for index in order for row in groups[index]][rows_done:]
     size = batch_size * accumulation
     return [batched(left[start : start + size], batch_size) for start in range(0, len(left), size)]
 

@@ -10,6 +10,7 @@ from trainers import misuse
 from trainers.errors import InputError, reason, show
 from trainers.process import Run
 from trainers.rows import RowFile, Rows, Split, split_by_content
+from trainers.settings import RunSettings
 
 
 def check_path(path: str | os.PathLike[str]) -> Path:
@@ -55,14 +56,14 @@ def _is_link(path: str | os.PathLike[str]) -> bool:
         return False
 
 
-def open_rows(run: Run, path: Path | None, *, seed: int, validation_fraction: float) -> tuple[Rows, Split]:
+def open_rows(run: Run, path: Path | None, chosen: RunSettings) -> tuple[Rows, Split]:
     """The rows, all of them checked, and which of them are held out.
 
     Args:
         run: is told how many there are, and what was left out.
         path: as `check_path` returned it; None is the standard library.
-        seed: of the twins and the split, where rows are made from Python source.
-        validation_fraction: share held out.
+        chosen: the share held out; where rows are made from Python source, also the seed of twins and split,
+            the longest function, and how many twins it has.
 
     Raises:
         InputError: the rows are not as they must be, one line a fault.
@@ -71,19 +72,24 @@ def open_rows(run: Run, path: Path | None, *, seed: int, validation_fraction: fl
     if path is not None and path.is_file():
         file = RowFile(path)
         table: Rows = file
-        split = split_by_content(file, validation_fraction)
+        split = split_by_content(file, chosen.validation_fraction)
     else:
         from tqdm import tqdm
 
         corpus = misuse.Corpus(
             path,
-            seed=seed,
-            validation_fraction=validation_fraction,
+            seed=chosen.seed,
+            validation_fraction=chosen.validation_fraction,
+            longest=chosen.longest_function,
+            twins_each=chosen.twins,
             progress=lambda paths: tqdm(paths, desc="reading Python", unit="file", disable=None),
         )
         for fault in corpus.unparsed:
             run.say(f"not parsed: {fault}")
-        run.say(f"{corpus.without_twin} functions have no twin; {len(corpus.unparsed)} files were not parsed")
+        run.say(
+            f"{corpus.without_twin} functions have no twin, {corpus.too_long} are longer than "
+            f"{chosen.longest_function} characters; {len(corpus.unparsed)} files were not parsed"
+        )
         table, split = corpus, corpus.split
     run.say(f"{len(split.train)} rows to train on, {len(split.validation)} to validate on")
     if not split.validation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,6 +22,11 @@ TOKENIZER_ROWS = 20_000
 """A tokenizer is trained on so many rows at most: more change it little."""
 CHARACTERS_PER_TOKEN = 32
 """Code is cut to so many characters a token of ``max_length`` before it is tokenised."""
+
+
+PIECES = r"[^\W\d]\w*|\d\w*|\W+"
+"""Names, numbers, and what stands between them. No token reaches over the end of a piece, so that a name is
+the same token, or the same few, wherever it stands."""
 
 
 class Batch(NamedTuple):
@@ -76,13 +82,19 @@ def token_count(tokenizer: PreTrainedTokenizerBase, code: str) -> int:
 def train_tokenizer(rows: Rows, indices: Sequence[int], vocab_size: int, max_length: int) -> PreTrainedTokenizerBase:
     """A byte-level BPE tokenizer trained on the rows given.
 
-    Byte-level as GPT-2's and RoBERTa's: every text survives it unaltered.
+    Byte-level as GPT-2's and RoBERTa's: every text survives it unaltered. Unlike theirs, which begin a token
+    with the space before a word, it has one token for a name after a space and after a bracket (`PIECES`).
     """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PIECES), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     stride = -(-len(indices) // TOKENIZER_ROWS)
     tokenizer.train_from_iterator(
@@ -127,6 +139,8 @@ def new_model(
         type_vocab_size=1,
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
+        # RoBERTa's 0.02 is that of width 768. Narrower, it leaves attention nearly uniform for a long time.
+        initializer_range=0.02 * math.sqrt(768 / hidden_size),
         num_labels=2,
     )
     return RobertaForSequenceClassification(config)

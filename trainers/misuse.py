@@ -10,6 +10,9 @@ place in its body that reads a variable. One use is drawn, each with equal chanc
 of the function is written, each with equal chance. Names inside f-strings are left alone (Python before 3.12
 does not tell where they stand). A function with fewer than two variables, or without a use, has no twin and
 is left out.
+
+To train on, a function has several twins, each another use or another wrong variable, and stands beside each
+of them: what tells the two rows of such a pair apart is the misuse alone. To validate on, it has one.
 """
 
 from __future__ import annotations
@@ -92,15 +95,17 @@ def _code(node: ast.FunctionDef | ast.AsyncFunctionDef, lines: list[str]) -> str
     return code
 
 
-def twin(code: str, seed: int) -> str | None:
-    """``code`` with one variable use replaced by another of its variables; None where that cannot be.
+def twins(code: str, seed: int, most: int) -> list[str]:
+    """``code`` with one variable use replaced by another of its variables, in up to ``most`` different ways.
+
+    None where that cannot be. The first of many is that of ``most`` = 1.
 
     Raises:
         SyntaxError: ``code`` is no Python.
     """
     function = ast.parse(code).body[0]
     if not isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
-        return None
+        return []
     names = variables(function)
     in_text = {id(name) for node in ast.walk(function) if isinstance(node, ast.JoinedStr) for name in ast.walk(node)}
     uses = [
@@ -112,11 +117,12 @@ def twin(code: str, seed: int) -> str | None:
         and node.id in names
         and id(node) not in in_text
     ]
-    if len(names) < 2 or not uses:
-        return None
-    chance = random.Random(f"{seed}:{code}")
-    use = chance.choice(uses)
-    wrong = chance.choice(sorted(names - {use.id}))
+    replaced = [(use, wrong) for use in uses for wrong in sorted(names - {use.id})]
+    random.Random(f"{seed}:{code}").shuffle(replaced)
+    return [_replace(code, use, wrong) for use, wrong in replaced[:most]]
+
+
+def _replace(code: str, use: ast.Name, wrong: str) -> str:
     lines = code.split("\n")
     line = lines[use.lineno - 1].encode("utf-8")  # ast counts columns in UTF-8 bytes
     line = line[: use.col_offset] + wrong.encode("utf-8") + line[use.end_col_offset :]
@@ -142,8 +148,11 @@ class Corpus:
     """Functions with their twins, in memory, split by module: no file has rows on both sides.
 
     A function that stands in several modules is taken once, from the first. Both rows of a pair follow each
-    other.
+    other: the function, then its twin.
     """
+
+    together = 2
+    """A pair stays together in an epoch's order, and so, at an even batch size, in one batch."""
 
     def __init__(
         self,
@@ -151,6 +160,8 @@ class Corpus:
         *,
         seed: int,
         validation_fraction: float,
+        longest: int | None = None,
+        twins_each: int = 1,
         progress: Callable[[list[Path]], Iterable[Path]] = iter,
     ) -> None:
         """Read all of a folder.
@@ -159,16 +170,19 @@ class Corpus:
             root: folder of Python source; the standard library if left out.
             seed: decides the twins and the split.
             validation_fraction: share of the modules that is held out, about.
+            longest: characters of a function's code; longer functions are left out. None: there is no limit.
+            twins_each: pairs of a training function, at most; one that is held out has one.
             progress: wraps the list of files, to show a progress bar.
 
         Raises:
-            InputError: no function in ``root`` has a twin.
+            InputError: no function in ``root`` is short enough and has a twin.
         """
-        self.rows: list[Row] = []
         self.unparsed: list[str] = []
         """Files that are no Python of this version, each with the reason."""
         self.without_twin = 0
+        self.too_long = 0
         modules: list[str] = []
+        pairs: list[tuple[str, list[str]]] = []
         files = source_files(root) if root else source_files(standard_library(), NOT_LIBRARY)
         base = root or standard_library()
         seen: set[str] = set()
@@ -179,19 +193,31 @@ class Corpus:
             except (OSError, SyntaxError, ValueError, RecursionError) as error:
                 self.unparsed.append(f"{show(module)}: {error}")
                 continue
-            for function in found:
-                wrong = twin(function.code, seed) if len(function.code) >= SHORTEST_CODE else None
-                if function.code in seen or wrong in seen:
+            for code in (function.code for function in found):
+                if longest is not None and len(code) > longest:
+                    self.too_long += 1
                     continue
-                if wrong is None:
+                wrong = twins(code, seed, twins_each) if len(code) >= SHORTEST_CODE else []
+                if not wrong:
                     self.without_twin += 1
-                    continue
-                seen |= {function.code, wrong}
-                self.rows += [Row(function.code, 0), Row(wrong, 1)]
-                modules += [module, module]
-        if not self.rows:
-            raise InputError(f"data {show(base)}: no Python function with two variables in {len(files)} Python files")
-        self.split = split_by_module(modules, validation_fraction, seed)
+                elif code not in seen and seen.isdisjoint(wrong):
+                    seen.update([code, *wrong])
+                    modules.append(module)
+                    pairs.append((code, wrong))
+        if not pairs:
+            limit = "" if longest is None else f" and at most {longest} characters"
+            raise InputError(
+                f"data {show(base)}: no Python function with two variables{limit} in {len(files)} Python files"
+            )
+        held_out = set(split_by_module(modules, validation_fraction, seed).validation)
+        self.rows: list[Row] = []
+        self.split = Split([], [])
+        for index, (code, wrong) in enumerate(pairs):
+            begin = len(self.rows)
+            for other in wrong[:1] if index in held_out else wrong:
+                self.rows += [Row(code, 0), Row(other, 1)]
+            side = self.split.validation if index in held_out else self.split.train
+            side += range(begin, len(self.rows))
         self.fingerprint = hashlib.sha256(repr(self.rows).encode("utf-8", "backslashreplace")).hexdigest()
 
     def __len__(self) -> int:
@@ -254,10 +280,10 @@ def write_jsonl(path: str | os.PathLike[str], rows: int = 64, seed: int = 0, lon
         for function in found:
             if len(made) >= rows or not SHORTEST_CODE <= len(function.code) <= longest:
                 continue
-            wrong = twin(function.code, seed)
-            if wrong is not None and not {function.code, wrong} & made.keys():
+            wrong = twins(function.code, seed, 1)
+            if wrong and not {function.code, *wrong} & made.keys():
                 label = len(made) % 2
-                made[wrong if label else function.code] = label
+                made[wrong[0] if label else function.code] = label
     if len(made) < rows:
         raise ValueError(f"the standard library gives {len(made)} rows of up to {longest} characters, not {rows}")
     lines = [json.dumps({"code": code, "label": label}, ensure_ascii=False) + "\n" for code, label in made.items()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pytest_trainguard import Run, Trainer
-from trainers import misuse, transformer
+from trainers import learner, misuse, numerics, transformer  # noqa: F401 (what a run imports late, the server has)
 
 
 class Transformer(Trainer):

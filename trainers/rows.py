@@ -41,6 +41,8 @@ class Rows(Protocol):
 
     fingerprint: str
     """Changes whenever a row does."""
+    together: int
+    """So many rows, one after the other, stay together where rows are shuffled."""
 
     def __len__(self) -> int:
         """The number of rows."""
@@ -68,6 +70,8 @@ class RowFile:
         InputError: the file cannot be read, holds no rows, or holds wrong ones: one line a fault, with its
             line number.
     """
+
+    together = 1
 
     def __init__(self, path: Path) -> None:
         """Check the whole of ``path``."""

@@ -61,6 +61,18 @@ class RunSettings(BaseModel):
     num_workers: int = Field(0, ge=0, le=256, description="processes that prepare batches; 0: the program itself")
     hang_timeout: float = Field(600.0, gt=0, le=86_400, description="seconds in which a step must end")
     validation_fraction: float = Field(0.1, ge=0, lt=1, description="share of the data held out for validation")
+    longest_function: int = Field(
+        250,
+        ge=40,
+        le=1_000_000,
+        description="characters of a function; longer ones are left out (rows made from Python source only)",
+    )
+    twins: int = Field(
+        16,
+        ge=1,
+        le=1000,
+        description="rows with a wrong variable made of each training function (from Python source only)",
+    )
     eval_every: int = Field(500, ge=1, le=100_000_000, description="steps between two validations")
     save_every: int = Field(500, ge=1, le=100_000_000, description="steps between two checkpoints")
     log_every: int = Field(10, ge=1, le=100_000_000, description="steps between two training records in metrics.jsonl")

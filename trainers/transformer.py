@@ -139,7 +139,7 @@ def build(
 def train(run: Run, chosen: Settings, places: Places) -> None:
     """Everything from the data to the last checkpoint. The output folder's lock is held."""
     found, done = resume.find_checkpoint(run, places, chosen.described())
-    table, split = data.open_rows(run, places.data, seed=chosen.seed, validation_fraction=chosen.validation_fraction)
+    table, split = data.open_rows(run, places.data, chosen)
     an_epoch = batches.steps_per_epoch(len(split.train), chosen.batch_size, chosen.gradient_accumulation)
     last_step = chosen.max_steps or chosen.max_epochs * an_epoch
     decay_steps = chosen.decay_steps or chosen.max_epochs * an_epoch
@@ -231,6 +231,7 @@ def train(run: Run, chosen: Settings, places: Places) -> None:
                 rows_done=done.rows_done,
                 batch_size=chosen.batch_size,
                 accumulation=chosen.gradient_accumulation,
+                together=table.together,
             )[: last_step - done.step]
             with stream([batch for window in windows for batch in window]) as incoming:
                 for window in windows:

@@ -77,9 +77,7 @@ def overflow(where: str, step: int) -> Fault:
 
 def raises(exception: type[BaseException], where: str, step: int, text: str = "", nth: int = 1) -> Fault:
     """A built-in exception, raised at one of the `DOORS`; at `save`, at the `nth` write."""
-    return Fault(
-        "raise", where, step, nth=nth, value=exception.__name__, text=text or f"raised on purpose in {where}"
-    )
+    return Fault("raise", where, step, nth=nth, value=exception.__name__, text=text or f"raised on purpose in {where}")
 
 
 def out_of_memory(where: str, step: int) -> Fault:

@@ -97,9 +97,7 @@ class Injector(Observer):
         self._fire()
         return self._spoilt(torch.ones_like(gradient))
 
-    def forwarded(
-        self, module: torch.nn.Module, inputs: tuple[Any, ...], output: Any, *, outermost: bool
-    ) -> Any:
+    def forwarded(self, module: torch.nn.Module, inputs: tuple[Any, ...], output: Any, *, outermost: bool) -> Any:
         if not module.training or not torch.is_grad_enabled():
             return None
         leaf = isinstance(output, torch.Tensor) and not any(module.children())

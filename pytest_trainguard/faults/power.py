@@ -63,16 +63,14 @@ def _touched(path: Path, at_risk: set[str]) -> bool:
 def _content_durable(path: Path, recording: Recording) -> bool:
     status = path.stat()
     return any(
-        event["inode"] == status.st_ino and event["modified"] == status.st_mtime_ns
-        for event in _syncs(recording)
+        event["inode"] == status.st_ino and event["modified"] == status.st_mtime_ns for event in _syncs(recording)
     )
 
 
 def _name_durable(path: Path, recording: Recording) -> bool:
     inode = path.stat().st_ino
     return any(
-        event["path"] == str(path.parent) and event["entries"].get(path.name) == inode
-        for event in _syncs(recording)
+        event["path"] == str(path.parent) and event["entries"].get(path.name) == inode for event in _syncs(recording)
     )
 
 

@@ -195,7 +195,7 @@ class Doors:
         @functools.wraps(original)
         def sync(fd: Any) -> None:
             original(fd)
-            if self._output and self.active:
+            if self._output and self.active and sys.platform == "linux":
                 path = os.readlink(f"/proc/self/fd/{fd if isinstance(fd, int) else fd.fileno()}")
                 if self._ours(path):
                     self._tell("synced", path)

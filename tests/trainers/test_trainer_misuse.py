@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trainers import misuse
+from trainers import batches, encoder, misuse
 from trainers.errors import InputError
 
 
@@ -67,6 +67,51 @@ def test_the_seed_decides(tmp_path: Path) -> None:
     assert len({row["code"] for row in rows}) == 40
 
 
+def test_the_twins_of_a_function_are_all_different() -> None:
+    code = "def f(a, b, c): return a + b"
+    assert set(misuse.twins(code, 0, 9)) == {
+        code.replace("a + b", wrong) for wrong in ("b + b", "c + b", "a + a", "a + c")
+    }
+    assert misuse.twins(code, 0, 9)[:2] == misuse.twins(code, 0, 2)
+    assert misuse.twins(code, 0, 9) != misuse.twins(code, 1, 9)
+
+
+def test_only_training_functions_have_several_twins_and_long_ones_are_left_out() -> None:
+    root = misuse.standard_library() / "json"
+    once = misuse.Corpus(root, seed=5, validation_fraction=0.3)
+    often = misuse.Corpus(root, seed=5, validation_fraction=0.3, twins_each=4)
+    train, held_out = ([often[index].code for index in side] for side in often.split)
+    assert held_out == [once[index].code for index in once.split.validation]
+    assert len(set(held_out)) == len(held_out)
+    assert len(train) > 3 * len(once.split.train)
+    assert {code for code in train if train.count(code) > 1} == {once[index].code for index in once.split.train[::2]}
+    assert not set(train) & set(held_out)
+    short = misuse.Corpus(root, seed=5, validation_fraction=0.3, longest=300)
+    assert max(len(row.code) for row in short.rows[::2]) <= 300 < max(len(row.code) for row in once.rows)
+    assert 0 < len(short) < len(once)
+    assert short.too_long > 0
+
+
+def test_a_pair_stays_together_in_every_order(corpus: misuse.Corpus) -> None:
+    def order(epoch: int, rows_done: int = 0) -> list[list[int]]:
+        windows = batches.epoch_windows(
+            corpus.split.train,
+            seed=1,
+            epoch=epoch,
+            rows_done=rows_done,
+            batch_size=8,
+            accumulation=1,
+            together=corpus.together,
+        )
+        return [row for window in windows for row in window]
+
+    assert order(0) != order(1)
+    assert order(0)[3:] == order(0, rows_done=24)
+    assert sorted(row for batch in order(0) for row in batch) == list(corpus.split.train)
+    for batch in order(0):
+        assert [(corpus[row].label, row + 1) for row in batch[::2]] == [(0, row) for row in batch[1::2]]
+
+
 @pytest.mark.parametrize(
     "code",
     [
@@ -79,11 +124,11 @@ def test_the_seed_decides(tmp_path: Path) -> None:
     ],
 )
 def test_functions_without_a_twin(code: str) -> None:
-    assert misuse.twin(code, 0) is None
+    assert misuse.twins(code, 0, 1) == []
 
 
 def test_a_twin_of_text_that_is_not_ascii() -> None:
-    assert misuse.twin("def f(é, b): return 'ü', é", 0) == "def f(é, b): return 'ü', b"
+    assert misuse.twins("def f(é, b): return 'ü', é", 0, 5) == ["def f(é, b): return 'ü', b"]
 
 
 def test_docstrings_go_and_the_rest_stays(tmp_path: Path) -> None:
@@ -97,3 +142,11 @@ def test_a_folder_without_functions(tmp_path: Path) -> None:
     (tmp_path / "m.py").write_text("x = 1\n")
     with pytest.raises(InputError, match="no Python function with two variables in 1 Python files"):
         misuse.Corpus(tmp_path, seed=0, validation_fraction=0.1)
+
+
+def test_a_name_is_the_same_token_wherever_it_stands(corpus: misuse.Corpus) -> None:
+    tokenizer = encoder.train_tokenizer(corpus, corpus.split.train, 2000, 64)
+    code = "def f(self, x):\n    return (self, [self.é ** 2e5])\n"
+    tokens = tokenizer(code)["input_ids"]
+    assert tokens.count(tokenizer.convert_tokens_to_ids("self")) == code.count("self") == 3
+    assert tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False) == code
