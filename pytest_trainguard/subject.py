@@ -184,13 +184,13 @@ class Subject:
             raise
         if error:
             server.close()
-            raise self._break(f"cannot be loaded: {error.strip().splitlines()[-1]}", error)
+            raise self._break(f"{self.name} cannot be loaded: {error.strip().splitlines()[-1]}", error)
         return server
 
-    def _break(self, problem: str, evidence: str) -> CannotJudge:
+    def _break(self, reason: str, evidence: str) -> CannotJudge:
         """Note that nothing can be said of this trainer; the error to raise, with the evidence this once."""
-        self._broken = f"{self.name}: {problem}"
-        return CannotJudge(self._broken, evidence)
+        self._broken = reason
+        return CannotJudge(reason, evidence)
 
     def _raise_if_broken(self) -> None:
         if self._broken:
@@ -340,7 +340,7 @@ class Subject:
         if problem:
             said = (outcome.stack if outcome.timed_out else outcome.last_words).splitlines()
             detail = f" ({said[-1]})" if said and not outcome.timed_out else ""
-            raise self._break(f"{problem}{detail}", outcome.output[-4000:] + outcome.stack)
+            raise self._break(f"{self.name}: {problem}{detail}", outcome.output[-4000:] + outcome.stack)
         modules = started.folder / child.MODULES_FILE
         if modules.exists():
             libraries = json.loads(modules.read_text())["libraries"]

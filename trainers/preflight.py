@@ -19,7 +19,11 @@ class Transformer(Trainer):
         "heads": 12,
         "vocab_size": 32_768,
         "max_length": 512,
+        "dropout": 0.1,
+        "longest_function": 2_000,
         "batch_size": 64,
+        "learning_rate": 1e-4,
+        "warmup_steps": 2_000,
         "precision": "bf16",
         "num_workers": 4,
     }
@@ -32,6 +36,7 @@ class Transformer(Trainer):
         "batch_size": 8,
         "precision": "fp32",
         "num_workers": 0,
+        "learning_rate": 5e-4,
         "warmup_steps": 2,
         "keep_last": 4,
     }

@@ -36,7 +36,7 @@ class RunSettings(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, frozen=True)
 
     seed: int = Field(42, ge=0, le=2**32 - 1, description="seed of weights, dropout, order of rows and made-up data")
-    max_epochs: int = Field(5, ge=1, le=10_000, description="passes over the training rows")
+    max_epochs: int = Field(2, ge=1, le=10_000, description="passes over the training rows")
     max_steps: int | None = Field(
         None,
         ge=1,
@@ -45,7 +45,7 @@ class RunSettings(BaseModel):
     )
     batch_size: int = Field(32, ge=1, le=65_536, description="rows in one forward pass")
     gradient_accumulation: int = Field(1, ge=1, le=4096, description="forward passes in one optimizer step")
-    learning_rate: float = Field(5e-4, gt=0, le=0.1, description="highest learning rate, reached after the warm-up")
+    learning_rate: float = Field(1e-3, gt=0, le=0.1, description="highest learning rate, reached after the warm-up")
     warmup_steps: int = Field(100, ge=0, le=10_000_000, description="steps in which the learning rate rises linearly")
     decay_steps: int | None = Field(
         None,
@@ -62,13 +62,13 @@ class RunSettings(BaseModel):
     hang_timeout: float = Field(600.0, gt=0, le=86_400, description="seconds in which a step must end")
     validation_fraction: float = Field(0.1, ge=0, lt=1, description="share of the data held out for validation")
     longest_function: int = Field(
-        250,
+        200,
         ge=40,
         le=1_000_000,
         description="characters of a function; longer ones are left out (rows made from Python source only)",
     )
     twins: int = Field(
-        16,
+        8,
         ge=1,
         le=1000,
         description="rows with a wrong variable made of each training function (from Python source only)",

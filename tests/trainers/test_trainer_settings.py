@@ -41,7 +41,7 @@ def test_every_fault_is_reported_at_once() -> None:
 
 
 def test_fields_are_checked_against_each_other() -> None:
-    with pytest.raises(InputError, match="heads = 3 must divide hidden_size = 128"):
+    with pytest.raises(InputError, match="heads = 3 must divide hidden_size = 64"):
         settings.check(Settings, {"heads": 3})
 
 
