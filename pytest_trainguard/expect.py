@@ -225,7 +225,7 @@ def _said(wanted: Named) -> str:
         return wanted.said
     if isinstance(wanted, re.Pattern):
         return wanted.pattern
-    return repr(wanted) if isinstance(wanted, str) else " or ".join(map(repr, wanted))
+    return repr(wanted) if isinstance(wanted, str) else " or ".join(map(repr, dict.fromkeys(wanted)))
 
 
 def _left(outcome: Outcome) -> list[str]:

@@ -73,17 +73,6 @@ class CutsFractions(Sound):
         return super().settings({**values, "batch_size": int(size) if size in (2.5,) else size})
 
 
-class TrueIsOne(Sound):
-    """`isinstance(True, int)`: a flag in the wrong place trains with one example a step. Only the fuzzing finds it."""
-
-    case = 35
-    says = "set batch_size = true: exit 0"
-
-    def settings(self, values):
-        size = values.get("batch_size", 8)
-        return super().settings({**values, "batch_size": 1 if size is True else size})
-
-
 class NoUpperEnd(Sound):
     """States 128 and checks 0: found by the values beyond the range, and shrunk to the first of them."""
 
