@@ -45,6 +45,10 @@ AFRESH = Wording(
 def test_11_base_model_path_does_not_exist(guard: Guard) -> None:
     """`from_pretrained` takes a path that is not there for a name on a hub, and asks the network for it."""
     field = guard.needs("model")
+    launched = guard.subject.production(field)
+    is_path = isinstance(launched, str) and launched.startswith(("/", "./", "../", "~"))
+    if is_path and not (guard.subject.pad.root / Path(launched).expanduser()).exists():
+        raise Finding("read the production settings", f"{field.path} = {launched}: there is no such path")
     absolute = str(guard.folder / "models" / "none")
     outcomes = guard.run_all(
         [

@@ -158,6 +158,14 @@ def build(config: Any, values: Mapping[str, Any]) -> Any:
     return config(**{**values, **nested})
 
 
+def value_at(values: Mapping[str, Any], path: str) -> Any:
+    """The value at a dotted path; None where there is none."""
+    found: Any = values
+    for part in path.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found
+
+
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """`base` with the values of `over`, nested mappings merged and dotted names spread out."""
     merged = dict(base)

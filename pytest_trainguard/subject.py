@@ -216,6 +216,11 @@ class Subject:
         """The setting that plays a role; see `settings.ROLES`."""
         return settings.role(name, self.fields, self.description["roles"])
 
+    def production(self, field: Field) -> Any:
+        """A setting's value as it will be launched."""
+        value = settings.value_at(self.description["production"], field.path)
+        return field.default if value is None else value
+
     @cached_property
     def base_settings(self) -> dict[str, Any]:
         """The tiny settings, with checkpoints often enough for a short run."""

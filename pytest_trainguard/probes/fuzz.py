@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_trainguard import expect
 from pytest_trainguard.expect import Finding, Named, NotApplicable, VerdictError, Wording
 from pytest_trainguard.probes.guard import Guard
-from pytest_trainguard.settings import Field
+from pytest_trainguard.settings import Field, value_at
 from pytest_trainguard.trainer import Outcome
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class ConfigFuzz:
     def rejects(self, role_or_path: str, *examples: Any) -> None:
         """Wrong values of one field are rejected before a model is built, and nothing is written.
 
+        The value that will be launched must itself be in the stated range.
         The message names the field, and for a number outside a stated range that range. After `examples` come the edges
         of what the field's type states: the first number beyond each bound, NaN and infinities, a fraction for a whole
         number, null. Then hypothesis makes values further out, and text. Where the settings are a
@@ -53,6 +54,7 @@ class ConfigFuzz:
             Finding: a value was not rejected in that way.
         """
         field = self._field(role_or_path)
+        self._check_production(field)
         values = list(examples)
         if self._typed:
             tried = {repr(value) for value in values}
@@ -97,6 +99,12 @@ class ConfigFuzz:
         some = st.fixed_dictionaries({}, optional=tried)
         self._search("accepts", some, lambda values: self._check_accepted(values), examples)
 
+    def _check_production(self, field: Field) -> None:
+        """What will be launched is inside the range that the program itself states."""
+        value = self.guard.subject.production(field)
+        if _out_of_range(field, value):
+            raise Finding("read the production settings", f"{field.path} = {value} is not in its range, {field.range}")
+
     def _check_accepted(self, values: dict[str, Any]) -> None:
         outcome = self._run(values, steps=STEPS)
         if outcome.exit > 0 and re.search(r"\b(cuda|gpus?)\b", outcome.message, re.I):
@@ -121,9 +129,7 @@ class ConfigFuzz:
 
     def _tiny(self, field: Field) -> Any:
         """A field's value in the tiny settings."""
-        value: Any = self.guard.subject.base_settings
-        for part in field.path.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
+        value = value_at(self.guard.subject.base_settings, field.path)
         return field.default if value is None else value
 
     def _request(self, values: dict[str, Any], **options: Any) -> dict[str, Any]:

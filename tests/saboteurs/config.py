@@ -192,3 +192,12 @@ class BoundForShow(Sound):
     def settings(self, values):
         rate = values.get("learning_rate", 0.01)
         return super().settings({**values, "learning_rate": 0.01}).model_copy(update={"learning_rate": rate})
+
+
+class LaunchesOutsideItsRange(Sound):
+    """A range was narrowed after an accident; the settings that are launched were not."""
+
+    case = 37
+    says = "learning_rate = 0.5 is not in its range, 0 < value ≤ 0.1"
+    production = {"learning_rate": 0.5}
+    tiny = {"learning_rate": 0.01}

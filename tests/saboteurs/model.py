@@ -164,3 +164,12 @@ class HandedACheckpoint(Sound):
     def load(self, resume_from):
         print(f"resuming from {resume_from}")
         return torch.load(resume_from / "state.pt", weights_only=True)
+
+
+class LaunchesWithoutItsBase(Sound):
+    """The base model was moved; the tiny settings do without one, the launch does not."""
+
+    case = 11
+    says = "base_model = /models/that/moved.pt: there is no such path"
+    production = {"base_model": "/models/that/moved.pt"}
+    tiny = {"base_model": None}
