@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: preflight test lint bench proof clean
+.PHONY: preflight test coverage lint bench proof clean
 
 preflight: $(READY)  ## the catalogue against the repository's own trainers
 	$(BIN)/pytest -n 2 -m preflight edge_cases
 
 test: $(READY)  ## the project's own tests
 	$(BIN)/pytest -n 2 --cov --cov-report=term
+
+coverage: $(READY)  ## the tests again, with branch coverage of the forked runs too (slow)
+	$(BIN)/pytest -n 2 --cov --cov-config=tests/children.coveragerc --cov-report=term
 
 lint: $(READY)  ## style and types
 	$(BIN)/ruff check .
