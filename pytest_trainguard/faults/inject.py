@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 from pytest_trainguard.faults import Fault
-from pytest_trainguard.recorder.hooks import Observer, Recorder, _tensors
+from pytest_trainguard.recorder.doors import Observer, tensors_in
+from pytest_trainguard.recorder.writer import Recorder
 
 FILE_LIMIT = 16 * 1024  # bytes; the recorder goes on in another file when it meets this limit itself
 
@@ -68,7 +69,7 @@ class Injector(Observer):
         if self._due("data"):
             self._fire()
         if self._due("batch"):
-            floats = [t for t in _tensors(batch) if t.is_floating_point()]
+            floats = [t for t in tensors_in(batch) if t.is_floating_point()]
             for tensor in floats:
                 tensor.copy_(self._spoilt(tensor))
             if floats:  # where the inputs are whole numbers, the first layer's output takes their place

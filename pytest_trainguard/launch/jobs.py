@@ -54,7 +54,8 @@ def observe(note: dict[str, Any]) -> None:
     """Install the doors in this process, the recorder first, then the fault."""
     from pytest_trainguard.faults import Fault
     from pytest_trainguard.faults.inject import Injector
-    from pytest_trainguard.recorder.hooks import Doors, Observer, Recorder
+    from pytest_trainguard.recorder.doors import Doors, Observer
+    from pytest_trainguard.recorder.writer import Recorder
 
     recorder = Recorder(Path(note["folder"]))
     observers: list[Observer] = [recorder]

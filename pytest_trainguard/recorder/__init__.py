@@ -1,4 +1,4 @@
-"""What torch did during a run: `hooks` writes it down inside the run, `timeline` reads it back.
+"""What torch did during a run: `doors` and `writer` note it down inside the run, `timeline` reads it back.
 
-`timeline` never imports torch. `hooks` does, and is loaded only inside a run.
+`timeline` never imports torch. The other two do, and are loaded only inside a run.
 """

@@ -1,0 +1,176 @@
+"""Inside a run: the recorder, which writes down what torch did, step by step.
+
+It draws no random number and writes no tensor, so a run's results are the same to the bit with and without it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pytest_trainguard.recorder.doors import Observer, tensors_in
+
+SAMPLED = 64  # values of each parameter whose movement is followed
+
+
+class Recorder(Observer):
+    """Writes the recording: one line per event, appended at once, so that it outlives SIGKILL."""
+
+    def __init__(self, folder: Path):
+        self._folder, self._files, self._fd, self._inode = folder, 0, -1, -1
+        self._last = time.perf_counter()
+        self._losses: list[float] = []
+        self._batches: list[int] = []
+        self._length = self._eval_forwards = 0
+        self._training = False
+        self._autocast: str | None = None
+        self._before: torch.Tensor | None = None
+        self._followed: dict[int, tuple[int, list[torch.Tensor]]] = {}
+        self.steps = 0
+        self.write("start", pid=os.getpid(), rank=int(os.environ.get("RANK", 0)))
+
+    def write(self, kind: str, /, **values: Any) -> None:
+        """Append one event."""
+        line = (json.dumps({"event": kind, **values}) + "\n").encode()
+        if not self._append(line):
+            # The file met a limit on its size, or the program closed descriptors that are not its own.
+            path = self._folder / f"recording-{os.getpid()}-{self._files:04}.jsonl"
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            self._files += 1
+            self._inode = os.fstat(self._fd).st_ino
+            self._append(line)
+
+    def _append(self, line: bytes) -> bool:
+        try:
+            # A program that closed the descriptor may have opened a file of its own under the same number.
+            return os.fstat(self._fd).st_ino == self._inode and os.write(self._fd, line) == len(line)
+        except OSError:
+            return False
+
+    def forward(self, module: torch.nn.Module, *, outermost: bool) -> None:
+        if outermost:
+            self._training = module.training
+            self._eval_forwards += not module.training
+            dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
+            if torch.cuda.is_initialized() and torch.is_autocast_enabled("cuda"):
+                dtype = torch.get_autocast_dtype("cuda")
+            self._autocast = str(dtype) if dtype else None
+
+    def forwarded(self, module: torch.nn.Module, inputs: tuple[Any, ...], output: Any, *, outermost: bool) -> None:
+        if outermost and module.training:
+            first = next((t for t in tensors_in(list(inputs)) if t.dim()), None)
+            if first is not None:
+                self._batches.append(first.shape[0])
+                self._length = max(self._length, first.shape[1] if first.dim() > 1 else 0)
+
+    def backward(self, losses: list[torch.Tensor]) -> None:
+        self._losses.extend(_value(loss) for loss in losses)
+        if losses and losses[0].grad_fn is None and not losses[0].requires_grad:
+            self.write("backward", step=self.steps, detached=True)
+
+    def stepping(self, optimizer: torch.optim.Optimizer) -> None:
+        self._before = self._values(optimizer)
+
+    def stepped(self, optimizer: torch.optim.Optimizer) -> None:
+        after, before = self._values(optimizer), self._before
+        same = before is not None and after is not None and before.shape == after.shape
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        gradients = [p.grad for p in parameters if p.grad is not None and not p.grad.is_sparse]
+        now = time.perf_counter()
+        self.steps += 1
+        self.write(
+            "step",
+            number=self.steps,
+            loss=sum(self._losses) / len(self._losses) if self._losses else float("nan"),
+            losses=self._losses,
+            grad_norm=_value(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0,
+            lr=[float(group.get("lr", 0.0)) for group in optimizer.param_groups],
+            moved=_value((after - before).norm()) if same else float("nan"),  # type: ignore[operator]
+            training=self._training,
+            dtype=str(parameters[0].dtype) if parameters else "",
+            autocast=self._autocast,
+            batches=self._batches,
+            length=self._length,
+            eval_forwards=self._eval_forwards,
+            seconds=now - self._last,
+            rss=_resident(),
+            cuda=_cuda_peaks(),
+            children=_children(),
+            time=time.time(),
+        )
+        self._losses, self._batches, self._length, self._eval_forwards = [], [], 0, 0
+        self._last = now
+
+    def _values(self, optimizer: torch.optim.Optimizer) -> torch.Tensor | None:
+        """A sample of the parameters' values, shape [parameters × at most SAMPLED], copied."""
+        views = []
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                known = self._followed.get(id(parameter))
+                if known is None or known[0] != parameter.data_ptr():
+                    flat = parameter.detach().reshape(-1)
+                    known = (parameter.data_ptr(), [flat[:: max(1, flat.numel() // SAMPLED)][:SAMPLED]])
+                    self._followed[id(parameter)] = known
+                views.extend(known[1])
+        return torch.cat([view.float() for view in views]) if views else None
+
+    def rescaled(self, scale: float) -> None:
+        self.write("scale", step=self.steps, scale=scale)
+
+    def writing(self, path: str, how: str) -> None:
+        self.write("write", step=self.steps, path=path, how=how, time=time.time())
+
+    def synced(self, path: str) -> None:
+        status = os.stat(path)
+        entries = {}
+        if os.path.isdir(path):
+            entries = {entry.name: entry.inode() for entry in os.scandir(path)}
+        self.write(
+            "fsync",
+            step=self.steps,
+            path=path,
+            inode=status.st_ino,
+            modified=status.st_mtime_ns,
+            entries=entries,
+        )
+
+    def connecting(self, address: str) -> None:
+        self.write("network", address=address)
+
+    def built(self, module: torch.nn.Module) -> None:
+        self.write("model", module=type(module).__name__)
+
+
+def _value(tensor: torch.Tensor) -> float:
+    """A tensor's value as a Python number: exact for one element, the mean of several."""
+    detached = tensor.detach()
+    return float(detached if detached.numel() == 1 else detached.float().mean())
+
+
+def _resident() -> int:
+    try:
+        with open("/proc/self/statm", "rb") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+def _children() -> int:
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children", "rb") as children:
+            return len(children.read().split())
+    except OSError:
+        return 0
+
+
+def _cuda_peaks() -> tuple[int, int] | None:
+    if not torch.cuda.is_initialized():
+        return None
+    return torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
