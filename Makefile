@@ -24,7 +24,7 @@ proof: $(READY)  ## every case against its saboteurs and the sound programs
 	$(BIN)/pytest tests/test_proof.py
 
 bench: $(READY)  ## the project's figures, as ratios in one run
-	$(BIN)/python benchmarks/bench.py
+	$(BIN)/python -m benchmarks.bench
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*

@@ -31,6 +31,7 @@ class Injector(Observer):
         self.done = False
         self._writes = 0
         self._poisoned: Any = None
+        self.inner = fault.where in ("batch", "activation")
 
     def _due(self, *doors: str) -> bool:
         fault = self.fault

@@ -27,7 +27,13 @@ _OPEN_FOR_WRITING = os.O_WRONLY | os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TR
 
 
 class Observer:
-    """What can be seen at the doors. Every method may be left as it is; what it raises, the trainer meets."""
+    """What can be seen at the doors. Every method may be left as it is; what it raises, the trainer meets.
+
+    Attributes:
+        inner: it wants to see the forward passes of modules inside other modules too.
+    """
+
+    inner = False
 
     def fetched(self, batch: Any) -> None:
         """The data loader is about to give `batch` to the program."""
@@ -77,6 +83,7 @@ class Doors:
         self._in_backward = False
         self._unscaled: tuple[int, torch.Tensor] | None = None
         self._safetensors: Any = None
+        self._inner = any(observer.inner for observer in observers)
         self.active = True
 
     def install(self) -> None:
@@ -107,28 +114,26 @@ class Doors:
     def _fall_silent(self) -> None:
         self.active = False
 
-    def _depth(self, change: int) -> int:
-        """How many modules' forward passes this thread is in."""
-        depth: int = max(getattr(self._local, "depth", 0) + change, 0)
-        self._local.depth = depth
-        return depth
-
     def _forward(self, module: torch.nn.Module, inputs: Any) -> None:
-        depth = self._depth(+1)
-        if not self._in_backward:  # what activation checkpointing computes again is not a new forward pass
+        # How many modules' forward passes this thread is in. Most calls of this hook end here: a model has many
+        # modules, and the recorder wants the outermost one only.
+        depth = self._local.depth = getattr(self._local, "depth", 0) + 1
+        if (depth == 1 or self._inner) and not self._in_backward:
+            # What activation checkpointing computes again, in the backward pass, is not a new forward pass.
             self._tell("forward", module, outermost=depth == 1)
 
     def _forwarded(self, module: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-        if self._in_backward or not self.active:
+        outermost = self._local.depth == 1
+        if not (outermost or self._inner) or self._in_backward or not self.active:
             return None
-        result, outermost = output, self._depth(0) == 1
+        result = output
         for observer in self.observers:
             changed = observer.forwarded(module, (*args, *kwargs.values()), result, outermost=outermost)
             result = result if changed is None else changed
         return None if result is output else result
 
     def _left(self, module: torch.nn.Module, args: Any, output: Any) -> None:
-        self._depth(-1)
+        self._local.depth = max(getattr(self._local, "depth", 0) - 1, 0)
 
     def _stepped(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         self._watch_safetensors()  # here, since a program may import it late

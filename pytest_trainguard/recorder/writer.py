@@ -29,7 +29,7 @@ class Recorder(Observer):
         self._length = self._eval_forwards = 0
         self._training = False
         self._autocast: str | None = None
-        self._before: torch.Tensor | None = None
+        self._before: dict[int, torch.Tensor | None] = {}
         self._followed: dict[int, tuple[int, list[torch.Tensor]]] = {}
         self.steps = 0
         self.write("start", pid=os.getpid(), rank=int(os.environ.get("RANK", 0)))
@@ -74,10 +74,12 @@ class Recorder(Observer):
             self.write("backward", step=self.steps, detached=True)
 
     def stepping(self, optimizer: torch.optim.Optimizer) -> None:
-        self._before = self._values(optimizer)
+        if id(optimizer) not in self._before:  # else they are where the step before left them
+            self._before[id(optimizer)] = self._values(optimizer)
 
     def stepped(self, optimizer: torch.optim.Optimizer) -> None:
-        after, before = self._values(optimizer), self._before
+        after, before = self._values(optimizer), self._before[id(optimizer)]
+        self._before[id(optimizer)] = after
         same = before is not None and after is not None and before.shape == after.shape
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         gradients = [p.grad for p in parameters if p.grad is not None and not p.grad.is_sparse]
