@@ -83,6 +83,14 @@ class Result:
         return next(c for c in self.report["cases"] if (c["trainer"], c["number"]) == (trainer, number))
 
 
+# A shell that starts the tests in the background has them ignore SIGINT, and what they start does so too.
+AS_IN_A_TERMINAL = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("pytest", run_name="__main__", alter_sys=True)
+"""
+
+
 class Project:
     """A folder with its own pyproject.toml."""
 
@@ -104,7 +112,7 @@ class Project:
         own = ("PYTEST_", "COV_CORE")
         env = {name: value for name, value in os.environ.items() if not name.startswith(own)}
         return subprocess.Popen(
-            [sys.executable, "-m", "pytest", f"--basetemp={self.folder / 'tmp'}", *args],
+            [sys.executable, "-c", AS_IN_A_TERMINAL, f"--basetemp={self.folder / 'tmp'}", *args],
             cwd=self.folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
