@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import random
@@ -85,16 +84,13 @@ def describe(trainer: Any) -> dict[str, Any]:
     loaded = load_trainer(trainer)
     kind = type(loaded)
     fields = settings.fields_of(loaded.config) if loaded.config is not None else []
-    module = inspect.getsourcefile(kind)
     return {
-        "doc": (kind.__doc__ or "").strip().split("\n")[0] if kind.__doc__ != Trainer.__doc__ else "",
         "production": dict(loaded.production),
         "tiny": dict(loaded.tiny),
         "overfit": dict(loaded.overfit),
         "fields": [{**field.__dict__, "choices": list(field.choices)} for field in fields],
         "roles": dict(loaded.fields),
         "rows": loaded.rows,
-        "source": module,
         "own_checkpoints": kind.checkpoints is not Trainer.checkpoints,
     }
 

@@ -27,7 +27,7 @@ class Step:
         losses: the loss of each micro-batch, in order.
         grad_norm: L2 norm over all gradients as the optimizer got them (unscaled, clipped).
         lr: the learning rate of each parameter group.
-        moved: L2 norm of the change of a sample of the parameters' values.
+        moved: L2 norm of the change of a sample of the parameters' values since this optimizer's step before.
         training: the outermost module was in training mode.
         dtype: of the parameters, as `torch.float32`.
         autocast: the dtype that autocast was on with in the forward pass, or None.
@@ -94,7 +94,7 @@ class Recording:
         return found
 
     def of(self, kind: str) -> list[dict[str, Any]]:
-        """The events of one kind: `step`, `backward`, `model`, `scale`, `write`, `fsync`, `fault`, `network`, `end`."""
+        """The events of one kind: `start`, `step`, `model`, `scale`, `write`, `fsync`, `fault`, `network`."""
         return [event for event in self.events if event["event"] == kind]
 
     @property

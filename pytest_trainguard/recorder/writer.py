@@ -70,8 +70,6 @@ class Recorder(Observer):
 
     def backward(self, losses: list[torch.Tensor]) -> None:
         self._losses.extend(_value(loss) for loss in losses)
-        if losses and losses[0].grad_fn is None and not losses[0].requires_grad:
-            self.write("backward", step=self.steps, detached=True)
 
     def stepping(self, optimizer: torch.optim.Optimizer) -> None:
         if id(optimizer) not in self._before:  # else they are where the step before left them
