@@ -104,6 +104,28 @@ def save(
     return final
 
 
+def require_room(root: Path, model: nn.Module, keep_last: int, say: Callable[[str], None]) -> None:
+    """A disk that will be full is found before the first step, and not after the first hours.
+
+    Args:
+        root: the output folder.
+        model: with an optimizer that keeps two numbers for each weight it trains, as AdamW does.
+        keep_last: checkpoints that are kept.
+        say: is told where there is room for some, but not for all.
+
+    Raises:
+        InputError: there is no room for one.
+    """
+    size = sum(tensor.numel() * (tensor.element_size() + 8 * tensor.requires_grad) for tensor in model.parameters())
+    free = shutil.disk_usage(root).free
+    name, there = show(root), f"{free / 2**20:.0f} MiB are free"
+    if free < size:
+        raise InputError(f"output folder {name}: {there}, a checkpoint takes {size / 2**20:.0f}")
+    if free < (keep_last + 2) * size:
+        count = f"{keep_last} checkpoints (keep_last), the best and a new one"
+        say(f"output folder {name}: {there}, {count} take {(keep_last + 2) * size / 2**20:.0f}")
+
+
 def _write_weights(model: nn.Module, path: Path) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_model

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from trainers import misuse
 from trainers.errors import InputError, reason, show
+from trainers.prepared import Prepared, is_prepared
 from trainers.process import Run
 from trainers.rows import RowFile, Rows, Split, split_by_content
-from trainers.settings import RunSettings
+from trainers.settings import DataSettings
 
 
 def check_path(path: str | os.PathLike[str]) -> Path:
@@ -56,14 +57,14 @@ def _is_link(path: str | os.PathLike[str]) -> bool:
         return False
 
 
-def open_rows(run: Run, path: Path | None, chosen: RunSettings) -> tuple[Rows, Split]:
+def open_rows(run: Run, path: Path | None, chosen: DataSettings) -> tuple[Rows, Split]:
     """The rows, all of them checked, and which of them are held out.
 
     Args:
         run: is told how many there are, and what was left out.
-        path: as `check_path` returned it; None is the standard library.
+        path: as `check_path` returned it, a folder may be prepared; None is the standard library.
         chosen: the share held out; where rows are made from Python source, also the seed of twins and split,
-            the longest function, and how many twins it has.
+            the longest function, and how many twins it has. Prepared data has all of that decided.
 
     Raises:
         InputError: the rows are not as they must be, one line a fault.
@@ -73,25 +74,37 @@ def open_rows(run: Run, path: Path | None, chosen: RunSettings) -> tuple[Rows, S
         file = RowFile(path)
         table: Rows = file
         split = split_by_content(file, chosen.validation_fraction)
-    else:
-        from tqdm import tqdm
-
-        corpus = misuse.Corpus(
-            path,
-            seed=chosen.seed,
-            validation_fraction=chosen.validation_fraction,
-            longest=chosen.longest_function,
-            twins_each=chosen.twins,
-            progress=lambda paths: tqdm(paths, desc="reading Python", unit="file", disable=None),
-        )
-        for fault in corpus.unparsed:
+    elif path is not None and is_prepared(path):
+        prepared = Prepared(path)
+        table, split = prepared, prepared.split
+        for fault in prepared.unparsed:
             run.say(f"not parsed: {fault}")
-        run.say(
-            f"{corpus.without_twin} functions have no twin, {corpus.too_long} are longer than "
-            f"{chosen.longest_function} characters; {len(corpus.unparsed)} files were not parsed"
-        )
+    else:
+        corpus = open_corpus(run, path, chosen)
         table, split = corpus, corpus.split
     run.say(f"{len(split.train)} rows to train on, {len(split.validation)} to validate on")
     if not split.validation:
         run.say("validation is skipped: no row is held out")
     return table, split
+
+
+def open_corpus(run: Run, root: Path | None, chosen: DataSettings) -> misuse.Corpus:
+    """Rows made from Python source; ``run`` is told what was left out. See `open_rows`."""
+    from tqdm import tqdm
+
+    corpus = misuse.Corpus(
+        root,
+        seed=chosen.data_seed,
+        validation_fraction=chosen.validation_fraction,
+        longest=chosen.longest_function,
+        twins_each=chosen.twins,
+        progress=lambda paths: tqdm(paths, desc="reading Python", unit="file", disable=None),
+    )
+    for fault in corpus.unparsed:
+        run.say(f"not parsed: {fault}")
+    run.say(
+        f"{corpus.without_twin} functions have no twin, {corpus.too_long} are longer than "
+        f"{chosen.longest_function} characters, {corpus.duplicates} came before; "
+        f"{len(corpus.unparsed)} files were not parsed"
+    )
+    return corpus

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trainers import checkpoint
 from trainers.errors import InputError
+from trainers.prepared import Prepared
 from trainers.rows import Row, Rows
 
 if TYPE_CHECKING:
@@ -36,30 +37,43 @@ class Batch(NamedTuple):
         inputs: the model's keyword arguments, each of shape (rows, tokens).
         labels: int64 of shape (rows,).
         truncated: how many of the rows were longer than ``max_length``.
+        unparsed: none: text of any kind has tokens.
     """
 
     inputs: dict[str, torch.Tensor]
     labels: torch.Tensor
     truncated: int
+    unparsed: int = 0
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device."""
+        inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()}
+        return self._replace(inputs=inputs, labels=self.labels.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
         """For torch's loader: page-locked memory, from which a GPU copies faster."""
         inputs = {name: tensor.pin_memory() for name, tensor in self.inputs.items()}
-        return Batch(inputs, self.labels.pin_memory(), self.truncated)
+        return self._replace(inputs=inputs, labels=self.labels.pin_memory())
 
 
 class Collate:
     """Turns rows into a `Batch`, padded to its longest row and cut at ``max_length`` tokens."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
-        """Collate with this tokenizer, to at most ``max_length`` tokens a row."""
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int, table: Rows) -> None:
+        """Collate rows of ``table`` with this tokenizer, to at most ``max_length`` tokens a row."""
         self._tokenizer = tokenizer
         self._max_length = max_length
+        self._prepared = isinstance(table, Prepared) and table.made_with(tokenizer)
+        tokenizer.deprecation_warnings["Asking-to-pad-a-fast-tokenizer"] = True  # else it advises against `pad`
 
     def __call__(self, rows: Sequence[Row]) -> Batch:
         """The rows as one batch."""
         import torch
 
+        labels = torch.tensor([row.label for row in rows])
+        ready = [row.tokens for row in rows if row.tokens is not None and len(row.tokens) <= self._max_length]
+        if self._prepared and len(ready) == len(rows):
+            return Batch(dict(self._tokenizer.pad({"input_ids": ready}, return_tensors="pt")), labels, 0)
         most = self._max_length * CHARACTERS_PER_TOKEN
         codes = [row.code[:most] for row in rows]
         encoded = self._tokenizer(
@@ -71,12 +85,19 @@ class Collate:
             for row, code, fills in zip(rows, codes, full, strict=True)
             if fills
         )
-        return Batch(dict(encoded), torch.tensor([row.label for row in rows]), truncated)
+        return Batch(dict(encoded), labels, truncated)
 
 
 def token_count(tokenizer: PreTrainedTokenizerBase, code: str) -> int:
     """The tokens of ``code``, the special ones included, uncut."""
     return len(tokenizer(code, verbose=False)["input_ids"])
+
+
+def tokenizer_for(rows: Rows, indices: Sequence[int], vocab_size: int, max_length: int) -> PreTrainedTokenizerBase:
+    """The tokenizer of prepared data, or one that is trained on the rows given; see `train_tokenizer`."""
+    if isinstance(rows, Prepared):
+        return load_tokenizer(rows.tokenizer_folder)
+    return train_tokenizer(rows, indices, vocab_size, max_length)
 
 
 def train_tokenizer(rows: Rows, indices: Sequence[int], vocab_size: int, max_length: int) -> PreTrainedTokenizerBase:
@@ -146,15 +167,39 @@ def new_model(
     return RobertaForSequenceClassification(config)
 
 
-def resumed(folder: Path, dropout: float) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
-    """Tokenizer and model of a checkpoint: the tokenizer as it was trained, never trained again."""
-    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """A tokenizer as it was saved."""
+    from transformers import AutoTokenizer
 
     with quiet():
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return tokenizer
+
+
+def save_others(folder: Path, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
+    """What `saved` needs."""
+    tokenizer.save_pretrained(folder)
+    model.config.save_pretrained(folder)
+
+
+def saved(folder: Path, dropout: float) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    """Tokenizer and model as `save_others` left them, the weights random.
+
+    The tokenizer is as it was trained, never trained again.
+    """
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    tokenizer = load_tokenizer(folder)
+    with quiet():
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         set_dropout(config, dropout)
-        model = AutoModelForSequenceClassification.from_config(config)
+        model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)
+    return tokenizer, model
+
+
+def resumed(folder: Path, dropout: float) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    """Tokenizer and model of a checkpoint."""
+    tokenizer, model = saved(folder, dropout)
     checkpoint.load_weights(folder / checkpoint.WEIGHTS, model)
     return tokenizer, model
 

@@ -17,7 +17,7 @@ TEMPORARY = ".tmp-"
 """What the name of everything half-written begins with; `remove_leftovers` knows it by that."""
 
 
-def write_text(path: Path, text: str) -> None:
+def write_bytes(path: Path, content: bytes) -> None:
     """Replace ``path`` in one step: a reader, or a start after a crash, sees the old text or the new one.
 
     Raises:
@@ -25,12 +25,17 @@ def write_text(path: Path, text: str) -> None:
     """
     temporary = path.with_name(TEMPORARY + path.name)
     with saving(path, temporary):
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
+        with open(temporary, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
         sync_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_bytes` for text, in UTF-8."""
+    write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: Path, value: Any) -> None:

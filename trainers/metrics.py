@@ -10,11 +10,17 @@ from typing import Any
 from trainers import files
 
 
-def scores(labels: Sequence[int], predictions: Sequence[int]) -> dict[str, Any]:
-    """F1, precision and recall of class 1, accuracy, and the names of what is wrong with the predictions.
+def scores(labels: Sequence[int], probabilities: Sequence[float]) -> dict[str, Any]:
+    """How well the probabilities of class 1 tell it from class 0.
+
+    Args:
+        labels: 0 or 1, of each row.
+        probabilities: of class 1, of each row.
 
     Returns:
-        numbers from 0 to 1 (0 where one is undefined), and ``flags``: ``one_class_predictions`` where every
+        F1, precision and recall of class 1, accuracy and balanced accuracy, all at a threshold of 0.5; the
+        threshold with the highest F1, and that F1 (chosen on the very rows that it is measured on); numbers
+        from 0 to 1 (0 where one is undefined). And ``flags``: ``one_class_predictions`` where every
         prediction is the same, ``zero_accuracy`` where every prediction is wrong.
     """
     from sklearn.metrics import (  # type: ignore[import-untyped, unused-ignore]
@@ -22,17 +28,36 @@ def scores(labels: Sequence[int], predictions: Sequence[int]) -> dict[str, Any]:
         precision_recall_fscore_support,
     )
 
-    precision, recall, f1, _ = precision_recall_fscore_support(
+    predictions = [int(probability > 0.5) for probability in probabilities]
+    precision, recall, f1, rows = precision_recall_fscore_support(
         labels, predictions, labels=[0, 1], average=None, zero_division=0.0
     )
     accuracy = float(accuracy_score(labels, predictions))
+    # The mean recall of the classes that are there: sklearn's own warns where one is predicted and is not there.
+    balanced = float(recall[rows > 0].mean())
+    threshold, best_f1 = best_threshold(labels, probabilities)
     flags = []
     if len(set(predictions)) == 1 and len(predictions) > 1:
         flags.append("one_class_predictions")
     if accuracy == 0:
         flags.append("zero_accuracy")
     named = {"f1": float(f1[1]), "precision": float(precision[1]), "recall": float(recall[1])}
-    return {**named, "accuracy": accuracy, "flags": flags}
+    named |= {"accuracy": accuracy, "balanced_accuracy": balanced}
+    return {**named, "best_threshold": threshold, "best_f1": best_f1, "flags": flags}
+
+
+def best_threshold(labels: Sequence[int], probabilities: Sequence[float]) -> tuple[float, float]:
+    """The threshold with the highest F1 of class 1, and that F1; a row at the threshold counts as class 1."""
+    import numpy
+    from sklearn.metrics import precision_recall_curve
+
+    if not any(labels):
+        return 0.5, 0.0
+    precision, recall, thresholds = precision_recall_curve(labels, probabilities)
+    total = precision + recall
+    f1 = numpy.divide(2 * precision * recall, total, out=numpy.zeros_like(total), where=total > 0)[:-1]
+    best = int(f1.argmax())
+    return float(thresholds[best]), float(f1[best])
 
 
 def describe_flags(measured: dict[str, Any]) -> list[str]:

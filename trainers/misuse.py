@@ -181,6 +181,7 @@ class Corpus:
         """Files that are no Python of this version, each with the reason."""
         self.without_twin = 0
         self.too_long = 0
+        self.duplicates = 0
         modules: list[str] = []
         pairs: list[tuple[str, list[str]]] = []
         files = source_files(root) if root else source_files(standard_library(), NOT_LIBRARY)
@@ -200,7 +201,9 @@ class Corpus:
                 wrong = twins(code, seed, twins_each) if len(code) >= SHORTEST_CODE else []
                 if not wrong:
                     self.without_twin += 1
-                elif code not in seen and seen.isdisjoint(wrong):
+                elif code in seen or not seen.isdisjoint(wrong):
+                    self.duplicates += 1
+                else:
                     seen.update([code, *wrong])
                     modules.append(module)
                     pairs.append((code, wrong))
@@ -227,6 +230,10 @@ class Corpus:
     def __getitem__(self, index: int) -> Row:
         """One row."""
         return self.rows[index]
+
+    def label(self, index: int) -> int:
+        """A row's label."""
+        return self.rows[index].label
 
     def size(self, index: int) -> int:
         """The characters of a row's code."""

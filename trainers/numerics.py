@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,12 @@ def decay_or_not(model: torch.nn.Module, weight_decay: float) -> list[dict[str, 
     ]
 
 
+def set_rate(optimizer: Optimizer, rate: float) -> None:
+    """The highest learning rate from now on, of each group its ``share`` of it (1 where it has none)."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] = rate * group.get("share", 1.0)
+
+
 def warm_up_then_decay(optimizer: Optimizer, warmup_steps: int, decay_steps: int) -> LambdaLR:
     """A linear rise over ``warmup_steps``, a linear fall until ``decay_steps``, and flat from there."""
     from torch.optim.lr_scheduler import LambdaLR
@@ -59,9 +66,13 @@ def pick_device(wanted: str, say: Callable[[str], None]) -> torch.device:
     if wanted == "cuda" and not there:
         raise InputError("device = cuda: no CUDA device is visible")
     if there:
-        say(f"device: cuda:0 ({torch.cuda.get_device_name(0)}), 1 of {there} visible")
+        told = torch.cuda.get_device_properties(0)
+        spec = f"{told.name}, {told.total_memory / 2**30:.1f} GiB, compute capability {told.major}.{told.minor}"
+        say(f"device: cuda:0 ({spec}), 1 of {there} visible")
         return torch.device("cuda", 0)
-    say("device: cpu" + ("" if wanted == "cpu" else " (no CUDA device is visible)"))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    spec = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, {memory:.1f} GiB"
+    say(f"device: cpu ({spec})" + ("" if wanted == "cpu" else ", no CUDA device is visible"))
     return torch.device("cpu")
 
 

@@ -128,6 +128,28 @@ def require_sound(folder: Path) -> None:
             raise InputError(f"model {show(path)}: {error}") from None
 
 
+def load_encoder(folder: Path) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    """Tokenizer and body of a model, to read with.
+
+    Raises:
+        InputError: a file is missing, cut or altered; the tokenizer does not tell where its tokens stand.
+    """
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    name = show(folder)
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=torch.float32)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise InputError(f"encoder {name}: {' '.join(str(error).split())[:300]}") from None
+    if not tokenizer.is_fast:
+        raise InputError(f"encoder {name}: its tokenizer does not tell where in the text its tokens stand")
+    _pad_with_something(tokenizer, model)
+    return tokenizer, model
+
+
 def load(folder: Path, dropout: float) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     """Tokenizer and model from a folder, with a new head of two classes where its own is another.
 
@@ -165,7 +187,11 @@ def load(folder: Path, dropout: float) -> tuple[PreTrainedTokenizerBase, PreTrai
             raise InputError(
                 f"model {name}: weight {key} holds NaN, infinity or a value over {LARGEST_WEIGHT:g}: damaged?"
             )
+    _pad_with_something(tokenizer, model)
+    return tokenizer, model
+
+
+def _pad_with_something(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-        config.pad_token_id = model.config.pad_token_id = tokenizer.pad_token_id
-    return tokenizer, model
+        model.config.pad_token_id = tokenizer.pad_token_id

@@ -23,10 +23,15 @@ BACKSTOP_SECONDS = 5.0
 """How long after the limit C code ends a process whose watchdog cannot run (a hang that holds the GIL)."""
 
 
+ENDING = (signal.SIGINT, signal.SIGTERM)
+"""Signals that ask a run to end."""
+
+
 class Run:
     """One supervised run: where it is, what it says, which signal came.
 
     Attributes:
+        rank: this process's number among those of torchrun, 0 where there is one.
         stage: what is being done, for messages: ``step 7, backward``.
         received: the number of the signal that asked for the end of the training loop, or None.
         deferring: whether such a signal waits for the loop to look at ``received``; else it ends the run at
@@ -37,6 +42,7 @@ class Run:
     def __init__(self, program: str) -> None:
         """``program``: its name, for messages."""
         self.program = program
+        self.rank = int(os.environ.get("RANK", "0"))  # torchrun's number of this process
         self.stage = "start"
         self.received: int | None = None
         self.deferring = False
@@ -44,10 +50,16 @@ class Run:
         self._handlers: dict[int, object] = {}
 
     def say(self, line: str) -> None:
-        """One line on stderr, after the program's name."""
+        """One line on stderr, after the program's name; of the processes of torchrun, the first one speaks."""
+        if self.rank == 0:
+            self.report(line)
+
+    def report(self, line: str) -> None:
+        """`say` for what went wrong: any process speaks."""
         bars = sys.modules.get("tqdm")
         write = bars.tqdm.write if bars else print  # tqdm's leaves a progress bar on the screen in one piece
-        write(f"{self.program}: {line}", file=sys.stderr)
+        who = f"{self.program} (process {self.rank})" if self.rank else self.program
+        write(f"{who}: {line}", file=sys.stderr)
         sys.stderr.flush()
 
     @contextlib.contextmanager
@@ -110,20 +122,20 @@ def supervise(program: str, body: Callable[[Run], None]) -> int:
 def _report(run: Run, error: BaseException) -> int:
     if isinstance(error, InputError):
         for line in error.lines:
-            run.say(line)
+            run.report(line)
         return EXIT_BAD_INPUT
     if isinstance(error, (Interrupted, KeyboardInterrupt)):
         number = error.number if isinstance(error, Interrupted) else signal.SIGINT
-        run.say(f"ended by {signal.Signals(number).name}")
+        run.report(f"ended by {signal.Signals(number).name}")
         return 128 + number
     if isinstance(error, TrainingFailed):
         lines = str(error).strip().splitlines()
-        run.say(lines[-1] if lines else "training failed")  # from a loader worker: its traceback, then the line
+        run.report(lines[-1] if lines else "training failed")  # from a loader worker: its traceback, then the line
         return EXIT_FAILED
     out = out_of_memory(error, run.stage)
     if out is None or isinstance(error, MemoryError):
         traceback.print_exception(type(error), error, error.__traceback__)
-    run.say(out or f"failed in {run.stage}: {type(error).__name__}: {error}".rstrip(": "))
+    run.report(out or f"failed in {run.stage}: {type(error).__name__}: {error}".rstrip(": "))
     return EXIT_FAILED
 
 
@@ -196,12 +208,12 @@ class Watchdog:
 
     def _expire(self) -> None:
         limit = f"hang_timeout = {self._limit:g} seconds"
-        self._run.say(f"{self._run.stage} took longer than {limit}; this is where it hangs:")
+        self._run.report(f"{self._run.stage} took longer than {limit}; this is where it hangs:")
         faulthandler.dump_traceback(file=_stderr())
         for child in multiprocessing.active_children():
             child.kill()
         self._run.last_act()
-        self._run.say(f"ended: {self._run.stage} took longer than {limit}")
+        self._run.report(f"ended: {self._run.stage} took longer than {limit}")
         os._exit(EXIT_FAILED)
 
 
@@ -219,8 +231,9 @@ def prepare_worker(worker: int) -> None:
     Signals to the whole process group (Ctrl-C) are the parent's to answer; the workers it still needs for the
     step in progress ignore them. On Linux the kernel kills a worker whose parent is gone, even by SIGKILL.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
     if sys.platform == "linux":
         import ctypes
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from trainers import data as data_rows
-from trainers import files, settings
+from trainers import files, rate_cache, settings
 from trainers.errors import InputError
 from trainers.lock import RunLock
 from trainers.process import Run, supervise
@@ -104,9 +104,13 @@ class Program:
         chosen = checked(lambda: settings.check(self.settings, values))
         data_path = checked(lambda: data_rows.check_path(data)) if data is not None else None
         checked(lambda: self.precheck(values))
+        checked(lambda: rate_cache.require_place(values.get("rate_cache")))
         if faults:
             raise InputError(*faults)
         places = Places(data_path, Path(output_dir), Path(resume_from) if resume_from is not None else None)
+        if run.rank:  # torchrun's first process holds the lock, and writes
+            self.train(run, chosen, places)
+            return
         with RunLock(places.output_dir) as lock:
             if lock.taken_over:
                 run.say(f"taking over the lock of PID {lock.taken_over}, which has ended")
@@ -132,7 +136,8 @@ class Program:
         where.add_argument(
             "--data",
             metavar="PATH",
-            help='a .jsonl of {"code": str, "label": 0|1}, or a folder of Python; default: standard library',
+            help='a .jsonl of {"code": str, "label": 0|1}, a folder of Python, or of prepared data; default: the '
+            "standard library",
         )
         where.add_argument(
             "--output-dir",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import fields
@@ -38,6 +39,7 @@ def find_checkpoint(run: Run, places: Places, model: dict[str, Any]) -> tuple[Ch
     found = choose(places.resume_from, places.output_dir, run.say)
     if found is None:
         return None, Progress()
+    require_program(found, run.program)
     require_same(found, "model", model)
     try:
         done = Progress(**{field.name: found.state[field.name] for field in fields(Progress)})
@@ -87,6 +89,36 @@ def choose(resume_from: Path, output_dir: Path, say: Callable[[str], None]) -> C
     return None
 
 
+def best_of(name: str, setting: str, program: str, say: Callable[[str], None]) -> Checkpoint:
+    """The checkpoint that a setting names: itself, or the best (else the newest whole) one of a run's folder.
+
+    Args:
+        name: the setting's value.
+        setting: for messages.
+        program: whose checkpoint it must be.
+        say: is told what was passed over.
+
+    Raises:
+        InputError: it is missing, damaged or of another program, naming setting and folder.
+    """
+    folder = Path(name)
+    try:
+        best = json.loads((folder / "training_metadata.json").read_bytes())["best_checkpoint"]
+    except (OSError, ValueError, KeyError, TypeError):
+        best = None  # a checkpoint itself; or a run without validation
+    try:
+        is_run = isinstance(best, str) and (folder / best).is_dir()
+        found = verify(folder / best) if is_run else choose(folder, folder, say)
+        if found is None:
+            raise InputError(f"{show(folder)}: no checkpoint in it")
+        require_program(found, program)
+    except Damaged as damage:
+        raise InputError(f"{setting} {show(folder / best)} is damaged: {damage}") from None
+    except InputError as error:
+        raise InputError(*(f"{setting}: {line}" for line in error.lines)) from None
+    return found
+
+
 def set_aside(root: Path, step: int, say: Callable[[str], None]) -> None:
     """Rename the checkpoints in ``root`` later than the ``step`` resumed from."""
     for later, path in numbered(root):
@@ -95,6 +127,17 @@ def set_aside(root: Path, step: int, say: Callable[[str], None]) -> None:
             files.remove(aside)
             path.rename(aside)
             say(f"{path.name} is later than step {step}: set aside as {aside.name}")
+
+
+def require_program(checkpoint: Checkpoint, program: str) -> None:
+    """Hold the program that wrote a checkpoint against the one that wants it.
+
+    Raises:
+        InputError: they differ, naming both.
+    """
+    other = checkpoint.state.get("program")
+    if other != program:
+        raise InputError(f"checkpoint {show(checkpoint.path)} is of {other or 'an unnamed program'}, not of {program}")
 
 
 def require_same(checkpoint: Checkpoint, key: str, expected: dict[str, Any]) -> None:

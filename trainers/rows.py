@@ -30,10 +30,14 @@ TYPE_NAMES = {
 
 
 class Row(NamedTuple):
-    """One example: Python code, and 1 where a variable in it is the wrong one, else 0."""
+    """One example: Python code, and 1 where a variable in it is the wrong one, else 0.
+
+    ``tokens`` are the ids of the whole code, special ones included, where they were prepared.
+    """
 
     code: str
     label: int
+    tokens: list[int] | None = None
 
 
 class Rows(Protocol):
@@ -49,6 +53,9 @@ class Rows(Protocol):
 
     def __getitem__(self, index: int) -> Row:
         """One row."""
+
+    def label(self, index: int) -> int:
+        """A row's label, without reading it."""
 
     def size(self, index: int) -> int:
         """About how long a row is, without reading it."""
@@ -97,16 +104,24 @@ class RowFile:
         changed = TrainingFailed(f"data {show(self.path)}: row {index} changed while training")
         try:
             code = json.loads(line)["code"]
-            key = _key(code)
+            key = content_key(code)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise changed from error
         if key != self.keys[index]:
             raise changed
         return Row(code, self.labels[index])
 
+    def label(self, index: int) -> int:
+        """A row's label."""
+        return self.labels[index]
+
     def size(self, index: int) -> int:
         """The bytes of a row's line."""
         return self._sizes[index]
+
+    def extra(self, index: int, name: str) -> Any:
+        """A field of a row beside code and label; None where it has none."""
+        return json.loads(self._read(self._starts[index], self._sizes[index])).get(name)
 
     def _read(self, start: int, size: int) -> bytes:
         for pause in (*RETRY_SECONDS, None):
@@ -159,7 +174,7 @@ class RowFile:
         if isinstance(row, str):
             return row
         self.labels.append(row.label)
-        self.keys.append(_key(row.code))
+        self.keys.append(content_key(row.code))
         self._starts.append(start)
         self._sizes.append(len(line))
         return None
@@ -203,8 +218,15 @@ def _described(value: Any) -> str:
     return f"{text if len(text) <= 40 else text[:37] + '...'} ({TYPE_NAMES[type(value)]})"
 
 
-def _key(code: str) -> int:
+def content_key(code: str) -> int:
+    """The first eight bytes of the code's SHA-256: the same code has the same key in every run."""
     return int.from_bytes(hashlib.sha256(code.encode("utf-8")).digest()[:8], "big")
+
+
+def signed_key(code: str) -> int:
+    """`content_key` as tensors and databases hold it: a signed number of 64 bits."""
+    key = content_key(code)
+    return key - 2**64 if key >= 2**63 else key
 
 
 def split_by_content(rows: RowFile, fraction: float) -> Split:

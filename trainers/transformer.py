@@ -3,31 +3,26 @@
     python -m trainers.transformer --output-dir runs/transformer
 
 trains on the functions of Python's own standard library (`trainers.misuse` says what the task is). From top
-to bottom: the settings, the two entries, the model, the run. One step, and one validation, is
-`trainers.learner`'s.
+to bottom: the settings, the two entries, the model, the run. The training loop is `trainers.loop`'s.
 """
 
 from __future__ import annotations
 
-import contextlib
-import math
-import os
 import sys
-from collections.abc import Generator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
-from trainers import batches, checkpoint, data, encoder, files, misuse, pretrained, resume, rows
-from trainers.errors import Interrupted, show
-from trainers.metrics import MetricsLog
-from trainers.process import Run, Watchdog
+from trainers import batches, checkpoint, encoder, loop, pretrained, rows
+from trainers.numerics import decay_or_not
+from trainers.process import Run
 from trainers.program import PathLike, Places, Program
-from trainers.progress import Record
 from trainers.settings import RunSettings
 
 if TYPE_CHECKING:
+    import torch
+    from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 PRELOAD = (
@@ -56,7 +51,7 @@ class Settings(RunSettings):
         4096,
         ge=encoder.SMALLEST_VOCABULARY,
         le=1_000_000,
-        description="the tokenizer's largest vocabulary (without --model)",
+        description="the tokenizer's largest vocabulary (without --model; prepared data brings its own tokenizer)",
     )
     max_length: int = Field(128, ge=8, le=32_768, description="tokens of a function that are read; the rest is cut off")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout in the encoder")
@@ -124,8 +119,8 @@ def build(
         tokenizer, model = pretrained.load(pretrained.locate(chosen.model), chosen.dropout)
         encoder.require_length(tokenizer, shortest, chosen.max_length)
     else:
-        run.stage = "training the tokenizer"
-        tokenizer = encoder.train_tokenizer(table, split.train, chosen.vocab_size, chosen.max_length)
+        run.stage = "making the tokenizer"
+        tokenizer = encoder.tokenizer_for(table, split.train, chosen.vocab_size, chosen.max_length)
         encoder.require_length(tokenizer, shortest, chosen.max_length)
         run.stage = "building the model"
         model = encoder.new_model(
@@ -142,131 +137,30 @@ def build(
 
 def train(run: Run, chosen: Settings, places: Places) -> None:
     """Everything from the data to the last checkpoint. The output folder's lock is held."""
-    found, done = resume.find_checkpoint(run, places, chosen.described())
-    table, split = data.open_rows(run, places.data, chosen)
-    an_epoch = batches.steps_per_epoch(len(split.train), chosen.batch_size, chosen.gradient_accumulation)
-    last_step = chosen.max_steps or chosen.max_epochs * an_epoch
-    decay_steps = chosen.decay_steps or chosen.max_epochs * an_epoch
-    if done.step >= last_step:
-        run.say(f"already trained: step {done.step} of {last_step}, nothing to do")
+    begun = loop.begin(run, chosen, places)
+    if begun is None:
         return
-    if chosen.model is not None and found is None:
+    if chosen.model is not None and begun.found is None:
         run.stage = "looking for the model"
         pretrained.require_sound(pretrained.locate(chosen.model))
+    ranks = loop.enter(run, chosen)
+    tokenizer, model = build(run, chosen, begun.found, begun.table, begun.split)
 
-    # Only now the imports that take seconds.
-    run.stage = "importing torch"
-    if chosen.num_workers:  # a tokenizer that runs in threads does not survive the fork of a loader worker
-        os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    import torch
-    from tqdm import tqdm
-
-    from trainers.learner import Learner
-    from trainers.numerics import LossWatch, Precision, decay_or_not, pick_device, warm_up_then_decay
-
-    device = pick_device(chosen.device, run.say)
-    checkpoint.seed_random(chosen.seed)
-    tokenizer, model = build(run, chosen, found, table, split)
-    run.stage = f"moving the model to {device}"
-    model.to(device).train()
-
-    def logits(batch: encoder.Batch) -> torch.Tensor:
-        inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.inputs.items()}
-        scores: torch.Tensor = model(**inputs).logits
+    def forward(called: nn.Module, batch: encoder.Batch) -> torch.Tensor:
+        scores: torch.Tensor = called(**batch.inputs).logits
         return scores
 
-    def save_others(folder: Path) -> None:
-        tokenizer.save_pretrained(folder)
-        model.config.save_pretrained(folder)
-
-    optimizer = torch.optim.AdamW(decay_or_not(model, chosen.weight_decay), lr=chosen.learning_rate)
-    learner = Learner(
-        model,
-        logits,
-        optimizer,
-        warm_up_then_decay(optimizer, chosen.warmup_steps, decay_steps),
-        Precision(chosen.precision, device, chosen.max_skipped_steps),
-        LossWatch(chosen.divergence_factor, chance=math.log(2)),
-        chosen.max_gradient_norm,
-        save_others,
+    task = loop.Task(
+        model=model,
+        forward=forward,
+        dataset=begun.table,
+        collate=encoder.Collate(tokenizer, chosen.max_length, begun.table),
+        cut=batches.batched,
+        groups=decay_or_not(model, chosen.weight_decay),
+        save_others=lambda folder: encoder.save_others(folder, tokenizer, model),
+        limit=f"max_length = {chosen.max_length}",
     )
-    rows_now = {"fingerprint": table.fingerprint, "seed": chosen.seed, "held_out": chosen.validation_fraction}
-    if found is not None:
-        run.stage = "restoring the optimizer"
-        learner.restore(found)
-        if found.state.get("rows") != rows_now:
-            run.say(f"data or seed are not those of step {done.step}: its epoch is left, the next one begins")
-            done.epoch, done.rows_done = done.epoch + 1, 0
-
-    # From here on the run is accepted, and writes.
-    output_dir = places.output_dir
-    files.remove_leftovers(output_dir)
-    resume.set_aside(output_dir, done.step, run.say)
-    files.write_json(output_dir / "settings.json", chosen.model_dump())
-    log = MetricsLog(output_dir / "metrics.jsonl", done.step)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    facts = {"device": str(device), "parameters": parameters, "last_step": last_step}
-    facts |= {"train_rows": len(split.train), "validation_rows": len(split.validation)}
-    record = Record(run, output_dir, log, data=show(places.data or misuse.standard_library()), **facts)
-    record.write("running", done)
-    run.say(f"{parameters} parameters, steps {done.step + 1} to {last_step}")
-    if chosen.warmup_steps >= last_step or last_step > decay_steps:
-        run.say(f"the learning rate rises for {chosen.warmup_steps} steps and falls until step {decay_steps}")
-
-    collate = encoder.Collate(tokenizer, chosen.max_length)
-
-    def stream(lists: list[list[int]]) -> contextlib.closing[Generator[encoder.Batch, None, None]]:
-        pin = device.type == "cuda"
-        return contextlib.closing(batches.stream(table, lists, collate, workers=chosen.num_workers, pin=pin))
-
-    def due(every: int) -> bool:
-        return done.step == last_step or done.step % every == 0
-
-    with (
-        run.deferred_signals(),
-        Watchdog(run, chosen.hang_timeout) as watchdog,
-        tqdm(total=last_step, initial=done.step, unit="step", disable=None) as bar,
-    ):
-        while done.step < last_step:
-            windows = batches.epoch_windows(
-                split.train,
-                seed=chosen.seed,
-                epoch=done.epoch,
-                rows_done=done.rows_done,
-                batch_size=chosen.batch_size,
-                accumulation=chosen.gradient_accumulation,
-                together=table.together,
-            )[: last_step - done.step]
-            with stream([batch for window in windows for batch in window]) as incoming:
-                for window in windows:
-                    watchdog.step()
-                    taken = learner.step(run, done.step + 1, window, incoming)
-                    if taken.truncated and not done.rows_truncated:
-                        run.say(f"rows longer than max_length = {chosen.max_length} are truncated, and counted")
-                    done.add(taken.rows, taken.truncated)
-                    bar.update()
-                    if due(chosen.log_every):
-                        log.add(done.step, "train", epoch=done.epoch, **taken.numbers())
-                    if due(chosen.eval_every) and split.validation and run.received is None:
-                        with stream(batches.batched(split.validation, chosen.batch_size)) as held_out:
-                            measured = learner.validate(run, held_out, done.step, watchdog)
-                        if measured is not None:
-                            record.validated(done, measured)
-                    if due(chosen.save_every) or done.best_step == done.step or run.received is not None:
-                        run.stage = f"step {done.step}, saving"
-                        watchdog.step()
-                        learner.save(output_dir, done, {"model": chosen.described(), "rows": rows_now})
-                        checkpoint.prune(output_dir, chosen.keep_last, done.best_step)
-                        log.write()
-                    if run.received is not None:
-                        record.write(f"ended by signal {run.received}", done)
-                        raise Interrupted(run.received)
-            if done.rows_done >= len(split.train):
-                done.epoch, done.rows_done = done.epoch + 1, 0
-    if done.rows_truncated:
-        run.say(f"{done.rows_truncated} of {done.rows_seen} rows seen were truncated (max_length)")
-    record.write("finished", done)
-    run.say(f"finished at step {done.step}; results in {show(output_dir)}")
+    loop.fit(run, chosen, places, begun, ranks, task)
 
 
 PROGRAM = Program("trainers.transformer", (__doc__ or "").split("\n\n")[0], Settings, precheck, train)

@@ -207,7 +207,7 @@ def test_last_few_and_best_are_kept(start: Callable[..., int], out: Path) -> Non
     best = json.loads((out / "training_metadata.json").read_text())
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     validated = {record["step"]: record["loss"] for record in records if record["kind"] == "validation"}
-    assert validated[best["best_step"]] == min(validated.values()) == best["best_loss"]
+    assert validated[best["best_step"]] == min(validated.values()) == best["best_score"] == best["best"]["loss"]
     assert set(steps(out)) == {11, 12, best["best_step"]}
 
 

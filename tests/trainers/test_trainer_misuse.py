@@ -99,8 +99,8 @@ def test_a_pair_stays_together_in_every_order(corpus: misuse.Corpus) -> None:
             seed=1,
             epoch=epoch,
             rows_done=rows_done,
-            batch_size=8,
-            accumulation=1,
+            effective=8,
+            cut=lambda rows: [rows],
             together=corpus.together,
         )
         return [row for window in windows for row in window]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from trainer_runs import left_behind, losses
 
-from trainers import checkpoint, learner, metrics, misuse, numerics
+from trainers import checkpoint, learner, metrics, misuse, numerics, objective, progress
 from trainers.errors import TrainingFailed
 
 
@@ -153,27 +153,65 @@ def test_32_rows_are_learnt_by_heart(start: Callable[..., int], out: Path, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("labels", "predictions", "flags"),
+    ("labels", "probabilities", "flags"),
     [
-        ([0, 1, 1], [1, 1, 1], ["one_class_predictions"]),
-        ([0, 1, 1], [1, 0, 0], ["zero_accuracy"]),
-        ([1, 1], [0, 0], ["one_class_predictions", "zero_accuracy"]),
-        ([0, 1, 1], [0, 1, 0], []),
+        ([0, 1, 1], [0.9, 0.8, 0.6], ["one_class_predictions"]),
+        ([0, 1, 1], [0.9, 0.1, 0.2], ["zero_accuracy"]),
+        ([1, 1], [0.1, 0.5], ["one_class_predictions", "zero_accuracy"]),
+        ([0, 1, 1], [0.1, 0.9, 0.2], []),
     ],
 )
-def test_degenerate_predictions_are_flagged(labels: list[int], predictions: list[int], flags: list[str]) -> None:
-    assert metrics.scores(labels, predictions)["flags"] == flags
+def test_degenerate_predictions_are_flagged(labels: list[int], probabilities: list[float], flags: list[str]) -> None:
+    assert metrics.scores(labels, probabilities)["flags"] == flags
 
 
 def test_scores() -> None:
-    measured = metrics.scores([1, 1, 1, 0], [1, 1, 0, 1])
-    assert measured == {
+    assert metrics.scores([1, 1, 1, 0], [0.9, 0.6, 0.2, 0.7]) == {
         "precision": pytest.approx(2 / 3),
         "recall": pytest.approx(2 / 3),
         "f1": pytest.approx(2 / 3),
         "accuracy": 0.5,
+        "balanced_accuracy": pytest.approx(1 / 3),
+        "best_threshold": 0.2,
+        "best_f1": pytest.approx(6 / 7),
         "flags": [],
     }
+    assert metrics.scores([0, 0], [0.1, 0.2])["best_f1"] == 0.0
+    assert metrics.scores([1, 1], [0.1, 0.2])["balanced_accuracy"] == 0.0
+
+
+def test_a_rare_class_weighs_more_up_to_the_cap() -> None:
+    labels = [0] * 90 + [1] * 10
+    assert objective.capped_weights(labels, 100.0) == [pytest.approx(100 / 180), 5.0]
+    assert objective.capped_weights(labels, 1.2) == [pytest.approx(100 / 180), 1.2]
+    assert objective.capped_weights([0, 1], 1.2) == objective.capped_weights([], 1.2) == [1.0, 1.0]
+    assert objective.capped_weights([0, 0], 1.2) == [0.5, 1.0]
+
+
+def test_focal_loss_is_that_of_the_paper() -> None:
+    import torch
+
+    logits = torch.tensor([[2.0, -1.0], [0.3, 0.1], [-1.0, 4.0]], requires_grad=True)
+    labels = torch.tensor([0, 0, 0])
+    entropies = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    right = logits.softmax(1)[:, 0]
+    expected = -(1 - right).pow(2) * right.log()
+    assert torch.allclose(objective.Objective(gamma=2.0)(entropies, labels), expected)
+    assert torch.equal(objective.Objective()(entropies, labels), entropies)
+    weighed = objective.Objective((3.0, 1.0))(entropies, torch.tensor([0, 1, 0]))
+    assert torch.equal(weighed, entropies * torch.tensor([3.0, 1.0, 3.0]))
+    objective.Objective(gamma=0.5)(entropies * 0, labels).sum().backward()  # a row that is certain: 0 ** 0.5
+    assert torch.isfinite(logits.grad).all()
+
+
+@pytest.mark.parametrize("scores", [[0.9, 0.4, 0.5], [0.1, 0.4, 0.3]])
+def test_the_best_validation_is_by_the_metric_asked_for(scores: list[float]) -> None:
+    for metric, best in (("loss", min), ("f1", max)):
+        done = progress.Progress()
+        for score in scores:
+            done.add(1, 0, 0)
+            done.improved({metric: score}, metric)
+        assert (done.best_step, done.best_score) == (1 + scores.index(best(scores)), best(scores))
 
 
 def test_a_spoilt_metrics_log_stops_nobody(tmp_path: Path) -> None:
