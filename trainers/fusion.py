@@ -1,0 +1,234 @@
+"""Finds variable misuse in Python functions with a text transformer and a graph network together.
+
+    python -m trainers.fusion --text-branch runs/transformer --graph-branch runs/gnn --output-dir runs/fusion
+
+goes on from a run of `trainers.transformer` and one of `trainers.gnn`, and trains both with a head that joins
+what they see. From top to bottom: the settings, the two entries, the model, the run. The training loop is
+`trainers.loop`'s.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic import Field
+
+from trainers import checkpoint, encoder, gnn, graphs, loop, resume, rows, transformer
+from trainers.errors import InputError, show
+from trainers.process import Run
+from trainers.program import PathLike, Places, Program
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from trainers import graph_rows
+    from trainers.fusion_model import FusionModel
+    from trainers.graph_encoder import GraphEncoder
+
+PRELOAD = (*transformer.PRELOAD, *gnn.PRELOAD, "trainers.fusion_model", "trainers.fusion")
+"""What a run imports late. A server from which many runs are forked imports these once."""
+TEXT, GRAPH = "text", "graph"
+"""Folders in a checkpoint: each branch's tokenizer and configuration."""
+
+
+class Settings(transformer.Settings, gnn.Settings):
+    """Settings of this program: those of both branches, and of what joins them.
+
+    The sizes of a branch are those of its checkpoint, where one is named.
+    """
+
+    text_branch: str | None = Field(
+        None,
+        description="run of trainers.transformer (then its best checkpoint), or a checkpoint; left out: a new branch",
+    )
+    graph_branch: str | None = Field(
+        None, description="run of trainers.gnn (then its best checkpoint), or a checkpoint; left out: a new branch"
+    )
+    head_size: int = Field(128, ge=2, le=16_384, description="width of the head that joins the branches")
+    head_dropout: float = Field(0.1, ge=0, lt=1, description="dropout in the head")
+    branch_rate: float = Field(
+        0.1, gt=0, le=1, description="the branches' learning rate, as a share of the head's (branches that are not new)"
+    )
+    freeze_branches: bool = Field(False, description="train the head alone")
+
+    def described(self) -> dict[str, Any]:
+        """What makes saved weights fit or not."""
+        text = {} if self.text_branch else transformer.Settings.described(self)
+        graph = {} if self.graph_branch else gnn.Settings.described(self)
+        own = {name: getattr(self, name) for name in ("max_length", "max_nodes", "head_size")}
+        return {**text, **graph, **own, "text_branch": self.text_branch, "graph_branch": self.graph_branch}
+
+
+class Batch(NamedTuple):
+    """The same rows as text and as graphs."""
+
+    text: encoder.Batch
+    graph: graph_rows.Batch
+
+    @property
+    def labels(self) -> torch.Tensor:
+        """int64 of shape (rows,)."""
+        return self.text.labels
+
+    @property
+    def truncated(self) -> int:
+        """Rows of which one of the two is cut: the larger number of both."""
+        return max(self.text.truncated, self.graph.truncated)
+
+    @property
+    def unparsed(self) -> int:
+        """How many of the rows are no Python."""
+        return self.graph.unparsed
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device."""
+        return Batch(self.text.to(device), self.graph.to(device))
+
+    def pin_memory(self) -> Batch:
+        """For torch's loader: page-locked memory, from which a GPU copies faster."""
+        return Batch(self.text.pin_memory(), self.graph.pin_memory())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    return PROGRAM.main(argv)
+
+
+def launch(
+    values: Mapping[str, Any] | Settings | None = None,
+    *,
+    data: PathLike | None = None,
+    output_dir: PathLike | None = None,
+    max_steps: int | None = None,
+    resume_from: PathLike | None = None,
+    seed: int | None = None,
+) -> int:
+    """The same program for a caller in Python; see `trainers.transformer.launch`."""
+    return PROGRAM.launch(
+        values, data=data, output_dir=output_dir, max_steps=max_steps, resume_from=resume_from, seed=seed
+    )
+
+
+def precheck(values: Mapping[str, Any]) -> None:
+    """Reject a branch or a model that is not there, before torch is imported."""
+    transformer.precheck(values)
+    faults = []
+    for name in ("text_branch", "graph_branch"):
+        value = values.get(name)
+        if isinstance(value, str) and not Path(value).is_dir():
+            faults.append(f"{name} {show(value)}: no such folder")
+    if faults:
+        raise InputError(*faults)
+
+
+class Branches(NamedTuple):
+    """Both branches, each with its tokenizer."""
+
+    text_tokenizer: PreTrainedTokenizerBase
+    text: PreTrainedModel
+    graph_tokenizer: PreTrainedTokenizerBase
+    graph: GraphEncoder
+
+
+def branches(run: Run, chosen: Settings, table: rows.Rows, split: rows.Split) -> Branches:
+    """The branches of a new run: each from its checkpoint, or new."""
+    run.stage = "loading the branches"
+    text_from = (
+        resume.best_of(chosen.text_branch, "text_branch", transformer.PROGRAM.name, run.say)
+        if chosen.text_branch
+        else None
+    )
+    graph_from = (
+        resume.best_of(chosen.graph_branch, "graph_branch", gnn.PROGRAM.name, run.say) if chosen.graph_branch else None
+    )
+    for found, name, setting in (
+        (text_from, "max_length", chosen.max_length),
+        (graph_from, "max_nodes", chosen.max_nodes),
+    ):
+        saved = found.state["model"].get(name, setting) if found else setting
+        if saved != setting:
+            raise InputError(f"{name} = {setting}, but the branch {show(found.path)} was trained with {saved}")
+    for found, name in ((text_from, "text_branch"), (graph_from, "graph_branch")):
+        if found is None:
+            run.say(f"{name}: new (no checkpoint is named)")
+    return Branches(
+        *transformer.build(run, chosen, text_from, table, split), *gnn.build(run, chosen, graph_from, table, split)
+    )
+
+
+def resumed(chosen: Settings, folder: Path) -> tuple[Branches, FusionModel]:
+    """Everything from a checkpoint of this program; the branches' own are not needed any more."""
+    text_tokenizer, text = encoder.saved(folder / TEXT, chosen.dropout)
+    graph_tokenizer, graph = gnn.saved(folder / GRAPH, chosen)
+    model = joined(chosen, text, graph)
+    checkpoint.load_weights(folder / checkpoint.WEIGHTS, model)
+    return Branches(text_tokenizer, text, graph_tokenizer, graph), model
+
+
+def joined(chosen: Settings, text: PreTrainedModel, graph: GraphEncoder) -> FusionModel:
+    """Both branches with a new head."""
+    from trainers.fusion_model import FusionModel
+
+    return FusionModel(
+        text, graph, head_size=chosen.head_size, dropout=chosen.head_dropout, frozen=chosen.freeze_branches
+    )
+
+
+def train(run: Run, chosen: Settings, places: Places) -> None:
+    """Everything from the data to the last checkpoint. The output folder's lock is held."""
+    begun = loop.begin(run, chosen, places)
+    if begun is None:
+        return
+    graphs.require_nodes(rows.shortest(begun.table, begun.split.train), chosen.max_nodes)
+    ranks = loop.enter(run, chosen)
+    from trainers import graph_rows
+    from trainers.fusion_model import groups
+
+    if begun.found is not None:
+        run.stage = "building the model"
+        both, model = resumed(chosen, begun.found.path)
+    else:
+        both = branches(run, chosen, begun.table, begun.split)
+        model = joined(chosen, both.text, both.graph)
+    dataset = graph_rows.GraphRows(
+        begun.table, both.graph_tokenizer, chosen.max_nodes, both.graph.sizes["feature_size"]
+    )
+    text_collate = encoder.Collate(both.text_tokenizer, chosen.max_length, begun.table)
+
+    def collate(examples: Sequence[graph_rows.Example]) -> Batch:
+        return Batch(text_collate([example.row for example in examples]), graph_rows.collate(examples))
+
+    def forward(called: nn.Module, batch: Batch) -> torch.Tensor:
+        scores: torch.Tensor = called(batch.text.inputs, batch.graph.graphs)
+        return scores
+
+    def save_others(folder: Path) -> None:
+        encoder.save_others(folder / TEXT, both.text_tokenizer, both.text)
+        gnn.save_others(folder / GRAPH, both.graph_tokenizer, both.graph)
+
+    shares = {
+        "text": chosen.branch_rate if chosen.text_branch or chosen.model else 1.0,
+        "graph": chosen.branch_rate if chosen.graph_branch else 1.0,
+    }
+    task = loop.Task(
+        model=model,
+        forward=forward,
+        dataset=dataset,
+        collate=collate,
+        cut=graph_rows.cut_by(dataset, chosen.node_budget),
+        groups=groups(model, chosen.weight_decay, shares),
+        save_others=save_others,
+        limit=f"max_length = {chosen.max_length} or max_nodes = {chosen.max_nodes}",
+    )
+    loop.fit(run, chosen, places, begun, ranks, task)
+
+
+PROGRAM = Program("trainers.fusion", (__doc__ or "").split("\n\n")[0], Settings, precheck, train)
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""The network that joins a text transformer and a graph network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from trainers.numerics import decay_or_not
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Batch
+    from transformers import PreTrainedModel
+
+    from trainers.graph_encoder import GraphEncoder
+
+
+class FusionModel(nn.Module):
+    """Two branches and a head.
+
+    Both branches give logits of their own, whose sum is where training begins: two witnesses, each believed as
+    far as it is sure of itself. The head sees what they see (the transformer's first token, the graph's
+    pooled vector) and learns what the sum gets wrong; its last layer begins at zero.
+    """
+
+    def __init__(
+        self, text: PreTrainedModel, graph: GraphEncoder, *, head_size: int, dropout: float, frozen: bool
+    ) -> None:
+        """Join them.
+
+        Args:
+            text: a sequence classifier of two classes.
+            graph: a graph classifier of two classes.
+            head_size: width of the head.
+            dropout: in the head.
+            frozen: the branches are not trained, and stay in evaluation mode.
+        """
+        super().__init__()
+        self.text, self.graph, self.frozen = text, graph, frozen
+        self.head = nn.Sequential(
+            nn.LayerNorm(text.config.hidden_size + graph.width),
+            nn.Linear(text.config.hidden_size + graph.width, head_size),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(head_size, 2),
+        )
+        last = self.head[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        if frozen:
+            for branch in (text, graph):
+                branch.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> FusionModel:
+        """Frozen branches stay as they are in evaluation: without dropout."""
+        super().train(mode)
+        if self.frozen:
+            self.text.eval()
+            self.graph.eval()
+        return self
+
+    def forward(self, text: Mapping[str, torch.Tensor], graphs: Batch) -> torch.Tensor:
+        """Logits of shape (rows, 2).
+
+        Args:
+            text: the transformer's arguments, each of shape (rows, tokens).
+            graphs: the same rows as graphs.
+        """
+        seen = self.text(**text, output_hidden_states=True)
+        pooled = self.graph.pooled(graphs)
+        joined = torch.cat([seen.hidden_states[-1][:, 0], pooled], dim=1)
+        logits: torch.Tensor = seen.logits + self.graph.classify(pooled) + self.head(joined)
+        return logits
+
+
+def groups(model: FusionModel, weight_decay: float, shares: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Parameter groups for AdamW, the branches' with their share of the learning rate.
+
+    Discriminative learning rates: Howard and Ruder 2018 (https://arxiv.org/abs/1801.06146).
+
+    Args:
+        model: the whole network.
+        weight_decay: on matrices.
+        shares: by branch, ``text`` and ``graph``.
+    """
+    parts = [(model.head, 1.0)]
+    if not model.frozen:
+        parts += [(model.text, shares["text"]), (model.graph, shares["graph"])]
+    return [{**group, "share": share} for part, share in parts for group in decay_or_not(part, weight_decay)]
