@@ -6,8 +6,8 @@ READY := $(VENV)/.ready
 
 .PHONY: preflight test coverage lint bench proof clean
 
-preflight: $(READY)  ## the catalogue against the repository's own trainers
-	$(BIN)/pytest -n 2 -m preflight edge_cases
+preflight: $(READY)  ## the catalogue and the post-mortem's pre-launch checks against the repository's own trainers
+	$(BIN)/pytest -n 2 -m preflight
 
 test: $(READY)  ## the project's own tests
 	$(BIN)/pytest -n 2 --cov --cov-report=term

@@ -2,15 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from pytest_trainguard import Run, Trainer
-from trainers import learner, misuse, numerics, transformer  # noqa: F401 (what a run imports late, the server has)
+from trainers import fusion, gnn, learner, misuse, numerics, transformer  # noqa: F401 (what runs import late)
 
 
-class Transformer(Trainer):
-    """The variable-misuse classifier, `python -m trainers.transformer`."""
+class Program(Trainer):
+    """What the programs have in common: data, the resume and the entry, which their command lines call too."""
 
+    entry: Callable[..., int]
+
+    def make_data(self, folder: Path, rows: int, seed: int) -> Path:
+        """Functions of the standard library and their wrong-variable twins."""
+        path = folder / "functions.jsonl"
+        misuse.write_jsonl(path, rows, seed, longest=160)  # characters: short functions, short runs
+        return path
+
+    def resume_from(self, output_dir: Path) -> Path:
+        """The programs find the newest whole checkpoint of a folder themselves."""
+        return output_dir
+
+    def train(self, run: Run) -> int:
+        """Launch it."""
+        return type(self).entry(
+            run.settings,
+            data=run.data,
+            output_dir=run.output_dir,
+            max_steps=run.max_steps,
+            resume_from=run.resume_from,
+            seed=run.seed,
+        )
+
+
+class Transformer(Program):
+    """The text classifier, `python -m trainers.transformer`."""
+
+    entry = staticmethod(transformer.launch)
     config = transformer.Settings
     # What is launched on an A100: RoBERTa-base.
     production = {
@@ -50,23 +79,58 @@ class Transformer(Trainer):
         "validation_fraction": 0.0,
     }
 
-    def make_data(self, folder: Path, rows: int, seed: int) -> Path:
-        """Functions of the standard library and their wrong-variable twins."""
-        path = folder / "functions.jsonl"
-        misuse.write_jsonl(path, rows, seed, longest=160)  # characters: short functions, short runs
-        return path
 
-    def resume_from(self, output_dir: Path) -> Path:
-        """The program finds the newest whole checkpoint of a folder itself."""
-        return output_dir
+class Gnn(Program):
+    """The graph classifier, `python -m trainers.gnn`."""
 
-    def train(self, run: Run) -> int:
-        """The program's own entry, which its command line calls too."""
-        return transformer.launch(
-            run.settings,
-            data=run.data,
-            output_dir=run.output_dir,
-            max_steps=run.max_steps,
-            resume_from=run.resume_from,
-            seed=run.seed,
-        )
+    entry = staticmethod(gnn.launch)
+    config = gnn.Settings
+    fields = {"max_length": "max_nodes"}
+    production = {
+        "node_size": 256,
+        "graph_layers": 8,
+        "graph_vocab_size": 16_384,
+        "graph_dropout": 0.1,
+        "longest_function": 2_000,
+        "max_nodes": 4_096,
+        "node_budget": 65_536,
+        "batch_size": 128,
+        "learning_rate": 1e-3,
+        "warmup_steps": 2_000,
+        "precision": "bf16",
+        "num_workers": 4,
+    }
+    tiny = {
+        "node_size": 16,
+        "graph_layers": 2,
+        "graph_vocab_size": 300,
+        "graph_dropout": 0.0,
+        "max_nodes": 512,
+        "node_budget": 1_024,
+        "batch_size": 8,
+        "precision": "fp32",
+        "num_workers": 0,
+        "learning_rate": 2e-3,
+        "warmup_steps": 2,
+        "keep_last": 4,
+    }
+    overfit = {
+        "node_size": 32,
+        "hidden_texts": 0.0,
+        "batch_size": 32,
+        "learning_rate": 1e-2,
+        "weight_decay": 0.0,
+        "warmup_steps": 5,
+        "max_epochs": 50,
+        "validation_fraction": 0.0,
+    }
+
+
+class Fusion(Program):
+    """Both together, `python -m trainers.fusion`; in small its branches are new ones."""
+
+    entry = staticmethod(fusion.launch)
+    config = fusion.Settings
+    production = {**Gnn.production, **Transformer.production, "head_size": 512}
+    tiny = {**Gnn.tiny, **Transformer.tiny, "head_size": 16, "head_dropout": 0.0}
+    overfit = {**Gnn.overfit, **Transformer.overfit}
