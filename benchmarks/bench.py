@@ -18,8 +18,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 
+from benchmarks import programs
 from pytest_trainguard.subject import Launchpad, Request
-from trainers.transformer import PRELOAD
+from trainers import fusion, gnn, transformer
 
 PROJECT = Path(__file__).parent.parent
 STARTS, WARM_RUNS, PAIRS, STEPS = 21, 15, 10, 30
@@ -133,18 +134,31 @@ def recorder(pad: Launchpad, folder: Path) -> tuple[float, float]:
 
 
 def preflight(pad: Launchpad, folder: Path) -> tuple[float, float]:
-    """The whole preflight of the repository's own trainers, and a cold import of their libraries."""
-    libraries = [name for name in PRELOAD if not name.startswith("trainers.")]
+    """The whole preflight of one of the repository's own trainers, and a cold import of its libraries."""
+    libraries = [name for name in fusion.PRELOAD if not name.startswith("trainers.")]
     cold = cold_import(folder, *libraries)
     cache = f"cache_dir={folder / 'cache'}"
-    command = [sys.executable, "-m", "pytest", "-n", "2", "-m", "preflight", "-o", cache, "edge_cases"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-n",
+        "2",
+        "-m",
+        "preflight",
+        "-o",
+        cache,
+        "edge_cases",
+        "--trainer",
+        "Fusion",
+    ]
     seconds_of(command, folder, cwd=PROJECT)  # set-up: from here on the trainer's libraries are known
     return seconds_of(command, folder, cwd=PROJECT), cold
 
 
 def main() -> int:
     """Measure, and print a line for each."""
-    print(f"{'measured':<62} {'seconds':>8} {'÷':>8} {'ratio':>7} {'goal':>7}")
+    print(f"{'measured':<62} {'this':>8} {'÷':>8} {'ratio':>7} {'goal':>7}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "timed.py").write_text(TRAINERS)
@@ -160,6 +174,13 @@ def main() -> int:
             show("make preflight ÷ cold import of its trainer's libraries", 6, preflight(pad, folder))
         finally:
             pad.close()
+        for program in (transformer, gnn):
+            name = program.__name__
+            show(f"seconds per step, {name} ÷ a bare loop", 1 / 0.95, programs.seconds_per_step(folder, program))
+        for program in (transformer, gnn):
+            name = program.__name__
+            show(f"peak MiB, {name}, 100,000 rows ÷ 1,000", 1.2, programs.peak_memory(folder, name))
+        print(f"{'functions prepared per second':<62} {programs.preparation(folder):>8.0f}")
     return 0
 
 
