@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import time
+from pathlib import Path
 
 from pytest_trainguard import CannotJudge, Finding, Guard, NotApplicable, edge_case, faults, recovers, rejects, survives
 from pytest_trainguard.faults import power
@@ -48,6 +50,39 @@ def test_42_power_loss(kill_and_resume: KillAndResume, guard: Guard) -> None:
     again = guard.run_all([kill_and_resume.after_power_loss(killed, state) for killed, state in states])
     for outcome in again:
         recovers(outcome, reference)
+
+
+@edge_case(
+    46,
+    "no permission",
+    verdict="rejects",
+    severity="major",
+    brought_about="an output folder that may not be written to, data that may not be read, as an ordinary user",
+    expects="rejects before the first step, naming the folder or the file",
+)
+def test_46_no_permission(guard: Guard) -> None:
+    """The folder of the results belonged to the colleague who had made it; that came out at the first save."""
+    folder = guard.folder / "not-writable"
+    folder.mkdir(mode=0o555)
+    rejects(
+        guard.run("given an output folder that it may not write to", output_dir=folder, ordinary_user=True),
+        str(folder),
+    )
+    if guard.subject.data is None:
+        return
+    data = guard.folder / "not-readable" / guard.data().name
+    shutil.copytree(guard.data(), data) if guard.data().is_dir() else _copy(guard.data(), data)
+    mode = data.stat().st_mode
+    data.chmod(0)
+    try:
+        rejects(guard.run("given data that it may not read", data=data, ordinary_user=True), data.name)
+    finally:
+        data.chmod(mode)  # so that it can be removed
+
+
+def _copy(file: Path, to: Path) -> None:
+    to.parent.mkdir()
+    shutil.copy(file, to)
 
 
 @edge_case(

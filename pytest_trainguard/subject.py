@@ -48,6 +48,7 @@ class Request:
     time_limit: float | None = None
     memory_limit: int | None = None
     small_disk: int | None = None
+    ordinary_user: bool = False
     grace: float = 2.0
     env: dict[str, str] = field(default_factory=dict)
     recorder: bool = True
@@ -320,6 +321,7 @@ class Subject:
             "time_limit": request.time_limit or self.pad.time_limit,
             "memory_limit": request.memory_limit,
             "grace": request.grace,
+            "ordinary_user": request.ordinary_user,
             "disk": {"folder": str(disk), "size": request.small_disk} if disk else None,
         }
 

@@ -371,6 +371,14 @@ def test_a_small_disk(run):
     ]
 
 
+def test_file_permissions_apply_to_root_too(run, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o555)
+    outcome = run("FillsDisk", output_dir=tmp_path / "locked", ordinary_user=True)
+    assert outcome.exit == 1
+    assert "Permission denied" in outcome.message
+    assert outcome.changed() == []
+
+
 def test_signals_are_passed_on(start):
     started = start("Listens")
     assert until((started.output_dir / "ready").exists)

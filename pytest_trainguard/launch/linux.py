@@ -1,4 +1,4 @@
-"""What Linux offers and Python's standard library does not name: subreaper, death signal, private mounts.
+"""What Linux offers and Python's standard library does not name: death signals, capabilities, mounts.
 
 Everything here answers False (or does nothing) where the system has no such thing, so that callers can fall back.
 """
@@ -10,7 +10,8 @@ import os
 import sys
 from pathlib import Path
 
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_PR_SET_PDEATHSIG, _PR_CAPBSET_DROP, _PR_SET_CHILD_SUBREAPER = 1, 24, 36
+_CAPABILITY_VERSION_3, _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 0x20080522, 1, 2
 _CLONE_NEWNS, _CLONE_NEWUSER = 0x00020000, 0x10000000
 _MS_REC, _MS_PRIVATE = 0x4000, 1 << 18
 
@@ -30,6 +31,31 @@ def die_with_parent(signum: int) -> None:
     libc = _libc()
     if libc is not None:
         libc.prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0)
+
+
+def obey_permissions() -> bool:
+    """Have file permissions apply to this process and all that it starts, as to an ordinary user.
+
+    Root gives up the capabilities that let it pass them by (capset(2), and from the bounding set, prctl(2)); it stays
+    the owner of its files. Nobody else has them.
+
+    Returns:
+        False where root cannot be made to obey.
+    """
+    if os.geteuid() != 0:
+        return True
+    libc = _libc()
+    if libc is None:
+        return False
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable: of capabilities 0 to 31, then of the rest
+    if libc.capget(header, sets) != 0:
+        return False
+    for capability in (_CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH):
+        libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
+        for place in range(3):
+            sets[place] &= ~(1 << capability) & 0xFFFFFFFF
+    return bool(libc.capset(header, sets) == 0)
 
 
 def mount_small_disk(folder: Path, size: int) -> bool:

@@ -52,6 +52,8 @@ def supervise(link: socket.socket, request: dict[str, Any]) -> Callable[[], int]
     linux.become_subreaper()
     supervisor = os.getpid()
     try:
+        if request["ordinary_user"] and not linux.obey_permissions():
+            raise PermissionError("root cannot be made to obey file permissions here")
         disk = _small_disk(request)
         reader, writer = os.pipe()
         started = time.monotonic()

@@ -34,7 +34,8 @@ class Guard:
             options: of `subject.Request`: `steps` (in all), `settings` (over the tiny ones), `data`, `output_dir` (a
                 new one where none is given), `resume` (carry on in `output_dir`), `resume_from` (a path, as it is),
                 `fault`, `time_limit` in seconds, `memory_limit` in bytes over what is loaded, `small_disk` in
-                bytes, `grace` in seconds for processes that end after the run, `env`.
+                bytes, `ordinary_user` (file permissions apply to it, also where pytest runs as root), `grace` in
+                seconds for processes that end after the run, `env`.
 
         Raises:
             NotApplicable: the fault found no door to come in by.

@@ -2,12 +2,15 @@
 
 import contextlib
 import os
+import random
 import shutil
+import tempfile
 import time
+from pathlib import Path
 
 import torch
 
-from tests.saboteurs.sound import Sound
+from tests.saboteurs.sound import Reject, Sound
 
 
 class ForgetsOptimizer(Sound):
@@ -105,6 +108,57 @@ class TrustsTheNewestName(Sound):
 
     def whole(self, checkpoint):
         return torch.load(checkpoint / "state.pt", weights_only=True)
+
+
+class FindsOutAtTheFirstSave(Sound):
+    """Keeps its lock elsewhere, and writes to the output folder for the first time when it saves."""
+
+    case = 46
+    says = "it trained first"
+
+    def lock(self, output_dir):
+        return open(os.devnull)
+
+    def unlock(self, output_dir, file):
+        file.close()
+
+
+class SavesWhereItMay(Sound):
+    """Saves into a temporary folder where it may not write: the results are gone with the machine."""
+
+    case = 46
+    says = "a failure that nobody notices"
+
+    def main(self, values, data, output_dir, *rest):
+        if not os.access(output_dir, os.W_OK):
+            output_dir = Path(tempfile.mkdtemp())
+        return super().main(values, data, output_dir, *rest)
+
+
+class CannotWrite(Sound):
+    """Says that it cannot write, and not where."""
+
+    case = 46
+    says = "does not name '.*not-writable'"
+
+    def lock(self, output_dir):
+        try:
+            return super().lock(output_dir)
+        except Reject as error:
+            raise Reject("permission denied") from error
+
+
+class SampleForTheUnreadable(Sound):
+    """Trains on a built-in sample where the data cannot be read."""
+
+    case = 46
+    says = "given data that it may not read: exit 0"
+
+    def read_rows(self, path):
+        if os.access(path, os.R_OK):
+            return super().read_rows(path)
+        numbers = random.Random(0)
+        return [{"x": [numbers.random() for _ in range(4)], "y": n % 2} for n in range(64)]
 
 
 class HasNoLock(Sound):

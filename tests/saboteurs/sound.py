@@ -233,7 +233,10 @@ class Program:
         import fcntl
 
         path = output_dir / ".lock"
-        file = open(path, "a+")  # noqa: SIM115 (held for the life of the run)
+        try:
+            file = open(path, "a+")  # noqa: SIM115 (held for the life of the run)
+        except OSError as error:
+            raise Reject(f"{output_dir} cannot be written to: {error.strerror}") from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
