@@ -1,5 +1,6 @@
 """`config_fuzz`, used as in a test of a team's own."""
 
+import hypothesis
 import pytest
 
 from pytest_trainguard import Finding, NotApplicable
@@ -19,6 +20,16 @@ class StatesNoRanges(Sound):
     """Its settings are a plain mapping."""
 
     config = {"batch_size": 8, "hidden": 16}
+
+
+@pytest.fixture(autouse=True)
+def _same_values_every_time():
+    """What passed here passes elsewhere too."""
+    before = hypothesis.settings.get_current_profile_name()
+    hypothesis.settings.register_profile("repeatable", derandomize=True, database=None)
+    hypothesis.settings.load_profile("repeatable")
+    yield
+    hypothesis.settings.load_profile(before)
 
 
 @pytest.fixture
