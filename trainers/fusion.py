@@ -20,6 +20,7 @@ from trainers import checkpoint, encoder, gnn, graphs, loop, resume, rows, trans
 from trainers.errors import InputError, show
 from trainers.process import Run
 from trainers.program import PathLike, Places, Program
+from trainers.settings import RunSettings, with_default
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +43,7 @@ class Settings(transformer.Settings, gnn.Settings):
     The sizes of a branch are those of its checkpoint, where one is named.
     """
 
+    eval_every: int = with_default(RunSettings, "eval_every", 150)
     text_branch: str | None = Field(
         None,
         description="run of trainers.transformer (then its best checkpoint), or a checkpoint; left out: a new branch",
@@ -52,7 +54,7 @@ class Settings(transformer.Settings, gnn.Settings):
     head_size: int = Field(128, ge=2, le=16_384, description="width of the head that joins the branches")
     head_dropout: float = Field(0.1, ge=0, lt=1, description="dropout in the head")
     branch_rate: float = Field(
-        0.1, gt=0, le=1, description="the branches' learning rate, as a share of the head's (branches that are not new)"
+        0.5, gt=0, le=1, description="the branches' learning rate, as a share of the head's (branches that are not new)"
     )
     freeze_branches: bool = Field(False, description="train the head alone")
 
