@@ -1,26 +1,73 @@
-"""The GPU budget: how much memory the job may take, as `--gpu-budget` says it.
-
-Written down with the report today; the cases that predict and measure a step's memory read it.
-"""
+"""The GPU budget: how much memory the job may take, as `--gpu-budget` says it, and what of it is left for tensors."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
+from pytest_trainguard.memory import cards
+from pytest_trainguard.memory.cards import CONTEXT, GIB, Card
+
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
           "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}  # fmt: skip
-# Nominal memory of each card, in GiB, from its maker's data sheet.
-CARDS = {"a100-40gb": 40, "a100-80gb": 80, "h100": 80, "h200": 141, "l4": 24, "t4": 16, "rtx4090": 24}
+HEADROOM = 0.1  # share of the budget that a job should leave free: data and kernels vary
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How much GPU memory a job may take: a number of bytes, or a share of the device that is present."""
+    """How much GPU memory a job may take: a number of bytes, or a share of the device that is present.
+
+    Attributes:
+        text: as it was given.
+        size: bytes; None for a share.
+        share: of the device's memory, above 0 and at most 1; None for a size.
+        card: the card it names.
+    """
 
     text: str
     size: int | None = None
     share: float | None = None
+    card: Card | None = None
+
+
+@dataclass(frozen=True)
+class Device:
+    """A GPU that is present: its name, bytes in all, and compute capability."""
+
+    name: str
+    total: int
+    capability: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A budget made definite.
+
+    Attributes:
+        text: the budget in words.
+        size: bytes in all.
+        context: of these, what CUDA itself takes.
+        workspace: bytes of one cuBLAS workspace.
+        capability: compute capability of the device that is meant.
+        headroom: share of the budget that a job should leave free.
+    """
+
+    text: str
+    size: int
+    context: int = CONTEXT
+    workspace: int = cards.WORKSPACE
+    capability: tuple[int, int] = cards.USUAL.capability
+    headroom: float = HEADROOM
+
+    @property
+    def cap(self) -> int:
+        """Bytes that torch's allocator may take."""
+        return self.size - self.context
+
+    @property
+    def comfortable(self) -> int:
+        """Bytes in all up to which a job leaves the headroom free."""
+        return int(self.size * (1 - self.headroom))
 
 
 def parse_budget(text: str) -> Budget:
@@ -30,14 +77,51 @@ def parse_budget(text: str) -> Budget:
         ValueError: it is none of these, or not above zero; one line that names it.
     """
     plain = text.strip().lower()
-    if plain in CARDS:
-        return Budget(text, size=CARDS[plain] * 2**30)
+    card = cards.find(plain)
+    if card is not None:
+        return Budget(text, size=card.usable, card=card)
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*|%)", plain)
     if match is None or (match[2] != "%" and match[2] not in _UNITS):
-        raise ValueError(f"{text!r} is no budget: give bytes, 40GiB, 40GB, 80%, or one of {', '.join(CARDS)}")
+        known = ", ".join(cards.CARDS)
+        raise ValueError(f"{text!r} is no budget: give bytes, 40GiB, 40GB, 80%, or one of {known}")
     number = float(match[1])
     if number <= 0 or (match[2] == "%" and number > 100):
         raise ValueError(f"{text!r} is no budget: it has to be above 0" + (" and at most 100%" if "%" in plain else ""))
     if match[2] == "%":
         return Budget(text, share=number / 100)
     return Budget(text, size=int(number * _UNITS[match[2]]))
+
+
+def parse_headroom(text: str) -> float:
+    """Read the share of a budget that is to stay free: `10%`, `10`, `0`.
+
+    Raises:
+        ValueError: it is no percentage from 0 to below 100; one line that names it.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%?", text.strip())
+    if match is None or float(match[1]) >= 100:
+        raise ValueError(f"{text!r} is no headroom: give a percentage from 0 to below 100, such as 10%")
+    return float(match[1]) / 100
+
+
+def limit_of(budget: Budget, device: Device | None = None, headroom: float = HEADROOM) -> Limit:
+    """What a budget comes to, on the device that is present, if there is one.
+
+    Raises:
+        ValueError: a share of a device that is not there; more than the device has; less than CUDA itself takes.
+    """
+    if budget.share is not None:
+        if device is None:
+            raise ValueError(f"{budget.text} is a share of the GPU that is present, and there is none: give 40GiB, or "
+                             "the name of a card")  # fmt: skip
+        size = int(budget.share * device.total)
+    else:
+        assert budget.size is not None
+        size = budget.size
+    # A card's name stands for that card, wherever this runs; a plain size is one of the device that is here.
+    if device is not None and budget.card is None and size > device.total:
+        raise ValueError(f"{budget.text} is more than {device.name} has: {device.total / GIB:.2f} GiB")
+    if size <= CONTEXT:
+        raise ValueError(f"{budget.text} is no budget: CUDA itself takes {CONTEXT / 2**20:.0f} MiB of it")
+    kind = budget.card or device or cards.USUAL
+    return Limit(budget.text, size, CONTEXT, cards.workspace_of(kind.capability), kind.capability, headroom)

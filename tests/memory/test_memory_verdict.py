@@ -1,0 +1,105 @@
+"""A trace held against budgets: the four words, what takes the memory, and what a person reads."""
+
+import json
+
+import pytest
+
+from pytest_trainguard.memory import Event, Trace, Workspace
+from pytest_trainguard.memory.budget import Limit
+from pytest_trainguard.memory.verdict import headline, judge, shown, text
+
+GIB, MIB = 2**30, 2**20
+CONTEXT = 430 * MIB
+TRACE = Trace(
+    [
+        Event("alloc", 1, 4 * GIB, category="weight", op="aten::empty", phase="build"),
+        Event("alloc", 2, 2 * GIB, category="activation", op="aten::mm", module="layers.0"),
+        Event("alloc", 3, 2 * GIB, category="activation", op="aten::mm", module="layers.1"),
+        Event("free", 3, 2 * GIB, category="activation", op="aten::mm", module="layers.1", phase="backward"),
+        Event("free", 2, 2 * GIB, category="activation", op="aten::mm", module="layers.0", phase="backward"),
+        Event("alloc", 4, 4 * GIB, category="gradient", op="aten::mm", module="layers.0", phase="backward"),
+    ],
+    workspaces=[Workspace("cublas", "main", 0, 1)],
+    torch="2.13.0+cpu",
+)
+
+
+def limit(gib, headroom=0.1):
+    return Limit(f"{gib}GiB", int(gib * GIB), CONTEXT, 8 * MIB, headroom=headroom)
+
+
+def test_it_fits():
+    judged = judge(TRACE, limit(16))
+    assert (judged.word, judged.fits, judged.reason) == ("FITS", True, "")
+    # 4 GiB fit into neither of the two cached blocks of 2 GiB: 12 GiB are taken, of which 8 are in use at one time.
+    assert judged.reserved == 12 * GIB + 20 * MIB
+    assert judged.allocated == 8 * GIB + 8 * MIB
+    assert judged.needs == judged.reserved + CONTEXT
+    assert judged.breakdown == {
+        "weights": 4 * GIB, "gradients": 0, "optimizer state": 0, "activations": 4 * GIB, "inputs": 0,
+        "temporaries": 0, "workspaces": 8 * MIB, "CUDA context": CONTEXT, "fragmentation": 4 * GIB + 12 * MIB,
+    }  # fmt: skip
+    assert sum(judged.breakdown.values()) == judged.needs
+    assert judged.peak == "aten::mm in layers.1, forward of step 1"
+
+
+def test_headroom_makes_it_tight():
+    assert judge(TRACE, limit(13)).word == "TIGHT"
+    assert "of the budget; 10% should stay free" in judge(TRACE, limit(13)).reason
+    assert judge(TRACE, limit(13, headroom=0)).word == "FITS"
+
+
+def test_a_cache_that_has_to_be_given_back_makes_it_tight():
+    judged = judge(TRACE, limit(10))
+    assert (judged.word, judged.fits, judged.retries) == ("TIGHT", True, 1)
+    assert judged.needs <= 10 * GIB
+    assert "gives back its cache once" in judged.reason
+    assert sum(judged.breakdown.values()) == judged.needs
+
+
+def test_it_does_not_fit():
+    judged = judge(TRACE, limit(8))
+    assert (judged.word, judged.fits) == ("OUT OF MEMORY", False)
+    assert judged.reason == (
+        "memory runs out at aten::mm in layers.1, forward of step 1: 2.00 GiB more are wanted, 6.43 GiB are in use"
+    )
+    assert judged.needs > 8 * GIB
+    assert headline(judged) == "OUT OF MEMORY: 12.44 GiB of 8GiB (8.00 GiB), 4.44 GiB too much"
+
+
+@pytest.mark.parametrize(
+    ("trace", "says"),
+    [
+        (Trace(TRACE.events, unknown="mylib::kernel"), "unknown: mylib::kernel could not be traced"),
+        (Trace(), "unknown: nothing was put on the device"),
+    ],
+)
+def test_what_could_not_be_traced_is_unknown(trace, says):
+    judged = judge(trace, limit(16))
+    assert (judged.word, judged.fits, judged.reason) == ("UNKNOWN", False, says)
+    assert says in text(judged)[0]
+    assert judged.needs == 0
+
+
+def test_what_a_person_reads():
+    lines = "\n".join(text(judge(Trace(TRACE.events, ["kernels' own memory is guessed"], torch="2.13"), limit(16))))
+    assert lines.startswith("FITS: 12.42 GiB of 16GiB (16.00 GiB), 3.58 GiB to spare")
+    assert "the peak: aten::mm in layers.1, forward of step 1" in lines
+    assert "    weights            4.00 GiB  32.2% ████████" in lines
+    assert "optimizer state" not in lines  # there is none
+    assert "largest there: weight of aten::empty 4.00 GiB; activation of aten::mm in layers.0 2.00 GiB" in lines
+    assert "less certain: kernels' own memory is guessed" in lines
+    assert lines.endswith("predicted with fake CUDA tensors, torch 2.13; not measured on a GPU")
+
+
+def test_as_json():
+    plain = json.loads(json.dumps(judge(TRACE, limit(8)).as_dict()))
+    assert plain["verdict"] == "OUT OF MEMORY"
+    assert plain["budget"]["size"] == 8 * GIB
+    assert plain["largest"][0] == {"what": "weight of aten::empty", "bytes": 4 * GIB}
+
+
+def test_sizes_in_words():
+    assert [shown(size) for size in (0, 1536, 430 * MIB, GIB, 40 * GIB)] == [
+        "0 bytes", "1.5 KiB", "430 MiB", "1.00 GiB", "40.00 GiB",
+    ]  # fmt: skip
