@@ -27,6 +27,9 @@ ROLES: dict[str, tuple[str, ...]] = {
     "accumulation": ("gradient_accumulation", "gradient_accumulation_steps", "accumulate_grad_batches"),
     "precision": ("precision", "mixed_precision", "dtype"),
     "device": ("device", "accelerator"),
+    "checkpointing": ("gradient_checkpointing", "activation_checkpointing", "checkpoint_activations"),
+    "optimizer": ("optim", "optimizer"),
+    "fused": ("fused", "fused_optimizer"),
 }
 BOUNDS = ("ge", "gt", "le", "lt", "multiple_of")
 

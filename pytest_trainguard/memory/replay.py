@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pytest_trainguard.memory.allocator import Action, Allocator, Block, OutOfMemory
 from pytest_trainguard.memory.trace import Event, Trace
 
+STEP = 4 * 2**20  # bytes; a segment is a multiple of 2 MiB
 WORKSPACE = "workspace"  # the category of what a library holds for itself, in every composition
 
 
@@ -112,6 +113,25 @@ def replay(
     found.peak_reserved, found.retries = allocator.peak_reserved, allocator.retries
     found.actions = allocator.log or []
     return found
+
+
+def least_cap(trace: Trace, found: Replay, workspace: int = 0, *, over: int = 0) -> int:
+    """The smallest cap under which a trace survives, to `STEP` bytes.
+
+    Args:
+        trace: what the program did.
+        found: its replay without a cap.
+        workspace: as in that replay.
+        over: a cap that is known to be too small.
+    """
+    low, high = max(over, found.peak_allocated - 1), found.peak_reserved
+    while high - low > STEP:
+        middle = (low + high) // 2
+        if replay(trace, middle, workspace=workspace).failed:
+            low = middle
+        else:
+            high = middle
+    return high
 
 
 def with_workspaces(trace: Trace, size: int) -> Iterator[tuple[int, Event]]:

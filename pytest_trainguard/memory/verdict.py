@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pytest_trainguard.memory.budget import Limit
 from pytest_trainguard.memory.cards import GIB, MIB
-from pytest_trainguard.memory.replay import WORKSPACE, Composition, Replay, composition, replay
+from pytest_trainguard.memory.replay import WORKSPACE, Composition, Replay, composition, least_cap, replay
 from pytest_trainguard.memory.trace import Trace
 
 Word = Literal["FITS", "TIGHT", "OUT OF MEMORY", "UNKNOWN"]
@@ -27,6 +27,7 @@ class Judgement:
         word: the verdict.
         limit: the budget.
         needs: bytes in all at the peak, with CUDA's context and what the allocator holds beyond what is in use.
+        least: bytes in all under which it would just survive, its cache given back as often as need be.
         allocated, reserved: the allocator's peaks; without a cap where it does not fit.
         breakdown: bytes of `needs` by what takes them.
         peak: where the peak stands, in words.
@@ -41,6 +42,7 @@ class Judgement:
     word: Word
     limit: Limit
     needs: int = 0
+    least: int = 0
     allocated: int = 0
     reserved: int = 0
     breakdown: dict[str, int] = field(default_factory=dict)
@@ -81,12 +83,15 @@ def judge(trace: Trace, limit: Limit) -> Judgement:
         reason = "unknown: nothing was put on the device"
         return Judgement("UNKNOWN", limit, reason=reason, notes=trace.notes, source=source)
     capped = replay(trace, limit.cap, workspace=limit.workspace)
-    wanted = replay(trace, workspace=limit.workspace) if capped.failed else capped
+    free = capped if not (capped.failed or capped.retries) else replay(trace, workspace=limit.workspace)
+    least = least_cap(trace, free, limit.workspace, over=limit.cap if capped.failed else 0) + limit.context
+    wanted = free if capped.failed else capped
     stood = composition(trace, wanted, limit.workspace)
     needs = wanted.peak_reserved + limit.context
     word, reason = _word(capped, needs, limit)
     return Judgement(
-        word=word, limit=limit, needs=needs, allocated=wanted.peak_allocated, reserved=wanted.peak_reserved,
+        word=word, limit=limit, needs=needs, least=least,
+        allocated=wanted.peak_allocated, reserved=wanted.peak_reserved,
         breakdown=_breakdown(stood, wanted, limit), peak=wanted.peak.where if wanted.peak else "",
         largest=[(_told(event.category, event.op, event.module), size) for event, size in stood.largest],
         by_module=stood.by_module, by_op=stood.by_op, retries=capped.retries, reason=reason, notes=trace.notes,
@@ -134,9 +139,11 @@ def headline(judgement: Judgement) -> str:
     budget = f"{limit.text} ({shown(limit.size)})"
     if judgement.word == "UNKNOWN":
         return f"UNKNOWN under {budget}: {judgement.reason}"
-    over = judgement.needs - limit.size
-    margin = f"{shown(over)} too much" if over > 0 else f"{shown(-over)} to spare"
-    return f"{judgement.word}: {shown(judgement.needs)} of {budget}, {margin}"
+    if judgement.fits:
+        needs, spare = shown(judgement.needs), shown(limit.size - judgement.needs)
+        return f"{judgement.word}: {needs} of {budget}, {spare} to spare"
+    least, over = shown(judgement.least), shown(judgement.least - limit.size)
+    return f"{judgement.word}: {least} at the least, {over} over {budget}"
 
 
 def text(judgement: Judgement) -> list[str]:

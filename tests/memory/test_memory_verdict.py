@@ -64,7 +64,9 @@ def test_it_does_not_fit():
         "memory runs out at aten::mm in layers.1, forward of step 1: 2.00 GiB more are wanted, 6.43 GiB are in use"
     )
     assert judged.needs > 8 * GIB
-    assert headline(judged) == "OUT OF MEMORY: 12.44 GiB of 8GiB (8.00 GiB), 4.44 GiB too much"
+    # It would survive where both cached blocks can be given back, but for the segment of the workspace.
+    assert abs(judged.least - (8 * GIB + 20 * MIB + CONTEXT)) <= 4 * MIB
+    assert headline(judged) == "OUT OF MEMORY: 8.44 GiB at the least, 450 MiB over 8GiB (8.00 GiB)"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,134 @@
+"""The largest value of a setting that fits, to the exact number: each trial is a trace of the very value asked about.
+
+Lines through what was traced only say where to look next: memory has knees (the peak moves from the optimizer step to
+the backward pass), across which no fit holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from pytest_trainguard.memory.verdict import Judgement
+
+AT_MOST = 12  # traces; a search that has not closed by then says so
+FIXED = ("weights", "gradients", "optimizer state", "CUDA context", "workspaces")  # what no batch makes larger
+
+
+@dataclass
+class Largest:
+    """What a search came to.
+
+    Attributes:
+        value: the largest that fits; None where not even the smallest does.
+        judgement: of that value; of the smallest where none fits.
+        exact: the next value was traced too, and does not fit or is not allowed.
+        traces: how many were made for it.
+        unknown: why it could not be found out, where that is so.
+    """
+
+    value: int | None = None
+    judgement: Judgement | None = None
+    exact: bool = False
+    traces: int = 0
+    unknown: str = ""
+
+    @property
+    def words(self) -> str:
+        """What fits, in words."""
+        if self.unknown:
+            return f"not known ({self.unknown})"
+        if self.value is None:
+            return "none fits"
+        return str(self.value) if self.exact else f"at least {self.value} ({self.traces} traces made)"
+
+
+@dataclass
+class _Bracket:
+    """The largest value known to fit, and the smallest known not to, in steps of the setting."""
+
+    fits: int
+    fails: int
+    known: dict[int, Judgement] = field(default_factory=dict)
+
+    def add(self, value: int, judgement: Judgement) -> None:
+        self.known[value] = judgement
+        if judgement.fits:
+            self.fits = max(self.fits, value)
+        else:
+            self.fails = min(self.fails, value)
+
+    @property
+    def open(self) -> bool:
+        return self.fails - self.fits > 1
+
+
+def largest(
+    judge: Callable[[int], Judgement],
+    start: int,
+    first: Judgement,
+    *,
+    smallest: int = 1,
+    highest: int | None = None,
+    step: int = 1,
+    at_most: int = AT_MOST,
+) -> Largest:
+    """The largest value that fits, between `smallest` and `highest`.
+
+    Args:
+        judge: traces a value and holds it against the budget.
+        start: a value that was judged already, a multiple of `step`.
+        first: what came of it.
+        smallest: the least that the setting allows.
+        highest: the most; None where there is no upper end.
+        step: what values have to be a multiple of.
+        at_most: how many traces may be made.
+    """
+    if first.word == "UNKNOWN":
+        return Largest(unknown=first.reason)
+    end = highest // step + 1 if highest is not None else 2**62
+    bracket = _Bracket(-(-smallest // step) - 1, max(end, start // step + 1))
+    bracket.add(start // step, first)
+    traces = 0
+    while bracket.open and traces < at_most:
+        value = _next(bracket, traces)
+        judgement = judge(value * step)
+        traces += 1
+        if judgement.word == "UNKNOWN":
+            return Largest(traces=traces, unknown=judgement.reason)
+        bracket.add(value, judgement)
+    found = bracket.known.get(bracket.fits)
+    if found is None:
+        return Largest(None, bracket.known[min(bracket.known)], not bracket.open, traces)
+    return Largest(bracket.fits * step, found, not bracket.open, traces)
+
+
+def _next(bracket: _Bracket, traces: int) -> int:
+    """The value to try next: where the line through the two nearest says, but never outside the bracket."""
+    low, high = bracket.fits + 1, bracket.fails - 1
+    guess = _crossing(bracket)
+    # A line that keeps missing (a knee lies between) must not creep: every third trial halves what is left.
+    if traces % 3 == 2 and high < 2**61 and high - low > 2:
+        guess = (low + high) // 2
+    return max(low, min(high, guess))
+
+
+def _crossing(bracket: _Bracket) -> int:
+    """Where what was traced, drawn out straight, meets the budget; rounded down."""
+    ends = [value for value in (bracket.fits, bracket.fails) if value in bracket.known]
+    one = ends[0]
+    judgement = bracket.known[one]
+    others = ends[1:] or sorted(bracket.known.keys() - ends, key=lambda value: abs(value - one))
+    if not others:
+        fixed = sum(judgement.breakdown.get(name, 0) for name in FIXED)
+        slope = max(judgement.least - fixed, 1) / max(one, 1)
+    else:
+        slope = (judgement.least - bracket.known[others[0]].least) / (one - others[0])
+    if slope <= 0:  # nothing to be learned from it
+        return one * 2 if judgement.fits else one // 2
+    return int((one - _excess(judgement) / slope) // 1)
+
+
+def _excess(judgement: Judgement) -> int:
+    """Bytes by which a value is over the budget; below zero where it fits."""
+    return judgement.least - judgement.limit.size

@@ -1,0 +1,166 @@
+"""The largest value that fits, and what would help: against traces made up for the purpose, with knees in them."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_trainguard.memory import Event, Trace
+from pytest_trainguard.memory.alternatives import largest_of, proposals, what_helps
+from pytest_trainguard.memory.budget import Limit
+from pytest_trainguard.memory.search import largest
+from pytest_trainguard.memory.verdict import Judgement, judge
+from pytest_trainguard.settings import Field
+
+GIB, MIB = 2**30, 2**20
+CONTEXT = 430 * MIB
+LIMIT = Limit("16GiB", 16 * GIB, CONTEXT, 8 * MIB)
+
+
+def made(batch, row=50 * MIB, weights=2 * GIB, adam=2):
+    """Weights, activations by row, gradients, and an optimizer step that needs no activations: a knee between."""
+    events = [Event("alloc", 1, weights, category="weight", phase="build")]
+    events += [Event("alloc", 10 + i, row, category="activation") for i in range(batch)]
+    events += [Event("free", 10 + i, row, category="activation", phase="backward") for i in range(batch)]
+    events += [Event("alloc", 2, weights, category="gradient", phase="backward")]
+    events += [Event("alloc", 3 + i, weights, category="optimizer state", phase="optimizer step") for i in range(adam)]
+    return Trace(events)
+
+
+def fits(batch, **of):
+    return judge(made(batch, **of), LIMIT).fits
+
+
+@pytest.mark.parametrize("start", [1, 270, 600])
+def test_the_largest_batch_is_found_to_the_number_in_few_traces(start):
+    asked = []
+
+    def judged(value):
+        asked.append(value)
+        return judge(made(value), LIMIT)
+
+    found = largest(judged, start, judge(made(start), LIMIT))
+    assert found.exact
+    assert fits(found.value)
+    assert not fits(found.value + 1)
+    assert found.judgement.fits
+    assert len(asked) == len(set(asked)) == found.traces <= 6
+
+
+def as_if(needs):
+    """A judgement of which only the sum is known."""
+    return Judgement("FITS" if needs <= LIMIT.size else "OUT OF MEMORY", LIMIT, least=needs)
+
+
+@given(st.integers(0, 20_000), st.integers(1, 900), st.integers(0, 20_000), st.integers(1, 3000), st.integers(1, 5000))
+def test_whatever_the_slopes(base, slope, floor, start, highest):
+    def needs(value):  # in MiB; flat up to the knee, then a line, in whole segments
+        return as_if(max(floor, (base + slope * value) // 20 * 20) * MIB)
+
+    found = largest(needs, min(start, highest), needs(min(start, highest)), highest=highest,
+                    at_most=60)  # fmt: skip
+    assert found.exact
+    assert found.value == max((value for value in range(1, highest + 1) if needs(value).fits), default=None)
+
+
+def test_an_upper_end_and_a_step():
+    def needs(value):
+        return as_if(value * 100 * MIB)
+
+    assert largest(needs, 8, needs(8), highest=64).words == "64"
+    assert largest(needs, 8, needs(8), step=8).value == 160  # 163 without the step
+
+
+def test_none_fits_is_said():
+    first = judge(made(8, weights=8 * GIB), LIMIT)
+    found = largest(lambda value: judge(made(value, weights=8 * GIB), LIMIT), 8, first)
+    assert (found.value, found.exact, found.words) == (None, True, "none fits")
+    assert found.judgement.word == "OUT OF MEMORY"
+
+
+def test_what_cannot_be_traced_is_not_known():
+    lost = judge(Trace(unknown="mylib::kernel"), LIMIT)
+    assert "mylib::kernel" in largest(lambda value: lost, 8, lost).words
+    assert "mylib::kernel" in largest(lambda value: lost, 8, judge(made(8), LIMIT)).words
+
+
+def test_a_search_that_does_not_close_says_so():
+    found = largest(lambda value: judge(made(value), LIMIT), 1, judge(made(1), LIMIT), at_most=1)
+    assert not found.exact
+    assert found.words == f"at least {found.value} (1 traces made)"
+
+
+class Known:
+    """Settings of a trainer: fields by role, and what is launched."""
+
+    def __init__(self, **fields):
+        self.fields, self.values = {}, {}
+        for role, (path, value, *rest) in fields.items():
+            kind = "choice" if rest else type(value).__name__
+            self.fields[role] = Field(path, kind, choices=tuple(rest))
+            self.values[path] = value
+
+    def role(self, name):
+        return self.fields.get(name)
+
+    def production(self, field):
+        return self.values[field.path]
+
+
+KNOWN = Known(
+    batch_size=("data.batch", 400),
+    accumulation=("accumulate", 1),
+    max_length=("length", 512),
+    checkpointing=("gradient_checkpointing", False),
+    precision=("precision", "fp32", "fp32", "fp16", "bf16"),
+    optimizer=("optim", "adamw", "adamw", "adamw_fused"),
+    fused=("fused", False),
+)
+
+
+def test_what_a_trainer_has_settings_for_is_proposed():
+    assert proposals(KNOWN) == [
+        (
+            "data.batch = 200, accumulate = 2 (the same effective batch)",
+            {"data.batch": 200, "accumulate": 2},
+        ),
+        ("length = 256", {"length": 256}),
+        ("gradient_checkpointing = True", {"gradient_checkpointing": True}),
+        ("precision = bf16", {"precision": "bf16"}),
+        ("optim = adamw_fused", {"optim": "adamw_fused"}),
+        ("fused = True", {"fused": True}),
+    ]
+    assert proposals(Known()) == []
+    assert proposals(Known(batch_size=("batch", 3), accumulation=("accumulate", 1))) == [
+        ("batch = 1 (half the effective batch)", {"batch": 1})
+    ]
+    done = Known(precision=("precision", "bf16", "fp32", "bf16"), optimizer=("optim", "adamw_fused", "adamw_fused"),
+                 checkpointing=("gradient_checkpointing", True), batch_size=("batch", 1))  # fmt: skip
+    assert proposals(done) == []
+
+
+def traced(changes):
+    if changes.get("fused"):
+        return Trace(unknown="mylib::fused")
+    row = 50 * MIB // (2 if changes.get("precision") == "bf16" else 1) * changes.get("length", 512) // 512
+    return made(changes.get("data.batch", 400), row // (10 if changes.get("gradient_checkpointing") else 1))
+
+
+def test_what_helps_most_comes_first():
+    told = []
+    found = what_helps(traced, KNOWN, LIMIT, told.append)
+    assert found[0].words == "gradient_checkpointing = True"
+    assert found[-1].judgement.word == "UNKNOWN"
+    least = [one.judgement.least for one in found[:-1]]
+    assert least == sorted(least)
+    assert "tracing with length = 256" in told
+    assert found[0].as_dict()["verdict"] == "FITS"
+
+
+def test_the_largest_by_role():
+    first = judge(traced({}), LIMIT)
+    assert first.word == "OUT OF MEMORY"
+    field, found = largest_of("batch_size", traced, KNOWN, LIMIT, first, lambda words: None)
+    assert field.path == "data.batch"
+    assert fits(found.value)
+    assert not fits(found.value + 1)
+    assert largest_of("workers", traced, KNOWN, LIMIT, first, lambda words: None) is None
