@@ -68,6 +68,14 @@ class Judgement:
         plain["largest"] = [{"what": what, "bytes": size} for what, size in self.largest]
         return plain
 
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Judgement:
+        """Read back what `as_dict` gave; what else is in it is passed over."""
+        known = {name: plain[name] for name in cls.__dataclass_fields__ if name in plain}
+        limit = Limit(**{**plain["budget"], "capability": tuple(plain["budget"]["capability"])})
+        known["largest"] = [(one["what"], one["bytes"]) for one in plain["largest"]]
+        return cls(**{**known, "word": plain["verdict"], "limit": limit})
+
 
 def judge(trace: Trace, limit: Limit) -> Judgement:
     """Hold a trace against a budget.

@@ -6,7 +6,7 @@ import pytest
 
 from pytest_trainguard.memory import Event, Trace, Workspace
 from pytest_trainguard.memory.budget import Limit
-from pytest_trainguard.memory.verdict import headline, judge, shown, text
+from pytest_trainguard.memory.verdict import Judgement, headline, judge, shown, text
 
 GIB, MIB = 2**30, 2**20
 CONTEXT = 430 * MIB
@@ -98,6 +98,7 @@ def test_as_json():
     plain = json.loads(json.dumps(judge(TRACE, limit(8)).as_dict()))
     assert plain["verdict"] == "OUT OF MEMORY"
     assert plain["budget"]["size"] == 8 * GIB
+    assert Judgement.from_dict({**plain, "more": 1}) == judge(TRACE, limit(8))
     assert plain["largest"][0] == {"what": "weight of aten::empty", "bytes": 4 * GIB}
 
 
