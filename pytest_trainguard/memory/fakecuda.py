@@ -1,0 +1,441 @@
+"""Fake CUDA on a torch without CUDA: everything here that depends on torch's inside, each piece with its reason.
+
+`install` makes a process believe in one CUDA device: tensors on it are `FakeTensor`s, with shapes and storages but no
+memory. `holds` tells whether that works on this build of torch; it tries in a process of its own, because
+a wrong guess about C++ objects ends a process. Installed once, for the rest of the process's life.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import subprocess
+import sys
+import threading
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch._subclasses import fake_tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+
+from pytest_trainguard.memory.device import Device
+
+_LIBRARIES = Path(torch.__file__).parent / "lib"
+_CUDA = 1  # its number among c10's device types
+_kept_alive: list[Any] = []  # what C++ now points to
+
+
+class Mode(FakeTensorMode):  # type: ignore[misc]
+    """Makes fake tensors; never initialises a device, whatever `torch.cuda.is_available` was made to say."""
+
+    avoid_device_init = True
+
+    def __init__(self) -> None:
+        super().__init__(allow_non_fake_inputs=True)
+
+
+def install(device: Device, meter: Any) -> None:
+    """Make this process believe in one CUDA device.
+
+    Args:
+        device: which one.
+        meter: for `torch.cuda.memory_allocated`: its `now` bytes are allocated, and were `most` since it was reset.
+
+    Raises:
+        RuntimeError: this build of torch does not let itself be told.
+    """
+    _register_device_guard()
+    _answer_hooks()
+    _never_initialise()
+    _keep_modules_movable()
+    _support_fast_optimizers()
+    _read_without_memory()
+    _pose_as_available(device, meter)
+
+
+def holds() -> str | None:
+    """Try it in a process of its own: a plain step, mixed precision, attention, a fused optimizer.
+
+    Returns:
+        None where it works, otherwise what went wrong, in one line.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest_trainguard.memory.selftest"],
+        capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    if done.returncode == 0:
+        return None
+    words = (done.stderr or done.stdout).strip().splitlines() or [f"it ended with {done.returncode}"]
+    return words[-1]
+
+
+# ---- what C++ asks
+
+
+def _register_device_guard() -> None:
+    """Let torch put its own fake guard in place of CUDA's, as it does where CUDA is built in but no device is there.
+
+    It does so only if some guard is registered that counts no devices. On a build without CUDA there is none: tensors
+    "not linked with support for cuda devices", and one path of attention aborts the process. So one is registered
+    whose every virtual function returns 0; torch asks it once and replaces it.
+    """
+    registry = (ctypes.c_void_p * 2).in_dll(
+        ctypes.CDLL(str(_LIBRARIES / "libc10.so")), "_ZN3c104impl26device_guard_impl_registryE"
+    )
+    if registry[_CUDA] is None:
+        zero = ctypes.CFUNCTYPE(ctypes.c_int8, ctypes.c_void_p)(lambda this: 0)
+        address = ctypes.cast(zero, ctypes.c_void_p).value
+        virtual = (ctypes.c_void_p * 64)(*[address] * 64)
+        guard = (ctypes.c_void_p * 8)(ctypes.addressof(virtual))
+        _kept_alive.extend([zero, virtual, guard])
+        registry[_CUDA] = ctypes.addressof(guard)
+        torch._C._ensureCUDADeviceGuardSet()
+        if registry[_CUDA] == ctypes.addressof(guard):
+            registry[_CUDA] = None
+            raise RuntimeError("torch did not put its fake device guard in place")
+    else:
+        torch._C._ensureCUDADeviceGuardSet()
+
+
+def _answer_hooks() -> None:
+    """The backward pass asks CUDA's hooks two things, which a build without CUDA answers by raising.
+
+    `isBuilt` becomes true and `hasPrimaryContext` false: there is CUDA, and no context that would need care. They are
+    the third and fifth entry of `AcceleratorHooksInterface`'s virtual table, after its two destructors.
+    """
+    get_hooks = ctypes.CDLL(str(_LIBRARIES / "libtorch_cpu.so"))._ZN2at6detail12getCUDAHooksEv
+    get_hooks.restype = ctypes.c_void_p
+    table = ctypes.c_void_p.from_address(get_hooks())
+    assert table.value is not None
+    before, entries = 2, 48  # two words stand before a table: the offset to the top, the type's information
+    old = (ctypes.c_void_p * (before + entries)).from_address(table.value - before * 8)
+    new = (ctypes.c_void_p * (before + entries))(*old)
+    yes = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p)(lambda this: True)
+    no = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_int8)(lambda this, index: False)
+    new[before + 2] = ctypes.cast(yes, ctypes.c_void_p).value
+    new[before + 4] = ctypes.cast(no, ctypes.c_void_p).value
+    _kept_alive.extend([yes, no, new])
+    table.value = ctypes.addressof(new) + before * 8
+
+
+def _never_initialise() -> None:
+    """Making a tensor on CUDA initialises it first, from C++, by this name; `torch.tensor` has to copy to it late."""
+    torch.cuda._lazy_init = lambda: None
+    torch.cuda._lazy_call = lambda call, **options: None  # seeds and generator states wait for an initialisation
+    fake_tensor.init_gpu_context = lambda device: None
+    torch._C._set_only_lift_cpu_tensors(True)
+
+
+# ---- what Python code takes a fake tensor for
+
+
+def _keep_modules_movable() -> None:
+    """`Module.to` swaps a fake parameter's inside, which torch refuses where anything has a weak reference to it.
+
+    Parameters keep their identity where they can be swapped, so that an optimizer made before `.to` still holds them;
+    otherwise they are replaced, tied ones by the same new parameter.
+    """
+    original = torch.nn.Module._apply
+    local = threading.local()
+
+    @functools.wraps(original)
+    def apply(module: Any, fn: Any, recurse: bool = True) -> Any:
+        outermost = not hasattr(local, "moved")
+        if outermost:
+            local.moved = {}
+        try:
+            if recurse:
+                for child in module.children():
+                    child._apply(fn)
+            for name, parameter in module._parameters.items():
+                if parameter is not None:
+                    module._parameters[name] = _moved(parameter, fn, local.moved)
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    module._buffers[name] = fn(buffer)
+            return module
+        finally:
+            if outermost:
+                del local.moved
+
+    torch.nn.Module._apply = apply
+
+
+def _moved(parameter: Any, fn: Callable[[Any], Any], moved: dict[int, tuple[Any, Any]]) -> Any:
+    if id(parameter) in moved:
+        return moved[id(parameter)][1]
+    with torch.no_grad():
+        applied = fn(parameter)
+        grad = None if parameter.grad is None else fn(parameter.grad)
+    result = parameter
+    if applied is not parameter:
+        if not (isinstance(applied, FakeTensor) or isinstance(parameter, FakeTensor)):
+            parameter.data = applied
+        else:
+            result = torch.nn.Parameter(applied, requires_grad=parameter.requires_grad)
+            del applied
+            parameter.grad = None
+            try:
+                torch.utils.swap_tensors(parameter, result)
+                result = parameter
+            except (RuntimeError, AttributeError, TypeError):  # replaced instead: see above
+                pass
+        if grad is not None:
+            result.grad = grad
+    moved[id(parameter)] = moved[id(result)] = (parameter, result)
+    return result
+
+
+def _support_fast_optimizers() -> None:
+    """Optimizers and gradient clipping take their `foreach` and fused ways for types that they know only."""
+    from torch.optim.optimizer import _foreach_supported_types as of_optimizers
+    from torch.utils._foreach_utils import _foreach_supported_types as of_clipping
+
+    for known in (of_optimizers, of_clipping):
+        if FakeTensor not in known:
+            known.append(FakeTensor)
+
+
+def _read_without_memory() -> None:
+    """`tolist`, `numpy` and pickling look for a tensor's memory; copying it to the CPU gives one that has some.
+
+    What a checkpoint holds of a fake tensor is one zero, expanded: the right shape, and no bytes to write.
+    """
+
+    def pickled(tensor: Any, protocol: Any) -> Any:
+        whole = torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
+        return whole.__reduce_ex__(protocol)
+
+    def copied(tensor: Any, memo: Any) -> Any:
+        if id(tensor) not in memo:
+            clone = tensor.detach().clone().requires_grad_(tensor.requires_grad)
+            memo[id(tensor)] = torch.nn.Parameter(clone, tensor.requires_grad) if is_parameter(tensor) else clone
+        return memo[id(tensor)]
+
+    def address(tensor: Any) -> int:
+        storage = tensor.untyped_storage()
+        return int(storage._cdata + tensor.storage_offset() * tensor.element_size()) if storage.nbytes() else 0
+
+    real_address = torch.UntypedStorage.data_ptr
+
+    def storage_address(storage: Any) -> int:
+        with contextlib.suppress(RuntimeError):
+            if found := real_address(storage):
+                return int(found)
+        return int(storage._cdata) if storage.nbytes() else 0
+
+    FakeTensor.data_ptr = address  # compared, to find tensors that share memory
+    torch.UntypedStorage.data_ptr = storage_address
+    FakeTensor.tolist = lambda tensor: in_memory(tensor).tolist()
+    FakeTensor.numpy = lambda tensor, *, force=False: in_memory(tensor, force=force).numpy()
+    FakeTensor.__reduce_ex__ = pickled
+    FakeTensor.__deepcopy__ = copied
+
+
+def in_memory(tensor: torch.Tensor, *, force: bool = True) -> torch.Tensor:
+    """The tensor in real memory of the CPU.
+
+    Raises:
+        TypeError: it is on the device, and `force` is not set, as torch has it.
+    """
+    if tensor.device.type != "cpu" and not force:
+        raise TypeError(
+            f"can't convert {tensor.device} device type tensor to numpy. Use Tensor.cpu() to copy the tensor to "
+            "host memory first."
+        )
+    copied = tensor.detach().to("cpu", copy=True)
+    if isinstance(copied, FakeTensor):  # larger than what is copied as a rule
+        return torch.zeros((), dtype=copied.dtype).expand(copied.shape).clone()
+    return copied
+
+
+def is_parameter(tensor: torch.Tensor) -> bool:
+    """Whether a tensor, fake or not, is a module's parameter."""
+    return isinstance(tensor, torch.nn.Parameter)
+
+
+def after_import(name: str, module: Any) -> None:
+    """Tell libraries that test for fake tensors to think of something else that these are real.
+
+    transformers takes them for tracing by torch.compile, and then avoids every look at a value. safetensors finds
+    shared memory by its address, and writes bytes: here by the storage, and a file with a hole in the place of bytes.
+    """
+    if name == "transformers.utils.import_utils":
+        module.is_fake_tensor = lambda x: False
+    elif name == "safetensors.torch":
+        from pytest_trainguard.memory import hollow
+
+        hollow.install(module)
+
+
+# ---- what Python code asks of the device
+
+
+class Stream:
+    """A CUDA stream: a number, and nothing to wait for."""
+
+    _count = 0
+
+    def __init__(self, device: Any = None, priority: int = 0, **kwargs: Any):
+        Stream._count += 1
+        self.stream_id, self.priority = Stream._count, priority
+        self.device = torch.device("cuda", 0)
+        self.cuda_stream = self.stream_id
+
+    def query(self) -> bool:
+        """Whether all work is done."""
+        return True
+
+    def is_capturing(self) -> bool:
+        """Whether a CUDA graph is being recorded."""
+        return False
+
+    def _nothing(self, *args: Any, **kwargs: Any) -> None:
+        return None
+
+    wait_stream = wait_event = synchronize = _nothing
+
+    def record_event(self, event: Any = None) -> Any:
+        """An event at this point of the stream."""
+        return event or Event()
+
+    def __enter__(self) -> Stream:
+        self._before = current_stream()
+        set_stream(self)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        set_stream(self._before)
+
+
+class Event:
+    """A CUDA event that has always happened already."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        pass
+
+    def query(self) -> bool:
+        """Whether it has happened."""
+        return True
+
+    def elapsed_time(self, other: Any) -> float:
+        """Milliseconds; time is not what is predicted."""
+        return 1.0
+
+    def _nothing(self, *args: Any, **kwargs: Any) -> None:
+        return None
+
+    record = wait = synchronize = _nothing
+
+
+_streams = threading.local()
+_default_stream = Stream()
+_default_stream.stream_id = _default_stream.cuda_stream = 0
+
+
+def current_stream(device: Any = None) -> Stream:
+    """The stream that this thread launches on."""
+    found: Stream = getattr(_streams, "current", _default_stream)
+    return found
+
+
+def set_stream(stream: Any) -> None:
+    """Launch on this stream from now on."""
+    if stream is not None:
+        _streams.current = stream
+
+
+class _On:
+    """`torch.cuda.stream(s)` and `torch.cuda.device(d)`: contexts."""
+
+    def __init__(self, target: Any = None):
+        self.target, self.idx, self.prev_idx = target, 0, 0
+
+    def __enter__(self) -> None:
+        self.before = current_stream()
+        if isinstance(self.target, Stream):
+            set_stream(self.target)
+
+    def __exit__(self, *exception: object) -> None:
+        set_stream(self.before)
+
+
+def _pose_as_available(device: Device, meter: Any) -> None:
+    """`torch.cuda` and `torch.accelerator`, as far as training programs ask them."""
+    import torch.cuda.amp.common
+
+    major, minor = device.capability
+    properties = types.SimpleNamespace(
+        name=device.name, major=major, minor=minor, total_memory=device.memory, multi_processor_count=108,
+        is_integrated=False, is_multi_gpu_board=False, warp_size=32, max_threads_per_multi_processor=2048,
+        gcnArchName="", uuid="", L2_cache_size=40 << 20, regs_per_multiprocessor=65536,
+        shared_memory_per_block=49152, shared_memory_per_multiprocessor=167936,
+    )  # fmt: skip
+
+    def constant(value: Any) -> Callable[..., Any]:
+        return lambda *args, **kwargs: value
+
+    def stats(*args: Any, **kwargs: Any) -> dict[str, int]:
+        now, peak = meter.now, meter.most
+        named = {"allocated_bytes": (now, peak), "reserved_bytes": (now, peak), "active_bytes": (now, peak)}
+        counts = {f"{name}.all.{part}": value for name, both in named.items()
+                  for part, value in zip(("current", "peak"), both, strict=True)}  # fmt: skip
+        return {**counts, "num_alloc_retries": 0, "num_ooms": 0}
+
+    def reset(*args: Any, **kwargs: Any) -> None:
+        meter.most = meter.now
+
+    state = torch.zeros(16, dtype=torch.uint8)
+    answers: dict[str, Any] = {
+        "is_available": constant(True), "is_initialized": constant(True), "init": constant(None),
+        "device_count": constant(1), "current_device": constant(0), "set_device": constant(None),
+        "get_device_name": constant(device.name), "get_device_capability": constant(device.capability),
+        "get_device_properties": constant(properties), "get_arch_list": constant([f"sm_{major}{minor}"]),
+        "is_bf16_supported": constant(True), "can_device_access_peer": constant(False), "ipc_collect": constant(None),
+        "utilization": constant(0), "synchronize": constant(None), "empty_cache": constant(None),
+        "memory_allocated": lambda *a, **k: meter.now, "max_memory_allocated": lambda *a, **k: meter.most,
+        "memory_reserved": lambda *a, **k: meter.now, "max_memory_reserved": lambda *a, **k: meter.most,
+        "memory_stats": stats, "memory_summary": constant(""), "memory_snapshot": constant([]),
+        "mem_get_info": lambda *a, **k: (device.memory - meter.now, device.memory),
+        "reset_peak_memory_stats": reset, "reset_accumulated_memory_stats": constant(None),
+        "reset_max_memory_allocated": reset, "reset_max_memory_cached": constant(None),
+        "set_per_process_memory_fraction": constant(None), "manual_seed": constant(None),
+        "manual_seed_all": constant(None), "seed": constant(None), "seed_all": constant(None),
+        "initial_seed": constant(0), "get_rng_state": lambda *a, **k: state.clone(),
+        "get_rng_state_all": lambda *a, **k: [state.clone()], "set_rng_state": constant(None),
+        "set_rng_state_all": constant(None), "Stream": Stream, "Event": Event, "ExternalStream": Stream,
+        "current_stream": current_stream, "default_stream": constant(_default_stream), "set_stream": set_stream,
+        "stream": _On, "device": _On, "device_of": _On, "_exchange_device": constant(0),
+        "_maybe_exchange_device": constant(0), "is_current_stream_capturing": constant(False),
+    }  # fmt: skip
+    for name, answer in answers.items():
+        setattr(torch.cuda, name, answer)
+        for inner in ("memory", "random", "streams"):
+            module = getattr(torch.cuda, inner, None)
+            if module is not None and hasattr(module, name):
+                setattr(module, name, answer)
+    torch.cuda.amp.common.amp_definitely_not_available = constant(False)
+    torch.version.cuda = torch.version.cuda or "12.8"
+    _pose_as_accelerator(constant)
+    # Page-locked memory is the host's; a tensor that is used on another stream is freed a little later.
+    torch.Tensor.pin_memory = lambda tensor, *args: tensor
+    torch.Tensor.is_pinned = constant(False)
+    torch.Tensor.record_stream = constant(None)
+
+
+def _pose_as_accelerator(constant: Callable[[Any], Callable[..., Any]]) -> None:
+    accelerator = getattr(torch, "accelerator", None)
+    if accelerator is None:  # torch before 2.6
+        return
+    answers = {
+        "is_available": True, "device_count": 1, "current_accelerator": torch.device("cuda"),
+        "current_device_index": 0, "current_device_idx": 0, "set_device_index": None, "set_device_idx": None,
+        "synchronize": None, "empty_cache": None, "current_stream": _default_stream, "set_stream": None,
+    }  # fmt: skip
+    for name, answer in answers.items():
+        if hasattr(accelerator, name):
+            setattr(accelerator, name, constant(answer))
