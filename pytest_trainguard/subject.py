@@ -251,24 +251,33 @@ class Subject:
         Raises:
             CannotJudge: it raised; the message is its last line.
         """
-        if function in ("describe", "make_data", "own_checkpoints", "resume_point"):
+        if function in ("describe", "make_data", "make_longest", "own_checkpoints", "resume_point"):
             arguments["trainer"] = self.spec
-        folder = self._new_folder(function)
-        job = {
-            "kind": "call",
-            "function": f"pytest_trainguard.launch.jobs:{function}",
-            "arguments": arguments,
-        }
-        try:
-            ended = self.server.run(self._envelope(job, folder, Request(did=function))).wait()
-        except LaunchError as error:
-            raise CannotJudge(f"{self.name}: {error}") from error
+        result, ended = self.perform(f"pytest_trainguard.launch.jobs:{function}", arguments, Request(did=function))
         if ended["exit"] != 0:
             words = ended["output"].strip().splitlines() or [f"exit {ended['exit']}"]
             raise CannotJudge(f"{self.name}: {function}: {words[-1]}", ended["output"])
-        result = json.loads((folder / child.RESULT_FILE).read_text())
-        shutil.rmtree(folder, ignore_errors=True)
         return result
+
+    def perform(self, function: str, arguments: dict[str, Any], request: Request) -> tuple[Any, dict[str, Any]]:
+        """Have a function, `module:name`, called in a process that has the trainer loaded, with nothing recorded.
+
+        Returns:
+            what it returned, None where the process did not come that far; and how the process ended.
+
+        Raises:
+            CannotJudge: the process could not be followed to its end.
+        """
+        folder = self._new_folder(function.rpartition(":")[2])
+        job = {"kind": "call", "function": function, "arguments": arguments}
+        try:
+            ended = self.server.run(self._envelope(job, folder, request)).wait()
+        except LaunchError as error:
+            raise CannotJudge(f"{self.name}: {error}") from error
+        written = folder / child.RESULT_FILE
+        result = json.loads(written.read_text()) if written.exists() else None
+        shutil.rmtree(folder, ignore_errors=True)
+        return result, ended
 
     def start(self, request: Request) -> Started:
         """Start a run and do not wait for it."""

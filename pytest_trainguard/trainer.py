@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pytest_trainguard import checkpoints, samples, settings
+from pytest_trainguard import checkpoints, longest, samples, settings
 from pytest_trainguard.recorder.timeline import Recording
 
 
@@ -90,6 +90,25 @@ class Trainer:
             OSError, ValueError: the sample is missing, unreadable or of a kind that is not known.
         """
         return None if self.sample is None else samples.cut(Path(self.sample), folder, rows)
+
+    def make_longest(self, folder: Path, rows: int, length: int, seed: int) -> Path | None:
+        """Put `rows` rows into `folder`, each as long as the program reads them at most; the path of the data.
+
+        GPU memory is predicted with them: what decides is the batch in which the longest rows come together, and a
+        sample seldom has it. By default the rows of `make_data`, their texts repeated until none is short; the
+        program cuts them at its own maximal length. A trainer whose rows have no text overrides this.
+
+        Args:
+            folder: an existing one.
+            rows: how many.
+            length: the program's maximal length: tokens, nodes, whatever it counts.
+            seed: the same makes the same data.
+
+        Raises:
+            OSError, ValueError: the sample is missing, unreadable or of a kind that is not known.
+        """
+        data = self.make_data(folder, rows, seed)
+        return None if data is None else longest.stretched(data, rows, length)
 
     def checkpoints(self, output_dir: Path) -> list[Path]:
         """The finished checkpoints in an output folder, oldest first. By default found by their names."""

@@ -19,9 +19,11 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import itertools
 import json
 import os
 import random
+import string
 import sysconfig
 import textwrap
 import tokenize
@@ -37,6 +39,10 @@ NOT_LIBRARY = frozenset({"site-packages", "dist-packages", "test", "tests", "idl
 NEVER = frozenset({"__pycache__", "node_modules"})
 SHORTEST_CODE = 40
 """Characters; a shorter function (a stub, a one-line getter) has nothing to tell right from wrong by."""
+SHORT_ROWS = 16
+"""Rows of `write_longest` that are short."""
+NAMES = 25_000
+"""Different names in `write_longest`."""
 
 
 class Function(NamedTuple):
@@ -295,4 +301,35 @@ def write_jsonl(path: str | os.PathLike[str], rows: int = 64, seed: int = 0, lon
         raise ValueError(f"the standard library gives {len(made)} rows of up to {longest} characters, not {rows}")
     lines = [json.dumps({"code": code, "label": label}, ensure_ascii=False) + "\n" for code, label in made.items()]
     chance.shuffle(lines)
+    Path(path).write_text("".join(lines), encoding="utf-8")
+
+
+def write_longest(path: str | os.PathLike[str], rows: int, seed: int, length: int) -> None:
+    """Write rows that reach ``length`` tokens and nodes, for predicting memory: functions of made-up names.
+
+    So many names, each more than once, that a tokenizer trained on them fills its vocabulary, as it does on the
+    whole standard library. The first rows are short, for a program wants some that fit. The same seed makes the
+    same bytes.
+
+    Args:
+        path: file to write.
+        rows: how many rows.
+        seed: decides the names.
+        length: tokens and nodes that a row has at least.
+    """
+    chance = random.Random(seed)
+    pool = ["".join(chance.choices(string.ascii_lowercase, k=6)) for _ in range(NAMES)]
+    # A statement has 8 nodes, at least 10 tokens, and 3 names.
+    statements = max(length // 8, 3 * NAMES // (3 * max(rows - SHORT_ROWS, 1))) + 1
+    names = itertools.cycle(pool)
+
+    def name() -> str:
+        return next(names)
+
+    def function(statements: int) -> str:
+        lines = [f"    {name()} = {name()} + {name()}" for _ in range(statements)]
+        return "\n".join([f"def {name()}({name()}, {name()}):", *lines, f"    return {name()}"])
+
+    codes = (function(1 if number < SHORT_ROWS else statements) for number in range(rows))
+    lines = [json.dumps({"code": code, "label": number % 2}) + "\n" for number, code in enumerate(codes)]
     Path(path).write_text("".join(lines), encoding="utf-8")

@@ -20,6 +20,12 @@ class Program(Trainer):
         misuse.write_jsonl(path, rows, seed, longest=160)  # characters: short functions, short runs
         return path
 
+    def make_longest(self, folder: Path, rows: int, length: int, seed: int) -> Path:
+        """Functions that are cut at `max_length` and `max_nodes`, of as many names as the standard library has."""
+        path = folder / "functions.jsonl"
+        misuse.write_longest(path, rows, seed, length)
+        return path
+
     def resume_from(self, output_dir: Path) -> Path:
         """The programs find the newest whole checkpoint of a folder themselves."""
         return output_dir

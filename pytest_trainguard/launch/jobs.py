@@ -105,6 +105,16 @@ def make_data(trainer: Any, folder: str, rows: int, seed: int) -> dict[str, Any]
     return {"path": str(path) if path else None, "error": None}
 
 
+def make_longest(trainer: Any, folder: str, rows: int, length: int, seed: int) -> dict[str, Any]:
+    """As `make_data`, of rows that are all as long as `length` admits."""
+    os.makedirs(folder, exist_ok=True)
+    try:
+        path = load_trainer(trainer).make_longest(Path(folder), rows, length, seed)
+    except (OSError, ValueError) as error:
+        return {"path": None, "error": str(error), "traceback": traceback.format_exc()}
+    return {"path": str(path) if path else None, "error": None}
+
+
 def own_checkpoints(trainer: Any, output_dir: str) -> list[str]:
     """The checkpoints in an output folder, by a trainer's own way of finding them."""
     return [str(path) for path in load_trainer(trainer).checkpoints(Path(output_dir))]

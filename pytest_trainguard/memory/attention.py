@@ -26,10 +26,10 @@ class Chooser:
         self.capability = capability
         self.chosen: dict[str, int] = {}
 
-    def install(self) -> None:
-        """Put the choice in the dispatcher, for CUDA tensors, for the rest of this process's life."""
+    def install(self, more: tuple[str, ...] = ()) -> None:
+        """Put the choice in the dispatcher, for CUDA tensors and `more` keys, for the rest of this process's life."""
         self._library = torch.library.Library("aten", "IMPL")
-        for key in ("AutogradCUDA", "CUDA"):
+        for key in ("AutogradCUDA", "CUDA", *more):
             self._library.impl("scaled_dot_product_attention", self.attend, key, allow_override=True)
 
     def attend(

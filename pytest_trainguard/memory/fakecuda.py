@@ -1,8 +1,8 @@
 """Fake CUDA on a torch without CUDA: everything here that depends on torch's inside, each piece with its reason.
 
 `install` makes a process believe in one CUDA device: tensors on it are `FakeTensor`s, with shapes and storages but no
-memory. `holds` tells whether that works on this build of torch; it tries in a process of its own, because
-a wrong guess about C++ objects ends a process. Installed once, for the rest of the process's life.
+memory. `selftest` tells whether that works on this build of torch, in a process of its own, because a wrong guess
+about C++ objects ends a process. Installed once, for the rest of the process's life.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import subprocess
-import sys
 import threading
 import types
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,26 +50,15 @@ def install(device: Device, meter: Any) -> None:
     _register_device_guard()
     _answer_hooks()
     _never_initialise()
-    _keep_modules_movable()
-    _support_fast_optimizers()
-    _read_without_memory()
+    install_on_cpu()
     _pose_as_available(device, meter)
 
 
-def holds() -> str | None:
-    """Try it in a process of its own: a plain step, mixed precision, attention, a fused optimizer.
-
-    Returns:
-        None where it works, otherwise what went wrong, in one line.
-    """
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest_trainguard.memory.selftest"],
-        capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-    if done.returncode == 0:
-        return None
-    words = (done.stderr or done.stdout).strip().splitlines() or [f"it ended with {done.returncode}"]
-    return words[-1]
+def install_on_cpu() -> None:
+    """What fake tensors on the CPU need."""
+    _keep_modules_movable()
+    _support_fast_optimizers()
+    _read_without_memory()
 
 
 # ---- what C++ asks
@@ -223,7 +211,8 @@ def _read_without_memory() -> None:
     real_address = torch.UntypedStorage.data_ptr
 
     def storage_address(storage: Any) -> int:
-        with contextlib.suppress(RuntimeError):
+        with contextlib.suppress(RuntimeError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # against looking for a fake storage's memory
             if found := real_address(storage):
                 return int(found)
         return int(storage._cdata) if storage.nbytes() else 0

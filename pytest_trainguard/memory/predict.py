@@ -1,0 +1,216 @@
+"""Pytest's side of the tracing: one trainer, at its production settings, traced as often as a question needs it.
+
+Each trace is a run in a process of its own, forked from the trainer's warm server. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pytest_trainguard import settings
+from pytest_trainguard.memory.device import Device
+from pytest_trainguard.memory.trace import Trace
+from pytest_trainguard.subject import SEED, Launchpad, Request, Subject
+from pytest_trainguard.trainer import spec_of
+
+STEPS = 2  # the second one holds the optimizer's state
+ENGINE = "pytest_trainguard.memory.engine"
+LENGTH = 512  # where a trainer has no setting for the length of its rows
+TIME_LIMIT = 600.0  # seconds for one trace
+
+
+class Tracing:
+    """One trainer under fake CUDA.
+
+    Attributes:
+        subject: the trainer.
+        device: the card that it believes in.
+        figures: of the last trace: `seconds`, `peak_rss` and `rss_before` in bytes.
+    """
+
+    def __init__(self, subject: Subject, device: Device | None = None):
+        self.subject, self.device = subject, device or Device()
+        self.figures: dict[str, Any] = {}
+        self._loaded: set[str] = set()
+        self._traces: dict[str, Trace] = {}
+        self._data: dict[tuple[int, int], tuple[Path | None, str | None]] = {}
+
+    @cached_property
+    def unheld(self) -> str | None:
+        """Why fake CUDA does not hold on this torch; None where it does."""
+        code, ended = self.subject.perform("pytest_trainguard.memory.selftest:main", {}, _request("tried fake CUDA"))
+        if code == 0:
+            return None
+        words = ended["output"].strip().splitlines() or ["nothing said"]
+        return f"{words[-1]} (self-test, exit {ended['exit']})"
+
+    def trace(
+        self,
+        changes: Mapping[str, Any] | None = None,
+        *,
+        batch_size: int | None = None,
+        max_length: int | None = None,
+        steps: int = STEPS,
+    ) -> Trace:
+        """Trace one run at the production settings.
+
+        Args:
+            changes: settings on top of these.
+            batch_size: a value for the setting of this role.
+            max_length: the same for the length of rows.
+            steps: optimizer steps to ask for.
+
+        Raises:
+            ValueError: the trainer has no setting of this role.
+            CannotJudge: its module cannot be imported, or it has no data.
+        """
+        described = self.subject.description
+        values = settings.merge(described["production"], dict(changes or {}))
+        for role, value in (("batch_size", batch_size), ("max_length", max_length)):
+            if value is not None:
+                values = settings.merge(values, {self._setting(role): value})
+        key = repr((sorted(values.items(), key=repr), steps))
+        if key not in self._traces:
+            self._traces[key] = self._traced(values, steps)
+        return self._traces[key]
+
+    def value(self, role: str) -> int | None:
+        """The production value of the setting of a role; None where there is none."""
+        return self._value(role, self.subject.description["production"])
+
+    def _setting(self, role: str) -> str:
+        field = self.subject.role(role)
+        if field is None:
+            raise ValueError(
+                f"{self.subject.name} has no setting for its {role.replace('_', ' ')}: name it in Trainer.fields"
+            )
+        return field.path
+
+    def _value(self, role: str, values: Mapping[str, Any]) -> int | None:
+        field = self.subject.role(role)
+        if field is None:
+            return None
+        value = settings.value_at(values, field.path)
+        value = field.default if value is None else value
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+    def _traced(self, values: dict[str, Any], steps: int) -> Trace:
+        data, note = self._rows(values, steps)
+        folder = Path(tempfile.mkdtemp(prefix="trace-", dir=self.subject.folder))
+        (folder / "output").mkdir()
+        how = "fake cpu" if self.unheld else "fake cuda"
+        arguments = {
+            "trainer": self.subject.spec, "settings": values, "data": str(data) if data else None,
+            "output_dir": str(folder / "output"), "max_steps": steps, "seed": SEED,
+            "device": self.device.as_json(), "how": how, "result": str(folder / "trace.json"),
+        }  # fmt: skip
+        try:
+            figures, ended = self.subject.perform(f"{ENGINE}:run", arguments, _request("traced its memory"))
+            written = folder / "trace.json"
+            if figures is None or not written.exists():
+                return Trace(unknown=_lost(ended), how="fake cpu" if self.unheld else "fake cuda")
+            trace = Trace.from_json(written.read_text())
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        self._warm(figures.pop("libraries"))
+        self.figures = figures
+        if trace.unknown and trace.unknown.startswith("the program ends"):
+            words = [line.strip() for line in ended["output"].splitlines() if line.strip()]
+            trace.unknown += f": {words[-1][:300]}" if words else ""
+        trace.notes += [note] if note else []
+        if self.unheld:
+            trace.notes.append(f"fake CUDA does not hold: {self.unheld}")
+        return trace
+
+    def _warm(self, libraries: list[str]) -> None:
+        """Have the server import what the run did, so that the next one need not."""
+        subject = self.subject
+        if set(libraries) - set(subject.pad.recalled(subject.spec)) - self._loaded:
+            subject.server.load(libraries, None)
+            subject.pad.remember(subject.spec, libraries)
+            self._loaded.update(libraries)
+
+    def _rows(self, values: Mapping[str, Any], steps: int) -> tuple[Path | None, str | None]:
+        """Data whose rows are all as long as they may be, enough of them for the steps; and what is less sure of it."""
+        effective = (self._value("batch_size", values) or 32) * (self._value("accumulation", values) or 1)
+        rows = 2 ** math.ceil(math.log2(effective * (steps + 1)))  # some are held out; a power, to be used again
+        length = self._value("max_length", values) or LENGTH
+        if (rows, length) not in self._data:
+            folder = Path(tempfile.mkdtemp(prefix="longest-", dir=self.subject.folder))
+            made = self.subject.call("make_longest", folder=str(folder), rows=rows, length=length, seed=SEED)
+            if made["error"]:
+                plain = self.subject.make_data(Path(tempfile.mkdtemp(prefix="rows-", dir=self.subject.folder)), rows)
+                note = f"with rows as they are in the data, not the longest ones together: {made['error']}"
+                self._data[rows, length] = plain, note
+            else:
+                self._data[rows, length] = Path(made["path"]) if made["path"] else None, None
+        return self._data[rows, length]
+
+
+def _request(did: str) -> Request:
+    # The device must not be hidden from a program that is to believe in one.
+    return Request(did=did, recorder=False, time_limit=TIME_LIMIT, env={"CUDA_VISIBLE_DEVICES": "0"})
+
+
+def _lost(ended: Mapping[str, Any]) -> str:
+    """Why a run left no trace."""
+    if ended["timed_out"]:
+        return f"the run did not end within {TIME_LIMIT:.0f} s"
+    words = [line.strip() for line in ended["output"].splitlines() if line.strip()]
+    how = f"exit {ended['exit']}" if ended["exit"] >= 0 else f"signal {-ended['exit']}"
+    return f"the process ended by itself, {how}, and left no trace" + (f": {words[-1][:300]}" if words else "")
+
+
+@contextlib.contextmanager
+def tracing(trainer: object, *, device: Device | None = None, root: Path | None = None) -> Iterator[Tracing]:
+    """A trainer to be traced, outside pytest; its processes end with the context.
+
+    Args:
+        trainer: a `Trainer` subclass that can be imported, `module:Class`, or the table of a command line.
+        device: the card that it is to believe in.
+        root: the folder that its relative paths start from, and its modules; by default the current one.
+
+    Raises:
+        TypeError: it is none of these.
+    """
+    root = Path(root or os.getcwd())
+    folder = Path(tempfile.mkdtemp(prefix="trainguard-"))
+    pad = Launchpad(root, folder, [str(root)], TIME_LIMIT)
+    spec = spec_of(trainer)
+    try:
+        yield Tracing(pad.subject(spec.rpartition(":")[2] if isinstance(spec, str) else "trainer", spec), device)
+    finally:
+        pad.close()
+
+
+def trace(
+    trainer: object, settings: Mapping[str, Any] | None = None, *, batch_size: int | None = None,
+    max_length: int | None = None, device: Device | None = None,
+) -> Trace:  # fmt: skip
+    """The births and deaths of a trainer's tensors in two optimizer steps, without a GPU.
+
+    Args:
+        trainer: a `Trainer` subclass that can be imported, `module:Class`, or the table of a command line.
+        settings: on top of its production settings.
+        batch_size: rows in a forward pass, by whatever name the trainer has for it.
+        max_length: the longest row, likewise; rows are made to have it.
+        device: the card; by default an A100 of 80 GiB.
+
+    Raises:
+        TypeError: it is no trainer.
+        ValueError: it has no setting of this role.
+        CannotJudge: its module cannot be imported, or it has no data.
+    """
+    with tracing(trainer, device=device) as traced:
+        return traced.trace(settings, batch_size=batch_size, max_length=max_length)
+
+
+Fits = Callable[[Trace], bool]
