@@ -7,11 +7,25 @@ import re
 
 from pytest_trainguard import Guard, edge_case, stops, survives
 from pytest_trainguard.expect import Wording
+from pytest_trainguard.probes.budget import GpuBudget
 from pytest_trainguard.probes.fuzz import ConfigFuzz
 from pytest_trainguard.subject import STEPS
 
 FAR_TOO_HIGH = 10.0
 DIVERGED = Wording("what diverged (the loss, a gradient)", re.compile(r"loss|grad|diverg|finite|\bnan\b|\binf", re.I))
+
+
+@edge_case(
+    34,
+    "max_length too large for the GPU",
+    verdict="survives",
+    severity="critical",
+    brought_about="two steps at the production settings, on rows of full length, traced and held against --gpu-budget",
+    expects="fits; where it does not, the largest length that fits is named",
+)
+def test_34_max_length_too_large(gpu_budget: GpuBudget) -> None:
+    """The sample's rows were short; the first batch of long ones came in the third hour, and did not fit."""
+    gpu_budget.fits("max_length")
 
 
 @edge_case(
@@ -25,6 +39,19 @@ DIVERGED = Wording("what diverged (the loss, a gradient)", re.compile(r"loss|gra
 def test_35_batch_size_0(config_fuzz: ConfigFuzz) -> None:
     """An unchecked batch size fails deep in the loader, after the model was loaded, or is cut to a whole number."""
     config_fuzz.rejects("batch_size", 0, -1, 2.5, "many", math.nan)
+
+
+@edge_case(
+    36,
+    "batch size too large for the GPU",
+    verdict="survives",
+    severity="critical",
+    brought_about="two steps at the production settings, on rows of full length, traced and held against --gpu-budget",
+    expects="fits; where it does not, the largest batch that fits is named",
+)
+def test_36_batch_size_too_large(gpu_budget: GpuBudget) -> None:
+    """What had fitted 80 GiB was launched on a card with 40; the second step, with the optimizer's state, failed."""
+    gpu_budget.fits("batch_size")
 
 
 @edge_case(

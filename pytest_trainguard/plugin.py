@@ -12,6 +12,7 @@ import pytest
 
 from pytest_trainguard.probes.fixtures import (
     config_fuzz,
+    gpu_budget,
     guard,
     kill_and_resume,
     nan_injection,
@@ -22,6 +23,7 @@ from pytest_trainguard.probes.fixtures import (
 
 __all__ = [
     "config_fuzz",
+    "gpu_budget",
     "guard",
     "kill_and_resume",
     "nan_injection",
@@ -31,6 +33,7 @@ __all__ = [
 ]
 
 TRAINERS = "training programs to put through a preflight, as 'module:Class'"
+HEADROOM = "share of --gpu-budget that a job should leave free (default: 10%)"
 TIMEOUT = "seconds that one run of a trainer may take before the harness ends it (default: 60)"
 MARKERS = (
     "preflight: runs a training program on purpose into trouble; only with -m preflight",
@@ -57,8 +60,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="SIZE",
         help="GPU memory that the job may take: 40GiB, 40GB, 80%%, a100-40gb, bytes",
     )
+    group.addoption(
+        "--memory-timeline",
+        metavar="PATH",
+        help="with --gpu-budget: draw each trainer's predicted memory, .svg or .png; its name is put in the file's",
+    )
     parser.addini("trainguard_trainers", TRAINERS, type="linelist", default=[])
     parser.addini("trainguard_timeout", TIMEOUT, default="60")
+    parser.addini("trainguard_gpu_headroom", HEADROOM, default="10%")
 
 
 def pytest_configure(config: pytest.Config) -> None:

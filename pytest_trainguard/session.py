@@ -18,6 +18,7 @@ import pytest
 from pytest_trainguard import catalog
 
 if TYPE_CHECKING:
+    from pytest_trainguard.memory.budget import Limit
     from pytest_trainguard.subject import Launchpad, Subject
 
 KEY = pytest.StashKey["Preflight"]()
@@ -57,6 +58,7 @@ class Preflight:
         self.report_problem = ""
         option = config.option
         self.budget = _usage("--gpu-budget", _budget, option.gpu_budget) if option.gpu_budget else None
+        self.limit = self._limit()
         self.numbers = _usage("--edge-case", catalog.numbers, option.edge_case) if option.edge_case else None
         given = [
             f"--{name.replace('_', '-')}" for name in ("trainer", "edge_case", "category") if getattr(option, name)
@@ -69,6 +71,23 @@ class Preflight:
             self.trainers  # noqa: B018 (a bad name is told before anything is collected)
             self._check_numbers()
             self._check_report()
+
+    def _limit(self) -> Limit | None:
+        """What the budget comes to on the GPU that is present, if there is one; needed where something will run."""
+        if self.budget is None or not self.active or self.config.option.collectonly:
+            return None
+        from pytest_trainguard.memory import budget, measure
+
+        headroom = _usage("trainguard_gpu_headroom", budget.parse_headroom,
+                          self.config.getini("trainguard_gpu_headroom"))  # fmt: skip
+        present = measure.look()
+        device = present.device if present else None
+
+        def limit(text: str) -> Limit:
+            return budget.limit_of(budget.parse_budget(text), device, headroom)
+
+        found: Limit = _usage("--gpu-budget", limit, self.budget)
+        return found
 
     @cached_property
     def trainers(self) -> dict[str, object]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from pytest_trainguard.memory import cards
 from pytest_trainguard.memory.cards import CONTEXT, GIB, Card
+from pytest_trainguard.memory.device import Device
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
           "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}  # fmt: skip
@@ -31,33 +33,27 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Device:
-    """A GPU that is present: its name, bytes in all, and compute capability."""
-
-    name: str
-    total: int
-    capability: tuple[int, int]
-
-
-@dataclass(frozen=True)
 class Limit:
     """A budget made definite.
 
     Attributes:
         text: the budget in words.
         size: bytes in all.
-        context: of these, what CUDA itself takes.
-        workspace: bytes of one cuBLAS workspace.
-        capability: compute capability of the device that is meant.
+        device: the GPU that a program believes to be on.
+        context: bytes that CUDA itself takes.
         headroom: share of the budget that a job should leave free.
     """
 
     text: str
     size: int
+    device: Device = cards.USUAL.device
     context: int = CONTEXT
-    workspace: int = cards.WORKSPACE
-    capability: tuple[int, int] = cards.USUAL.capability
     headroom: float = HEADROOM
+
+    @property
+    def workspace(self) -> int:
+        """Bytes of one cuBLAS workspace."""
+        return cards.workspace_of(self.device.capability)
 
     @property
     def cap(self) -> int:
@@ -68,6 +64,11 @@ class Limit:
     def comfortable(self) -> int:
         """Bytes in all up to which a job leaves the headroom free."""
         return int(self.size * (1 - self.headroom))
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Limit:
+        """Read back what `dataclasses.asdict` made of one."""
+        return cls(**{**plain, "device": Device.from_json(plain["device"])})
 
 
 def parse_budget(text: str) -> Budget:
@@ -114,14 +115,17 @@ def limit_of(budget: Budget, device: Device | None = None, headroom: float = HEA
         if device is None:
             raise ValueError(f"{budget.text} is a share of the GPU that is present, and there is none: give 40GiB, or "
                              "the name of a card")  # fmt: skip
-        size = int(budget.share * device.total)
+        size = int(budget.share * device.memory)
     else:
         assert budget.size is not None
         size = budget.size
     # A card's name stands for that card, wherever this runs; a plain size is one of the device that is here.
-    if device is not None and budget.card is None and size > device.total:
-        raise ValueError(f"{budget.text} is more than {device.name} has: {device.total / GIB:.2f} GiB")
+    if device is not None and budget.card is None and size > device.memory:
+        raise ValueError(f"{budget.text} is more than {device.name} has: {device.memory / GIB:.2f} GiB")
     if size <= CONTEXT:
         raise ValueError(f"{budget.text} is no budget: CUDA itself takes {CONTEXT / 2**20:.0f} MiB of it")
-    kind = budget.card or device or cards.USUAL
-    return Limit(budget.text, size, CONTEXT, cards.workspace_of(kind.capability), kind.capability, headroom)
+    if budget.card is not None:
+        device = budget.card.device
+    elif device is None:
+        device = replace(cards.USUAL.device, memory=size)
+    return Limit(budget.text, size, device, CONTEXT, headroom)

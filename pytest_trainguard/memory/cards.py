@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pytest_trainguard.memory.device import Device
+
 MIB, GIB = 2**20, 2**30
 
 # The CUDA context: code and tables of a process, outside torch's allocator. Since kernels are loaded lazily (CUDA 11.7)
@@ -28,20 +30,22 @@ class Card:
 
     Attributes:
         name: as `--gpu-budget` takes it.
+        gpu: as torch calls it.
         usable: bytes that CUDA reports in all; of what was seen the least.
         capability: compute capability, which decides between kernels.
         source: where `usable` was seen.
     """
 
     name: str
+    gpu: str
     usable: int
     capability: tuple[int, int]
     source: str
 
     @property
-    def workspace(self) -> int:
-        """Bytes of one cuBLAS workspace."""
-        return workspace_of(self.capability)
+    def device(self) -> Device:
+        """What a program finds out about it."""
+        return Device(self.gpu, self.capability, self.usable)
 
 
 def workspace_of(capability: tuple[int, int]) -> int:
@@ -49,23 +53,29 @@ def workspace_of(capability: tuple[int, int]) -> int:
     return WORKSPACE_HOPPER if capability == HOPPER else WORKSPACE
 
 
-def _card(name: str, gib: float, capability: tuple[int, int], source: str) -> Card:
-    return Card(name, int(gib * GIB), capability, source)
+def _card(name: str, gpu: str, gib: float, capability: tuple[int, int], source: str) -> Card:
+    return Card(name, gpu, int(gib * GIB), capability, source)
 
 
 # In messages "GPU 0 has a total capacity of ... GiB" that users posted, unless another source is named.
 _TABLE = (
-    _card("a100-40gb", 39.50, (8, 0), "TianheWu/CoSeR#10"),
-    _card("a100-80gb", 79.25, (8, 0), "HiDream-ai/VAREdit#6, levihsu/OOTDiffusion#235"),
-    _card("h100", 79.11, (9, 0), "vllm-project/vllm#27508"),
-    _card("h200", 139.0, (9, 0), "data sheet: 141 GB, of which CUDA reports a little over 139 GiB"),
-    _card("l4", 22.0, (8, 9), "nvidia-smi: 23034 MiB (modal-labs/modal-client#2797), as on the A10"),
-    _card("a10", 21.99, (8, 6), "zai-org/CogVLM#236; nvidia-smi: 23028 MiB (modal-labs/modal-client#2797)"),
-    _card("l40s", 44.53, (8, 9), "Wan-Video/Wan2.1#205"),
-    _card("t4", 14.56, (7, 5), "Zheng-Chong/CatVTON#133"),
-    _card("rtx4090", 23.61, (8, 9), "pinokiofactory/flux-webui#11; 23.64 in ali-vilab/VGen#104"),
-    _card("v100-16gb", 15.78, (7, 0), "kchengiva/Shift-GCN#34"),
-    _card("v100-32gb", 31.74, (7, 0), "liucongg/ChatGLM-Finetuning#73"),
+    _card("a100-40gb", "NVIDIA A100-SXM4-40GB", 39.50, (8, 0), "TianheWu/CoSeR#10"),
+    _card("a100-80gb", "NVIDIA A100-SXM4-80GB", 79.25, (8, 0), "HiDream-ai/VAREdit#6, levihsu/OOTDiffusion#235"),
+    _card("h100", "NVIDIA H100 80GB HBM3", 79.11, (9, 0), "vllm-project/vllm#27508"),
+    _card("h200", "NVIDIA H200", 139.0, (9, 0), "data sheet: 141 GB, of which CUDA reports a little over 139 GiB"),
+    _card("l4", "NVIDIA L4", 22.0, (8, 9), "nvidia-smi: 23034 MiB (modal-labs/modal-client#2797), as on the A10"),
+    _card("a10", "NVIDIA A10", 21.99, (8, 6), "zai-org/CogVLM#236; nvidia-smi: 23028 MiB"),
+    _card("l40s", "NVIDIA L40S", 44.53, (8, 9), "Wan-Video/Wan2.1#205"),
+    _card("t4", "Tesla T4", 14.56, (7, 5), "Zheng-Chong/CatVTON#133"),
+    _card(
+        "rtx4090",
+        "NVIDIA GeForce RTX 4090",
+        23.61,
+        (8, 9),
+        "pinokiofactory/flux-webui#11; ali-vilab/VGen#104 has 23.64",
+    ),
+    _card("v100-16gb", "Tesla V100-SXM2-16GB", 15.78, (7, 0), "kchengiva/Shift-GCN#34"),
+    _card("v100-32gb", "Tesla V100-SXM2-32GB", 31.74, (7, 0), "liucongg/ChatGLM-Finetuning#73"),
 )
 CARDS = {card.name: card for card in _TABLE}
 ALIASES = {"v100": "v100-16gb", "h100-80gb": "h100", "h200-141gb": "h200", "4090": "rtx4090"}

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from pytest_trainguard.memory.allocator import Action, Allocator, Block, OutOfMemory
+from pytest_trainguard.memory.allocator import Allocator, Block, OutOfMemory
 from pytest_trainguard.memory.trace import Event, Trace
 
 STEP = 4 * 2**20  # bytes; a segment is a multiple of 2 MiB
@@ -52,7 +52,6 @@ class Replay:
         asked: bytes of the request that failed, as wanted from the driver.
         allocated, reserved: bytes after each event, up to the end or the failure.
         sizes: bytes that each storage takes, by its block number; workspaces are numbered from -1 down.
-        actions: what the allocator did, where that was asked for.
     """
 
     peak: Instant | None = None
@@ -64,7 +63,6 @@ class Replay:
     allocated: array[int] = field(default_factory=lambda: array("q"))
     reserved: array[int] = field(default_factory=lambda: array("q"))
     sizes: dict[int, int] = field(default_factory=dict)
-    actions: list[Action] = field(default_factory=list)
 
     @property
     def peak_allocated(self) -> int:
@@ -77,9 +75,7 @@ class Replay:
         return self.peak_reserved - self.peak_allocated
 
 
-def replay(
-    trace: Trace, cap: int | None = None, *, workspace: int = 0, max_split: int | None = None, log: bool = False
-) -> Replay:
+def replay(trace: Trace, cap: int | None = None, *, workspace: int = 0, max_split: int | None = None) -> Replay:
     """Run a trace through the allocator.
 
     Args:
@@ -87,9 +83,8 @@ def replay(
         cap: bytes that the allocator may take; None for no limit.
         workspace: bytes of one library workspace on the card in question; see `trace.Workspace`.
         max_split: see `Allocator.max_split`.
-        log: keep every action of the allocator.
     """
-    allocator = Allocator(cap, max_split, [] if log else None)
+    allocator = Allocator(cap, max_split)
     found = Replay()
     blocks: dict[int, Block] = {}
     highest = -1
@@ -111,7 +106,6 @@ def replay(
         found.allocated.append(allocator.allocated)
         found.reserved.append(allocator.reserved)
     found.peak_reserved, found.retries = allocator.peak_reserved, allocator.retries
-    found.actions = allocator.log or []
     return found
 
 

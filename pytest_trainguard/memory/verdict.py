@@ -72,7 +72,7 @@ class Judgement:
     def from_dict(cls, plain: dict[str, Any]) -> Judgement:
         """Read back what `as_dict` gave; what else is in it is passed over."""
         known = {name: plain[name] for name in cls.__dataclass_fields__ if name in plain}
-        limit = Limit(**{**plain["budget"], "capability": tuple(plain["budget"]["capability"])})
+        limit = Limit.from_dict(plain["budget"])
         known["largest"] = [(one["what"], one["bytes"]) for one in plain["largest"]]
         return cls(**{**known, "word": plain["verdict"], "limit": limit})
 

@@ -6,11 +6,12 @@ A team's own test may override `trainer` with a fixture that returns a `Trainer`
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
+    from pytest_trainguard.probes.budget import GpuBudget
     from pytest_trainguard.probes.disaster import KillAndResume
     from pytest_trainguard.probes.fuzz import ConfigFuzz
     from pytest_trainguard.probes.guard import Guard
@@ -51,6 +52,19 @@ def oom_probe(guard: Guard) -> OomProbe:
     from pytest_trainguard.probes.memory import OomProbe
 
     return OomProbe(guard)
+
+
+@pytest.fixture
+def gpu_budget(guard: Guard, request: pytest.FixtureRequest) -> GpuBudget:
+    """Hold the production settings against --gpu-budget; see `GpuBudget`."""
+    from pytest_trainguard import session
+    from pytest_trainguard.probes.budget import GpuBudget
+    from pytest_trainguard.report import verdicts
+
+    def note(report: dict[str, Any]) -> None:
+        request.node.stash[verdicts.MEMORY] = report
+
+    return GpuBudget(guard, session.of(request.config).limit, note)
 
 
 @pytest.fixture

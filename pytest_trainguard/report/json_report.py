@@ -58,6 +58,7 @@ def made(preflight: Preflight, exitstatus: int) -> dict[str, Any]:
         "version": VERSION,
         "clearance": preflight.clearance(exitstatus),
         "trainers": [_trainer(name, preflight.trainers.get(name), verdicts) for name in names],
+        "memory": memory(verdicts),
         "cases": [{key: verdict[key] for key in CASE_KEYS} for verdict in verdicts],
         "coverage": {
             "catalogue": len(catalog.read()),
@@ -78,6 +79,21 @@ def made(preflight: Preflight, exitstatus: int) -> dict[str, Any]:
             "gpu_budget": preflight.budget,
         },
     }
+
+
+def memory(verdicts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What was predicted of each trainer's GPU memory; what several cases found out of one, put together."""
+    found: dict[str, dict[str, Any]] = {}
+    for verdict in verdicts:
+        if verdict["memory"]:
+            earlier = found.get(verdict["trainer"], {"largest_settings": {}})
+            largest = {**earlier["largest_settings"], **verdict["memory"]["largest_settings"]}
+            found[verdict["trainer"]] = {
+                "trainer": verdict["trainer"],
+                **verdict["memory"],
+                "largest_settings": largest,
+            }
+    return list(found.values())
 
 
 def _trainer(name: str, spec: object, verdicts: list[dict[str, Any]]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from pytest_trainguard.catalog import CATEGORIES
+from pytest_trainguard.report.json_report import memory
 
 if TYPE_CHECKING:
     from pytest_trainguard.session import Preflight
@@ -20,6 +21,7 @@ def write(preflight: Preflight, reporter: Any, exitstatus: int) -> None:
     for line, markup in grid(verdicts):
         reporter.write_line(line, **markup)
     _not_applicable(verdicts, reporter)
+    _memory(verdicts, reporter)
     for verdict in verdicts:
         if verdict["verdict"] in ("failed", "error"):
             first = verdict["reason"].splitlines()[0] if verdict["reason"] else ""
@@ -67,6 +69,21 @@ def _not_applicable(verdicts: list[dict[str, Any]], reporter: Any) -> None:
             reporter.write_line(
                 f"not applicable: {verdict['number']} {verdict['title']}: {verdict['trainer']}: {verdict['reason']}"
             )
+
+
+def _memory(verdicts: list[dict[str, Any]], reporter: Any) -> None:
+    """What was predicted of each trainer's GPU memory."""
+    found = memory(verdicts)
+    if not found:
+        return
+    from pytest_trainguard.memory.prediction import lines
+
+    for one in found:
+        first, *rest = lines(one)
+        good = {"FITS": {"green": True}, "TIGHT": {"yellow": True}}.get(one["verdict"], {"red": True})
+        reporter.write_line(f"GPU memory: {one['trainer']}: {first}", **good)
+        for line in rest:
+            reporter.write_line(line)
 
 
 def _clearance(preflight: Preflight, reporter: Any, exitstatus: int) -> None:

@@ -11,6 +11,8 @@ import pytest
 from pytest_trainguard import catalog
 from pytest_trainguard.expect import CannotJudge, Finding, NotApplicable
 
+MEMORY = pytest.StashKey[dict[str, Any]]()  # a test's prediction of GPU memory, as plain values
+
 
 def attach(item: pytest.Item, call: pytest.CallInfo[Any], report: pytest.TestReport) -> pytest.TestReport:
     """Put the verdict of an edge case on its report, as plain values."""
@@ -37,6 +39,7 @@ def attach(item: pytest.Item, call: pytest.CallInfo[Any], report: pytest.TestRep
         "evidence": getattr(problem, "evidence", ""),
         "alone": f"pytest -m preflight {chosen}",
         "seconds": round(call.duration, 3),
+        "memory": item.stash.get(MEMORY, None),
     }
     report.trainguard = told  # type: ignore[attr-defined]
     # On the item: JUnit's properties are those of the report of its teardown.

@@ -5,11 +5,12 @@ import re
 import pytest
 
 from pytest_trainguard.memory import cards, parse_budget
-from pytest_trainguard.memory.budget import Device, limit_of, parse_headroom
+from pytest_trainguard.memory.budget import limit_of, parse_headroom
+from pytest_trainguard.memory.device import Device
 
 GIB, MIB = 2**30, 2**20
-A100 = Device("NVIDIA A100-SXM4-40GB", int(39.5 * GIB), (8, 0))
-H100 = Device("NVIDIA H100 80GB HBM3", int(79.11 * GIB), (9, 0))
+A100 = Device("NVIDIA A100-SXM4-40GB", (8, 0), int(39.5 * GIB))
+H100 = Device("NVIDIA H100 80GB HBM3", (9, 0), int(79.11 * GIB))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from pytest_trainguard.settings import Field
 
 GIB, MIB = 2**30, 2**20
 CONTEXT = 430 * MIB
-LIMIT = Limit("16GiB", 16 * GIB, CONTEXT, 8 * MIB)
+LIMIT = Limit("16GiB", 16 * GIB, context=CONTEXT)
 
 
 def made(batch, row=50 * MIB, weights=2 * GIB, adam=2):

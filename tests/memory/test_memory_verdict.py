@@ -6,6 +6,7 @@ import pytest
 
 from pytest_trainguard.memory import Event, Trace, Workspace
 from pytest_trainguard.memory.budget import Limit
+from pytest_trainguard.memory.cards import WORKSPACE
 from pytest_trainguard.memory.verdict import Judgement, headline, judge, shown, text
 
 GIB, MIB = 2**30, 2**20
@@ -25,7 +26,7 @@ TRACE = Trace(
 
 
 def limit(gib, headroom=0.1):
-    return Limit(f"{gib}GiB", int(gib * GIB), CONTEXT, 8 * MIB, headroom=headroom)
+    return Limit(f"{gib}GiB", int(gib * GIB), context=CONTEXT, headroom=headroom)
 
 
 def test_it_fits():
@@ -33,11 +34,12 @@ def test_it_fits():
     assert (judged.word, judged.fits, judged.reason) == ("FITS", True, "")
     # 4 GiB fit into neither of the two cached blocks of 2 GiB: 12 GiB are taken, of which 8 are in use at one time.
     assert judged.reserved == 12 * GIB + 20 * MIB
-    assert judged.allocated == 8 * GIB + 8 * MIB
+    assert judged.allocated == 8 * GIB + WORKSPACE
     assert judged.needs == judged.reserved + CONTEXT
     assert judged.breakdown == {
         "weights": 4 * GIB, "gradients": 0, "optimizer state": 0, "activations": 4 * GIB, "inputs": 0,
-        "temporaries": 0, "workspaces": 8 * MIB, "CUDA context": CONTEXT, "fragmentation": 4 * GIB + 12 * MIB,
+        "temporaries": 0, "workspaces": WORKSPACE, "CUDA context": CONTEXT,
+        "fragmentation": 4 * GIB + 20 * MIB - WORKSPACE,
     }  # fmt: skip
     assert sum(judged.breakdown.values()) == judged.needs
     assert judged.peak == "aten::mm in layers.1, forward of step 1"

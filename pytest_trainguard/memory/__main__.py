@@ -1,0 +1,120 @@
+"""Whether one trainer fits a GPU budget: `python -m pytest_trainguard.memory MODULE:TRAINER --gpu-budget 40GiB`.
+
+Exit code 0 where it fits, 1 where it does not, 2 for what cannot be asked, 3 where the answer is not known.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pytest_trainguard.expect import CannotJudge
+from pytest_trainguard.memory.budget import Budget, Limit, limit_of, parse_budget, parse_headroom
+
+FITS, DOES_NOT, BAD, UNKNOWN = 0, 1, 2, 3
+EXIT = {"FITS": FITS, "TIGHT": FITS, "OUT OF MEMORY": DOES_NOT, "UNKNOWN": UNKNOWN}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Answer; the exit code."""
+    asked = _parser().parse_args(arguments)
+    try:
+        limit = _limit(asked.gpu_budget, asked.headroom)
+        _check(asked)
+    except (ValueError, OSError) as error:
+        return _bad(str(error))
+    from pytest_trainguard.memory.predict import tracing
+    from pytest_trainguard.memory.prediction import Prediction
+
+    sys.path.insert(0, "")
+    try:
+        with tracing(asked.trainer, device=limit.device) as traced:
+            prediction = Prediction(traced.subject, traced.trace, limit, _tell)
+            _answer(asked, prediction)
+    except CannotJudge as error:
+        return _bad(str(error))
+    except OSError as error:
+        return _bad(f"{error.filename}: {error.strerror}")
+    except KeyboardInterrupt:
+        return 130
+    return EXIT[prediction.judgement.word]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m pytest_trainguard.memory",
+        description="Predict, without a GPU, whether a training step at production settings fits a GPU budget.",
+        epilog="Exit code: 0 it fits, 1 it does not, 2 bad input, 3 not known.",
+    )
+    parser.add_argument("trainer", metavar="MODULE:TRAINER", help="a Trainer subclass")
+    parser.add_argument("--gpu-budget", metavar="SIZE", required=True, help="40GiB, 40GB, 80%%, a100-40gb, bytes")
+    parser.add_argument(
+        "--headroom", metavar="SHARE", default="10%", help="of the budget, to stay free (default: 10%%)"
+    )
+    parser.add_argument("--quick", action="store_true", help="the verdict only: no largest batch, no alternatives")
+    parser.add_argument("--json", action="store_true", help="print JSON; sizes in bytes")
+    parser.add_argument("--memory-timeline", metavar="PATH", type=Path, help="draw memory over the trace, .svg or .png")
+    parser.add_argument("--memory-snapshot", metavar="PATH", type=Path, help="write it for pytorch.org/memory_viz")
+    return parser
+
+
+def _limit(text: str, headroom: str) -> Limit:
+    from pytest_trainguard.memory import measure
+
+    budget: Budget = parse_budget(text)
+    present = measure.look()
+    return limit_of(budget, present.device if present else None, parse_headroom(headroom))
+
+
+def _check(asked: argparse.Namespace) -> None:
+    """What is wrong with the rest of what was asked, told before anything is loaded.
+
+    Raises:
+        ValueError, OSError: something is.
+    """
+    from pytest_trainguard.memory import timeline
+    from pytest_trainguard.session import _exists
+
+    module, colon, name = asked.trainer.partition(":")
+    if not (module and colon and name):
+        raise ValueError(f"{asked.trainer!r} is not of the form MODULE:TRAINER")
+    if not _exists(module, [str(Path.cwd()), *sys.path]):
+        raise ValueError(f"{asked.trainer!r}: no module named {module!r}")
+    if asked.memory_timeline:
+        timeline.check(asked.memory_timeline)
+    for path in filter(None, (asked.memory_timeline, asked.memory_snapshot)):
+        if path.is_dir() or not path.parent.is_dir():
+            raise ValueError(f"{path}: " + ("is a folder" if path.is_dir() else f"there is no folder {path.parent}"))
+
+
+def _answer(asked: argparse.Namespace, prediction: Any) -> None:
+    from pytest_trainguard.memory import snapshot, timeline
+    from pytest_trainguard.memory.prediction import lines
+
+    judgement = prediction.judgement
+    if not asked.quick:
+        prediction.find_all()
+    trace = prediction.trace({})
+    if asked.memory_timeline:
+        timeline.write(asked.memory_timeline, trace, prediction.limit, judgement)
+    if asked.memory_snapshot:
+        snapshot.write(asked.memory_snapshot, trace, prediction.limit.workspace)
+    report = prediction.as_dict()
+    print(json.dumps(report, indent=2) if asked.json else "\n".join(lines(report)))
+
+
+def _tell(words: str) -> None:
+    print(f"{words} ...", file=sys.stderr, flush=True)
+
+
+def _bad(reason: str) -> int:
+    print(f"error: {reason}", file=sys.stderr)
+    return BAD
+
+
+if __name__ == "__main__":
+    sys.exit(main())

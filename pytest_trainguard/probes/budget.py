@@ -1,0 +1,71 @@
+"""`gpu_budget`: whether the job fits the GPU that it will be given, found out without one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from pytest_trainguard.expect import CannotJudge, Finding, NotApplicable
+from pytest_trainguard.memory.budget import Limit
+from pytest_trainguard.memory.prediction import Prediction
+from pytest_trainguard.memory.verdict import headline
+from pytest_trainguard.probes.guard import Guard
+from pytest_trainguard.subject import Subject
+
+_kept: WeakKeyDictionary[Subject, dict[Limit, Prediction]] = WeakKeyDictionary()
+
+
+class GpuBudget:
+    """Holds a trainer's production settings against `--gpu-budget`; each trainer is traced once for all cases.
+
+    Attributes:
+        limit: the budget; None where none was given.
+    """
+
+    def __init__(self, guard: Guard, limit: Limit | None, note: Callable[[dict[str, Any]], None]):
+        self.guard, self.limit, self._note = guard, limit, note
+
+    @property
+    def prediction(self) -> Prediction:
+        """What is predicted for this trainer.
+
+        Raises:
+            NotApplicable: no budget was given.
+        """
+        if self.limit is None:
+            raise NotApplicable("no GPU budget to hold it against: give one, --gpu-budget 40GiB or a card's name")
+        kept = _kept.setdefault(self.guard.subject, {})
+        if self.limit not in kept:
+            from pytest_trainguard.memory.predict import Tracing
+
+            trace = Tracing(self.guard.subject, self.limit.device).trace
+            kept[self.limit] = Prediction(self.guard.subject, trace, self.limit)
+        return kept[self.limit]
+
+    def fits(self, role: str) -> None:
+        """Two optimizer steps at the production settings, on the longest rows, fit the budget.
+
+        Args:
+            role: the setting whose largest fitting value is named where they do not (`settings.ROLES`).
+
+        Raises:
+            NotApplicable: no budget was given, or no setting plays the role.
+            CannotJudge: the program could not be traced; with the operation.
+            Finding: it does not fit.
+        """
+        prediction, field = self.prediction, self.guard.needs(role)
+        judgement = prediction.judgement
+        did = f"predicted the GPU memory of the production settings ({field.path} = {self._value(role)})"
+        try:
+            if judgement.word == "UNKNOWN":
+                raise CannotJudge(f"GPU memory: {judgement.reason}", "\n".join(judgement.notes))
+            if not judgement.fits:
+                found = prediction.find_largest(role)
+                largest = f"\nthe largest {field.path} that fits: {found[1].words}" if found else ""
+                raise Finding(did, f"{headline(judgement)}\n{judgement.reason}{largest}")
+        finally:
+            self._note(prediction.as_dict())
+
+    def _value(self, role: str) -> Any:
+        return self.guard.subject.production(self.guard.needs(role))
