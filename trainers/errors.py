@@ -28,6 +28,11 @@ class InputError(Exception):
 class TrainingFailed(Exception):
     """Training had to stop; the message is the one line that says why."""
 
+    def __init__(self, message: str, kind: str = "failed") -> None:
+        """``message``: one line. ``kind``: one of `trainers.status.KINDS`, for whoever started the run."""
+        super().__init__(message)
+        self.kind = kind
+
 
 class Interrupted(Exception):
     """A signal asked the run to end."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -15,6 +16,8 @@ from trainers.errors import TrainingFailed, reason, show
 
 TEMPORARY = ".tmp-"
 """What the name of everything half-written begins with; `remove_leftovers` knows it by that."""
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -59,7 +62,8 @@ def saving(path: Path, temporary: Path) -> Iterator[None]:
         yield
     except OSError as error:
         remove(temporary)
-        raise TrainingFailed(f"cannot save {show(path)}: {reason(error)}") from error
+        kind = "disk_full" if error.errno in NO_ROOM else "failed"
+        raise TrainingFailed(f"cannot save {show(path)}: {reason(error)}", kind) from error
     except BaseException:
         remove(temporary)
         raise

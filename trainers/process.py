@@ -15,8 +15,11 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
+from typing import NamedTuple
 
 from trainers.errors import InputError, Interrupted, TrainingFailed
+from trainers.files import NO_ROOM
+from trainers.status import Status
 
 EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT = 0, 1, 2
 BACKSTOP_SECONDS = 5.0
@@ -32,22 +35,33 @@ class Run:
 
     Attributes:
         rank: this process's number among those of torchrun, 0 where there is one.
-        stage: what is being done, for messages: ``step 7, backward``.
+        status: tells whoever started the run.
         received: the number of the signal that asked for the end of the training loop, or None.
         deferring: whether such a signal waits for the loop to look at ``received``; else it ends the run at
             once.
         last_act: called by the watchdog before it ends the process, which then unwinds nothing.
     """
 
-    def __init__(self, program: str) -> None:
-        """``program``: its name, for messages."""
+    def __init__(self, program: str, status: Status | None = None) -> None:
+        """``program``: its name, for messages. ``status``: what it keeps up to date; none, and nobody is told."""
         self.program = program
         self.rank = int(os.environ.get("RANK", "0"))  # torchrun's number of this process
+        self.status = status or Status()
         self.stage = "start"
         self.received: int | None = None
         self.deferring = False
         self.last_act: Callable[[], None] = lambda: None
         self._handlers: dict[int, object] = {}
+
+    @property
+    def stage(self) -> str:
+        """What is being done, for messages: ``step 7, backward``."""
+        return self._stage
+
+    @stage.setter
+    def stage(self, stage: str) -> None:
+        self._stage = stage
+        self.status.beat(stage)
 
     def say(self, line: str) -> None:
         """One line on stderr, after the program's name; of the processes of torchrun, the first one speaks."""
@@ -93,22 +107,35 @@ class Run:
             self.deferring = False
 
 
-def supervise(program: str, body: Callable[[Run], None]) -> int:
+class _Ending(NamedTuple):
+    """How a run ended: the exit code, one of `trainers.status.KINDS`, one line."""
+
+    code: int
+    kind: str
+    message: str
+
+
+def supervise(program: str, body: Callable[[Run], None], status: Status | None = None) -> int:
     """Run ``body`` and turn however it ends into an exit code, with one clear line on stderr.
+
+    Args:
+        program: its name, for messages.
+        body: the run.
+        status: is told of its stages, and at last how it ended.
 
     Returns:
         0 after success, 1 when training failed, 2 for bad settings or data, 128 + n after signal n.
     """
-    run = Run(program)
+    run = Run(program, status)
     children = set(multiprocessing.active_children())
     try:
         with run.signals():
             body(run)
-        code = EXIT_OK
+        ending = _Ending(EXIT_OK, "success", "finished")
     except (SystemExit, GeneratorExit):
         raise
     except BaseException as error:
-        code = _report(run, error)
+        ending = _report(run, error)
         # The frames hold the model and the loader's workers; a caller in the same process gets their memory
         # back now.
         traceback.clear_frames(error.__traceback__)
@@ -116,27 +143,36 @@ def supervise(program: str, body: Callable[[Run], None]) -> int:
     if "torch" in sys.modules and (cuda := sys.modules["torch"].cuda).is_initialized():
         with contextlib.suppress(RuntimeError):  # a device that has failed cannot even give memory back
             cuda.empty_cache()
-    return code
+    run.status.end(*ending)
+    return ending.code
 
 
-def _report(run: Run, error: BaseException) -> int:
+def _report(run: Run, error: BaseException) -> _Ending:
     if isinstance(error, InputError):
         for line in error.lines:
             run.report(line)
-        return EXIT_BAD_INPUT
+        return _Ending(EXIT_BAD_INPUT, "bad_input", "; ".join(error.lines))
     if isinstance(error, (Interrupted, KeyboardInterrupt)):
         number = error.number if isinstance(error, Interrupted) else signal.SIGINT
-        run.report(f"ended by {signal.Signals(number).name}")
-        return 128 + number
-    if isinstance(error, TrainingFailed):
-        lines = str(error).strip().splitlines()
-        run.report(lines[-1] if lines else "training failed")  # from a loader worker: its traceback, then the line
-        return EXIT_FAILED
+        ending = _Ending(128 + number, "interrupted", f"ended by {signal.Signals(number).name}")
+    elif isinstance(error, TrainingFailed):
+        lines = str(error).strip().splitlines()  # from a loader worker: its traceback, then the line
+        ending = _Ending(EXIT_FAILED, error.kind, lines[-1] if lines else "training failed")
+    else:
+        ending = _unforeseen(run, error)
+    run.report(ending.message)
+    return ending
+
+
+def _unforeseen(run: Run, error: BaseException) -> _Ending:
     out = out_of_memory(error, run.stage)
     if out is None or isinstance(error, MemoryError):
         traceback.print_exception(type(error), error, error.__traceback__)
-    run.report(out or f"failed in {run.stage}: {type(error).__name__}: {error}".rstrip(": "))
-    return EXIT_FAILED
+    if out is not None:
+        return _Ending(EXIT_FAILED, "out_of_memory", out)
+    no_room = isinstance(error, OSError) and error.errno in NO_ROOM
+    words = f"failed in {run.stage}: {type(error).__name__}: {error}".rstrip(": ")
+    return _Ending(EXIT_FAILED, "disk_full" if no_room else "failed", " ".join(words.split()))
 
 
 def out_of_memory(error: BaseException, stage: str) -> str | None:
@@ -213,7 +249,9 @@ class Watchdog:
         for child in multiprocessing.active_children():
             child.kill()
         self._run.last_act()
-        self._run.report(f"ended: {self._run.stage} took longer than {limit}")
+        message = f"{self._run.stage} took longer than {limit}"
+        self._run.report(f"ended: {message}")
+        self._run.status.end(EXIT_FAILED, "hang", message)
         os._exit(EXIT_FAILED)
 
 
