@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from trainers import data, rows
+from trainers import data, lines
 from trainers.errors import InputError, TrainingFailed
 from trainers.rows import Row, RowFile, split_by_content
 
@@ -72,7 +72,7 @@ def test_a_cut_last_line_says_so(tmp_path: Path) -> None:
 def test_many_faults_are_counted(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         RowFile(written(tmp_path, b"{}\n" * 50))
-    assert len(caught.value.lines) == rows.MAX_FAULTS + 1
+    assert len(caught.value.lines) == lines.MAX_FAULTS + 1
     assert caught.value.lines[-1].endswith("30 more faulty rows")
 
 
@@ -87,7 +87,7 @@ def test_text_comes_back_unaltered(tmp_path: Path) -> None:
 
 
 def test_a_file_that_changes_or_goes_while_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "RETRY_SECONDS", (0.0,))
+    monkeypatch.setattr(lines, "RETRY_SECONDS", (0.0,))
     path = written(tmp_path, GOOD * 2)
     table = RowFile(path)
     path.write_bytes(GOOD.replace(b"return a", b"return b") * 2)
