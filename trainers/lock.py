@@ -1,4 +1,4 @@
-"""One run for each output folder.
+"""One run for each output folder, one daemon for each queue.
 
 The operating system's lock (through `filelock`) decides, so that it ends with its process however that ends.
 The PID in the file is for people: a PID left by a killed run, or reused by another process since, locks
@@ -8,6 +8,7 @@ nobody out.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import time
 from pathlib import Path
@@ -33,9 +34,10 @@ class RunLock:
             written.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Take nothing yet: entering does."""
+    def __init__(self, folder: Path, what: str = "output folder") -> None:
+        """Take nothing yet: entering does. ``what``: what messages call the folder."""
         self.folder = folder
+        self.what = what
         self.path = folder / LOCK_NAME
         self.taken_over: int | None = None
         """The PID of a run that ended without giving its lock back, if there was one."""
@@ -50,7 +52,7 @@ class RunLock:
         except (OSError, ValueError) as error:
             self._remove_made()
             why = reason(error) if isinstance(error, OSError) else str(error)
-            raise InputError(f"output folder {show(self.folder)}: {why}") from None
+            raise InputError(f"{self.what} {show(self.folder)}: {why}") from None
         except BaseException:
             self._remove_made()
             raise
@@ -99,12 +101,24 @@ class RunLock:
                 pid = _read_pid(self.path)
                 if time.monotonic() > deadline or (pid is not None and _is_alive(pid)):
                     holder = "another process" if pid is None else f"the process with PID {pid}"
-                    message = f"output folder {show(self.folder)}: {holder} is running in it ({self.path.name})"
+                    message = f"{self.what} {show(self.folder)}: {holder} is running in it ({self.path.name})"
                     raise InputError(message) from None
                 time.sleep(0.05)
         self._lock = lock
         self.path.write_text(f"{os.getpid()}\n", encoding="ascii")
         self.taken_over = before if before != os.getpid() else None
+
+
+def holder(folder: Path) -> int | None:
+    """The PID of the process that holds ``folder``; None where none does (0: it has not said its PID yet)."""
+    try:
+        with open(folder / LOCK_NAME, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # given back by closing, a moment later
+    except BlockingIOError:
+        return _read_pid(folder / LOCK_NAME) or 0
+    except OSError:
+        return None
+    return None
 
 
 def _read_pid(path: Path) -> int | None:
