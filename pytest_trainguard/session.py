@@ -71,6 +71,7 @@ class Preflight:
             self.trainers  # noqa: B018 (a bad name is told before anything is collected)
             self._check_numbers()
             self._check_report()
+            self._check_timeline()
 
     def _limit(self) -> Limit | None:
         """What the budget comes to on the GPU that is present, if there is one; needed where something will run."""
@@ -167,6 +168,15 @@ class Preflight:
                 json_report.check(Path(option.preflight_report))
             except OSError as error:
                 raise pytest.UsageError(f"--preflight-report {option.preflight_report}: {error.strerror}") from None
+
+    def _check_timeline(self) -> None:
+        path = self.config.option.memory_timeline
+        if path:
+            from pytest_trainguard.memory import timeline
+
+            if self.budget is None:
+                raise pytest.UsageError("--memory-timeline draws what --gpu-budget predicts: give that too")
+            _usage("--memory-timeline", lambda text: timeline.check(Path(text)), path)
 
     def _check_numbers(self) -> None:
         if self.numbers is not None:

@@ -86,9 +86,9 @@ def _check(asked: argparse.Namespace) -> None:
         raise ValueError(f"{asked.trainer!r}: no module named {module!r}")
     if asked.memory_timeline:
         timeline.check(asked.memory_timeline)
-    for path in filter(None, (asked.memory_timeline, asked.memory_snapshot)):
-        if path.is_dir() or not path.parent.is_dir():
-            raise ValueError(f"{path}: " + ("is a folder" if path.is_dir() else f"there is no folder {path.parent}"))
+    path = asked.memory_snapshot
+    if path and (path.is_dir() or not path.parent.is_dir()):
+        raise ValueError(f"{path}: " + ("is a folder" if path.is_dir() else f"there is no folder {path.parent}"))
 
 
 def _answer(asked: argparse.Namespace, prediction: Any) -> None:

@@ -70,8 +70,8 @@ class Prediction:
     def as_dict(self) -> dict[str, Any]:
         """As plain values, for JSON; sizes in bytes."""
         found = {
-            role: {"setting": field.path, "value": one.value, "exact": one.exact, "traces": one.traces,
-                   "unknown": one.unknown}
+            role: {"setting": field.path, "value": one.value, "beyond": one.beyond, "exact": one.exact,
+                   "traces": one.traces, "unknown": one.unknown}
             for role, (field, one) in self.largest.items()
         }  # fmt: skip
         helps = [one.as_dict() for one in self.alternatives]
@@ -82,7 +82,7 @@ def lines(report: dict[str, Any]) -> list[str]:
     """A `Prediction.as_dict` as a person reads it: so that one that crossed a process reads the same."""
     told = text(Judgement.from_dict(report))
     for found in report["largest_settings"].values():
-        one = Largest(found["value"], None, found["exact"], found["traces"], found["unknown"])
+        one = Largest(found["value"], None, found["beyond"], found["exact"], found["traces"], found["unknown"])
         told.append(f"  the largest {found['setting']} that fits: {one.words}")
     if report["alternatives"]:
         told.append("  what would help, computed:")

@@ -1,4 +1,6 @@
-"""The largest value of a setting that fits, to the exact number: each trial is a trace of the very value asked about.
+"""The largest value of a setting that fits: each trial is a trace of the very value asked about.
+
+Found to the exact number up to a thousand, beyond that to one part in a thousand.
 
 Lines through what was traced only say where to look next: memory has knees (the peak moves from the optimizer step to
 the backward pass), across which no fit holds.
@@ -11,6 +13,7 @@ from dataclasses import dataclass, field
 
 from pytest_trainguard.memory.verdict import Judgement
 
+CLOSE = 1000  # a bracket narrower than this part of its value is closed
 AT_MOST = 12  # traces; a search that has not closed by then says so
 FIXED = ("weights", "gradients", "optimizer state", "CUDA context", "workspaces")  # what no batch makes larger
 
@@ -22,13 +25,15 @@ class Largest:
     Attributes:
         value: the largest that fits; None where not even the smallest does.
         judgement: of that value; of the smallest where none fits.
-        exact: the next value was traced too, and does not fit or is not allowed.
+        beyond: the smallest that was traced and does not fit, or is not allowed; None where the search did not close.
+        exact: it is the next after `value`.
         traces: how many were made for it.
         unknown: why it could not be found out, where that is so.
     """
 
     value: int | None = None
     judgement: Judgement | None = None
+    beyond: int | None = None
     exact: bool = False
     traces: int = 0
     unknown: str = ""
@@ -40,7 +45,9 @@ class Largest:
             return f"not known ({self.unknown})"
         if self.value is None:
             return "none fits"
-        return str(self.value) if self.exact else f"at least {self.value} ({self.traces} traces made)"
+        if self.beyond is None:
+            return f"at least {self.value} ({self.traces} traces made)"
+        return str(self.value) if self.exact else f"{self.value} ({self.beyond} does not)"
 
 
 @dataclass
@@ -60,7 +67,7 @@ class _Bracket:
 
     @property
     def open(self) -> bool:
-        return self.fails - self.fits > 1
+        return self.fails - self.fits > max(1, self.fits // CLOSE)
 
 
 def largest(
@@ -98,9 +105,10 @@ def largest(
             return Largest(traces=traces, unknown=judgement.reason)
         bracket.add(value, judgement)
     found = bracket.known.get(bracket.fits)
+    exact, beyond = bracket.fails - bracket.fits == 1, None if bracket.open else bracket.fails * step
     if found is None:
-        return Largest(None, bracket.known[min(bracket.known)], not bracket.open, traces)
-    return Largest(bracket.fits * step, found, not bracket.open, traces)
+        return Largest(None, bracket.known[min(bracket.known)], beyond, exact, traces)
+    return Largest(bracket.fits * step, found, beyond, exact, traces)
 
 
 def _next(bracket: _Bracket, traces: int) -> int:

@@ -18,6 +18,7 @@ from pytest_trainguard.memory.trace import Trace
 from pytest_trainguard.memory.verdict import PARTS, Judgement, headline
 
 POINTS = 1500  # across the picture
+LETTER = 1 / 170  # width of a letter of a phase's name, as a share of the picture
 FORMATS = (".svg", ".png")
 # Told apart by people who see colours differently, and in print (P. Tol, "Colour schemes", the bright one).
 COLOURS = {
@@ -35,6 +36,8 @@ def check(path: Path) -> None:
     """
     if path.suffix.lower() not in FORMATS:
         raise ValueError(f"{path}: a timeline is drawn as {' or '.join(FORMATS)}")
+    if path.is_dir() or not path.parent.is_dir():
+        raise ValueError(f"{path}: " + ("is a folder" if path.is_dir() else f"there is no folder {path.parent}"))
     if find_spec("matplotlib") is None:
         raise ValueError(f"{path}: drawing needs matplotlib: pip install 'pytest-trainguard[plot]'")
 
@@ -128,8 +131,7 @@ def _label(axes: Any, trace: Trace, limit: Limit, judgement: Judgement) -> None:
     begins = phases(trace)
     ends = [index for index, _ in begins[1:]] + [len(trace.events)]
     for (index, name), end in zip(begins, ends, strict=True):
-        if end - index < len(trace.events) / 40:  # too narrow for its name
-            continue
         axes.axvline(index, color="black", linewidth=0.4, alpha=0.5)
-        axes.text(index, top, f" {name}", fontsize=7, va="bottom", clip_on=False)
+        if end - index > len(trace.events) * len(name) * LETTER:  # there is room for its name
+            axes.text(index, top, f" {name}", fontsize=7, va="bottom", clip_on=False)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, reverse=True, fontsize=8)

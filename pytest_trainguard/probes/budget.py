@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,6 +14,7 @@ from pytest_trainguard.memory.verdict import headline
 from pytest_trainguard.probes.guard import Guard
 from pytest_trainguard.subject import Subject
 
+_drawn: set[Path] = set()
 _kept: WeakKeyDictionary[Subject, dict[Limit, Prediction]] = WeakKeyDictionary()
 
 
@@ -21,10 +23,13 @@ class GpuBudget:
 
     Attributes:
         limit: the budget; None where none was given.
+        timeline: where memory over the trace is drawn, with the trainer's name put in; None for nowhere.
     """
 
-    def __init__(self, guard: Guard, limit: Limit | None, note: Callable[[dict[str, Any]], None]):
-        self.guard, self.limit, self._note = guard, limit, note
+    def __init__(
+        self, guard: Guard, limit: Limit | None, note: Callable[[dict[str, Any]], None], timeline: Path | None = None
+    ):
+        self.guard, self.limit, self.timeline, self._note = guard, limit, timeline, note
 
     @property
     def prediction(self) -> Prediction:
@@ -65,7 +70,19 @@ class GpuBudget:
                 largest = f"\nthe largest {field.path} that fits: {found[1].words}" if found else ""
                 raise Finding(did, f"{headline(judgement)}\n{judgement.reason}{largest}")
         finally:
-            self._note(prediction.as_dict())
+            self._note({**prediction.as_dict(), "timeline": self._draw(prediction)})
+
+    def _draw(self, prediction: Prediction) -> str | None:
+        trace = prediction.trace({})
+        if self.timeline is None or not trace.events:
+            return None
+        from pytest_trainguard.memory import timeline
+
+        path = self.timeline.with_name(f"{self.timeline.stem}-{self.guard.subject.name}{self.timeline.suffix}")
+        if not path.exists() or path not in _drawn:
+            timeline.write(path, trace, prediction.limit, prediction.judgement)
+            _drawn.add(path)
+        return str(path)
 
     def _value(self, role: str) -> Any:
         return self.guard.subject.production(self.guard.needs(role))

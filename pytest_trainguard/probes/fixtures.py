@@ -64,7 +64,8 @@ def gpu_budget(guard: Guard, request: pytest.FixtureRequest) -> GpuBudget:
     def note(report: dict[str, Any]) -> None:
         request.node.stash[verdicts.MEMORY] = report
 
-    return GpuBudget(guard, session.of(request.config).limit, note)
+    drawn = request.config.option.memory_timeline
+    return GpuBudget(guard, session.of(request.config).limit, note, Path(drawn) if drawn else None)
 
 
 @pytest.fixture

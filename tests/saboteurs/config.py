@@ -16,6 +16,7 @@ class Unchecked:
     batch_size: int = field(default=8, metadata={"ge": 1, "le": 128})
     learning_rate: float = field(default=0.01, metadata={"gt": 0, "le": 0.1})
     hidden: int = field(default=16, metadata={"ge": 4, "le": 256})
+    max_length: int = 4
     dropout: float = 0.1
     save_every: int = 100
     num_workers: int = 0
@@ -24,6 +25,51 @@ class Unchecked:
     precision: Literal["fp32", "fp16"] = "fp32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     base_model: str | None = None
+
+
+class Wide(Settings):
+    """Room for settings that fill a GPU."""
+
+    batch_size: Annotated[int, Field(ge=1, le=8192, strict=True)] = 8
+    hidden: Annotated[int, Field(ge=4, le=65_536)] = 16
+
+
+class LongRowsDoNotFit(Sound):
+    """The length was doubled, and doubled again; nobody multiplied."""
+
+    case = 34
+    says = r"OUT OF MEMORY: .*\n.*\nthe largest max_length that fits: \d+ \(\d+ does not\)$"
+    production = {"max_length": 2**20, "hidden": 256}
+    tiny = {"max_length": 4, "hidden": 16}
+
+
+class LongRowsJustFit(Sound):
+    """Its sound twin: as long as they may be."""
+
+    only = (34, 36)
+    production = {"max_length": 2**18, "hidden": 256}
+    tiny = LongRowsDoNotFit.tiny
+
+
+class BatchDoesNotFit(Sound):
+    """The batch of the 80 GiB card, on a smaller one."""
+
+    case = 36
+    says = r"OUT OF MEMORY: .*\n.*\nthe largest batch_size that fits: \d+$"
+    config = Wide
+    production = {"batch_size": 4096, "hidden": 65_536}
+    tiny = {"batch_size": 8, "hidden": 16}
+
+    def settings(self, values):
+        return Wide(**values)
+
+
+class BatchJustFits(BatchDoesNotFit):
+    """Its sound twin."""
+
+    case = 0
+    only = (34, 36)
+    production = {"batch_size": 512, "hidden": 65_536}
 
 
 class NeverLooks(Sound):

@@ -32,6 +32,7 @@ class Settings(BaseModel):
     batch_size: Annotated[int, Field(ge=1, le=128, strict=True)] = 8
     learning_rate: Annotated[float, Field(gt=0, le=0.1, strict=True)] = 0.01
     hidden: Annotated[int, Field(ge=4, le=256)] = 16
+    max_length: Annotated[int, Field(ge=4, le=2**22)] = 4
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     save_every: Annotated[int, Field(ge=1)] = 100
     num_workers: Annotated[int, Field(ge=0, le=8)] = 0
@@ -58,17 +59,18 @@ class Failure(Exception):
 
 
 class Rows(torch.utils.data.Dataset):
-    """Rows as tensors: x [4], y []."""
+    """Rows as tensors: x [length], zeros after its four numbers, y []."""
 
-    def __init__(self, rows):
-        self.rows = rows
+    def __init__(self, rows, length=4):
+        self.rows, self.length = rows, length
 
     def __len__(self):
         return len(self.rows)
 
     def __getitem__(self, index):
         row = self.rows[index]
-        return torch.tensor(row["x"]), torch.tensor(row["y"])
+        x = torch.tensor(row["x"])
+        return torch.nn.functional.pad(x, (0, self.length - len(x))), torch.tensor(row["y"])
 
 
 class Program:
@@ -121,14 +123,14 @@ class Program:
         chosen = [random.Random(step).sample(range(len(rows)), size) for step in range(start, stop)]
         own = torch.Generator()  # the loader draws a seed: not from the generator that dropout uses
         return torch.utils.data.DataLoader(
-            Rows(rows), batch_sampler=chosen, num_workers=settings.num_workers, generator=own
+            Rows(rows, settings.max_length), batch_sampler=chosen, num_workers=settings.num_workers, generator=own
         )
 
     # --- model
 
     def build(self, settings):
         model = torch.nn.Sequential(
-            torch.nn.Linear(4, settings.hidden),
+            torch.nn.Linear(settings.max_length, settings.hidden),
             torch.nn.ReLU(),
             torch.nn.Dropout(settings.dropout),
             torch.nn.Linear(settings.hidden, 2),
@@ -357,6 +359,7 @@ class Sound(Program, Trainer):
     overfit = {"learning_rate": 0.05, "dropout": 0.0, "hidden": 64}
     case = 0  # the case that must fail this saboteur
     says = ""  # a pattern that the finding must match
+    only = ()  # of a sound program: the cases that it is a twin for; every case where none is named
 
     def make_data(self, folder, rows, seed):
         path = folder / "rows.jsonl"

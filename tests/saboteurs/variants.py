@@ -27,8 +27,9 @@ class FrozenAndNormalised(Sound):
     overfit = {**Sound.overfit, "batch_size": 32}
 
     def build(self, settings):
-        embedding = torch.nn.Linear(4, 4).requires_grad_(False)
-        return torch.nn.Sequential(embedding, torch.nn.BatchNorm1d(4), *super().build(settings))
+        length = settings.max_length
+        embedding = torch.nn.Linear(length, length).requires_grad_(False)
+        return torch.nn.Sequential(embedding, torch.nn.BatchNorm1d(length), *super().build(settings))
 
     def optimizer(self, model, settings):
         return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=settings.learning_rate)

@@ -1,0 +1,192 @@
+"""Whether a job fits, as a user asks it: from the command line, and in a preflight."""
+
+import json
+import pickle
+import subprocess
+import sys
+from importlib.resources import files
+
+import jsonschema
+import pytest
+
+from pytest_trainguard.memory.__main__ import main
+from tests.projects import Project
+
+PROGRAM = """
+from dataclasses import dataclass, field
+
+import torch
+
+from pytest_trainguard import Trainer
+
+
+@dataclass
+class Config:
+    batch_size: int = field(default=64, metadata={"ge": 1, "le": 4096})
+    width: int = 4096
+    gradient_accumulation: int = 1
+    device: str = "cuda"
+
+
+class Fits(Trainer):
+    '''One wide layer; rows are made on the spot.'''
+
+    config = Config
+    tiny = {"width": 8, "batch_size": 4, "device": "cpu"}
+    sample = "train.jsonl"
+
+    def make_longest(self, folder, rows, length, seed):
+        return self.make_data(folder, rows, seed)
+
+    def train(self, run):
+        config = run.config
+        model = torch.nn.Sequential(torch.nn.Linear(config.width, config.width), torch.nn.GELU()).to(config.device)
+        optimizer = torch.optim.AdamW(model.parameters())
+        for _ in range(run.max_steps):
+            optimizer.zero_grad()
+            for _ in range(config.gradient_accumulation):
+                x = torch.randn(config.batch_size, config.width, device=config.device)
+                model(x).square().mean().backward()
+            optimizer.step()
+
+
+class TooLarge(Fits):
+    production = {"batch_size": 4096, "width": 12288}
+
+
+class OnTheCpu(Fits):
+    production = {"device": "cpu"}
+"""
+TOO_LARGE = 12288 * 12289 * 4 * 5  # weights, gradients, both moments, and a temporary of the optimizer's
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    made = Project(tmp_path_factory.mktemp("project"), [f"program:{name}" for name in ("Fits", "TooLarge", "OnTheCpu")])
+    made.write("program.py", PROGRAM)
+    return made
+
+
+def ask(project, *arguments):
+    command = [sys.executable, "-m", "pytest_trainguard.memory", *arguments]
+    return subprocess.run(command, cwd=project.folder, capture_output=True, text=True, timeout=300)
+
+
+def test_one_that_fits(project):
+    done = ask(project, "program:Fits", "--gpu-budget", "2GiB", "--json", "--memory-timeline", "memory.svg",
+               "--memory-snapshot", "memory.pickle")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["verdict"] == "FITS"
+    weights = 4096 * 4097 * 4
+    assert told["breakdown"]["weights"] == weights
+    assert told["breakdown"]["optimizer state"] == 2 * weights
+    found = told["largest_settings"]["batch_size"]
+    assert found["exact"]
+    assert found["value"] > 64
+    assert [one["settings"] for one in told["alternatives"]] == [{"batch_size": 32, "gradient_accumulation": 2}]
+    assert "tracing the production settings" in done.stderr
+    assert (project.folder / "memory.svg").read_text().startswith("<?xml")
+    snapshot = pickle.loads((project.folder / "memory.pickle").read_bytes())
+    assert snapshot["device_traces"][0]
+
+
+def test_one_that_does_not(project):
+    done = ask(project, "program:TooLarge", "--gpu-budget", "2GiB", "--quick")
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.startswith("OUT OF MEMORY: ")
+    assert "not measured on a GPU" in done.stdout
+
+
+def test_one_that_is_not_known(project):
+    done = ask(project, "program:OnTheCpu", "--gpu-budget", "2GiB")
+    assert done.returncode == 3, done.stderr
+    assert done.stdout.startswith("UNKNOWN under 2GiB (2.00 GiB): unknown: the program puts nothing on the GPU")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("nothing", "--gpu-budget", "2GiB"), "'nothing' is not of the form MODULE:TRAINER"),
+        (("nowhere_at_all:T", "--gpu-budget", "2GiB"), "'nowhere_at_all:T': no module named 'nowhere_at_all'"),
+        (("json:T", "--gpu-budget", "many"), "'many' is no budget"),
+        (("json:T", "--gpu-budget", "0"), "'0' is no budget: it has to be above 0"),
+        (("json:T", "--gpu-budget", "40GiB", "--headroom", "all"), "'all' is no headroom"),
+        (("json:T", "--gpu-budget", "40GiB", "--memory-timeline", "m.gif"), "m.gif: a timeline is drawn as"),
+        (("json:T", "--gpu-budget", "40GiB", "--memory-timeline", "no/m.svg"), "there is no folder no"),
+        (("json:T", "--gpu-budget", "40GiB", "--memory-snapshot", "/"), "/: is a folder"),
+    ],
+)
+def test_bad_input_is_told_in_one_line_before_anything_is_loaded(capsys, arguments, says):
+    assert main(arguments) == 2
+    told = capsys.readouterr()
+    assert says in told.err
+    assert told.err.startswith("error: ")
+    assert told.err.count("\n") == 1
+    assert told.out == ""
+
+
+def test_a_trainer_that_is_not_there(project):
+    done = ask(project, "program:Nobody", "--gpu-budget", "2GiB")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: Nobody cannot be loaded: AttributeError")
+
+
+@pytest.fixture(scope="module")
+def judged(project):
+    return project.pytest("-m", "preflight", "--edge-case=34,36", "--gpu-budget=2GiB", "--memory-timeline=m.svg")
+
+
+def test_the_verdicts_of_a_preflight(judged):
+    assert judged.code == 1
+    assert judged.verdicts("Fits") == {34: "not_applicable", 36: "passed"}
+    assert judged.verdicts("TooLarge") == {34: "not_applicable", 36: "failed"}
+    assert judged.verdicts("OnTheCpu") == {34: "not_applicable", 36: "error"}
+    assert "no setting for the max length" in judged.case("Fits", 34)["reason"]
+    assert "unknown: the program puts nothing on the GPU" in judged.case("OnTheCpu", 36)["reason"]
+    happened = judged.case("TooLarge", 36)["reason"].splitlines()
+    assert happened[0].startswith("OUT OF MEMORY: ")
+    assert happened[-1] == "the largest batch_size that fits: none fits"
+
+
+def test_the_report_tells_it_all(judged, project):
+    schema = json.loads(files("pytest_trainguard.report").joinpath("schema.json").read_text())
+    jsonschema.validate(judged.report, schema)
+    told = {one["trainer"]: one for one in judged.report["memory"]}
+    assert {name: one["verdict"] for name, one in told.items()} == {
+        "Fits": "FITS", "TooLarge": "OUT OF MEMORY", "OnTheCpu": "UNKNOWN",
+    }  # fmt: skip
+    assert told["TooLarge"]["least"] > TOO_LARGE * 0.8
+    assert told["Fits"]["timeline"] == "m-Fits.svg"
+    assert (project.folder / "m-Fits.svg").exists()
+    assert judged.report["environment"]["gpu_budget"] == "2GiB"
+
+
+def test_the_summary_tells_it(judged):
+    summary = judged.output.partition("= preflight =")[2]
+    assert "GPU memory: Fits: FITS: " in summary
+    assert "GPU memory: TooLarge: OUT OF MEMORY: " in summary
+    assert "    weights " in summary
+    assert "the largest batch_size that fits: none fits" in summary
+
+
+def test_without_a_budget_the_cases_say_that_they_want_one(project):
+    result = project.pytest("-m", "preflight", "--edge-case=34,36", "--trainer=Fits")
+    assert result.verdicts("Fits") == {34: "not_applicable", 36: "not_applicable"}
+    assert "--gpu-budget 40GiB" in result.case("Fits", 36)["reason"]
+    assert result.report["memory"] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--memory-timeline=m.svg",), "--memory-timeline draws what --gpu-budget predicts: give that too"),
+        (("--gpu-budget=2GiB", "--memory-timeline=m.pdf"), "--memory-timeline: m.pdf: a timeline is drawn as"),
+        (("--gpu-budget=100MiB",), "--gpu-budget: 100MiB is no budget: CUDA itself takes 430 MiB"),
+        (("--gpu-budget=2GiB", "-o", "trainguard_gpu_headroom=all"), "trainguard_gpu_headroom: 'all' is no headroom"),
+    ],
+)
+def test_bad_options_of_a_preflight(project, arguments, says):
+    result = project.pytest("-m", "preflight", "--edge-case=36", *arguments)
+    assert result.code == 4
+    assert says in result.output
