@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 aten = torch.ops.aten
 _HALF = (torch.float16, torch.bfloat16)
@@ -50,7 +51,7 @@ class Chooser:
         order = ["flash", "efficient"]
         if self.capability in ((9, 0), (10, 0)):  # where cuDNN's is faster
             order.insert(0, "cudnn")
-        if query.dim() != 4 or 0 in query.shape or 0 in key.shape:
+        if query.dim() != 4 or 0 in query.shape or 0 in key.shape or not isinstance(query, FakeTensor):
             return "math"
         tests = {"flash": self._flash_can, "efficient": self._efficient_can, "cudnn": self._cudnn_can}
         enabled = {

@@ -99,10 +99,12 @@ def _exit_code(work: Callable[[], Any], tracer: Tracer) -> int:
         print(end.code, file=sys.stderr)
         return 1
     except BaseException as error:
-        if not isinstance(error, Unknown):
+        if isinstance(error, Unknown):
+            said = str(error)
+        else:
             traceback.print_exc()
-            said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            tracer.unknown = tracer.unknown or f"the program's own run ends with {said}"
+            said = "the program's own run ends with " + " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        tracer.unknown = tracer.unknown or said
         return 1
 
 

@@ -22,6 +22,7 @@ from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from pytest_trainguard.memory.device import Device
+from pytest_trainguard.memory.values import Unknown
 
 _LIBRARIES = Path(torch.__file__).parent / "lib"
 _CUDA = 1  # its number among c10's device types
@@ -51,6 +52,7 @@ def install(device: Device, meter: Any) -> None:
     _answer_hooks()
     _never_initialise()
     install_on_cpu()
+    _copy_to_one_device()
     _pose_as_available(device, meter)
 
 
@@ -247,6 +249,34 @@ def is_parameter(tensor: torch.Tensor) -> bool:
     return isinstance(tensor, torch.nn.Parameter)
 
 
+def references(tensor: torch.Tensor) -> tuple[int, int]:
+    """How many references C++ counts to a tensor, and to its storage."""
+    return tensor._use_count(), torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)
+
+
+def references_of_autograd() -> tuple[int, int] | None:
+    """The `references`, seen from inside a dispatch mode, to a gradient that autograd alone holds.
+
+    The numbers depend on how torch passes arguments, so they are measured: two gradients meet at one tensor, and the
+    first of them is added to the second. None where they do not.
+    """
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    seen: list[tuple[int, int]] = []
+
+    class Look(TorchDispatchMode):  # type: ignore[misc]
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is torch.ops.aten.add.Tensor and torch._C._current_graph_task_id() != -1:
+                first, _ = args
+                seen.append(references(first))
+            return func(*args, **(kwargs or {}))
+
+    with torch.enable_grad(), Look():
+        met = torch.zeros(4, requires_grad=True) * 2
+        (met.relu() + met.sigmoid()).backward(torch.zeros(4))
+    return seen[0] if seen else None
+
+
 def after_import(name: str, module: Any) -> None:
     """Tell libraries that test for fake tensors to think of something else that these are real.
 
@@ -319,6 +349,10 @@ class Event:
         return None
 
     record = wait = synchronize = _nothing
+
+
+def _no_graphs(*args: Any, **kwargs: Any) -> Any:
+    raise Unknown("CUDA graphs, which keep memory pools of their own")
 
 
 _streams = threading.local()
@@ -401,6 +435,7 @@ def _pose_as_available(device: Device, meter: Any) -> None:
         "stream": _On, "device": _On, "device_of": _On, "_exchange_device": constant(0),
         "_maybe_exchange_device": constant(0), "is_current_stream_capturing": constant(False),
     }  # fmt: skip
+    answers["CUDAGraph"] = _no_graphs
     for name, answer in answers.items():
         setattr(torch.cuda, name, answer)
         for inner in ("memory", "random", "streams"):
@@ -414,6 +449,18 @@ def _pose_as_available(device: Device, meter: Any) -> None:
     torch.Tensor.pin_memory = lambda tensor, *args: tensor
     torch.Tensor.is_pinned = constant(False)
     torch.Tensor.record_stream = constant(None)
+
+
+def _copy_to_one_device() -> None:
+    """`DataParallel` scatters with functions that only a build with CUDA has; over one device it moves its inputs."""
+
+    def forward(parallel: Any, *inputs: Any, **kwargs: Any) -> Any:
+        def there(value: Any) -> Any:
+            return value.to("cuda") if isinstance(value, torch.Tensor) else value
+
+        return parallel.module(*map(there, inputs), **{name: there(value) for name, value in kwargs.items()})
+
+    torch.nn.DataParallel.forward = forward
 
 
 def _pose_as_accelerator(constant: Callable[[Any], Callable[..., Any]]) -> None:

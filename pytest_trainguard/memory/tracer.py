@@ -30,6 +30,7 @@ _FACTORIES = frozenset({
     aten.empty.memory_format, aten.zeros.default, aten.ones.default, aten.full.default, aten.rand.default,
     aten.randn.default, aten.empty_strided.default, aten.randn.generator, aten.rand.generator,
 })  # fmt: skip
+_ADD = aten.add.Tensor
 _INDEXING = frozenset({aten.index.Tensor, aten._unsafe_index.Tensor})
 _SCALER_CHECK = aten._amp_foreach_non_finite_check_and_unscale_.default
 LARGE = 1 << 20  # bytes of floats from which even a tensor on the CPU has no memory: a weight, before it is moved
@@ -59,6 +60,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         self._sizes: dict[int, int] = {}
         self._categories: dict[int, str] = {}
         self._workspaces: dict[tuple[str, int], Workspace] = {}
+        self._references = fakecuda.references_of_autograd()
         self._count = 0
         self._made_up = 0
         self.now = self.peak = self.most = 0
@@ -145,6 +147,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
 
     def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """One operation: for real where it stays on the CPU, otherwise with fake tensors."""
+        if func is _ADD and self._in_place(args):
+            func = aten.add_.Tensor
         tensors = [*tensors_in(args), *tensors_in(kwargs)]
         fake = any(isinstance(tensor, FakeTensor) for tensor in tensors)
         if self._fake is None or not (fake or self._wants_fake(func, tensors, args, kwargs)):
@@ -156,6 +160,20 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         for tensor in tensors_in(results):
             self._note(tensor, op, "input" if func is aten._to_copy.default and not fake else None)
         return results
+
+    def _in_place(self, args: Any) -> bool:
+        """Whether autograd would add two gradients in place, as it does where it holds the first one alone.
+
+        It does not while any dispatch mode is active, such as this one, and would show memory that is not taken. The
+        counts of references tell: see `fakecuda.references`.
+        """
+        first, second = args
+        if torch._C._current_graph_task_id() == -1 or torch.is_grad_enabled():
+            return False
+        if not (isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor)):
+            return False
+        alone = self._references is not None and fakecuda.references(first) == self._references
+        return alone and first.shape == second.shape and first.dtype == second.dtype and _dense(first)
 
     def _wants_fake(self, func: Any, tensors: list[torch.Tensor], args: Any, kwargs: dict[str, Any]) -> bool:
         device = kwargs.get("device")
@@ -306,6 +324,17 @@ def _category(phase: str, module: str, end: str | None) -> str:
     if phase == "forward" and end != "forward":
         return "activation"
     return "temporary"
+
+
+def _dense(tensor: torch.Tensor) -> bool:
+    """Without gaps and overlaps, so that something can be added to it in place."""
+    expected = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size != 1:
+            if stride != expected:
+                return False
+            expected *= size
+    return True
 
 
 @contextlib.contextmanager

@@ -1,0 +1,46 @@
+"""What a fake device cannot always bear: it works, or the verdict is unknown, with the reason."""
+
+import pytest
+
+
+@pytest.fixture
+def trace(tracing):
+    return lambda oddity: tracing("odd:Odd").trace({"oddity": oddity})
+
+
+@pytest.mark.parametrize("oddity", ["none", "values", "pinned", "asks", "streams", "statistics", "parallel"])
+def test_works(trace, oddity):
+    found = trace(oddity)
+    assert found.unknown is None
+    weights = sum(e.size for e in found.events if e.category == "weight" and e.kind == "alloc")
+    assert weights == 4 * (64 * 64 + 64 + 64 * 8 + 8)
+
+
+def test_streams_are_noted(trace):
+    assert {event.stream for event in trace("streams").events} > {0}
+
+
+def test_compiled_code_is_traced_as_it_stands_and_that_is_said(trace):
+    found = trace("compile")
+    assert found.unknown is None
+    assert [note.split(",")[0] for note in found.notes] == ["torch.compile was left out"]
+
+
+@pytest.mark.parametrize(
+    ("oddity", "reason"),
+    [
+        ("smi", "nvidia-smi"),
+        ("exits", "exit 1 after 0 optimizer steps: no licence for this dongle"),
+        ("vanishes", "the process ended by itself, exit 7, and left no trace"),
+        ("router", r"aten::nonzero in 1 \(forward\)"),
+        ("extension", "oddlib::twice"),
+        ("graph", "CUDA graphs"),
+    ],
+)
+def test_is_unknown_with_the_reason(trace, oddity, reason):
+    import re
+
+    found = trace(oddity)
+    assert found.unknown is not None
+    assert re.search(reason, found.unknown), found.unknown
+    assert "\n" not in found.unknown
