@@ -351,8 +351,11 @@ class Event:
     record = wait = synchronize = _nothing
 
 
-def _no_graphs(*args: Any, **kwargs: Any) -> Any:
-    raise Unknown("CUDA graphs, which keep memory pools of their own")
+class CUDAGraph:
+    """Cannot be made; a class, since annotations name it."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        raise Unknown("CUDA graphs, which keep memory pools of their own")
 
 
 _streams = threading.local()
@@ -435,7 +438,7 @@ def _pose_as_available(device: Device, meter: Any) -> None:
         "stream": _On, "device": _On, "device_of": _On, "_exchange_device": constant(0),
         "_maybe_exchange_device": constant(0), "is_current_stream_capturing": constant(False),
     }  # fmt: skip
-    answers["CUDAGraph"] = _no_graphs
+    answers["CUDAGraph"] = CUDAGraph
     for name, answer in answers.items():
         setattr(torch.cuda, name, answer)
         for inner in ("memory", "random", "streams"):

@@ -43,6 +43,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
 
     Attributes:
         now, peak, most: bytes alive now, the most ever, the most since the program last reset that.
+        references: see `fakecuda.references_of_autograd`.
         unknown: the first thing that could not be traced.
     """
 
@@ -60,7 +61,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         self._sizes: dict[int, int] = {}
         self._categories: dict[int, str] = {}
         self._workspaces: dict[tuple[str, int], Workspace] = {}
-        self._references = fakecuda.references_of_autograd()
+        self.references: tuple[int, int] | None = None
         self._count = 0
         self._made_up = 0
         self.now = self.peak = self.most = 0
@@ -172,7 +173,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
             return False
         if not (isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor)):
             return False
-        alone = self._references is not None and fakecuda.references(first) == self._references
+        alone = self.references is not None and fakecuda.references(first) == self.references
         return alone and first.shape == second.shape and first.dtype == second.dtype and _dense(first)
 
     def _wants_fake(self, func: Any, tensors: list[torch.Tensor], args: Any, kwargs: dict[str, Any]) -> bool:
@@ -340,6 +341,8 @@ def _dense(tensor: torch.Tensor) -> bool:
 @contextlib.contextmanager
 def tracing(tracer: Tracer) -> Iterator[Tracer]:
     """Trace what happens inside."""
+    # Not before: autograd counts the devices at its first backward pass.
+    tracer.references = fakecuda.references_of_autograd()
     tracer.labels.install()
     try:
         with tracer:
