@@ -7,7 +7,7 @@ from pathlib import Path
 
 _FOLDER = re.compile(r"(?<![a-z])(?:checkpoint|ckpt|step|epoch|iter)[-_=]?(\d+)", re.I)
 _SUFFIXES = {".pt", ".pth", ".ckpt", ".bin", ".safetensors"}
-_NOT_FINISHED = re.compile(r"^\.|(?<![a-z])te?mp|partial|incomplete|\.part\b", re.I)
+_NOT_FINISHED = re.compile(r"^\.|(?<![a-z])te?mp(?!late)|partial|incomplete|\.part\b", re.I)
 
 
 def find(output_dir: Path) -> list[Path]:

@@ -30,6 +30,7 @@ class Wording:
 
 
 Named = str | tuple[str, ...] | re.Pattern[str] | Wording
+TEMPORARY = re.compile(r"(?<![a-z])te?mp(?!late)|partial")  # a chat_template.jinja is nothing half-written
 SOON = 2  # optimizer steps that may pass between a fault and the stop
 
 
@@ -233,7 +234,7 @@ def _left(outcome: Outcome) -> list[str]:
     if outcome.leftovers:
         shown = ", ".join(f"{left.pid} {left.command} ({left.status})" for left in outcome.leftovers[:3])
         problems.append(f"processes left behind: {shown}")
-    unfinished = [name for name in outcome.changed() if name in outcome.after and re.search(r"\.?te?mp|partial", name)]
+    unfinished = [name for name in outcome.changed() if name in outcome.after and TEMPORARY.search(name)]
     if unfinished:
         problems.append(f"temporary files or folders left behind: {_listed(unfinished)}")
     return problems

@@ -13,7 +13,7 @@ import annotated_types
 import pydantic
 import pytest
 
-from pytest_trainguard import catalog, checkpoints, edge_case, samples, settings
+from pytest_trainguard import catalog, checkpoints, edge_case, expect, samples, settings
 from pytest_trainguard.adapters import command
 from pytest_trainguard.memory import parse_budget
 from pytest_trainguard.trainer import Trainer, exit_words, message_of, spec_of
@@ -222,6 +222,19 @@ def test_missing_samples(tmp_path):
         samples.cut(tmp_path / "empty", tmp_path / "piece", 3)
 
 
+# --- what is half-written
+
+
+@pytest.mark.parametrize("name", [".tmp-model", "model.tmp", "a/tmpx1y2", "temp/x", "_temp_1", "x.partial"])
+def test_names_of_unfinished_work(name):
+    assert expect.TEMPORARY.search(name)
+
+
+@pytest.mark.parametrize("name", ["base/chat_template.jinja", "templates/x", "attempt-1/model.pt", "model.pt"])
+def test_names_of_finished_work(name):
+    assert not expect.TEMPORARY.search(name)
+
+
 # --- checkpoints
 
 
@@ -245,6 +258,7 @@ def names(folder, *paths):
         (["run/version_0/checkpoints/epoch=0-step=4.ckpt"], ["run/version_0/checkpoints/epoch=0-step=4.ckpt"]),
         (["global_step40/", "step-5.safetensors"], ["step-5.safetensors", "global_step40"]),
         ([".tmp-checkpoint-4/", "checkpoint-4.tmp/", "tmp/checkpoint-2.pt", "checkpoint-2.partial.pt"], []),
+        (["template-1/checkpoint-2.pt"], ["template-1/checkpoint-2.pt"]),
         (["checkpoint-2/", ".checkpoint-4/"], ["checkpoint-2"]),
         (["attempt-1/checkpoint-2.pt"], ["attempt-1/checkpoint-2.pt"]),
         (["filter3.pt", "footstep2.pt"], ["filter3.pt", "footstep2.pt"]),

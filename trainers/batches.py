@@ -128,7 +128,7 @@ def stream(
         pin_memory=pin,
         # A generator of its own: making an iterator draws from it, and the global one must not feel a resume.
         generator=torch.Generator().manual_seed(0),
-        multiprocessing_context=_context() if workers else None,
+        multiprocessing_context=fork_context() if workers else None,
     )
     # No signal between a worker's fork and the moment when it ignores them: it would act as the program does.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
@@ -195,6 +195,6 @@ class Feed:
         return contextlib.closing(stream(self._task.dataset, taken, self._task.collate, workers=workers, pin=pin))
 
 
-def _context() -> str | None:
+def fork_context() -> str | None:
     """Fork where it is safe and cheap; Python 3.14's default would leave a server process running."""
     return "fork" if sys.platform == "linux" else None

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 BASE_SEED = 0
+VERSION = 1
+"""To be raised with any change of tokens or weights: what was trained before fits no more."""
 SPECIAL_TOKENS = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
 TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
@@ -23,6 +25,8 @@ TEMPLATE = (
 TOKENIZER_ROWS = 500
 """Syllogisms of each level whose questions the tokenizer learns its words from."""
 VOCABULARY = 640
+MOST_POSITIONS = 32_768
+EMBEDDING_LENGTH = 2.0
 
 
 def tokenizer() -> PreTrainedTokenizerBase:
@@ -57,7 +61,12 @@ def tokenizer() -> PreTrainedTokenizerBase:
     )  # fmt: skip
 
 
-def model(vocabulary: int, *, hidden_size: int, layers: int, heads: int, max_length: int) -> PreTrainedModel:
+def name(hidden_size: int, layers: int, heads: int) -> str:
+    """What the model of that size is called."""
+    return f"tiny-llama-{hidden_size}x{layers}x{heads}"
+
+
+def model(vocabulary: int, *, hidden_size: int, layers: int, heads: int) -> PreTrainedModel:
     """A Llama of that size with random weights; torch's random generator is as it was."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -69,7 +78,9 @@ def model(vocabulary: int, *, hidden_size: int, layers: int, heads: int, max_len
         num_attention_heads=heads,
         num_key_value_heads=heads,
         intermediate_size=3 * hidden_size,
-        max_position_embeddings=max_length,
+        max_position_embeddings=MOST_POSITIONS,
+        initializer_range=hidden_size
+        ** -0.5,  # frozen matrices must pass on what they get; Llama's 0.02 are to be trained
         pad_token_id=0,
         eos_token_id=1,
         bos_token_id=None,
@@ -77,4 +88,7 @@ def model(vocabulary: int, *, hidden_size: int, layers: int, heads: int, max_len
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(BASE_SEED)
-        return LlamaForCausalLM(config)
+        made = LlamaForCausalLM(config)
+    with torch.no_grad():  # tied and frozen, they bound how sure a prediction can be
+        made.get_input_embeddings().weight.mul_(EMBEDDING_LENGTH)
+    return made

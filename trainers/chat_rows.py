@@ -6,16 +6,21 @@ are left alone. Nothing here imports torch: a whole file is validated (`validate
 
 from __future__ import annotations
 
+import itertools
 import json
 from array import array
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from trainers import syllogisms
 from trainers.lines import LineFile, content_key, described, surrogate_in
+from trainers.syllogisms import Level
 
 ROLES = ("system", "user", "assistant")
 SPLIT = "held out 4: "
 """Stands before what the split hashes. Of the 256 forms of syllogisms, a tenth by this hash has valid ones in it."""
+
+MOST_SHAPES = 1000
 
 
 class Summary(NamedTuple):
@@ -52,6 +57,8 @@ class ChatFile(LineFile):
         """Check the whole of ``path``."""
         self.keys = array("Q")
         """What decides the split: a hash of the row's group, or of all before its last answer."""
+        self.shapes: dict[tuple[str, ...], int] = {}
+        """Each order of roles that there is (the first `MOST_SHAPES`), and the first row that has it."""
         self.messages = self.characters = 0
         self._grouped: bool | None = None
         self._first = 0
@@ -64,6 +71,9 @@ class ChatFile(LineFile):
             messages = value["messages"]
             self.messages += len(messages)
             self.characters += sum([len(message["content"]) for message in messages])
+            shape = tuple([message["role"] for message in messages])
+            if shape not in self.shapes and len(self.shapes) < MOST_SHAPES:
+                self.shapes[shape] = len(self.keys)
             self.keys.append(content_key(SPLIT + _split_by(value)))
         return fault
 
@@ -93,6 +103,30 @@ class ChatFile(LineFile):
         if not same:
             raise self.changed(index)
         return [{"role": message["role"], "content": message["content"]} for message in value["messages"]]
+
+
+class Syllogisms:
+    """Rows that are made here, as a file of them would be."""
+
+    def __init__(self, level: Level, count: int, seed: int) -> None:
+        """The first ``count`` rows of `syllogisms.rows`."""
+        made = list(itertools.islice(syllogisms.rows(level, seed), count))
+        self._rows = [row["messages"] for row in made]
+        self.keys = array("Q", (content_key(SPLIT + _split_by(row)) for row in made))
+        self.shapes = {tuple(message["role"] for message in self._rows[0]): 0}
+        self.fingerprint = f"{count} {level} syllogisms, data_seed {seed}"
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> list[dict[str, str]]:
+        """The messages of one row."""
+        return self._rows[index]  # type: ignore[no-any-return]
+
+    def size(self, index: int) -> int:
+        """About how long a row is."""
+        return sum(len(message["content"]) for message in self._rows[index])
 
 
 def _split_by(value: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ import os
 import random
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -55,20 +55,22 @@ def save(
     root: Path,
     step: int,
     *,
-    model: nn.Module,
+    model: nn.Module | None,
     state: dict[str, Any],
     training: dict[str, Any],
     others: Callable[[Path], None] = lambda folder: None,
+    weights: str = WEIGHTS,
 ) -> Path:
     """Write ``root/checkpoint-<step>`` in one step.
 
     Args:
         root: the output folder.
         step: optimizer steps done.
-        model: its weights are saved, from whatever device they are on.
+        model: its weights are saved, from whatever device they are on. None: ``others`` writes them.
         state: what `Checkpoint.state` shall hold, besides the step; JSON.
         training: tensors and state dicts, readable with ``weights_only=True``.
         others: writes further files into the folder that it is given.
+        weights: the file with the weights, without which this is no checkpoint.
 
     Raises:
         TrainingFailed: the disk is full, gone or read-only; nothing is left of this save, the earlier ones
@@ -79,12 +81,13 @@ def save(
     with files.saving(final, temporary):
         files.remove(temporary)
         temporary.mkdir()
-        _write_weights(model, temporary / WEIGHTS)
         _write_training(training, temporary / TRAINING)
-        # safetensors lets nobody but the owner read what it writes.
-        shutil.copymode(temporary / TRAINING, temporary / WEIGHTS)
+        if model is not None:
+            _write_weights(model, temporary / weights)
         (temporary / STATE).write_text(json.dumps({"step": step, **state}, indent=2, allow_nan=False), encoding="utf-8")
         others(temporary)
+        # safetensors lets nobody but the owner read what it writes.
+        shutil.copymode(temporary / TRAINING, temporary / weights)
         written = sorted(path for path in temporary.rglob("*") if path.is_file())
         entries = {
             path.relative_to(temporary).as_posix(): {
@@ -93,7 +96,7 @@ def save(
             }
             for path in written
         }
-        manifest = {"format_version": FORMAT_VERSION, "files": entries}
+        manifest = {"format_version": FORMAT_VERSION, "weights": weights, "files": entries}
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
         for path in (*written, temporary / MANIFEST):
             files.sync_file(path)
@@ -127,11 +130,19 @@ def require_room(root: Path, model: nn.Module, keep_last: int, say: Callable[[st
 
 
 def _write_weights(model: nn.Module, path: Path) -> None:
-    from safetensors import SafetensorError
     from safetensors.torch import save_model
 
-    try:
+    with safetensors_errors():
         save_model(model, str(path), metadata={"format": "pt"})
+
+
+@contextlib.contextmanager
+def safetensors_errors() -> Iterator[None]:
+    """Inside, what safetensors raises where a write fails is the OSError that the system gave."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
     except SafetensorError as error:  # what the system said is in its text: "I/O error: ... (os error 28)"
         number = re.search(r"os error (\d+)", str(error))
         raise (OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))) from error
@@ -210,7 +221,7 @@ def verify(path: Path) -> Checkpoint:
     if step < 0:
         raise InputError(f"checkpoint {show(path)}: negative step {step} in {STATE}")
     entries = manifest.get("files")
-    if not isinstance(entries, dict) or not {WEIGHTS, TRAINING, STATE} <= entries.keys():
+    if not isinstance(entries, dict) or not {manifest.get("weights", WEIGHTS), TRAINING, STATE} <= entries.keys():
         raise Damaged(f"{MANIFEST}: lists not all files")
     for name, entry in entries.items():
         file = path / name

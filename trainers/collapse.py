@@ -86,7 +86,7 @@ class CollapseWatch:
         self._in_a_row = self._in_a_row + 1 if kinds else 0
         self._open.clear()
         if self._in_a_row >= self._patience:
-            raise TrainingFailed(self._told(step))
+            raise TrainingFailed(self._told(step), "collapse")
 
     def _kinds(self, step: int) -> list[str]:
         """What this window shows: usually nothing."""

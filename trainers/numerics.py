@@ -41,8 +41,11 @@ def set_rate(optimizer: Optimizer, rate: float) -> None:
         group["lr"] = group["initial_lr"] = rate * group.get("share", 1.0)
 
 
-def warm_up_then_decay(optimizer: Optimizer, warmup_steps: int, decay_steps: int) -> LambdaLR:
-    """A linear rise over ``warmup_steps``, a linear fall until ``decay_steps``, and flat from there."""
+def warm_up_then_decay(optimizer: Optimizer, warmup_steps: int, decay_steps: int, done: int = 0) -> LambdaLR:
+    """A linear rise over ``warmup_steps``, a linear fall until ``decay_steps``, and flat from there.
+
+    After ``done`` steps of it; then the optimizer's groups need their ``initial_lr`` (`set_rate`).
+    """
     from torch.optim.lr_scheduler import LambdaLR
 
     def share(step: int) -> float:
@@ -51,7 +54,7 @@ def warm_up_then_decay(optimizer: Optimizer, warmup_steps: int, decay_steps: int
         done = (step - warmup_steps) / max(1, decay_steps - warmup_steps)
         return 1 - (1 - LOWEST_RATE) * min(1.0, done)
 
-    return LambdaLR(optimizer, share)
+    return LambdaLR(optimizer, share, last_epoch=done - 1)
 
 
 def pick_device(wanted: str, say: Callable[[str], None]) -> torch.device:
@@ -109,7 +112,7 @@ class Precision:
             TrainingFailed: naming the step.
         """
         if not self.scales and not math.isfinite(loss):
-            raise TrainingFailed(f"step {step}: the loss is {loss}")
+            raise TrainingFailed(f"step {step}: the loss is {loss}", "nan")
 
     def step(self, optimizer: Optimizer, gradient_norm: float, step: int) -> bool:
         """Take the optimizer's step unless a gradient is not finite. Gradients are unscaled already.
@@ -129,11 +132,11 @@ class Precision:
             self.skipped = 0 if taken else self.skipped + 1
             if self.skipped >= self._max_skipped:
                 raise TrainingFailed(
-                    f"step {step}: gradient not finite {self.skipped} times in a row (max_skipped_steps)"
+                    f"step {step}: gradient not finite {self.skipped} times in a row (max_skipped_steps)", "nan"
                 )
             return taken
         if not math.isfinite(gradient_norm):
-            raise TrainingFailed(f"step {step}: the gradient's norm is {gradient_norm}")
+            raise TrainingFailed(f"step {step}: the gradient's norm is {gradient_norm}", "nan")
         optimizer.step()
         return True
 
@@ -170,7 +173,8 @@ class LossWatch:
             if self.smoothed > limit:
                 raise TrainingFailed(
                     f"step {step}: the loss diverges: smoothed {self.smoothed:.4g}, over {limit:.4g} "
-                    f"({self._factor:g} times its best, divergence_factor); lower the learning rate"
+                    f"({self._factor:g} times its best, divergence_factor); lower the learning rate",
+                    "collapse",
                 )
         self.best = self.smoothed if self.best is None else min(self.best, self.smoothed)
 
@@ -196,4 +200,4 @@ def require_finite(model: nn.Module, step: int) -> None:
     finite = torch.stack([torch.isfinite(tensor).all() for tensor in tensors.values()])
     if not bool(finite.all()):
         name = next(name for name, good in zip(tensors, finite.tolist(), strict=True) if not good)
-        raise TrainingFailed(f"step {step}: weight {name} is not finite; nothing was saved at this step")
+        raise TrainingFailed(f"step {step}: weight {name} is not finite; nothing was saved at this step", "nan")

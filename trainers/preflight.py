@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pytest_trainguard import Run, Trainer
-from trainers import fusion, gnn, learner, misuse, numerics, transformer  # noqa: F401 (what runs import late)
+from trainers import fusion, gnn, learner, lora_chat, misuse, numerics, syllogisms, transformer  # noqa: F401 (late)
 
 
 class Program(Trainer):
@@ -140,3 +140,64 @@ class Fusion(Program):
     production = {**Gnn.production, **Transformer.production, "head_size": 512}
     tiny = {**Gnn.tiny, **Transformer.tiny, "head_size": 16, "head_dropout": 0.0}
     overfit = {**Gnn.overfit, **Transformer.overfit}
+
+
+class LoraChat(Program):
+    """The chat trainer, `python -m trainers.lora_chat`."""
+
+    entry = staticmethod(lora_chat.launch)
+    config = lora_chat.Settings
+    # What is launched on an A100: an 8B chat model.
+    production = {
+        "max_length": 4096,
+        "layout": "packing",
+        "gradient_checkpointing": True,
+        "precision": "bf16",
+        "lora_rank": 64,
+        "lora_alpha": 128,
+        "lora_dropout": 0.05,
+        "batch_size": 4,
+        "gradient_accumulation": 16,
+        "learning_rate": 1e-4,
+        "warmup_steps": 100,
+        "num_workers": 2,
+        "answer_tokens": 512,
+        "merge": True,
+    }
+    tiny = {
+        "hidden_size": 32,
+        "layers": 2,
+        "heads": 2,
+        "max_length": 128,
+        "layout": "padding",
+        "gradient_checkpointing": False,
+        "precision": "fp32",
+        "lora_rank": 8,
+        "lora_alpha": 16,
+        "batch_size": 8,
+        "gradient_accumulation": 1,
+        "learning_rate": 2e-3,
+        "warmup_steps": 2,
+        "num_workers": 0,
+        "answered_rows": 8,
+        "answer_tokens": 8,
+        "keep_last": 4,
+        "merge": False,
+    }
+    overfit = {
+        "hidden_size": 64,
+        "lora_rank": 32,
+        "lora_alpha": 64,
+        "batch_size": 32,
+        "learning_rate": 1e-2,
+        "lora_dropout": 0.0,
+        "warmup_steps": 5,
+        "max_epochs": 50,
+        "validation_fraction": 0.0,
+    }
+
+    def make_data(self, folder: Path, rows: int, seed: int) -> Path:
+        """Easy syllogisms, without the groups that are for the split alone."""
+        path = folder / "syllogisms.jsonl"
+        syllogisms.write_jsonl(path, rows, seed=seed)
+        return path

@@ -182,13 +182,22 @@ def load(folder: Path, dropout: float) -> tuple[PreTrainedTokenizerBase, PreTrai
     body = [key for key in (*info["missing_keys"], *mismatched) if key.startswith(model.base_model_prefix + ".")]
     if body:
         raise InputError(f"model {name}: {len(body)} weights missing or of another shape, first {sorted(body)[0]}")
+    require_sane(name, model)
+    _pad_with_something(tokenizer, model)
+    return tokenizer, model
+
+
+def require_sane(name: str, model: PreTrainedModel) -> None:
+    """Look at every weight that was loaded.
+
+    Raises:
+        InputError: one holds NaN, infinity or a value that no training makes.
+    """
     for key, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not bool((tensor.abs() < LARGEST_WEIGHT).all()):  # NaN is not less either
             raise InputError(
                 f"model {name}: weight {key} holds NaN, infinity or a value over {LARGEST_WEIGHT:g}: damaged?"
             )
-    _pad_with_something(tokenizer, model)
-    return tokenizer, model
 
 
 def _pad_with_something(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:

@@ -35,18 +35,18 @@ class Run:
 
     Attributes:
         rank: this process's number among those of torchrun, 0 where there is one.
-        status: tells whoever started the run.
+        status: tells whoever started the run; it may be replaced by one with a folder.
         received: the number of the signal that asked for the end of the training loop, or None.
         deferring: whether such a signal waits for the loop to look at ``received``; else it ends the run at
             once.
         last_act: called by the watchdog before it ends the process, which then unwinds nothing.
     """
 
-    def __init__(self, program: str, status: Status | None = None) -> None:
-        """``program``: its name, for messages. ``status``: what it keeps up to date; none, and nobody is told."""
+    def __init__(self, program: str) -> None:
+        """``program``: its name, for messages."""
         self.program = program
         self.rank = int(os.environ.get("RANK", "0"))  # torchrun's number of this process
-        self.status = status or Status()
+        self.status = Status()
         self.stage = "start"
         self.received: int | None = None
         self.deferring = False
@@ -115,18 +115,13 @@ class _Ending(NamedTuple):
     message: str
 
 
-def supervise(program: str, body: Callable[[Run], None], status: Status | None = None) -> int:
+def supervise(program: str, body: Callable[[Run], None]) -> int:
     """Run ``body`` and turn however it ends into an exit code, with one clear line on stderr.
-
-    Args:
-        program: its name, for messages.
-        body: the run.
-        status: is told of its stages, and at last how it ended.
 
     Returns:
         0 after success, 1 when training failed, 2 for bad settings or data, 128 + n after signal n.
     """
-    run = Run(program, status)
+    run = Run(program)
     children = set(multiprocessing.active_children())
     try:
         with run.signals():

@@ -9,18 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import BaseModel
+
 from trainers import data as data_rows
 from trainers import files, rate_cache, settings
 from trainers.errors import InputError
 from trainers.lock import RunLock
 from trainers.process import Run, supervise
-from trainers.settings import RunSettings
+from trainers.status import Status
 
 PathLike = str | os.PathLike[str]
 
 
 class Places(NamedTuple):
-    """Where a run reads and writes; ``data`` None is the standard library."""
+    """Where a run reads and writes; ``data`` None is the program's own."""
 
     data: Path | None
     output_dir: Path
@@ -38,13 +40,20 @@ class Program:
         precheck: raises `InputError` for values that no range describes (a path that is not there); costs
             nothing.
         train: everything else. The settings are checked and the output folder's lock is held.
+        check_data: makes of the data's path one that is worth opening, or raises `InputError`.
+        data_help: what ``--help`` says of ``--data``.
     """
 
     name: str
     about: str
-    settings: type[RunSettings]
+    settings: type[BaseModel]
     precheck: Callable[[Mapping[str, Any]], None]
     train: Callable[[Run, Any, Places], None]
+    check_data: Callable[[PathLike], Path] = data_rows.check_path
+    data_help: str = (
+        'a .jsonl of {"code": str, "label": 0|1}, a folder of Python, or of prepared data; default: the standard '
+        "library"
+    )
 
     @property
     def output_dir(self) -> str:
@@ -56,6 +65,8 @@ class Program:
         flags = vars(self._parser().parse_args(argv))
 
         def body(run: Run) -> None:
+            if flags["status_dir"] is not None:
+                run.status = Status(Path(flags["status_dir"]))
             values = settings.read_file(flags["settings"]) if flags["settings"] is not None else {}
             values |= settings.from_flags(self.settings, flags)
             self.start(run, values, flags["data"], flags["output_dir"], flags["resume_from"])
@@ -64,7 +75,7 @@ class Program:
 
     def launch(
         self,
-        values: Mapping[str, Any] | RunSettings | None,
+        values: Mapping[str, Any] | BaseModel | None,
         *,
         data: PathLike | None,
         output_dir: PathLike | None,
@@ -73,7 +84,7 @@ class Program:
         seed: int | None,
     ) -> int:
         """Run for a caller in Python; returns the exit code. See `trainers.transformer.launch`."""
-        merged = values.model_dump() if isinstance(values, RunSettings) else dict(values or {})
+        merged = values.model_dump() if isinstance(values, BaseModel) else dict(values or {})
         merged |= {name: value for name, value in (("max_steps", max_steps), ("seed", seed)) if value is not None}
         return supervise(
             self.name, lambda run: self.start(run, merged, data, output_dir or self.output_dir, resume_from)
@@ -102,7 +113,7 @@ class Program:
 
         run.stage = "checking the settings"
         chosen = checked(lambda: settings.check(self.settings, values))
-        data_path = checked(lambda: data_rows.check_path(data)) if data is not None else None
+        data_path = checked(lambda: self.check_data(data)) if data is not None else None
         checked(lambda: self.precheck(values))
         checked(lambda: rate_cache.require_place(values.get("rate_cache")))
         if faults:
@@ -136,8 +147,7 @@ class Program:
         where.add_argument(
             "--data",
             metavar="PATH",
-            help='a .jsonl of {"code": str, "label": 0|1}, a folder of Python, or of prepared data; default: the '
-            "standard library",
+            help=self.data_help,
         )
         where.add_argument(
             "--output-dir",
@@ -149,6 +159,11 @@ class Program:
             "--resume-from",
             metavar="PATH",
             help="a checkpoint, or an output folder: then its newest whole checkpoint",
+        )
+        where.add_argument(
+            "--status-dir",
+            metavar="FOLDER",
+            help="heartbeat.json and outcome.json are written there, for whoever started the program",
         )
         settings.add_flags(parser.add_argument_group("settings"), self.settings)
         return parser

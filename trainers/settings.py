@@ -29,12 +29,60 @@ else:
     import tomli as tomllib
 
 
-class DataSettings(BaseModel):
-    """What decides which rows there are, and which of them are held out."""
+class Strict(BaseModel):
+    """Settings that take nothing for what it is not."""
 
     # Strict: "8", 8.0 and True are no whole numbers. A wrong type is a mistake to show, not one to guess
     # away.
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, frozen=True)
+
+
+class TrainingSettings(Strict):
+    """What any program is told that trains by optimizer steps. Times are seconds."""
+
+    seed: int = Field(42, ge=0, le=2**32 - 1, description="seed of weights, dropout and order of rows")
+    max_epochs: int = Field(2, ge=1, le=10_000, description="passes over the training rows")
+    max_steps: int | None = Field(
+        None,
+        ge=1,
+        le=100_000_000,
+        description="end after this many optimizer steps, whatever max_epochs says",
+    )
+    warmup_steps: int = Field(100, ge=0, le=10_000_000, description="steps in which the learning rate rises linearly")
+    decay_steps: int | None = Field(
+        None,
+        ge=1,
+        le=100_000_000,
+        description="step at which the learning rate has fallen to a tenth, where it stays; left out: the "
+        "last step of max_epochs. Never max_steps, so that a run in two halves equals the run in one",
+    )
+    weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW's weight decay, on matrices only")
+    max_gradient_norm: float = Field(1.0, gt=0, le=1000, description="gradients are clipped to this norm")
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="number type of the forward pass")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where there is one, else the CPU")
+    num_workers: int = Field(0, ge=0, le=256, description="processes that prepare batches; 0: the program itself")
+    hang_timeout: float = Field(600.0, gt=0, le=86_400, description="seconds in which a step must end")
+    eval_every: int = Field(500, ge=1, le=100_000_000, description="steps between two validations")
+    save_every: int = Field(500, ge=1, le=100_000_000, description="steps between two checkpoints")
+    log_every: int = Field(10, ge=1, le=100_000_000, description="steps between two training records in metrics.jsonl")
+    keep_last: int = Field(3, ge=1, le=10_000, description="newest checkpoints that are kept, beside the best")
+    divergence_factor: float = Field(
+        2.0,
+        gt=1,
+        le=1000,
+        description="stop when the smoothed loss exceeds its best (or chance) this many times",
+    )
+    max_skipped_steps: int = Field(
+        10, ge=1, le=1000, description="stop when the gradient scaler skips this many steps in a row"
+    )
+    collapse_window: int = Field(5, ge=1, le=1000, description="steps that are judged together for a collapse")
+    collapse_patience: int = Field(3, ge=1, le=1000, description="stop when so many windows in a row show a collapse")
+    vanishing_norm: float = Field(1e-7, ge=0, le=1, description="gradient norms under this have vanished")
+    exploding_norm: float = Field(100.0, gt=0, le=1e9, description="gradient norms over this explode")
+
+
+class DataSettings(Strict):
+    """What decides which rows there are, and which of them are held out."""
 
     data_seed: int = Field(
         42,
@@ -57,30 +105,14 @@ class DataSettings(BaseModel):
     )
 
 
-class RunSettings(DataSettings):
+class RunSettings(DataSettings, TrainingSettings):
     """What every training program is told, whatever its model. Steps are optimizer steps, times seconds."""
 
-    seed: int = Field(42, ge=0, le=2**32 - 1, description="seed of weights, dropout and order of rows")
-    max_epochs: int = Field(2, ge=1, le=10_000, description="passes over the training rows")
-    max_steps: int | None = Field(
-        None,
-        ge=1,
-        le=100_000_000,
-        description="end after this many optimizer steps, whatever max_epochs says",
-    )
     batch_size: int = Field(
         32, ge=1, le=65_536, description="rows in one forward pass, shared among the processes that torchrun starts"
     )
     gradient_accumulation: int = Field(1, ge=1, le=4096, description="forward passes in one optimizer step")
     learning_rate: float = Field(1e-3, gt=0, le=0.1, description="highest learning rate, reached after the warm-up")
-    warmup_steps: int = Field(100, ge=0, le=10_000_000, description="steps in which the learning rate rises linearly")
-    decay_steps: int | None = Field(
-        None,
-        ge=1,
-        le=100_000_000,
-        description="step at which the learning rate has fallen to a tenth, where it stays; left out: the "
-        "last step of max_epochs. Never max_steps, so that a run in two halves equals the run in one",
-    )
     find_learning_rate: bool = Field(
         False, description="search for the learning rate before training (Smith 2017) instead of taking learning_rate"
     )
@@ -90,43 +122,20 @@ class RunSettings(DataSettings):
     rate_cache: str | None = Field(
         None, description="file that keeps found learning rates; left out: learning_rates.json in the output folder"
     )
-    weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW's weight decay, on matrices only")
-    max_gradient_norm: float = Field(1.0, gt=0, le=1000, description="gradients are clipped to this norm")
-    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="number type of the forward pass")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where there is one, else the CPU")
     adapt_batch_size: bool = Field(
         False, description="halve batch_size until a step fits the GPU, at the same effective batch size"
     )
-    num_workers: int = Field(0, ge=0, le=256, description="processes that prepare batches; 0: the program itself")
-    hang_timeout: float = Field(600.0, gt=0, le=86_400, description="seconds in which a step must end")
     class_balance: Literal["none", "weights", "sampler"] = Field(
         "weights", description="for unequal classes: weigh the loss, or draw rows so that classes are equal"
     )
     class_weight_cap: float = Field(1.2, ge=1, le=1000, description="largest weight of a class")
     focal_gamma: float = Field(0.0, ge=0, le=10, description="focal loss's gamma (Lin et al. 2017); 0: cross-entropy")
-    eval_every: int = Field(500, ge=1, le=100_000_000, description="steps between two validations")
-    save_every: int = Field(500, ge=1, le=100_000_000, description="steps between two checkpoints")
-    log_every: int = Field(10, ge=1, le=100_000_000, description="steps between two training records in metrics.jsonl")
     best_by: Literal["loss", "f1"] = Field(
         "loss", description="validation metric that the best checkpoint is chosen by"
     )
-    keep_last: int = Field(3, ge=1, le=10_000, description="newest checkpoints that are kept, beside the best")
-    divergence_factor: float = Field(
-        2.0,
-        gt=1,
-        le=1000,
-        description="stop when the smoothed loss exceeds its best (or chance) this many times",
-    )
-    max_skipped_steps: int = Field(
-        10, ge=1, le=1000, description="stop when the gradient scaler skips this many steps in a row"
-    )
-    collapse_window: int = Field(5, ge=1, le=1000, description="steps that are judged together for a collapse")
-    collapse_patience: int = Field(3, ge=1, le=1000, description="stop when so many windows in a row show a collapse")
     collapse_grace: int = Field(
         500, ge=0, le=100_000_000, description="steps in which constant predictions or one class are no collapse yet"
     )
-    vanishing_norm: float = Field(1e-7, ge=0, le=1, description="gradient norms under this have vanished")
-    exploding_norm: float = Field(100.0, gt=0, le=1e9, description="gradient norms over this explode")
 
     @model_validator(mode="after")
     def _found_rates_are_a_range(self) -> RunSettings:

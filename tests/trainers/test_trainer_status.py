@@ -16,7 +16,9 @@ from trainers.process import Run, Watchdog, supervise
 
 def test_heartbeats_grow_with_each_stage(tmp_path: Path) -> None:
     told = status.Status(tmp_path / "new")
-    run = Run("p", told)
+    run = Run("p")
+    run.status = told
+    run.stage = "reading"
     first = status.read_heartbeat(tmp_path / "new")
     told.step = 7
     run.stage = "step 8, forward"
@@ -48,11 +50,12 @@ def test_the_outcome_says_how_a_run_ended(
     tmp_path: Path, error: Exception | None, exit: int, kind: str, says: str
 ) -> None:
     def body(run: Run) -> None:
+        run.status = status.Status(tmp_path)
         run.status.step, run.stage = 3, "here"
         if error is not None:
             raise error
 
-    assert supervise("p", body, status.Status(tmp_path)) == exit
+    assert supervise("p", body) == exit
     outcome = status.read_outcome(tmp_path)
     assert outcome is not None
     assert outcome[:2] + outcome[3:] == (exit, kind, 3)
@@ -66,7 +69,8 @@ def test_a_hang_is_told_before_the_process_ends(tmp_path: Path) -> None:
     pid = os.fork()
     if pid == 0:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        run = Run("p", status.Status(tmp_path))
+        run = Run("p")
+        run.status = status.Status(tmp_path)
         run.stage = "step 4"
         with Watchdog(run, 0.05):
             os.read(os.pipe()[0], 1)  # nobody writes

@@ -61,7 +61,7 @@ def pattern(wording: str) -> re.Pattern[str]:
     return re.compile(wording.format(r"(?P<s>\w+)", r"(?P<p>\w+)"), re.I)
 
 
-READ = {kind: [pattern(wording) for wording in wordings] for kind, wordings in syllogisms.VARIED.items()}
+READ = {kind: [pattern(wording) for wording in wordings] for kind, wordings in syllogisms.WORDINGS.items()}
 
 
 def read(sentence: str) -> tuple[str, str, str]:

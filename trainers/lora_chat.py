@@ -1,0 +1,294 @@
+"""Fine-tunes a chat model with LoRA on rows of messages.
+
+    python -m trainers.lora_chat --output-dir runs/lora_chat
+
+trains a tiny Llama on syllogisms (`trainers.syllogisms`), with no network and no GPU; ``--model`` and ``--data`` take
+its place. From top to bottom: the two entries, what is checked before a model is loaded, the run.
+`trainers.chat_settings` has the settings, `trainers.chat_trainer` the training.
+"""
+
+from __future__ import annotations
+
+import heapq
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainers import chat_model, checkpoint, files, pretrained, resume
+from trainers import data as data_files
+from trainers.chat_model import ADAPTER, Base
+from trainers.chat_resume import Begun, begin
+from trainers.chat_rows import ChatFile, Syllogisms
+from trainers.chat_settings import Settings
+from trainers.chat_text import Encoder
+from trainers.errors import InputError, TrainingFailed, show
+from trainers.process import Run
+from trainers.program import PathLike, Places, Program
+from trainers.rows import Split, split_by_content
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedTokenizerBase
+
+    from trainers.chat_trainer import ChatTrainer
+
+BASE_FOLDER, MERGED_FOLDER = "base", "merged"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    return PROGRAM.main(argv)
+
+
+def launch(
+    values: Mapping[str, Any] | Settings | None = None,
+    *,
+    data: PathLike | None = None,
+    output_dir: PathLike | None = None,
+    max_steps: int | None = None,
+    resume_from: PathLike | None = None,
+    seed: int | None = None,
+) -> int:
+    """The same program for a caller in Python; see `trainers.transformer.launch`.
+
+    Returns:
+        the exit code: 0 success, 1 training failed, 2 bad settings or data, 130 / 143 ended by a signal.
+    """
+    return PROGRAM.launch(
+        values, data=data, output_dir=output_dir, max_steps=max_steps, resume_from=resume_from, seed=seed
+    )
+
+
+# ---- before a model is loaded
+
+
+def check_data(path: PathLike) -> Path:
+    """A path that is worth opening: a ``.jsonl`` file.
+
+    Raises:
+        InputError: it is missing, a folder, a circular link, something not a plain file, or has another suffix.
+    """
+    checked = data_files.check_path(path)
+    if checked.is_dir():
+        raise InputError(f"data {show(path)}: a folder where a .jsonl file belongs")
+    return checked
+
+
+def precheck(values: Mapping[str, Any]) -> None:
+    """Reject what is not there (a model's folder, an adapter's, bitsandbytes), before torch is imported."""
+    if isinstance(values.get("model"), str):
+        pretrained.require_local(values["model"])
+    if isinstance(values.get("adapter"), str) and not Path(values["adapter"]).expanduser().is_dir():
+        raise InputError(f"adapter {show(values['adapter'])}: no such folder")
+    if values.get("quantization") == "4bit":
+        chat_model.require_four_bits()
+
+
+def open_rows(run: Run, path: Path | None, chosen: Settings) -> tuple[ChatFile | Syllogisms, Split]:
+    """The rows, all of them checked, and which of them are held out.
+
+    Raises:
+        InputError: the rows are not as they must be, one line a fault.
+    """
+    run.stage = "reading the data"
+    table: ChatFile | Syllogisms
+    if path is None:
+        table = Syllogisms(chosen.syllogism_level, chosen.syllogism_rows, chosen.data_seed)
+    else:
+        table = ChatFile(path)
+    split = split_by_content(table, chosen.validation_fraction)
+    run.say(f"{len(split.train)} rows to train on, {len(split.validation)} to validate on")
+    if not split.validation:
+        run.say("validation is skipped: no row is held out")
+    return table, split
+
+
+# ---- the run
+
+
+def train(run: Run, chosen: Settings, places: Places) -> None:
+    """Everything from the data to the merged model. The output folder's lock is held."""
+    run.stage = "looking for the model"
+    base = chat_model.identify(chosen)
+    if chosen.adapter is not None:
+        chat_model.check_adapter(Path(chosen.adapter).expanduser(), chosen, base)
+    table, split = open_rows(run, places.data, chosen)
+    data = {"fingerprint": table.fingerprint, "seed": chosen.seed, "held_out": chosen.validation_fraction}
+    begun = begin(run, chosen, places, base, len(split.train), data)
+    run.status.step = begun.done.step
+    if begun.done.step >= begun.plan.last:
+        run.say(f"already trained: step {begun.done.step} of {begun.plan.last}, nothing to do")
+        return
+    tokenizer, model = build(run, chosen, base, begun)
+    encoder = Encoder(tokenizer, chosen.max_length)
+    require_rows(encoder, table, split)
+    facts = {
+        "program": run.program,
+        "model": chosen.described(),
+        "base": {"name": base.name, "fingerprint": base.fingerprint},
+        "data": data,
+    }
+    from trainers.chat_trainer import ChatTrainer
+
+    trainer = ChatTrainer(run, chosen, places.output_dir, begun, facts, model, base, encoder, table, split)
+    accept(run, chosen, places, begun, base, model, tokenizer)
+    record = Record(run, chosen, places, trainer)
+    record.write("running")
+    try:
+        trainer.fit()
+    finally:
+        trainer.bar.close()
+    if chosen.merge:
+        export(run, places.output_dir, trainer)
+    tell_counts(run, trainer)
+    record.write("finished")
+    run.say(f"finished at step {begun.done.step}; results in {show(places.output_dir)}")
+
+
+def build(run: Run, chosen: Settings, base: Base, begun: Begun) -> tuple[PreTrainedTokenizerBase, PeftModel]:
+    """Tokenizer and model on its device, the adapter new, or as it was saved."""
+    run.stage = "importing torch"
+    import os
+
+    if chosen.num_workers:  # a tokenizer that runs in threads does not survive the fork of a loader worker
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(f"WORLD_SIZE = {os.environ['WORLD_SIZE']}: this program trains in one process, on one GPU")
+    from trainers.numerics import pick_device
+
+    device = pick_device(chosen.device, run.say)
+    if chosen.precision == "fp16" and device.type == "cpu":
+        raise InputError("precision = fp16: needs a CUDA device, and the CPU is what there is; bf16 works on both")
+    run.stage = "building the model"
+    tokenizer = chat_model.load_tokenizer(base)
+    loaded = chat_model.load_base(base, chosen, tokenizer, device)
+    checkpoint.seed_random(chosen.seed)
+    model = chat_model.with_adapter(loaded, chosen, base)
+    run.stage = "loading the adapter"
+    if begun.found is not None:
+        chat_model.load_adapter(begun.found.path / ADAPTER, model)
+    elif chosen.adapter is not None:
+        chat_model.load_adapter(Path(chosen.adapter).expanduser(), model)
+        run.say(f"going on from the adapter {show(chosen.adapter)}")
+    run.stage = f"moving the model to {device}"
+    if chosen.quantization == "none":  # the other is where it belongs since it was loaded
+        model.to(device)
+    return tokenizer, model
+
+
+def require_rows(encoder: Encoder, table: ChatFile | Syllogisms, split: Split) -> None:
+    """The chat template must take every order of roles that there is, and ``max_length`` leave something to learn.
+
+    Raises:
+        InputError: it does not, naming row or length.
+    """
+    from jinja2 import TemplateError
+
+    for shape, index in table.shapes.items():
+        try:
+            encoder(table[index])
+        except (TemplateError, TrainingFailed) as error:
+            raise InputError(f"row {index + 1} of the data ({', '.join(shape)}): {error}") from None
+    shortest = heapq.nsmallest(4, split.train, key=table.size)
+    if not any(encoder(table[index]).learned for index in shortest):
+        raise InputError(f"max_length = {encoder.max_length}: nothing of any answer is left, also in the shortest rows")
+
+
+def accept(
+    run: Run,
+    chosen: Settings,
+    places: Places,
+    begun: Begun,
+    base: Base,
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    """From here on the run is accepted, and writes."""
+    run.stage = "looking for room"
+    output_dir = places.output_dir
+    checkpoint.require_room(output_dir, model, chosen.keep_last, run.say)
+    files.remove_leftovers(output_dir)
+    resume.set_aside(output_dir, begun.done.step, run.say)
+    files.write_json(output_dir / "settings.json", chosen.model_dump())
+    if base.folder is None:
+        chat_model.save_base(output_dir / BASE_FOLDER, chat_model.base_of(model), tokenizer)
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    run.say(
+        f"{base.name}: {trained} of {sum(parameter.numel() for parameter in model.parameters())} parameters are "
+        f"trained, steps {begun.done.step + 1} to {begun.plan.last}"
+    )
+
+
+def export(run: Run, output_dir: Path, trainer: ChatTrainer) -> None:
+    """Base and best adapter (the last, without a validation) as one model."""
+    run.stage = "merging"
+    best = trainer.done.best_step
+    folder = output_dir / f"checkpoint-{trainer.done.step if best is None else best}"
+    chat_model.load_adapter(folder / ADAPTER, trainer.model)
+    chat_model.merge(output_dir / MERGED_FOLDER, trainer.model, trainer.encoder.tokenizer)
+    run.say(f"{folder.name} merged into {show(output_dir / MERGED_FOLDER)}")
+
+
+def tell_counts(run: Run, trainer: ChatTrainer) -> None:
+    """What was cut off in the rows that were trained on."""
+    done = trainer.done
+    for count, what in ((done.rows_truncated, "truncated"), (done.rows_unanswered, "without an answer after that")):
+        if count:
+            run.say(f"{count} of {done.rows_seen} rows seen were {what}")
+
+
+class Record:
+    """``training_metadata.json``: what was run on what, how far it came, and the scores.
+
+    Its ``status`` is ``running`` from the first step on; a run that fails or is killed leaves it so.
+    """
+
+    def __init__(self, run: Run, chosen: Settings, places: Places, trainer: ChatTrainer) -> None:
+        """Begin."""
+        self._trainer = trainer
+        self._path = places.output_dir / "training_metadata.json"
+        self._begun = time.monotonic()
+        self._facts = {
+            **trainer.facts,
+            "device": str(trainer.args.device),
+            "seed": chosen.seed,
+            "last_step": trainer.begun.plan.last,
+            "train_rows": len(trainer.split.train),
+            "validation_rows": len(trainer.split.validation),
+            "effective_batch_size": chosen.effective_batch_size,
+            "source": show(places.data) if places.data else "syllogisms",
+        }
+
+    def write(self, status: str) -> None:
+        """Replace the file."""
+        trainer = self._trainer
+        done = trainer.done
+        files.write_json(
+            self._path,
+            {
+                "status": status,
+                **vars(done),
+                "best_checkpoint": None if done.best_step is None else f"checkpoint-{done.best_step}",
+                "best": trainer.best,
+                "validation": trainer.last,
+                "collapse_events": trainer.collapse.events,
+                "seconds": round(time.monotonic() - self._begun, 3),
+                **self._facts,
+            },
+        )
+
+
+PROGRAM = Program(
+    "trainers.lora_chat",
+    (__doc__ or "").split("\n\n")[0],
+    Settings,
+    precheck,
+    train,
+    check_data,
+    'a .jsonl of {"messages": [{"role", "content"}, ...]}; default: syllogisms',
+)
+
+if __name__ == "__main__":
+    sys.exit(main())
