@@ -165,7 +165,7 @@ def _number_type(chosen: Settings) -> torch.dtype:
     """Frozen weights are held in the number type that they are used in; the adapter's in fp32."""
     import torch
 
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[chosen.precision]
+    return {"fp32": torch.float32, "bf16": torch.bfloat16}[chosen.precision]
 
 
 def require_four_bits() -> None:

@@ -22,7 +22,6 @@ class Done:
     Attributes:
         step: optimizer steps done, in all.
         before: how many of them on other data.
-        rate_step: where the learning rate's course is: steps that a gradient scaler skipped do not count.
         best_step: the step with the best validation on this data, None before the first.
         best_score: its value of the metric that decides (``best_by``).
         rows_seen: rows of this data trained on.
@@ -32,7 +31,6 @@ class Done:
 
     step: int = 0
     before: int = 0
-    rate_step: int = 0
     best_step: int | None = None
     best_score: float | None = None
     rows_seen: int = 0
@@ -132,4 +130,4 @@ def _continued(run: Run, found: Checkpoint, chosen: Settings, data: dict[str, An
             "train that to its end first"
         )
     run.say(f"going on from {name}: other data was trained up to step {found.step}, this begins at {found.step + 1}")
-    return Done(step=found.step, before=found.step, rate_step=done.rate_step), True
+    return Done(step=found.step, before=found.step), True

@@ -22,6 +22,7 @@ class Settings(TrainingSettings):
     layers: int = Field(2, ge=1, le=256, description="layers of the Llama (without --model)")
     heads: int = Field(4, ge=1, le=256, description="attention heads in a layer (without --model)")
     max_length: int = Field(256, ge=128, le=32_768, description="tokens of a conversation; the rest is cut off")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="number type of base model and forward pass")
     layout: Literal["padding", "packing"] = Field(
         "padding", description="how a batch's rows are laid out: one under the other, or behind each other"
     )

@@ -24,7 +24,8 @@ from trainers.chat_resume import Begun
 from trainers.chat_settings import Settings
 from trainers.chat_text import Collate, Encoder, Examples, Messages, Rows
 from trainers.collapse import CollapseWatch
-from trainers.errors import Interrupted, TrainingFailed
+from trainers.encoder import quiet
+from trainers.errors import InputError, Interrupted, TrainingFailed
 from trainers.metrics import MetricsLog
 from trainers.numerics import LossWatch, decay_or_not, require_finite, set_rate, warm_up_then_decay
 from trainers.process import Run, Watchdog, prepare_worker
@@ -112,14 +113,14 @@ class ChatTrainer(Trainer):
         self.watchdog = Watchdog(run, chosen.hang_timeout)
         self.best: dict[str, Any] | None = None
         self.last: dict[str, Any] | None = None
-        self._loss, self._skipped = 0.0, 0
+        self._loss = 0.0
         self._restored: dict[str, Any] = {}
         optimizer = torch.optim.AdamW(decay_or_not(model, chosen.weight_decay), lr=chosen.learning_rate)
         if begun.found is not None:
             self._restore(begun.found, optimizer)
         set_rate(optimizer, chosen.learning_rate)
         schedule = warm_up_then_decay(
-            optimizer, chosen.warmup_steps, chosen.decay_steps or begun.plan.whole, self.done.rate_step
+            optimizer, chosen.warmup_steps, chosen.decay_steps or begun.plan.whole, self.done.step
         )
         super().__init__(
             model=model,
@@ -128,6 +129,7 @@ class ChatTrainer(Trainer):
             callbacks=[_Watch(self)],
         )
         self.remove_callback(PrinterCallback)
+        self.state.train_batch_size = chosen.batch_size
 
     def fit(self) -> None:
         """Train until the last step.
@@ -143,7 +145,8 @@ class ChatTrainer(Trainer):
             self.bar = bar
             if self.begun.carried:  # from here on this folder can be gone on from, whatever happens
                 self._save_checkpoint(self.model, None)
-            self.train(resume_from_checkpoint=str(found.path) if found and not self.begun.carried else None)
+            with quiet():  # what changed on the way is told already
+                self.train(resume_from_checkpoint=str(found.path) if found and not self.begun.carried else None)
 
     def due(self, every: int) -> bool:
         """Whether something that is done so often is done now."""
@@ -160,7 +163,6 @@ class ChatTrainer(Trainer):
             learning_rate=chosen.learning_rate,
             max_grad_norm=chosen.max_gradient_norm,
             bf16=chosen.precision == "bf16",
-            fp16=chosen.precision == "fp16",
             activation_checkpointing=chosen.gradient_checkpointing,
             use_cpu=device.type == "cpu",
             seed=chosen.seed,
@@ -211,14 +213,14 @@ class ChatTrainer(Trainer):
         """The cross-entropy of the assistant's tokens, summed, over those of the whole step.
 
         Raises:
-            TrainingFailed: it is not finite, and there is no gradient scaler to skip the step.
+            TrainingFailed: it is not finite.
         """
         if num_items_in_batch is not None:  # a step whose answers were all cut off learns nothing
             num_items_in_batch = torch.clamp(torch.as_tensor(num_items_in_batch), min=1)
         self.run.stage = f"step {self.done.step + 1}, forward"
         result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         loss = (result[0] if return_outputs else result).item()
-        if not math.isfinite(loss) and self.accelerator.scaler is None:
+        if not math.isfinite(loss):
             raise TrainingFailed(f"step {self.done.step + 1}: the loss is {loss}", "nan")
         self.run.stage = f"step {self.done.step + 1}, backward"
         return result
@@ -231,7 +233,7 @@ class ChatTrainer(Trainer):
         """
         self.run.stage = f"step {self.done.step + 1}, optimizer"
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
-        if self.accelerator.scaler is None and not math.isfinite(torch.nn.utils.get_total_norm(gradients).item()):
+        if not math.isfinite(torch.nn.utils.get_total_norm(gradients).item()):
             raise TrainingFailed(f"step {self.done.step + 1}: the gradient is not finite", "nan")
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -245,28 +247,15 @@ class ChatTrainer(Trainer):
         self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
         step, loss, norm = self.done.step, self._loss, float(logs["grad_norm"])
         self._loss = 0.0
-        if math.isfinite(loss) and math.isfinite(norm):
-            self.loss_watch.update(loss, step)
+        self.loss_watch.update(loss, step)
         self.collapse.update(step, loss=loss, gradient_norm=norm, probabilities=(), labels=())
         if self.due(self.chosen.log_every):
-            named = {"loss": loss, "gradient_norm": norm, "learning_rate": logs["learning_rate"]}
-            finite = {name: value if math.isfinite(value) else None for name, value in named.items()}
-            self.numbers.add(step, "train", **finite)
+            self.numbers.add(step, "train", loss=loss, gradient_norm=norm, learning_rate=logs["learning_rate"])
 
     def count_step(self) -> None:
-        """After the optimizer's step.
-
-        Raises:
-            TrainingFailed: the gradient scaler skips one step after the other.
-        """
-        skipped = self.accelerator.optimizer_step_was_skipped
+        """After the optimizer's step."""
         self.done.step += 1
-        self.done.rate_step += not skipped
         self.run.status.step = self.done.step
-        self._skipped = self._skipped + 1 if skipped else 0
-        if self._skipped >= self.chosen.max_skipped_steps:
-            message = f"gradient not finite {self._skipped} times in a row (max_skipped_steps)"
-            raise TrainingFailed(f"step {self.done.step}: {message}", "nan")
         self.bar.update()
 
     # ---- validation
@@ -361,14 +350,13 @@ class ChatTrainer(Trainer):
         self.run.stage = f"step {step}, saving"
         self.watchdog.step()
         require_finite(_Trained(self.model), step)  # type: ignore[arg-type]
-        scaler = self.accelerator.scaler
         checkpoint.save(
             self.output_dir,
             step,
             model=None,
             weights=f"{ADAPTER}/{ADAPTER_WEIGHTS}",
             state={
-                **{name: value for name, value in asdict(done).items() if name != "step"},
+                **asdict(done),
                 **self.facts,
                 "last_step": self.begun.plan.last,
                 "effective_batch_size": self.chosen.effective_batch_size,
@@ -377,7 +365,6 @@ class ChatTrainer(Trainer):
             },
             training={
                 "optimizer": self.optimizer.state_dict(),
-                "scaler": scaler.state_dict() if scaler is not None else {},
                 "random": checkpoint.random_state(),
             },
             others=self._save_others,
@@ -391,8 +378,6 @@ class ChatTrainer(Trainer):
 
     def _restore(self, found: checkpoint.Checkpoint, optimizer: torch.optim.Optimizer) -> None:
         self.run.stage = "restoring the optimizer"
-        from trainers.errors import InputError
-
         try:
             self._restored = checkpoint.load_training(found)
             optimizer.load_state_dict(self._restored["optimizer"])
@@ -407,11 +392,6 @@ class ChatTrainer(Trainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """They are loaded already."""
-
-    def _load_scaler(self, checkpoint: str | None) -> None:
-        """The gradient scaler's scale."""
-        if checkpoint is not None and self.accelerator.scaler is not None and self._restored["scaler"]:
-            self.accelerator.scaler.load_state_dict(self._restored["scaler"])
 
     def _load_rng_state(self, checkpoint_path: str | None) -> None:
         """The random generators, after the loader has gone to its place."""

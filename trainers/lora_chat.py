@@ -159,8 +159,6 @@ def build(run: Run, chosen: Settings, base: Base, begun: Begun) -> tuple[PreTrai
     from trainers.numerics import pick_device
 
     device = pick_device(chosen.device, run.say)
-    if chosen.precision == "fp16" and device.type == "cpu":
-        raise InputError("precision = fp16: needs a CUDA device, and the CPU is what there is; bf16 works on both")
     run.stage = "building the model"
     tokenizer = chat_model.load_tokenizer(base)
     loaded = chat_model.load_base(base, chosen, tokenizer, device)

@@ -58,7 +58,6 @@ class TrainingSettings(Strict):
     )
     weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW's weight decay, on matrices only")
     max_gradient_norm: float = Field(1.0, gt=0, le=1000, description="gradients are clipped to this norm")
-    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="number type of the forward pass")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where there is one, else the CPU")
     num_workers: int = Field(0, ge=0, le=256, description="processes that prepare batches; 0: the program itself")
     hang_timeout: float = Field(600.0, gt=0, le=86_400, description="seconds in which a step must end")
@@ -71,9 +70,6 @@ class TrainingSettings(Strict):
         gt=1,
         le=1000,
         description="stop when the smoothed loss exceeds its best (or chance) this many times",
-    )
-    max_skipped_steps: int = Field(
-        10, ge=1, le=1000, description="stop when the gradient scaler skips this many steps in a row"
     )
     collapse_window: int = Field(5, ge=1, le=1000, description="steps that are judged together for a collapse")
     collapse_patience: int = Field(3, ge=1, le=1000, description="stop when so many windows in a row show a collapse")
@@ -113,6 +109,10 @@ class RunSettings(DataSettings, TrainingSettings):
     )
     gradient_accumulation: int = Field(1, ge=1, le=4096, description="forward passes in one optimizer step")
     learning_rate: float = Field(1e-3, gt=0, le=0.1, description="highest learning rate, reached after the warm-up")
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="number type of the forward pass")
+    max_skipped_steps: int = Field(
+        10, ge=1, le=1000, description="stop when the gradient scaler skips this many steps in a row"
+    )
     find_learning_rate: bool = Field(
         False, description="search for the learning rate before training (Smith 2017) instead of taking learning_rate"
     )
