@@ -166,8 +166,7 @@ class ChatTrainer(Trainer):
             activation_checkpointing=chosen.gradient_checkpointing,
             use_cpu=device.type == "cpu",
             seed=chosen.seed,
-            logging_strategy="steps",
-            logging_steps=1,  # `log` is where a step's numbers come out
+            logging_strategy="no",  # what is due is said by `_Watch`
             logging_nan_inf_filter=False,
             save_strategy="no",
             eval_strategy="no",
@@ -431,6 +430,7 @@ class _Watch(TrainerCallback):
         trainer, chosen = self._trainer, self._trainer.chosen
         trainer.count_step()
         ending = trainer.run.received is not None
+        control.should_log = True  # `ChatTrainer.log` is where a step's numbers come out
         control.should_evaluate = bool(trainer.split.validation) and trainer.due(chosen.eval_every) and not ending
         control.should_save = trainer.due(chosen.save_every) or ending
 
