@@ -11,7 +11,7 @@ import contextlib
 import heapq
 import signal
 import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainers.process import ENDING, prepare_worker
@@ -102,6 +102,35 @@ def within_budget(rows: Sequence[int], size: int, weight: Callable[[int], int], 
 def steps_per_epoch(rows: int, effective: int) -> int:
     """Optimizer steps in one pass over so many rows."""
     return -(-rows // effective)
+
+
+class Order:
+    """For a loader: the rows of each forward pass of an epoch; they follow from seed and epoch alone.
+
+    Rows of an optimizer step stay together, so that the micro-batch may change and the steps stay what they are.
+    """
+
+    def __init__(self, rows: Sequence[int], seed: int, batch_size: int, gradient_accumulation: int) -> None:
+        """Of what an epoch goes over, in forward passes of ``batch_size`` rows, so many of them a step."""
+        self._rows, self._seed = rows, seed
+        self._batch_size, self._effective = batch_size, batch_size * gradient_accumulation
+        self.epoch = 0
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """The rows of each forward pass."""
+        windows = epoch_windows(
+            self._rows,
+            seed=self._seed,
+            epoch=self.epoch,
+            rows_done=0,
+            effective=self._effective,
+            cut=lambda window: batched(window, self._batch_size),
+        )
+        return (rows for window in windows for rows in window)
+
+    def __len__(self) -> int:
+        """Forward passes in an epoch."""
+        return steps_per_epoch(len(self._rows), self._batch_size)
 
 
 def stream(

@@ -63,7 +63,7 @@ def tokenizer() -> PreTrainedTokenizerBase:
 
 def name(hidden_size: int, layers: int, heads: int) -> str:
     """What the model of that size is called."""
-    return f"tiny-llama-{hidden_size}x{layers}x{heads}"
+    return f"tiny-llama (hidden_size {hidden_size}, layers {layers}, heads {heads})"
 
 
 def model(vocabulary: int, *, hidden_size: int, layers: int, heads: int) -> PreTrainedModel:

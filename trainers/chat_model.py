@@ -138,6 +138,7 @@ def load_base(
 
 
 def _load(base: Base, chosen: Settings, device: torch.device) -> PreTrainedModel:
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     options: dict[str, Any] = {"quantization_config": _four_bits(device)} if chosen.quantization == "4bit" else {}
@@ -148,9 +149,7 @@ def _load(base: Base, chosen: Settings, device: torch.device) -> PreTrainedModel
                 base.folder, local_files_only=True, use_safetensors=True, dtype=_number_type(chosen),
                 output_loading_info=True, ignore_mismatched_sizes=True, **options,
             )  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
-        if chosen.quantization == "4bit" and "memory" in str(error):
-            raise
+    except (OSError, ValueError, KeyError, TypeError, ImportError, SafetensorError) as error:
         raise InputError(f"model {name}: {' '.join(str(error).split())[:300]}") from None
     lost = sorted(
         [*info["missing_keys"], *(key if isinstance(key, str) else key[0] for key in info["mismatched_keys"])]
@@ -308,26 +307,17 @@ def base_of(model: PeftModel) -> PreTrainedModel:
     return copy.deepcopy(model).cpu().unload()  # type: ignore[no-any-return, operator, unused-ignore]
 
 
-def save_base(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Write a base that was made here, whole or not at all, so that its adapters can be used elsewhere.
+def merged(model: PeftModel) -> PreTrainedModel:
+    """Base and adapter as one model; the one with the adapter is of no use afterwards."""
+    return model.merge_and_unload()  # type: ignore[no-any-return, operator, unused-ignore]
+
+
+def save_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Write a model as transformers reads it, whole or not at all; one that is there is replaced.
 
     Raises:
         TrainingFailed: the disk does not take it.
     """
-    if not folder.exists():
-        _write_model(folder, model, tokenizer)
-
-
-def merge(folder: Path, model: PeftModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Write base and adapter as one model; the model in memory is of no use afterwards.
-
-    Raises:
-        TrainingFailed: the disk does not take it.
-    """
-    _write_model(folder, model.merge_and_unload(), tokenizer)  # type: ignore[operator, unused-ignore]
-
-
-def _write_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     temporary = folder.with_name(files.TEMPORARY + folder.name)
     with files.saving(folder, temporary), checkpoint.safetensors_errors(), quiet():
         files.remove(temporary)

@@ -8,12 +8,12 @@ where batches come from, where it stands when it goes on, what is done with a st
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from peft import PeftModel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
@@ -22,7 +22,8 @@ from trainers import answers, batches, chat_model, checkpoint
 from trainers.chat_model import ADAPTER, ADAPTER_WEIGHTS, Base
 from trainers.chat_resume import Begun
 from trainers.chat_settings import Settings
-from trainers.chat_text import Collate, Encoder, Examples, Messages, Rows
+from trainers.chat_text import Collate, Encoder, Examples, Rows
+from trainers.chat_validation import Validation
 from trainers.collapse import CollapseWatch
 from trainers.encoder import quiet
 from trainers.errors import InputError, Interrupted, TrainingFailed
@@ -35,52 +36,31 @@ TRAINER_STATE = "trainer_state.json"
 """transformers' own account of where it stands, JSON."""
 SURE = 2.0
 """Nats a token. A loss below this is not called diverging because it was once far lower."""
-ANSWERED_AT_ONCE = 32
 
 
-class Order:
-    """For the loader: the rows of each forward pass of an epoch; which follows from seed and epoch alone.
+class Task(NamedTuple):
+    """What is trained on what.
 
-    Rows of an optimizer step stay together, so that the micro-batch may change and the steps stay what they are.
+    Attributes:
+        model: base and adapter, on its device; the adapter as it was saved.
+        base: for the adapter's folder.
+        encoder: makes tokens of conversations.
+        table: the conversations.
+        split: which of them are held out.
     """
 
-    def __init__(self, rows: Sequence[int], chosen: Settings) -> None:
-        """Of the training rows."""
-        self._rows, self._chosen = rows, chosen
-        self.epoch = 0
-
-    def __iter__(self) -> Iterator[list[int]]:
-        """The rows of each forward pass."""
-        windows = batches.epoch_windows(
-            self._rows,
-            seed=self._chosen.seed,
-            epoch=self.epoch,
-            rows_done=0,
-            effective=self._chosen.effective_batch_size,
-            cut=lambda window: batches.batched(window, self._chosen.batch_size),
-        )
-        return (rows for window in windows for rows in window)
-
-    def __len__(self) -> int:
-        """Forward passes in an epoch."""
-        return -(-len(self._rows) // self._chosen.batch_size)
+    model: PeftModel
+    base: Base
+    encoder: Encoder
+    table: Rows
+    split: Split
 
 
 class ChatTrainer(Trainer):
     """One run on one file of rows."""
 
     def __init__(
-        self,
-        run: Run,
-        chosen: Settings,
-        output_dir: Path,
-        begun: Begun,
-        facts: dict[str, Any],
-        model: Any,
-        base: Base,
-        encoder: Encoder,
-        table: Rows,
-        split: Split,
+        self, run: Run, chosen: Settings, output_dir: Path, begun: Begun, facts: dict[str, Any], task: Task
     ) -> None:
         """Prepare; nothing is written.
 
@@ -90,15 +70,12 @@ class ChatTrainer(Trainer):
             output_dir: where checkpoints and metrics go.
             begun: where the run begins.
             facts: what a checkpoint says of program, model, base and data; JSON.
-            model: base and adapter, on its device; the adapter as it was saved.
-            base: for the adapter's folder.
-            encoder: makes tokens of conversations.
-            table: the conversations.
-            split: which are held out.
+            task: what is trained on what.
         """
         self.run, self.chosen, self.output_dir, self.begun, self.facts = run, chosen, output_dir, begun, facts
-        self.done, self.base, self.encoder, self.table, self.split = begun.done, base, encoder, table, split
-        self.order = Order(split.train, chosen)
+        self.done, self.task = begun.done, task
+        table, encoder, split, model = task.table, task.encoder, task.split, task.model
+        self.order = batches.Order(split.train, chosen.seed, chosen.batch_size, chosen.gradient_accumulation)
         self.examples = Examples(table, encoder)
         self.collate = Collate(encoder.tokenizer.pad_token_id, chosen.max_length, chosen.layout)
         self.numbers = MetricsLog(output_dir / "metrics.jsonl", self.done.step)
@@ -111,8 +88,7 @@ class ChatTrainer(Trainer):
             exploding_norm=chosen.exploding_norm,
         )
         self.watchdog = Watchdog(run, chosen.hang_timeout)
-        self.best: dict[str, Any] | None = None
-        self.last: dict[str, Any] | None = None
+        self.validation = Validation(run, chosen, encoder, table, split.validation, self.watchdog)
         self._loss = 0.0
         self._restored: dict[str, Any] = {}
         optimizer = torch.optim.AdamW(decay_or_not(model, chosen.weight_decay), lr=chosen.learning_rate)
@@ -180,7 +156,7 @@ class ChatTrainer(Trainer):
     # ---- what transformers asks for
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Batches in the order of `Order`."""
+        """Batches in the order of `batches.Order`."""
         workers = self.chosen.num_workers
         return DataLoader(
             self.examples,  # type: ignore[arg-type, unused-ignore]
@@ -260,81 +236,37 @@ class ChatTrainer(Trainer):
     # ---- validation
 
     def evaluate(self, *arguments: Any, **keywords: Any) -> dict[str, float]:
-        """Loss on the rows held out, and answers to some of them."""
+        """Loss on the rows held out, and answers to some of them.
+
+        Raises:
+            TrainingFailed: the loss is not finite.
+        """
         self.run.stage = f"step {self.done.step}, validation"
-        self.model.eval()
-        with torch.no_grad():
-            scores: dict[str, Any] | None = self._held_out_loss()
-            if scores is not None and self.chosen.answered_rows:
-                judged = self._answered()
-                scores = None if judged is None else {**scores, **judged}
-        self.model.train()
+        scores = self.validation.scores(self)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, scores or {})
         if scores is not None:  # None: a signal came in between
             self._validated(scores)
         return {}
 
-    def _some(self, count: int) -> list[int]:
-        """Rows held out, evenly chosen."""
-        held_out = self.split.validation
-        stride = max(1, len(held_out) // count)
-        return list(held_out[::stride][:count])
-
-    def _held_out_loss(self) -> dict[str, Any] | None:
-        lists = batches.batched(self._some(self.chosen.validated_rows), self.chosen.batch_size)
-        total, tokens = 0.0, 0
-        for batch in batches.stream(self.examples, lists, self.collate, workers=0, pin=False):
-            if self.run.received is not None:
-                return None
-            self.watchdog.step()
-            inputs = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
-            with self.accelerator.autocast():
-                total += super().compute_loss(self.model, self._prepare_inputs(inputs), num_items_in_batch=1).item()
-            tokens += int((inputs["labels"][:, 1:] != -100).sum())
-        loss = total / max(1, tokens)
-        if not math.isfinite(loss):
-            raise TrainingFailed(f"step {self.done.step}: the validation loss is {loss}", "nan")
-        return {"loss": loss}
-
-    def _answered(self) -> dict[str, Any] | None:
-        """Answer questions held out, greedily, and judge the answers."""
-        rows = [self.table[index] for index in self._some(self.chosen.answered_rows)]
-        given: list[str] = []
-        for some in batches.batched(rows, ANSWERED_AT_ONCE):  # type: ignore[arg-type]
-            if self.run.received is not None:
-                return None
-            self.watchdog.step()
-            given += self._generated(some)  # type: ignore[arg-type]
-        return answers.judge(given, [_reference(row) for row in rows])
-
-    def _generated(self, rows: Sequence[Messages]) -> list[str]:
-        tokenizer = self.encoder.tokenizer
-        prompts = [self.encoder.prompt(row) for row in rows]
-        width = max(map(len, prompts))
-        padded = [[tokenizer.pad_token_id] * (width - len(prompt)) + prompt for prompt in prompts]
-        heard = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-        with self.accelerator.autocast():
-            made = self.model.generate(
-                input_ids=torch.tensor(padded, device=self.args.device),
-                attention_mask=torch.tensor(heard, device=self.args.device),
-                max_new_tokens=self.chosen.answer_tokens,
-                do_sample=False,
-                pad_token_id=tokenizer.pad_token_id,
-            )
-        return [self.encoder.answer(tokens) for tokens in made[:, width:].tolist()]
+    def summed_loss(self, inputs: dict[str, Any]) -> float:
+        """The sum over the assistant's tokens of a batch."""
+        loss: torch.Tensor = super().compute_loss(self.model, self._prepare_inputs(inputs), num_items_in_batch=1)
+        return loss.item()
 
     def _validated(self, scores: dict[str, Any]) -> None:
         step = self.done.step
-        self.last = {"step": step, **scores}
+        if not math.isfinite(scores["loss"]):
+            raise TrainingFailed(f"step {step}: the validation loss is {scores['loss']}", "nan")
         self.numbers.add(step, "validation", **scores)
         told = f"step {step}: validation loss {scores['loss']:.4f}"
+        if scores["truncated"]:
+            told += f" ({scores['truncated']} rows truncated)"
         if "exact_match" in scores:
             told += f", exact match {scores['exact_match']:.3f}, degenerate answers {scores['degenerate']:.3f}"
             for warning in answers.describe_flags(scores):
                 self.run.say(f"step {step}: {warning}")
         self.run.say(told)
         if self.done.improved(scores, self.chosen.best_by):
-            self.best = self.last
             self.control.should_save = True
 
     # ---- checkpoints
@@ -372,7 +304,7 @@ class ChatTrainer(Trainer):
         self.numbers.write()
 
     def _save_others(self, folder: Path) -> None:
-        chat_model.save_adapter(folder / ADAPTER, self.model, self.base)
+        chat_model.save_adapter(folder / ADAPTER, self.model, self.task.base)
         self.state.save_to_json(str(folder / TRAINER_STATE))
 
     def _restore(self, found: checkpoint.Checkpoint, optimizer: torch.optim.Optimizer) -> None:
@@ -431,14 +363,10 @@ class _Watch(TrainerCallback):
         trainer.count_step()
         ending = trainer.run.received is not None
         control.should_log = True  # `ChatTrainer.log` is where a step's numbers come out
-        control.should_evaluate = bool(trainer.split.validation) and trainer.due(chosen.eval_every) and not ending
+        control.should_evaluate = bool(trainer.task.split.validation) and trainer.due(chosen.eval_every) and not ending
         control.should_save = trainer.due(chosen.save_every) or ending
 
     def on_save(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         """A signal was noted: the checkpoint that it waited for is there."""
         if self._trainer.run.received is not None:
             raise Interrupted(self._trainer.run.received)
-
-
-def _reference(row: Messages) -> str:
-    return [message["content"] for message in row if message["role"] == "assistant"][-1]

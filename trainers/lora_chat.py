@@ -130,9 +130,10 @@ def train(run: Run, chosen: Settings, places: Places) -> None:
         "base": {"name": base.name, "fingerprint": base.fingerprint},
         "data": data,
     }
-    from trainers.chat_trainer import ChatTrainer
+    from trainers.chat_trainer import ChatTrainer, Task
 
-    trainer = ChatTrainer(run, chosen, places.output_dir, begun, facts, model, base, encoder, table, split)
+    task = Task(model, base, encoder, table, split)
+    trainer = ChatTrainer(run, chosen, places.output_dir, begun, facts, task)
     accept(run, chosen, places, begun, base, model, tokenizer)
     record = Record(run, chosen, places, trainer)
     record.write("running")
@@ -210,8 +211,8 @@ def accept(
     files.remove_leftovers(output_dir)
     resume.set_aside(output_dir, begun.done.step, run.say)
     files.write_json(output_dir / "settings.json", chosen.model_dump())
-    if base.folder is None:
-        chat_model.save_base(output_dir / BASE_FOLDER, chat_model.base_of(model), tokenizer)
+    if base.folder is None:  # else nobody could use its adapters
+        chat_model.save_model(output_dir / BASE_FOLDER, chat_model.base_of(model), tokenizer)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     run.say(
         f"{base.name}: {trained} of {sum(parameter.numel() for parameter in model.parameters())} parameters are "
@@ -222,10 +223,11 @@ def accept(
 def export(run: Run, output_dir: Path, trainer: ChatTrainer) -> None:
     """Base and best adapter (the last, without a validation) as one model."""
     run.stage = "merging"
-    best = trainer.done.best_step
-    folder = output_dir / f"checkpoint-{trainer.done.step if best is None else best}"
+    folder = output_dir / f"checkpoint-{trainer.done.best_step}"
+    if not folder.exists():  # no validation; or the best was before, and elsewhere
+        folder = output_dir / f"checkpoint-{trainer.done.step}"
     chat_model.load_adapter(folder / ADAPTER, trainer.model)
-    chat_model.merge(output_dir / MERGED_FOLDER, trainer.model, trainer.encoder.tokenizer)
+    chat_model.save_model(output_dir / MERGED_FOLDER, chat_model.merged(trainer.model), trainer.task.encoder.tokenizer)
     run.say(f"{folder.name} merged into {show(output_dir / MERGED_FOLDER)}")
 
 
@@ -253,8 +255,8 @@ class Record:
             "device": str(trainer.args.device),
             "seed": chosen.seed,
             "last_step": trainer.begun.plan.last,
-            "train_rows": len(trainer.split.train),
-            "validation_rows": len(trainer.split.validation),
+            "train_rows": len(trainer.task.split.train),
+            "validation_rows": len(trainer.task.split.validation),
             "effective_batch_size": chosen.effective_batch_size,
             "source": show(places.data) if places.data else "syllogisms",
         }
@@ -263,14 +265,15 @@ class Record:
         """Replace the file."""
         trainer = self._trainer
         done = trainer.done
+        validations = [record for record in trainer.numbers.records if record.get("kind") == "validation"]
         files.write_json(
             self._path,
             {
                 "status": status,
                 **vars(done),
                 "best_checkpoint": None if done.best_step is None else f"checkpoint-{done.best_step}",
-                "best": trainer.best,
-                "validation": trainer.last,
+                "best": next((record for record in validations if record["step"] == done.best_step), None),
+                "validation": validations[-1] if validations else None,
                 "collapse_events": trainer.collapse.events,
                 "seconds": round(time.monotonic() - self._begun, 3),
                 **self._facts,

@@ -20,6 +20,7 @@ from trainer_runs import ROOT, left_behind, losses, tree
 from trainers import chat_base, chat_trainer, checkpoint, lora_chat, status, syllogisms
 from trainers.chat_settings import Settings
 from trainers.chat_trainer import ChatTrainer
+from trainers.chat_validation import Validation
 
 TINY: dict[str, Any] = {
     "hidden_size": 32,
@@ -129,7 +130,7 @@ def test_rows_that_are_cut_are_counted(
     long = {"messages": [{"role": "user", "content": "a " * 9000}, {"role": "assistant", "content": "b"}]}
     path = tmp_path / "long.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in (good, long, good, good)))
-    assert start(data=path, validation_fraction=0.0, max_epochs=2) == 0
+    assert start(data=path, validation_fraction=0.0, max_epochs=2) == 0  # 4 rows, twice
     said = capsys.readouterr().err
     assert said.count("rows longer than max_length = 128 are truncated") == 1
     assert "2 of 8 rows seen were truncated" in said
@@ -325,7 +326,7 @@ def test_a_signal_ends_the_run_after_a_checkpoint(chats: Path, out: Path, tmp_pa
 def test_degenerate_answers_are_flagged_by_name(
     start: Start, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(ChatTrainer, "_generated", lambda self, rows: [f"<think> {n}" for n in range(len(rows))])
+    monkeypatch.setattr(Validation, "generated", lambda self, trainer, rows: [f"<think> {n}" for n in range(len(rows))])
     assert start(max_steps=2) == 0
     said = capsys.readouterr().err
     assert "step 2: degenerate_output: 100% of the answers carry <think>" in said
@@ -342,7 +343,7 @@ def test_the_best_and_the_last_checkpoints_stay(
     start: Start, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     values = iter([3.0, 1.0, 2.0, 2.5, 4.0, 5.0])
-    monkeypatch.setattr(ChatTrainer, "_held_out_loss", lambda self: {"loss": next(values)})
+    monkeypatch.setattr(Validation, "scores", lambda self, trainer: {"loss": next(values), "truncated": 0})
     assert start(max_steps=6, eval_every=1, save_every=1, keep_last=2, answered_rows=0) == 0
     assert [step for step, _ in checkpoint.numbered(out)] == [6, 5, 2]
     told = json.loads((out / "training_metadata.json").read_text())
@@ -368,7 +369,7 @@ def test_the_adapter_is_one_that_peft_loads(start: Start, out: Path) -> None:
     assert not torch.allclose(plain, adapted, atol=1e-2)
     assert torch.allclose(merged, adapted, atol=1e-4)
     about = json.loads((out / "checkpoint-6" / "adapter" / "base.json").read_text())
-    assert about["name"] == "tiny-llama-32x1x2"
+    assert about["name"] == "tiny-llama (hidden_size 32, layers 1, heads 2)"
     assert len(about["fingerprint"]) == 64
 
 
@@ -400,13 +401,13 @@ def test_an_adapter_of_another_base_is_rejected_naming_both(
     assert start(max_steps=2) == 0
     capsys.readouterr()
     before = tree(out)
-    both = r"is an adapter of the base model 'tiny-llama-32x1x2' "
+    both = r"is an adapter of the base model 'tiny-llama (hidden_size 32, layers 1, heads 2)' "
     assert start(model=str(folder_model), max_steps=4, resume_from=out) == 2
     said = capsys.readouterr().err
     assert both in said
     assert f"not of '{folder_model}'" in said
     assert start(hidden_size=64, max_steps=4, resume_from=out) == 2
-    assert "not of 'tiny-llama-64x1x2'" in capsys.readouterr().err
+    assert "not of 'tiny-llama (hidden_size 64, layers 1, heads 2)'" in capsys.readouterr().err
     assert tree(out) == before
     theirs = {"adapter": str(out / "checkpoint-2" / "adapter"), "output_dir": tmp_path / "new"}
     assert start(hidden_size=64, **theirs) == 2
@@ -415,7 +416,9 @@ def test_an_adapter_of_another_base_is_rejected_naming_both(
     assert "its r is 4, lora_rank = 8" in capsys.readouterr().err
     (out / "checkpoint-2" / "adapter" / "base.json").unlink()  # as peft itself saves it
     assert start(model=str(folder_model), **theirs) == 2
-    assert "adapter of the base model 'tiny-llama-32x1x2', not of" in capsys.readouterr().err
+    assert (
+        "adapter of the base model 'tiny-llama (hidden_size 32, layers 1, heads 2)', not of" in capsys.readouterr().err
+    )
     assert start(lora_rank=8, max_steps=4, resume_from=out / "checkpoint-2") == 2
     assert not (tmp_path / "new").exists()
 
