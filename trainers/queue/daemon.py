@@ -109,14 +109,11 @@ class Loop:
                 return "the ledger was removed: it is made again"
             self._stock.take_in()
             last = max([last, *self._arrived(present)])
-            if self._pausing():
-                if self._once:
-                    return None
-            elif self._worker.step():
-                continue
-            elif self._once and self._through(last, present, patience):
+            paused = self._pausing()
+            if self._once and (paused or self._through(last, present, patience)):
                 return None
-            sleep(self._run, self._queue.chosen.poll_seconds)
+            if paused or not self._worker.step():
+                sleep(self._run, self._queue.chosen.poll_seconds)
         self._queue.journal.add("ends", "ends")
         return None
 

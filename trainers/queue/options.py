@@ -139,7 +139,7 @@ def command(chosen: QueueSettings, values: dict[str, str | None]) -> list[str]:
     for word in chosen.trainer:
         names = [name for name in PLACEHOLDERS if name in word]
         if any(values[name] is None for name in names):
-            if word in names and words and words[-1].startswith("-"):
+            if word in names and words and words[-1].startswith("-") and "=" not in words[-1]:
                 words.pop()
             continue
         words.append(_filled(word, {name: str(values[name]) for name in names}))

@@ -199,6 +199,8 @@ class Stock:
             values["position"] = self._ledger.last_position() + 1
         if target not in PRIORITIES:
             values["priority"] = owner.priority
+        if found.file != owner.file:
+            values["name"] = found.file
         if owner.done_number is not None:
             values["done_number"] = owner.done_number
         file = self._move(found, target)
