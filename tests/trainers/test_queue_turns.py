@@ -109,5 +109,6 @@ def test_a_transaction_that_fails_changes_nothing(ledger: Ledger) -> None:
             add(ledger, "a")
             raise RuntimeError
 
-    pytest.raises(RuntimeError, fails)
+    with pytest.raises(RuntimeError):
+        fails()
     assert ledger.rows() == []
