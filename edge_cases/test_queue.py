@@ -1,17 +1,34 @@
 """Cases 51 to 60: the queue and its files.
 
-Those that hold for a single data path are here: 54, 55 and 56. The path that a run is given stands for an entry of the
-queue.
+They are held against the queue that the trainer names, whatever it is written in: files are dropped in, something
+happens to them, the queue has its turn, and then every file must be where it belongs. 54, 55 and 56 are about names and
+links as well: of a trainer that names no queue, the path that a run is given stands for an entry of one.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
-from pytest_trainguard import Finding, Guard, Outcome, edge_case, rejects, survives
+from pytest_trainguard import CannotJudge, Finding, Guard, NotApplicable, Outcome, edge_case, faults, rejects, survives
+from pytest_trainguard.faults import data as tamper
+from pytest_trainguard.faults.metadata import corrupted
+from pytest_trainguard.launch.watch import Held
+from pytest_trainguard.probes.queue import Folders, TrainingQueue, Turn
 
 TIME_LIMIT = 10.0  # seconds, in which an endless walk shows
+TWICE = 0.75  # of a file more than there are: one was trained twice, and not only looked at once more
+URGENT_TOO_MANY = 2  # urgent files over the bound, so that a low one that comes last is over it for certain
+TURNS = 4  # that a failing file gets to come to rest, where no number of attempts is stated
+MISSING = re.compile(
+    r"miss|gone|vanish|disappear|delet|remov|not found|no such|no longer|not there|does(?:n't| not) exist|lost", re.I
+)
+DUPLICATE = re.compile(r"duplicate|same|already|identical|twice|again|copy of|known", re.I)
+REASON = re.compile(
+    r"\bline\b|\brow\b|column|char|decod|malformed|invalid|expect|syntax|pars|corrupt|error|exception|exit|unread",
+    re.I,
+)
 NAMES = {
     "spaces in it": "two  words ",
     "quotes in it": 'it\'s "quoted" ',
@@ -24,15 +41,184 @@ FOREIGN = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(range(256)) * 8
 
 
 @edge_case(
+    51,
+    "file deleted while queued",
+    verdict="survives",
+    severity="major",
+    brought_about="one file deleted before the queue's turn, another while the queue opens its first",
+    expects="survives: recorded as missing, the rest are trained",
+)
+def test_51_file_deleted_while_queued(training_queue: TrainingQueue) -> None:
+    """A list of files is made at eight, somebody tidies up at nine, and the queue dies of the first that is gone."""
+    files = training_queue.files(4)
+    folders = training_queue.fresh()
+    for file in files:
+        _added(folders, file)
+    early = files[1]
+    for place in folders.places(early):
+        (folders.root / place).unlink()
+    deleted = [early]
+
+    def delete_another(held: Held, others: list[Held]) -> None:
+        others[0].path.unlink()
+        deleted.append(_which(files, others[0]))
+
+    did = f"deleted {early.name} of four files before the queue's turn, and another while it opened its first"
+    turn = folders.turn(did, files=4, meanwhile=delete_another)
+    rest = [file for file in files if file not in deleted]
+    folders.went_on(turn, *rest, after=deleted[-1].name)
+    # A queue that has been told of a file, and keeps a memory, knows that it is missing.
+    if folders.contract.add:
+        untold = [file.name for file in deleted if not folders.tells(file.name, turn, MISSING)]
+        if untold:
+            raise Finding(
+                did, f"not a word of {' and '.join(untold)}, which it had been given", turn.outcome.last_words
+            )
+
+
+def _which(files: list[Path], held: Held) -> Path:
+    return next(file for file in files if file.read_bytes() == held.content)
+
+
+@edge_case(
+    52,
+    "file moved while processed",
+    verdict="survives/stops",
+    severity="major",
+    brought_about="a file renamed while the queue opens it: where it waits, and where it is being trained",
+    expects="survives or stops cleanly; nothing is trained twice, nothing lost",
+)
+def test_52_file_moved_while_processed(training_queue: TrainingQueue) -> None:
+    """Somebody puts the date into a name while the file is being trained, and the queue finds a new file."""
+    _moved(training_queue, "the queue opened it", None)
+    if training_queue.undisturbed().steps:
+        _moved(training_queue, "it was being trained", None, in_training=True)
+    elif training_queue.contract.processing:
+        folder = training_queue.contract.processing
+        _moved(training_queue, f"it was being trained in {folder}/", folder)
+
+
+def _moved(training_queue: TrainingQueue, moment: str, folder: str | None, *, in_training: bool = False) -> None:
+    files = training_queue.files(2)
+    folders = training_queue.fresh()
+    for file in files:
+        folders.drop(file)
+    moved: list[Path] = []
+
+    def rename(held: Held, others: list[Held]) -> None:
+        held.path.rename(held.path.with_name(f"moved-{held.path.name}"))
+        moved.append(_which(files, held))
+
+    def rename_in_training() -> None:
+        untouched = {path.read_bytes() for path in (folders.root / folders.contract.inbox).iterdir() if path.is_file()}
+        file = next(file for file in files if file.read_bytes() not in untouched or len(untouched) == len(files))
+        path = folders.root / folders.places(file)[0]
+        path.rename(path.with_name(f"moved-{path.name}"))
+        moved.append(file)
+
+    did = f"renamed one of two files while {moment}"
+    if in_training:
+        turn = folders.turn_in_training(did, files=2, meanwhile=rename_in_training)
+    else:
+        turn = folders.turn(did, files=2, meanwhile=rename, only_in=folder)
+    if not turn.disturbed:
+        if folder is None:
+            raise CannotJudge("no process was seen to open a file that waits", turn.outcome.output[-2000:])
+        return
+    (other,) = [file for file in files if file not in moved]
+    folders.kept(turn, *files)
+    again = folders.turn(f"{did}, then gave it another turn", files=2)
+    folders.went_on(again, other, after=moved[0].name)
+    if turn.outcome.exit < 0 or (turn.outcome.exit and moved[0].name not in turn.outcome.complaint):
+        raise Finding(did, f"it stopped without naming {moved[0].name}", turn.outcome.last_words)
+    folders.kept(again, *files)
+    _not_twice(training_queue, did, 2, turn, again)
+
+
+def _not_twice(training_queue: TrainingQueue, did: str, files: int, *turns: Turn) -> None:
+    trained = training_queue.trained(*turns)
+    if trained >= files + TWICE:
+        told = f"it trained the same content twice: as much as {trained:.3g} files, and there were {files}"
+        raise Finding(did, told, turns[-1].outcome.last_words)
+
+
+@edge_case(
+    53,
+    "duplicate",
+    verdict="survives",
+    severity="major",
+    brought_about="other content under a name that is done already; the same content under two names",
+    expects="survives: nothing is overwritten, each is recorded once, and content is trained once",
+)
+def test_53_duplicate(training_queue: TrainingQueue) -> None:
+    """Every export is called `train.jsonl`: the second one took the place of the first in the folder for the done."""
+    first, second, third = training_queue.files(3)
+    folders = training_queue.fresh()
+    name = f"same{first.suffix}"
+    for number, file in enumerate((first, second)):
+        folders.drop(file, name)
+        did = f"dropped in two files called {name}, one after the other was done" if number else f"dropped in {name}"
+        turn = folders.turn(did)
+        folders.kept(turn, *(first, second)[: number + 1])
+        folders.went_on(turn, *(first, second)[: number + 1], after=name)
+    names = [f"one-name{third.suffix}", f"other-name{third.suffix}"]
+    for name in names:
+        folders.drop(third, name)
+    did = f"dropped in the same content as {names[0]} and {names[1]}"
+    turn = folders.turn(did, files=2)
+    folders.went_on(turn, after=names[1])
+    folders.kept(turn, third)
+    if any(path.name in names for path in folders.waiting()):
+        raise Finding(did, "one of the two still waits after the queue's turn", turn.outcome.last_words)
+    _not_twice(training_queue, did, 1, turn)
+    trained_as = {Path(place).name for place in folders.places(third)}
+    unknown = [name for name in names if name not in trained_as and not folders.tells(name, turn, DUPLICATE)]
+    if unknown:
+        raise Finding(did, f"not a word of {unknown[0]}, which is gone", turn.outcome.last_words)
+
+
+@edge_case(
     54,
     "circular link",
     verdict="rejects",
     severity="minor",
-    brought_about="a symbolic link to itself; in a data folder, one to its parent",
-    expects="rejects, naming it; no endless walk",
+    brought_about="a symbolic link to itself; in a data folder or a queue, one to the folder that it is in",
+    expects="rejects that entry, naming it; no endless walk",
 )
-def test_54_circular_link(guard: Guard) -> None:
+def test_54_circular_link(guard: Guard, training_queue: TrainingQueue) -> None:
     """A dataset folder was linked into itself by a script that ran twice; the walk over it never ended."""
+    if training_queue.exists:
+        _links_in_the_queue(training_queue)
+    else:
+        _link_for_data(guard)
+
+
+def _links_in_the_queue(training_queue: TrainingQueue) -> None:
+    (good,) = training_queue.files(1)
+    folders = training_queue.fresh()
+    inbox = folders.root / folders.contract.inbox
+    itself, parent = inbox / f"a-link{good.suffix}", inbox / f"a-circle{good.suffix}"
+    itself.symlink_to(itself)
+    parent.symlink_to(inbox, target_is_directory=True)
+    folders.drop(good)
+    turn = folders.turn(
+        f"put {itself.name}, a link to itself, and {parent.name}, one to its folder, beside a good file"
+    )
+    folders.went_on(turn, good, after=itself.name)
+    _entries_rejected(folders, turn, itself.name, parent.name)
+    _not_twice(training_queue, turn.outcome.did, 1, turn)
+
+
+def _entries_rejected(folders: Folders, turn: Turn, *names: str) -> None:
+    """Each is named by the queue, and none counts as done."""
+    for name in names:
+        if any(name in found.name for found in (folders.root / folders.contract.done).rglob("*")):
+            raise Finding(turn.outcome.did, f"it takes {name} for done", turn.outcome.last_words)
+        if not folders.tells(name, turn):
+            raise Finding(turn.outcome.did, f"not a word of {name}: it waits for ever", turn.outcome.last_words)
+
+
+def _link_for_data(guard: Guard) -> None:
     data = guard.data()
     link = guard.folder / "link" / data.name
     link.parent.mkdir()
@@ -56,14 +242,47 @@ def test_54_circular_link(guard: Guard) -> None:
     "special characters",
     verdict="survives",
     severity="minor",
-    brought_about="spaces, quotes, newline, leading dash, emoji in the data's name",
-    expects="survives, with the losses that it has under any other name",
+    brought_about="spaces, quotes, newline, leading dash, emoji in the name of the data, or of a queue's files",
+    expects="survives, and trains as it does under any other name",
 )
-def test_55_special_characters(guard: Guard) -> None:
-    """A name passed on through a shell, or through `glob`, is not the same name at the other end.
+def test_55_special_characters(guard: Guard, training_queue: TrainingQueue) -> None:
+    """A name passed on through a shell, or through `glob`, is not the same name at the other end."""
+    if training_queue.exists:
+        _names_in_the_queue(training_queue)
+    else:
+        _names_for_data(guard)
 
-    All of them stand in one name first; only where that fails, each by itself, to say which it was.
-    """
+
+def _names_in_the_queue(training_queue: TrainingQueue) -> None:
+    """Dropped in, and by the queue's own command where it has one."""
+    files = training_queue.files(2 * len(NAMES))
+    folders = training_queue.fresh()
+    names = {}
+    for number, (what, name) in enumerate(NAMES.items()):
+        dropped, added = files[2 * number : 2 * number + 2]
+        names[dropped] = what
+        folders.drop(dropped, f"{name}{dropped.suffix}")
+        if folders.contract.add:
+            names[added] = what
+            _added(folders, added, f"{name}-added{added.suffix}")
+    shown = ", ".join(NAMES)
+    turn = folders.turn(f"gave it files whose names have {shown}", files=len(names))
+    folders.kept(turn, *names)
+    for file, what in names.items():
+        if not folders.are_done(file):
+            found = ", ".join(map(repr, folders.places(file)))
+            raise Finding(f"gave it a file whose name has {what}", f"it is not done: {found}", turn.outcome.last_words)
+    folders.went_on(turn)
+
+
+def _added(folders: Folders, file: Path, name: str | None = None) -> None:
+    added = folders.add(file, name)
+    if added is not None and added.exit != 0:
+        raise Finding(f"added {name or file.name!r} by its own command", f"exit {added.exit}", added.last_words)
+
+
+def _names_for_data(guard: Guard) -> None:
+    """All of them stand in one name first; only where that fails, each by itself, to say which it was."""
     data = guard.data()
     reference = guard.repeatable()
     together = _train_under(
@@ -100,10 +319,34 @@ def _survived(outcome: Outcome, reference: Outcome) -> None:
     verdict="rejects",
     severity="minor",
     brought_about="a foreign file without a suffix; the real rows under an unknown one",
-    expects="rejects, naming it, or trains on the real rows as ever; never on something else",
+    expects="rejects that entry, naming it, or trains on the real rows as ever; never on something else",
 )
-def test_56_no_extension(guard: Guard) -> None:
+def test_56_no_extension(guard: Guard, training_queue: TrainingQueue) -> None:
     """A loader that picks its reader by the suffix and falls back to another one trains on bytes that are no rows."""
+    if training_queue.exists:
+        _foreign_files_in_the_queue(training_queue)
+    else:
+        _foreign_data(guard)
+
+
+def _foreign_files_in_the_queue(training_queue: TrainingQueue) -> None:
+    good, rows = training_queue.files(2)
+    folders = training_queue.fresh()
+    foreign = training_queue.guard.folder / "foreign"
+    foreign.write_bytes(FOREIGN)
+    folders.drop(foreign)
+    folders.drop(rows, "rows.unknown")
+    folders.drop(good)
+    did = "put a foreign file without a suffix, 'foreign', and rows as 'rows.unknown' beside a good file"
+    turn = folders.turn(did, files=3)
+    folders.went_on(turn, good, after="foreign")
+    _entries_rejected(folders, turn, "foreign")
+    if not folders.are_done(rows):
+        _entries_rejected(folders, turn, "rows.unknown")
+    folders.kept(turn, foreign, rows)
+
+
+def _foreign_data(guard: Guard) -> None:
     data = guard.data()
     folder = guard.folder / "unnamed"
     folder.mkdir()
@@ -139,3 +382,152 @@ def _rejected_or_left_out(outcome: Outcome, guard: Guard, name: str) -> None:
             "it trained on something else: its losses are not those of its own rows",
             outcome.last_words,
         )
+
+
+@edge_case(
+    57,
+    "nothing to retry",
+    verdict="survives",
+    severity="minor",
+    brought_about="a retry while the folder for the failed is empty, on a new queue and beside a file that is done",
+    expects="survives: does nothing, exit 0",
+)
+def test_57_nothing_to_retry(training_queue: TrainingQueue) -> None:
+    """A nightly `retry` took everything that was not waiting for failed, and trained the whole month again."""
+    training_queue.needs("retry", '"... {root}"')
+    (file,) = training_queue.files(1)
+    folders = training_queue.fresh()
+    _retried(folders, folders.command("retry", "asked a new queue to retry what failed: nothing has"))
+    folders.drop(file)
+    folders.turn("dropped in one file")
+    retried = folders.command("retry", "asked it to retry what failed, while nothing has and one file is done")
+    _retried(folders, retried)
+    after = folders.turn(f"{retried.outcome.did}; then gave it another turn")
+    if not folders.are_done(file):
+        found = ", ".join(folders.places(file)) or "nowhere"
+        raise Finding(after.outcome.did, f"the file that was done is now {found}", after.outcome.last_words)
+    if training_queue.trained(retried, after) >= TWICE:
+        raise Finding(after.outcome.did, "the file that was done was trained again", after.outcome.last_words)
+
+
+def _retried(folders: Folders, turn: Turn) -> None:
+    if turn.outcome.exit != 0:
+        raise Finding(turn.outcome.did, f"exit {turn.outcome.exit}", turn.outcome.last_words)
+    folders.went_on(turn)
+
+
+@edge_case(
+    58,
+    "queue metadata corrupt",
+    verdict="recovers",
+    severity="critical",
+    brought_about="the queue's own files emptied, cut, filled with other types and with other bytes, and removed",
+    expects="recovers from the files themselves; nothing is lost, nothing trained again",
+)
+def test_58_queue_metadata_corrupt(training_queue: TrainingQueue) -> None:
+    """The machine lost power while the queue wrote down its state, and a hundred files waited until Monday."""
+    pattern = training_queue.needs("metadata", '"ledger.sqlite*"')
+    folders = training_queue.fresh()
+    (done,) = training_queue.files(1)
+    folders.drop(done)
+    folders.turn("dropped in one file")
+    kept = {path: path.read_bytes() for path in sorted(folders.root.glob(pattern)) if path.is_file()}
+    if not kept:
+        raise CannotJudge(f"no file of the queue's matches its metadata, {pattern!r}, after it trained a file")
+    for number, (how, contents) in enumerate(corrupted(kept), 1):
+        *_, waiting = files = training_queue.files(number + 1)
+        folders.drop(waiting)
+        for path in folders.root.glob(pattern):
+            path.unlink()
+        for path, content in contents.items():
+            path.write_bytes(content)
+        did = f"{how} {', '.join(path.name for path in kept)} while one file waited and {number} were done"
+        turn = folders.turn(did)
+        folders.kept(turn, *files)
+        folders.went_on(turn, *files, after=next(iter(kept)).name)
+        _not_twice(training_queue, did, 1, turn)
+
+
+@edge_case(
+    59,
+    "priority inversion",
+    verdict="survives",
+    severity="major",
+    brought_about="more urgent files than the stated bound, beside an older one of low priority",
+    expects="survives: urgent first, and the low one runs within the stated bound",
+)
+def test_59_priority_inversion(training_queue: TrainingQueue) -> None:
+    """A file of low priority waited for three weeks, since something urgent came in every day."""
+    priorities = training_queue.needs("priorities", '("high", "low")')
+    bound = training_queue.contract.starvation_bound
+    low, *urgent = training_queue.files((bound or 1) + URGENT_TOO_MANY + 1)
+    folders = training_queue.fresh()
+    for file in (low, *urgent):
+        added = folders.add(file, priority=priorities[-1] if file is low else priorities[0])
+        if added is not None and added.exit != 0:
+            raise CannotJudge(f"its command for adding a file ends with exit {added.exit}", added.output[-2000:])
+    did = f"put {len(urgent)} files of priority {priorities[0]!r} beside an older one of priority {priorities[-1]!r}"
+    turn = folders.turn(did, files=len(urgent) + 1)
+    folders.went_on(turn, low, *urgent)
+    order = folders.finished(turn, low, *urgent)
+    before = order.index(low)
+    if before == 0:
+        raise Finding(did, "it trained the one of low priority first", turn.outcome.last_words)
+    if bound is None:
+        raise NotApplicable(
+            "the queue states no bound: say after how many others a file of low priority runs at the latest, "
+            "Queue(..., starvation_bound=8)"
+        )
+    if before > bound:
+        raise Finding(
+            did, f"the low one ran after {before} others, the stated bound is {bound}", turn.outcome.last_words
+        )
+
+
+@edge_case(
+    60,
+    "endless retry",
+    verdict="survives",
+    severity="major",
+    brought_about="a malformed file beside a good one; where torch trains, a file whose training always fails",
+    expects="stops retrying after the stated attempts; kept with its reason; the rest go on",
+)
+def test_60_endless_retry(training_queue: TrainingQueue) -> None:
+    """One file with a bad row went back to the head of the queue, and was all that the GPU saw for a weekend."""
+    good, bad = training_queue.files(2)
+    broken = tamper.malformed(bad, training_queue.guard.folder)[0]
+    folders = training_queue.fresh()
+    file = broken.path.rename(broken.path.with_name(f"broken{bad.suffix}"))
+    folders.drop(file)
+    folders.drop(good)
+    _comes_to_rest(folders, file, f"put {file.name}, a malformed file, beside a good one", good)
+    if training_queue.undisturbed().steps:
+        folders = training_queue.fresh()
+        folders.drop(bad)
+        _comes_to_rest(folders, bad, "had every training fail in its first step", fails_in_training=True)
+
+
+def _comes_to_rest(folders: Folders, file: Path, did: str, *rest: Path, fails_in_training: bool = False) -> None:
+    """Within the stated attempts it is among the failed, with its reason, and stays there."""
+    attempts = folders.contract.attempts
+    text = "raised on purpose in every training"
+    fault = faults.raises(RuntimeError, "forward", 1, text) if fails_in_training else None
+    turns = []
+    while not folders.has_failed(file):
+        if len(turns) == (attempts or TURNS):
+            where = ", ".join(folders.places(file)) or "in no folder any more"
+            told = f"after {len(turns)} turns it still is not among the failed, but {where}"
+            raise Finding(did, f"{told} (a backoff is to be short here: set it in the queue's command)",
+                          turns[-1].outcome.last_words)  # fmt: skip
+        turns.append(folders.turn(did, files=1 + len(rest), fault=fault))
+        folders.went_on(turns[-1], *rest, after=file.name)
+    trainings = sum(len(turn.trainings) for turn in turns)
+    if fails_in_training and attempts and trainings > attempts:
+        raise Finding(did, f"it was trained {trainings} times, the stated attempts are {attempts}",
+                      turns[-1].outcome.last_words)  # fmt: skip
+    reason = re.compile(re.escape(text)) if fails_in_training else REASON
+    if not folders.tells(file.name, turns[-1], reason):
+        raise Finding(did, f"it does not say why {file.name} failed", turns[-1].outcome.last_words)
+    later = folders.turn(f"{did}; then, once it was among the failed, gave it another turn")
+    if later.opened or later.trainings or not folders.has_failed(file):
+        raise Finding(later.outcome.did, "it tried again, with nobody asking", later.outcome.last_words)

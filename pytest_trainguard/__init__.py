@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from pytest_trainguard.faults import Fault
     from pytest_trainguard.probes.guard import Guard
+    from pytest_trainguard.queues import Queue
     from pytest_trainguard.recorder.timeline import Recording, Step
     from pytest_trainguard.trainer import Outcome, Run, Trainer
 
@@ -34,6 +35,7 @@ _HOMES = {
     "Guard": "probes.guard",
     "NotApplicable": "expect",
     "Outcome": "trainer",
+    "Queue": "queues",
     "Recording": "recorder.timeline",
     "Run": "trainer",
     "Step": "recorder.timeline",
@@ -54,6 +56,7 @@ __all__ = [
     "Guard",
     "NotApplicable",
     "Outcome",
+    "Queue",
     "Recording",
     "Run",
     "Step",

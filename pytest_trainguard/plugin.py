@@ -19,6 +19,7 @@ from pytest_trainguard.probes.fixtures import (
     oom_probe,
     static_check,
     tiny_overfit,
+    training_queue,
 )
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "oom_probe",
     "static_check",
     "tiny_overfit",
+    "training_queue",
 ]
 
 TRAINERS = "training programs to put through a preflight, as 'module:Class'"

@@ -58,9 +58,10 @@ class Request:
 class Started:
     """A run in progress: `pid`, `signal`, and its `outcome` at the end."""
 
-    def __init__(self, running: Running, request: Request, folder: Path, output_dir: Path):
+    def __init__(self, running: Running, request: Request, folder: Path, output_dir: Path, *, look: bool = True):
         self._running, self._request, self.folder = running, request, folder
-        self.output_dir, self._before = output_dir, snapshot(output_dir)
+        self.output_dir, self._look = output_dir, look
+        self._before = snapshot(output_dir) if look else {}
         self.pid = running.pid
 
     def signal(self, signum: int, *, group: bool = False) -> None:
@@ -95,7 +96,7 @@ class Started:
             recording=self.recording,
             output_dir=self.output_dir,
             before=self._before,
-            after=snapshot(self.output_dir),
+            after=snapshot(self.output_dir) if self._look else {},
             seconds=ended["seconds"],
             peak_rss=ended["peak_rss"],
             leftovers=tuple(Leftover(**left) for left in ended["leftovers"]),
@@ -166,6 +167,7 @@ class Subject:
     def __init__(self, pad: Launchpad, name: str, spec: object):
         self.pad, self.name, self.spec = pad, name, spec
         self.folder = Path(tempfile.mkdtemp(prefix="".join(filter(str.isalnum, name))[:20] + "-", dir=pad.folder))
+        self.kept: dict[str, Any] = {}  # what a probe found out about it and need not find out again
         self._runs = 0
         self._broken = ""
 
@@ -251,7 +253,9 @@ class Subject:
         Raises:
             CannotJudge: it raised; the message is its last line.
         """
-        if function in ("describe", "make_data", "make_longest", "own_checkpoints", "resume_point"):
+        if function in (
+            "describe", "make_data", "make_longest", "own_checkpoints", "resume_point", "settings_file",
+        ):  # fmt: skip
             arguments["trainer"] = self.spec
         result, ended = self.perform(f"pytest_trainguard.launch.jobs:{function}", arguments, Request(did=function))
         if ended["exit"] != 0:
@@ -305,11 +309,25 @@ class Subject:
             "recorder": request.recorder,
             "tell_modules": request.tell_modules,
         }
+        return Started(self._launch(job, request, folder, disk), request, folder, output_dir)
+
+    def start_command(self, request: Request, argv: list[str]) -> Started:
+        """Start a command of the trainer's, which works in `request.output_dir`; its caller looks at that."""
+        assert request.output_dir is not None
+        job = {
+            "kind": "command",
+            "argv": argv,
+            "output_dir": str(request.output_dir),
+            "fault": request.fault.as_json() if request.fault else None,
+        }
+        folder = self._new_folder("command")
+        return Started(self._launch(job, request, folder), request, folder, request.output_dir, look=False)
+
+    def _launch(self, job: dict[str, Any], request: Request, folder: Path, disk: Path | None = None) -> Running:
         try:
-            running = self.server.run(self._envelope(job, folder, request, disk))
+            return self.server.run(self._envelope(job, folder, request, disk))
         except LaunchError as error:
             raise CannotJudge(f"{self.name}: {error}") from error
-        return Started(running, request, folder, output_dir)
 
     def _new_folder(self, name: str) -> Path:
         self._runs += 1

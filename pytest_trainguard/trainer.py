@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pytest_trainguard import checkpoints, longest, samples, settings
+from pytest_trainguard.queues import Queue
 from pytest_trainguard.recorder.timeline import Recording
 
 
@@ -62,6 +63,7 @@ class Trainer:
         rows: how many rows of the sample a run gets.
         fields: the settings that play a known role under another name, `{"batch_size": "data.bs"}`; the roles and
             the names that are recognised without this are in `settings.ROLES`.
+        queue: the training queue in front of the program, where it has one.
     """
 
     config: ClassVar[Any] = None
@@ -71,6 +73,7 @@ class Trainer:
     sample: ClassVar[str | Path | None] = None
     rows: ClassVar[int] = 64
     fields: ClassVar[Mapping[str, str]] = {}
+    queue: ClassVar[Queue | None] = None
 
     def train(self, run: Run) -> int | None:
         """Run the training program once. The one method that every trainer writes.

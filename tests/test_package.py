@@ -22,6 +22,7 @@ def test_public_names():
         "Guard",
         "NotApplicable",
         "Outcome",
+        "Queue",
         "Recording",
         "Run",
         "Step",
@@ -45,6 +46,7 @@ def test_fixtures_are_public(pytester):
     output = pytester.runpytest_inprocess("--fixtures", "-q").stdout.str()
     for name in (
         "config_fuzz", "guard", "kill_and_resume", "nan_injection", "oom_probe", "static_check", "tiny_overfit",
+        "training_queue",
     ):  # fmt: skip
         assert f"\n{name} -- " in output, name
 

@@ -13,11 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pytest_trainguard import queues
 from pytest_trainguard.trainer import Run, Trainer
 
 PLACEHOLDERS = ("config", "data", "output_dir", "max_steps", "resume_from", "seed")
 _NEEDED = ("output_dir", "max_steps")
-_KEYS = ("command", "settings", "sample", "production", "tiny", "overfit", "fields", "rows", "resume")
+_KEYS = ("command", "settings", "sample", "production", "tiny", "overfit", "fields", "rows", "resume", "queue")
 _PLACE = re.compile(r"\{(\w*)\}")
 _PYTHON = re.compile(r"(^|/)python(3(\.\d+)?)?$")
 
@@ -45,7 +46,12 @@ def faults_in(table: Mapping[str, Any]) -> str | None:
         shlex.split(command)
     except ValueError as error:
         return f"command cannot be split: {error}"
-    return None
+    return _faults_in_queue(table["queue"]) if "queue" in table else None
+
+
+def _faults_in_queue(queue: object) -> str | None:
+    wrong = queues.faults_in(queue) if isinstance(queue, Mapping) else "is not a table"
+    return f"queue: {wrong}" if wrong else None
 
 
 class CommandTrainer(Trainer):
@@ -62,7 +68,10 @@ class CommandTrainer(Trainer):
             "config": read_settings(self._settings) if self._settings else None,
             "sample": table.get("sample"),
             "rows": table.get("rows", Trainer.rows),
+            "queue": queues.Queue(**table["queue"]) if "queue" in table else None,
         }
+        if self._settings is not None:
+            self.settings_name = self._settings.name
         for name in ("production", "tiny", "overfit", "fields"):
             set_here[name] = table.get(name, {})
         vars(self).update(set_here)
@@ -75,7 +84,7 @@ class CommandTrainer(Trainer):
         """Become the command. Does not return, except where the command is a Python program that ends by returning."""
         argv = arguments(self._command, self._values(run))
         sys.stdout.flush()
-        if _is_this_python(argv[0]):
+        if is_this_python(argv[0]):
             if len(argv) > 1 and (argv[1] == "-m" or not argv[1].startswith("-")):
                 return _become_python(argv[1:])
             argv[0] = sys.executable
@@ -107,7 +116,7 @@ def arguments(command: str, values: Mapping[str, Any]) -> list[str]:
     return argv
 
 
-def _is_this_python(program: str) -> bool:
+def is_this_python(program: str) -> bool:
     """Whether a command's program is the interpreter that the harness runs in: `python`, or its own path."""
     if not _PYTHON.search(program):
         return False

@@ -89,6 +89,8 @@ def _work(request: dict[str, Any], folder: Path, *, small_disk: bool) -> int:
         return 0
     from pytest_trainguard.launch import jobs
 
+    if request["job"]["kind"] == "command":
+        jobs.become(request["job"], folder)
     disk = Path(request["disk"]["folder"]) if small_disk else None
     try:
         return jobs.train(request["job"], folder, disk=disk)

@@ -7,11 +7,13 @@ import os
 import random
 import sys
 import traceback
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pytest_trainguard import settings
 from pytest_trainguard.adapters import load_trainer
+from pytest_trainguard.adapters.command import is_this_python, write_settings
 from pytest_trainguard.trainer import Run, Trainer
 
 RUN_VARIABLE = "TRAINGUARD_RUN"  # tells a subprocess of the run where its recording and its fault are
@@ -25,14 +27,7 @@ def train(job: dict[str, Any], folder: Path, *, disk: Path | None) -> int:
     """
     trainer = load_trainer(job["trainer"])
     output_dir = Path(job["output_dir"])
-    note = {
-        "folder": str(folder),
-        "output_dir": str(output_dir),
-        "fault": job["fault"],
-        "disk": str(disk) if disk else None,
-    }
-    (folder / "run.json").write_text(json.dumps(note))
-    os.environ[RUN_VARIABLE] = str(folder / "run.json")
+    note = _note(job, folder, disk)
     if job["recorder"]:
         observe(note)
     _seed(job["seed"])
@@ -47,6 +42,31 @@ def train(job: dict[str, Any], folder: Path, *, disk: Path | None) -> int:
     )
     code = trainer.train(run)
     return code if isinstance(code, int) else 0
+
+
+def become(job: dict[str, Any], folder: Path) -> NoReturn:
+    """Become a command, in an interpreter of its own where that is Python's; what it starts is observed.
+
+    Raises:
+        OSError: there is no such program.
+    """
+    _note(job, folder, None)
+    argv = job["argv"]
+    program = sys.executable if is_this_python(argv[0]) else argv[0]
+    os.execvp(program, [program, *argv[1:]])
+
+
+def _note(job: dict[str, Any], folder: Path, disk: Path | None) -> dict[str, Any]:
+    """Tell the Python processes below this one where the recording and the fault are."""
+    note = {
+        "folder": str(folder),
+        "output_dir": job["output_dir"],
+        "fault": job["fault"],
+        "disk": str(disk) if disk else None,
+    }
+    (folder / "run.json").write_text(json.dumps(note))
+    os.environ[RUN_VARIABLE] = str(folder / "run.json")
+    return note
 
 
 def observe(note: dict[str, Any]) -> None:
@@ -91,6 +111,7 @@ def describe(trainer: Any) -> dict[str, Any]:
         "fields": [{**field.__dict__, "choices": list(field.choices)} for field in fields],
         "roles": dict(loaded.fields),
         "rows": loaded.rows,
+        "queue": asdict(loaded.queue) if loaded.queue else None,
         "own_checkpoints": kind.checkpoints is not Trainer.checkpoints,
     }
 
@@ -113,6 +134,13 @@ def make_longest(trainer: Any, folder: str, rows: int, length: int, seed: int) -
     except (OSError, ValueError) as error:
         return {"path": None, "error": str(error), "traceback": traceback.format_exc()}
     return {"path": str(path) if path else None, "error": None}
+
+
+def settings_file(trainer: Any, folder: str, values: dict[str, Any]) -> str:
+    """Write settings to a file in `folder`: in the form of the trainer's own settings file, or in JSON."""
+    path = Path(folder) / getattr(load_trainer(trainer), "settings_name", "settings.json")
+    write_settings(path, values)
+    return str(path)
 
 
 def own_checkpoints(trainer: Any, output_dir: str) -> list[str]:

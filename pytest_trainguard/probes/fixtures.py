@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pytest_trainguard.probes.memory import OomProbe
     from pytest_trainguard.probes.numbers import NanInjection
     from pytest_trainguard.probes.overfit import TinyOverfit
+    from pytest_trainguard.probes.queue import TrainingQueue
     from pytest_trainguard.probes.static import StaticCheck
 
 
@@ -90,3 +91,11 @@ def static_check(guard: Guard) -> StaticCheck:
     from pytest_trainguard.probes.static import StaticCheck
 
     return StaticCheck(guard)
+
+
+@pytest.fixture
+def training_queue(guard: Guard) -> TrainingQueue:
+    """The trainer's queue, one turn of it at a time; see `TrainingQueue`."""
+    from pytest_trainguard.probes.queue import TrainingQueue
+
+    return TrainingQueue(guard)

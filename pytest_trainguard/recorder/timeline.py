@@ -74,12 +74,17 @@ class Recording:
     @classmethod
     def read(cls, folder: Path) -> Recording:
         """The recording of the training process in `folder`; a last line that was cut off is left out."""
+        candidates = [recording.events for recording in cls.read_all(folder)]
+        candidates.sort(key=lambda events: (-_steps(events), events[0].get("rank", 0) if events else 0))
+        return cls(candidates[0] if candidates else [])
+
+    @classmethod
+    def read_all(cls, folder: Path) -> list[Recording]:
+        """The recording of every process in `folder`, as where a queue starts one for each file."""
         processes: dict[str, list[dict[str, Any]]] = {}
         for path in sorted(folder.glob(PATTERN)):  # one process may write several files, in order of their names
             processes.setdefault(path.name.split("-")[1], []).extend(_lines(path))
-        candidates = list(processes.values())
-        candidates.sort(key=lambda events: (-_steps(events), events[0].get("rank", 0) if events else 0))
-        return cls(candidates[0] if candidates else [])
+        return [cls(events) for events in processes.values()]
 
     @cached_property
     def steps(self) -> list[Step]:

@@ -1,4 +1,4 @@
-"""Cases 51 to 60."""
+"""Cases 51 to 60: queues with a defect, which stand in `folders.py`, and programs that mistake a path."""
 
 import glob
 import json
@@ -7,7 +7,35 @@ import random
 import subprocess
 from pathlib import Path
 
+from pytest_trainguard import Queue
+from tests.saboteurs import folders
 from tests.saboteurs.sound import Reject, Sound
+
+
+def _in_folders(name):
+    command = f"python -m tests.saboteurs.folders {name} --root {{root}}"
+    return Queue(
+        once=f"{command} once",
+        add=f"{command} add {{file}} --priority {{priority}}",
+        retry=f"{command} retry",
+        status=f"{command} status",
+        processing="processing",
+        priorities=("high", "normal", "low"),
+        starvation_bound=folders.FolderQueue.BOUND,
+        attempts=folders.FolderQueue.ATTEMPTS,
+        metadata="ledger.json",
+    )
+
+
+class Queued(Sound):
+    """The sound program, with the sound queue in front of it."""
+
+    queue = _in_folders("FolderQueue")
+
+
+for _name, _queue in folders.sabotaged().items():  # a trainer of each, which is known by its name in this module
+    _made = {"__doc__": _queue.__doc__, "case": _queue.case, "says": _queue.says, "queue": _in_folders(_name)}
+    globals()[_name] = type(_name, (Queued,), {**_made, "__module__": __name__})
 
 
 class FollowsForEver(Sound):

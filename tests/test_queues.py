@@ -1,0 +1,135 @@
+"""What a team may say of its queue, and what the harness sees of one."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from pytest_trainguard import Queue
+from pytest_trainguard.adapters.command import faults_in
+from pytest_trainguard.launch.watch import Leases, Watch
+from pytest_trainguard.queues import filled
+from tests.projects import Project
+
+ONCE = "queue once --root {root}"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({}, "has no command"),
+        ({"once": "  "}, "once is '  ', not a command"),
+        ({"once": ["queue", "once"]}, r"once is \['queue', 'once'\], not a command"),
+        ({"once": "queue once"}, r"once lacks \{root\}"),
+        ({"once": "queue {root} {where}"}, r"once has an unknown placeholder \{where\}; known are root, file"),
+        ({"once": "queue '{root}"}, "once cannot be split: No closing quotation"),
+        ({"once": ONCE, "add": "queue add {root}"}, r"add lacks \{file\}"),
+        ({"once": ONCE, "done": "/done"}, "done is '/done', not a folder below the root"),
+        ({"once": ONCE, "inbox": "../inbox"}, "inbox is '../inbox', not a folder"),
+        ({"once": ONCE, "priorities": "high"}, "priorities is 'high', not a list of names"),
+        ({"once": ONCE, "priorities": ["high"]}, "two names at least, from the most urgent"),
+        ({"once": ONCE, "attempts": 0}, "attempts is 0, not a whole number from 1 on"),
+        ({"once": ONCE, "starvation_bound": True}, "starvation_bound is True, not a whole number"),
+        ({"once": ONCE, "files": ["queue.toml"]}, "files is not a table of names and contents"),
+        ({"once": ONCE, "inbocks": "new"}, "unknown key 'inbocks'; known are once, inbox"),
+        ("queue once", "is not a table"),
+    ],
+)
+def test_a_bad_queue_is_told_in_one_line(given, told):
+    table = {"command": "python train.py {output_dir} {max_steps}", "queue": given}
+    with pytest.raises(AssertionError, match=f"^queue: .*{told}"):
+        raise AssertionError(faults_in(table))
+
+
+def test_a_bad_queue_of_a_class_is_told_too():
+    with pytest.raises(ValueError, match=r"^queue: once lacks \{root\}$"):
+        Queue(once="queue once")
+
+
+def test_words_and_folders():
+    queue = Queue(once="queue --root={root} once --settings {config}", priorities=["high", "low"], processing="now")
+    values = {"root": "/a b", "config": "c.json"}
+    assert queue.argv("once", values) == ["queue", "--root=/a b", "once", "--settings", "c.json"]
+    assert queue.folders == ["inbox", "now", "done", "failed", "high", "low"]
+    assert Queue(once=ONCE, add="a {root} {file} {priority}", priorities=("high", "low")).folders == [
+        "inbox", "done", "failed",
+    ]  # fmt: skip
+    assert filled('{"root": "{root}", "x": {y}}', values) == '{"root": "/a b", "x": {y}}'
+
+
+READS = "import sys; [open(name).read() for name in sys.argv[1:]]"
+
+
+def test_a_lease_keeps_others_waiting_and_a_watch_sees_them(tmp_path):
+    """A program opens two files; in the middle of the first it is held, and the file is renamed."""
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+    leases, watch = Leases(), Watch([tmp_path])
+    assert watch.unseen(lambda: leases.take(tmp_path / "a"))
+    assert not leases.take(tmp_path / "not there")
+    assert leases.wanted() is None
+    process = subprocess.Popen([sys.executable, "-c", READS, tmp_path / "a", tmp_path / "b"])
+    while (held := leases.wanted()) is None:
+        assert process.poll() is None
+    assert (held.path, held.content) == (tmp_path / "a", b"a")
+    held.path.rename(tmp_path / "c")
+    assert leases.wanted().path == tmp_path / "c"
+    assert leases.others(held) == []
+    leases.give_back(held)
+    assert process.wait(30) == 0
+    seen = [(event.kind, event.name) for event in watch.read() if event.kind != "closed"]
+    assert seen == [("left", "a"), ("arrived", "c"), ("opened", "c"), ("opened", "b")]
+    assert watch.read() == []
+    watch.close()
+
+
+def test_a_folder_that_is_not_there_cannot_be_watched(tmp_path):
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="nowhere"):
+        Watch([tmp_path, tmp_path / "nowhere"])
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+# A queue in a shell script: for each file, `done` or `failed` by whether it has an "x" in every row.
+SHELL = """
+cd "$1"
+for file in inbox/*.jsonl; do
+    [ -f "$file" ] || continue
+    if [ "$(grep -c '^{"x"' "$file")" = "$(grep -c . "$file")" ]; then mv -n -- "$file" done/
+    else mv -n -- "$file" failed/; echo "$file: a malformed line"; fi
+done
+"""
+
+TABLE = """
+[tool.trainguard.trainers.shell]
+command = "python -c pass {output_dir} {max_steps}"
+sample = "train.jsonl"
+
+[tool.trainguard.trainers.shell.queue]
+once = "sh queue.sh {root}"
+"""
+
+
+def test_any_queue_that_works_by_folders(tmp_path):
+    """Five words of a table, no Python in the queue: what it cannot do is found, what it has not is said."""
+    project = Project(tmp_path, toml=TABLE)
+    project.write("queue.sh", SHELL)
+    result = project.pytest("-m", "preflight", "--category=queue", "-p", "no:cacheprovider")
+    assert result.code == 1, result.output
+    assert result.verdicts("shell") == {
+        51: "passed", 52: "passed", 53: "failed", 54: "failed", 55: "passed", 56: "failed", 57: "not_applicable",
+        58: "not_applicable", 59: "not_applicable", 60: "passed",
+    }  # fmt: skip
+    assert "file-1.jsonl is inbox/same.jsonl" in result.case("shell", 53)["reason"]
+    assert "not a word of foreign" in result.case("shell", 56)["reason"]
+    assert result.case("shell", 57)["reason"].startswith("the queue names no retry: add it, Queue(..., retry=")
+
+
+def test_a_queue_that_does_not_work_at_all_is_not_judged(tmp_path):
+    project = Project(tmp_path, toml=TABLE)
+    project.write("queue.sh", "echo no such thing as a queue; exit 3\n")
+    result = project.pytest("-m", "preflight", "--edge-case=51", "-p", "no:cacheprovider")
+    assert result.verdicts("shell") == {51: "error"}
+    assert "the undisturbed queue fails: exit 3" in result.case("shell", 51)["reason"]
+    assert "no such thing as a queue" in result.output
