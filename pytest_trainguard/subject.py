@@ -44,6 +44,7 @@ class Request:
     output_dir: Path | None = None
     resume: bool = False
     resume_from: Path | None = None
+    settings_file: Path | None = None
     fault: Fault | None = None
     time_limit: float | None = None
     memory_limit: int | None = None
@@ -305,6 +306,7 @@ class Subject:
             "seed": SEED,
             "resume": request.resume,
             "resume_from": str(request.resume_from or ""),
+            "settings_file": str(request.settings_file or ""),
             "fault": request.fault.as_json() if request.fault else None,
             "recorder": request.recorder,
             "tell_modules": request.tell_modules,

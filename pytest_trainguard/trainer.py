@@ -64,6 +64,9 @@ class Trainer:
         fields: the settings that play a known role under another name, `{"batch_size": "data.bs"}`; the roles and
             the names that are recognised without this are in `settings.ROLES`.
         queue: the training queue in front of the program, where it has one.
+        command: how the program is started in a terminal, with the places of a command's table (`{config}` is the
+            path of a settings file); with it, the cases about that file apply.
+        settings_name: a name for the settings file, whose suffix says its form: `.json`, `.toml`, `.yaml`.
     """
 
     config: ClassVar[Any] = None
@@ -74,6 +77,8 @@ class Trainer:
     rows: ClassVar[int] = 64
     fields: ClassVar[Mapping[str, str]] = {}
     queue: ClassVar[Queue | None] = None
+    command: ClassVar[str | None] = None
+    settings_name: ClassVar[str] = "settings.json"
 
     def train(self, run: Run) -> int | None:
         """Run the training program once. The one method that every trainer writes.

@@ -13,6 +13,7 @@ class Program(Trainer):
     """What the programs have in common: data, the resume and the entry, which their command lines call too."""
 
     entry: Callable[..., int]
+    settings_name = "settings.toml"
 
     def make_data(self, folder: Path, rows: int, seed: int) -> Path:
         """Functions of the standard library and their wrong-variable twins."""
@@ -42,10 +43,17 @@ class Program(Trainer):
         )
 
 
+def _command(program: str) -> str:
+    """A program's command line, for the cases about its settings file."""
+    where = "--data {data} --output-dir {output_dir} --resume-from {resume_from}"
+    return f"python -m {program} --settings {{config}} {where} --max-steps {{max_steps}} --seed {{seed}}"
+
+
 class Transformer(Program):
     """The text classifier, `python -m trainers.transformer`."""
 
     entry = staticmethod(transformer.launch)
+    command = _command("trainers.transformer")
     config = transformer.Settings
     # What is launched on an A100: RoBERTa-base.
     production = {
@@ -90,6 +98,7 @@ class Gnn(Program):
     """The graph classifier, `python -m trainers.gnn`."""
 
     entry = staticmethod(gnn.launch)
+    command = _command("trainers.gnn")
     config = gnn.Settings
     fields = {"max_length": "max_nodes"}
     production = {
@@ -136,6 +145,7 @@ class Fusion(Program):
     """Both together, `python -m trainers.fusion`; in small its branches are new ones."""
 
     entry = staticmethod(fusion.launch)
+    command = _command("trainers.fusion")
     config = fusion.Settings
     production = {**Gnn.production, **Transformer.production, "head_size": 512}
     tiny = {**Gnn.tiny, **Transformer.tiny, "head_size": 16, "head_dropout": 0.0}

@@ -17,6 +17,7 @@ from pytest_trainguard import queues
 from pytest_trainguard.trainer import Run, Trainer
 
 PLACEHOLDERS = ("config", "data", "output_dir", "max_steps", "resume_from", "seed")
+WRITABLE = (".json", ".toml", ".yaml", ".yml")  # forms of a settings file
 _NEEDED = ("output_dir", "max_steps")
 _KEYS = ("command", "settings", "sample", "production", "tiny", "overfit", "fields", "rows", "resume", "queue")
 _PLACE = re.compile(r"\{(\w*)\}")
@@ -61,7 +62,6 @@ class CommandTrainer(Trainer):
         wrong = faults_in(table)
         if wrong:
             raise ValueError(wrong)
-        self._command: str = table["command"]
         self._resume = table.get("resume", "checkpoint")
         self._settings = Path(table["settings"]) if table.get("settings") else None
         set_here: dict[str, Any] = {
@@ -69,9 +69,10 @@ class CommandTrainer(Trainer):
             "sample": table.get("sample"),
             "rows": table.get("rows", Trainer.rows),
             "queue": queues.Queue(**table["queue"]) if "queue" in table else None,
+            "command": table["command"],
         }
         if self._settings is not None:
-            self.settings_name = self._settings.name
+            set_here["settings_name"] = self._settings.name
         for name in ("production", "tiny", "overfit", "fields"):
             set_here[name] = table.get(name, {})
         vars(self).update(set_here)
@@ -82,21 +83,24 @@ class CommandTrainer(Trainer):
 
     def train(self, run: Run) -> None:
         """Become the command. Does not return, except where the command is a Python program that ends by returning."""
-        argv = arguments(self._command, self._values(run))
-        sys.stdout.flush()
-        if is_this_python(argv[0]):
-            if len(argv) > 1 and (argv[1] == "-m" or not argv[1].startswith("-")):
-                return _become_python(argv[1:])
-            argv[0] = sys.executable
-        os.execvp(argv[0], argv)
-
-    def _values(self, run: Run) -> dict[str, Any]:
         config = None
         if self._settings is not None:
             config = Path(tempfile.mkdtemp(prefix="settings-")) / self._settings.name
             write_settings(config, run.config)
-        values = {name: getattr(run, name) for name in PLACEHOLDERS if name != "config"}
-        return {**values, "config": config}
+        assert self.command is not None
+        become(self.command, run, config)
+
+
+def become(command: str, run: Run, config: Path | None) -> None:
+    """Go on as a command, for one run, with its settings in the file `config`; see `CommandTrainer.train`."""
+    values = {name: getattr(run, name) for name in PLACEHOLDERS if name != "config"}
+    argv = arguments(command, {**values, "config": config})
+    sys.stdout.flush()
+    if is_this_python(argv[0]):
+        if len(argv) > 1 and (argv[1] == "-m" or not argv[1].startswith("-")):
+            return _become_python(argv[1:])
+        argv[0] = sys.executable
+    os.execvp(argv[0], argv)
 
 
 def arguments(command: str, values: Mapping[str, Any]) -> list[str]:
@@ -128,6 +132,7 @@ def _become_python(argv: list[str]) -> None:
     if argv[0] == "-m":
         sys.argv = argv[1:]
         sys.path.insert(0, os.getcwd())
+        sys.modules.pop(argv[1], None)  # a warm process may have it already, and `runpy` would warn of that
         runpy.run_module(argv[1], run_name="__main__", alter_sys=True)
     else:
         sys.argv = argv

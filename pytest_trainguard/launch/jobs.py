@@ -7,13 +7,14 @@ import os
 import random
 import sys
 import traceback
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
 from pytest_trainguard import settings
 from pytest_trainguard.adapters import load_trainer
-from pytest_trainguard.adapters.command import is_this_python, write_settings
+from pytest_trainguard.adapters.command import become, is_this_python, write_settings
 from pytest_trainguard.trainer import Run, Trainer
 
 RUN_VARIABLE = "TRAINGUARD_RUN"  # tells a subprocess of the run where its recording and its fault are
@@ -40,6 +41,10 @@ def train(job: dict[str, Any], folder: Path, *, disk: Path | None) -> int:
         resume_from=_resume_point(trainer, job),
         config_type=trainer.config,
     )
+    if job["settings_file"]:
+        assert trainer.command is not None
+        become(trainer.command, run, Path(job["settings_file"]))
+        return 0
     code = trainer.train(run)
     return code if isinstance(code, int) else 0
 
@@ -111,6 +116,8 @@ def describe(trainer: Any) -> dict[str, Any]:
         "fields": [{**field.__dict__, "choices": list(field.choices)} for field in fields],
         "roles": dict(loaded.fields),
         "rows": loaded.rows,
+        "command": loaded.command,
+        "settings_name": loaded.settings_name,
         "queue": asdict(loaded.queue) if loaded.queue else None,
         "own_checkpoints": kind.checkpoints is not Trainer.checkpoints,
     }
@@ -137,9 +144,11 @@ def make_longest(trainer: Any, folder: str, rows: int, length: int, seed: int) -
 
 
 def settings_file(trainer: Any, folder: str, values: dict[str, Any]) -> str:
-    """Write settings to a file in `folder`: in the form of the trainer's own settings file, or in JSON."""
-    path = Path(folder) / getattr(load_trainer(trainer), "settings_name", "settings.json")
-    write_settings(path, values)
+    """Write settings to a file in `folder`, in the form of the trainer's own settings file."""
+    loaded = load_trainer(trainer)
+    path = Path(folder) / loaded.settings_name
+    known = loaded.config if isinstance(loaded.config, Mapping) else {}
+    write_settings(path, settings.merge(known, values))
     return str(path)
 
 

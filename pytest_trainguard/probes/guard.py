@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_trainguard import checkpoints
+from pytest_trainguard.adapters.command import WRITABLE, faults_in
 from pytest_trainguard.expect import CannotJudge, Finding, NotApplicable
 from pytest_trainguard.faults import Fault
 from pytest_trainguard.settings import Field
@@ -33,6 +34,7 @@ class Guard:
             did: what is done to it, in words; a finding begins with this.
             options: of `subject.Request`: `steps` (in all), `settings` (over the tiny ones), `data`, `output_dir` (a
                 new one where none is given), `resume` (carry on in `output_dir`), `resume_from` (a path, as it is),
+                `settings_file` (started by its command, with this file; see `settings_file()`),
                 `fault`, `time_limit` in seconds, `memory_limit` in bytes over what is loaded, `small_disk` in
                 bytes, `ordinary_user` (file permissions apply to it, also where pytest runs as root), `grace` in
                 seconds for processes that end after the run, `env`.
@@ -109,6 +111,28 @@ class Guard:
         if found is None:
             raise NotApplicable(f'no setting for the {role.replace("_", " ")}: name it, fields = {{"{role}": "..."}}')
         return found
+
+    def settings_file(self) -> Path:
+        """The tiny settings in a file, as the trainer's command takes them.
+
+        Raises:
+            NotApplicable: it has no command, or one that takes no settings file.
+            CannotJudge: its command is none that could be started, or the file cannot be written.
+        """
+        command = self.subject.description["command"]
+        if command is None:
+            raise NotApplicable('no command line: name it, command = "python train.py --config {config} ..."')
+        if "{config}" not in command:
+            raise NotApplicable("its command takes no settings file: give it {config}")
+        wrong = faults_in({"command": command})
+        if wrong:
+            raise CannotJudge(f"{self.subject.name}: {wrong}")
+        name = self.subject.description["settings_name"]
+        if Path(name).suffix not in WRITABLE:
+            raise NotApplicable(f"its settings file is {name}, and this case knows {', '.join(WRITABLE)}")
+        folder = self.folder / "whole"
+        folder.mkdir(exist_ok=True)
+        return Path(self.subject.call("settings_file", folder=str(folder), values=self.subject.base_settings))
 
     def data(self) -> Path:
         """The trainer's piece of data.

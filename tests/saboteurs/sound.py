@@ -319,6 +319,15 @@ class Program:
 
     # --- the whole
 
+    def read_settings(self, path):
+        """The values in a settings file. Raises Reject, naming the file, and of bad syntax line and column."""
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise Reject(f"settings {path}: {error.strerror}") from error
+        except json.JSONDecodeError as error:
+            raise Reject(f"settings {path}, line {error.lineno}, column {error.colno}: {error.msg}") from error
+
     def settings(self, values):
         try:
             return Settings(**values)
@@ -329,7 +338,7 @@ class Program:
     def main(self, values, data, output_dir, max_steps, resume_from, seed):
         """Returns the exit code."""
         try:
-            settings = self.settings(values)
+            settings = self.settings(self.read_settings(values) if isinstance(values, Path) else values)
             self.check_base_model(settings)
             rows = self.read_rows(data)
             lock = self.lock(output_dir)
@@ -352,6 +361,14 @@ class Program:
         return 0
 
 
+def command_of(program):
+    """The command line that starts a program with its settings in a file; see `__main__`."""
+    return (
+        f"python -m tests.saboteurs {program.__module__}:{program.__qualname__} --settings {{config}} --data {{data}} "
+        "--output-dir {output_dir} --max-steps {max_steps} --resume-from {resume_from} --seed {seed}"
+    )
+
+
 class Sound(Program, Trainer):
     """The sound program, as the harness knows it. A saboteur overrides one method, and says what it is."""
 
@@ -360,6 +377,9 @@ class Sound(Program, Trainer):
     case = 0  # the case that must fail this saboteur
     says = ""  # a pattern that the finding must match
     only = ()  # of a sound program: the cases that it is a twin for; every case where none is named
+
+    def __init_subclass__(cls):
+        cls.command = command_of(cls)
 
     def make_data(self, folder, rows, seed):
         path = folder / "rows.jsonl"
@@ -375,3 +395,6 @@ class Sound(Program, Trainer):
 
     def train(self, run):
         return self.main(run.settings, run.data, run.output_dir, run.max_steps, run.resume_from, run.seed)
+
+
+Sound.command = command_of(Sound)
