@@ -4,15 +4,66 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 
-from pytest_trainguard import Guard, edge_case, stops, survives
+from pytest_trainguard import CannotJudge, Guard, Outcome, edge_case, rejects, stops, survives
 from pytest_trainguard.expect import Wording
+from pytest_trainguard.faults import settings_file
 from pytest_trainguard.probes.budget import GpuBudget
 from pytest_trainguard.probes.fuzz import ConfigFuzz
 from pytest_trainguard.subject import STEPS
 
 FAR_TOO_HIGH = 10.0
 DIVERGED = Wording("what diverged (the loss, a gradient)", re.compile(r"loss|grad|diverg|finite|\bnan\b|\binf", re.I))
+
+
+@edge_case(
+    31,
+    "settings file missing",
+    verdict="rejects",
+    severity="major",
+    brought_about="started by its command line with a settings file that isn't there, by absolute and relative path",
+    expects="rejects, naming the path, before a model is built",
+)
+def test_31_settings_file_missing(guard: Guard) -> None:
+    """`if path.exists()` around the reading of a file: with a slip in its name, a week of training on defaults.
+
+    Started in the same way with its whole settings file it must train, so that it is the missing file that it rejects.
+    """
+    name = guard.settings_file().name
+    missing = (guard.folder / "none" / name, Path("configs") / "none" / name)
+    started = [(f"started with the settings file {path}, which does not exist", path) for path in missing]
+    for outcome, path in zip(_with_settings(guard, started), missing, strict=True):
+        rejects(outcome, str(path), before="model")
+
+
+@edge_case(
+    32,
+    "settings file unreadable",
+    verdict="rejects",
+    severity="major",
+    brought_about="bad JSON, TOML or YAML: a stray character in the middle, the file cut off, NUL bytes",
+    expects="rejects, naming file, line and column, before a model is built",
+)
+def test_32_settings_file_unreadable(guard: Guard) -> None:
+    """`char 1042` is no place that a person can find; a merge that failed leaves `<<<<<<<` in the middle of a file.
+
+    Of a file of NUL bytes, as a power cut leaves it, the file alone is to be named. What is left of a YAML file that
+    was cut off is YAML mostly: that cannot be told.
+    """
+    variants = settings_file.broken(guard.settings_file(), guard.folder)
+    for variant, outcome in zip(variants, _with_settings(guard, [v[:2] for v in variants]), strict=True):
+        rejects(outcome, *variant.naming, before="model")
+
+
+def _with_settings(guard: Guard, started: list[tuple[str, Path]]) -> list[Outcome]:
+    """Runs by the command line, each with a settings file; first one with the whole file, which has to train."""
+    whole = guard.settings_file()
+    requests = [(f"started with its own settings in {whole.name}", whole), *started]
+    first, *others = guard.run_all([{"did": did, "settings_file": path, "steps": 2} for did, path in requests])
+    if first.exit != 0 or not first.recording.steps:
+        raise CannotJudge(f"its command does not train with a whole {whole.name}: {first.how}", first.output[-4000:])
+    return others
 
 
 @edge_case(

@@ -90,7 +90,7 @@ def _work(request: dict[str, Any], folder: Path, *, small_disk: bool) -> int:
     from pytest_trainguard.launch import jobs
 
     if request["job"]["kind"] == "command":
-        jobs.become(request["job"], folder)
+        jobs.run_command(request["job"], folder)
     disk = Path(request["disk"]["folder"]) if small_disk else None
     try:
         return jobs.train(request["job"], folder, disk=disk)

@@ -49,8 +49,8 @@ def train(job: dict[str, Any], folder: Path, *, disk: Path | None) -> int:
     return code if isinstance(code, int) else 0
 
 
-def become(job: dict[str, Any], folder: Path) -> NoReturn:
-    """Become a command, in an interpreter of its own where that is Python's; what it starts is observed.
+def run_command(job: dict[str, Any], folder: Path) -> NoReturn:
+    """Go on as a command, in an interpreter of its own where that is Python's; what it starts is observed.
 
     Raises:
         OSError: there is no such program.

@@ -1,6 +1,8 @@
 """Cases 31 to 40."""
 
+import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
@@ -25,6 +27,128 @@ class Unchecked:
     precision: Literal["fp32", "fp16"] = "fp32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     base_model: str | None = None
+
+
+class FallsBackOnDefaults(Sound):
+    """`if path.exists()`: a slip in the file's name trains on the defaults."""
+
+    case = 31
+    says = "settings file .*none.settings.json, which does not exist: exit 0"
+
+    def read_settings(self, path):
+        return super().read_settings(path) if path.exists() else {}
+
+
+class CannotReadSettings(Sound):
+    """Says that it cannot read its settings, and not which."""
+
+    case = 31
+    says = "does not name '.*none/settings.json'"
+
+    def read_settings(self, path):
+        try:
+            return super().read_settings(path)
+        except Reject as error:
+            raise Reject("cannot read the settings") from error
+
+
+class ShowsItsSizeFirst(Sound):
+    """A banner with the number of parameters stands before everything else."""
+
+    case = 31
+    says = "built a model before it looked"
+
+    def read_settings(self, path):
+        print(sum(parameter.numel() for parameter in self.build(Settings()).parameters()), "parameters")
+        return super().read_settings(path)
+
+
+class LeavesATemplate(Sound):
+    """Writes a settings file to be filled in, where the results of others are."""
+
+    case = 31
+    says = "left in the output folder: settings.json"
+
+    def main(self, values, data, output_dir, *rest):
+        if isinstance(values, Path) and not values.exists():
+            (output_dir / "settings.json").write_text(Settings().model_dump_json())
+        return super().main(values, data, output_dir, *rest)
+
+
+class CarriesOnWithoutThem(Sound):
+    """Bad syntax is a warning, and the defaults are as good."""
+
+    case = 32
+    says = "stray @ into line .* exit 0"
+
+    def read_settings(self, path):
+        try:
+            return super().read_settings(path)
+        except Reject as error:
+            print(f"warning: {error}; using the defaults")
+            return {}
+
+
+class InvalidJson(Sound):
+    """Says that the file is not valid, and leaves the search to the reader."""
+
+    case = 32
+    says = "does not name line 2, nor column"
+
+    def read_settings(self, path):
+        try:
+            return super().read_settings(path)
+        except Reject as error:
+            raise Reject(f"{path} is not valid JSON") from error
+
+
+class CountsCharacters(Sound):
+    """Tells the line only."""
+
+    case = 32
+    says = "does not name column"
+
+    def read_settings(self, path):
+        try:
+            return super().read_settings(path)
+        except Reject as error:
+            raise Reject(str(error).partition(", column")[0]) from error
+
+
+class WhichFile(Sound):
+    """The parser's own words, which know of no file: settings or data?"""
+
+    case = 32
+    says = "does not name 'settings.json'"
+
+    def read_settings(self, path):
+        try:
+            return json.loads(path.read_text())
+        except ValueError as error:
+            raise Reject(str(error)) from error
+
+
+class MendsTheEnd(Sound):
+    """A file that was cut off gets its end from the program; what was lost has its default."""
+
+    case = 32
+    says = "cut settings.json off in the middle: exit 0"
+
+    def read_settings(self, path):
+        text = path.read_text()
+        if not text.rstrip("\0").endswith("}"):
+            path.write_text(text[: max(text.rfind(","), 1)] + "}" if text.startswith("{") else text)
+        return super().read_settings(path)
+
+
+class StripsNul(Sound):
+    """Takes what is not printed out of the file; an empty one is all defaults."""
+
+    case = 32
+    says = "NUL bytes: exit 0"
+
+    def read_settings(self, path):
+        return super().read_settings(path) if path.read_text().strip("\0") else {}
 
 
 class Wide(Settings):
