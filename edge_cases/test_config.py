@@ -6,7 +6,7 @@ import math
 import re
 from pathlib import Path
 
-from pytest_trainguard import CannotJudge, Guard, Outcome, edge_case, rejects, stops, survives
+from pytest_trainguard import CannotJudge, Finding, Guard, Outcome, edge_case, faults, rejects, stops, survives
 from pytest_trainguard.expect import Wording
 from pytest_trainguard.faults import settings_file
 from pytest_trainguard.probes.budget import GpuBudget
@@ -145,3 +145,39 @@ def test_38_learning_rate_far_too_high(config_fuzz: ConfigFuzz, guard: Guard) ->
         survives(outcome)
     else:
         stops(outcome, DIVERGED)
+
+
+@edge_case(
+    39,
+    "unknown model name",
+    verdict="rejects",
+    severity="major",
+    brought_about="names in no registry, where the network refuses and where it never answers",
+    expects="rejects, naming it, before a model is built and without a wait for the network",
+)
+def test_39_unknown_model_name(guard: Guard) -> None:
+    """A slip in a model's name, on a node without a way out: five attempts with growing pauses, then a time-out."""
+    field = guard.needs("model")
+    tried = [
+        ("no-such-model", "the network never answers", faults.offline(silent=True)),
+        ("nobody/no-such-model", "the network never answers", faults.offline(silent=True)),
+        ("nobody/no-such-model", "every connection is refused", faults.offline()),
+    ]
+    outcomes = guard.run_all(
+        [
+            {"did": f"set {field.path} to {name}, a name in no registry; {network}", "settings": {field.path: name},
+             "fault": fault, "time_limit": guard.patience / 2}
+            for name, network, fault in tried
+        ],
+        side_by_side=3,
+    )  # fmt: skip
+    for outcome, (name, _, _) in zip(outcomes, tried, strict=True):
+        asked = sorted({event["address"] for event in outcome.recording.of("network")})
+        if outcome.timed_out and asked:
+            raise Finding(
+                outcome.did,
+                f"it waits for the network: asked {', '.join(asked[:3])}, and had not ended after "
+                f"{outcome.seconds:.0f} s (an undisturbed run takes {guard.reference().seconds:.1f})",
+                outcome.stack,
+            )
+        rejects(outcome, name, before="model")

@@ -113,6 +113,9 @@ def fill_disk(step: int) -> Fault:
     return Fault("fill_disk", "forward", step)
 
 
-def offline() -> Fault:
-    """No network: every look-up and connection beyond this machine fails at once, and is recorded."""
-    return Fault("offline", "network")
+def offline(*, silent: bool = False) -> Fault:
+    """No network: every look-up and connection beyond this machine is recorded, and fails at once.
+
+    With `silent` none of them is ever answered, as where packets are lost: each waits until the program is ended.
+    """
+    return Fault("offline", "network", value="silent" if silent else "")

@@ -128,6 +128,8 @@ class Injector(Observer):
 
     def connecting(self, address: str) -> None:
         if self.fault.kind == "offline":
+            if self.fault.value == "silent":
+                _hang()
             raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
 
 

@@ -1,6 +1,9 @@
 """Cases 31 to 40."""
 
 import json
+import socket
+import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -371,3 +374,73 @@ class LaunchesOutsideItsRange(Sound):
     says = "learning_rate = 0.5 is not in its range, 0 < value ≤ 0.1"
     production = {"learning_rate": 0.5}
     tiny = {"learning_rate": 0.01}
+
+
+class WaitsForTheHub(Sound):
+    """Asks the hub for what is no file, for as long as the network takes."""
+
+    case = 39
+    says = "waits for the network: asked models.example.org:443"
+
+    def check_base_model(self, settings):
+        if settings.base_model is not None and not Path(settings.base_model).is_file():
+            try:
+                socket.getaddrinfo("models.example.org", 443)
+            except OSError:
+                super().check_base_model(settings)
+
+
+class TriesAgainAndAgain(Sound):
+    """Gives up on a network that is silent, and asks one that refuses ten times, with growing pauses."""
+
+    case = 39
+    says = "every connection is refused: it waits for the network"
+
+    def check_base_model(self, settings):
+        if settings.base_model is None or Path(settings.base_model).is_file():
+            return
+        refused = threading.Event()
+        threading.Thread(target=self.ask, args=[refused], daemon=True).start()
+        for attempt in range(10 if refused.wait(0.5) else 0):
+            print(f"attempt {attempt + 1} of 10 failed: trying again")
+            time.sleep(2**attempt)
+        super().check_base_model(settings)
+
+    def ask(self, refused):
+        try:
+            socket.getaddrinfo("models.example.org", 443)
+        except OSError:
+            refused.set()
+
+
+class NewWhereUnknown(Sound):
+    """Builds a new model where it knows none of that name."""
+
+    case = 39
+    says = "set base_model to no-such-model.*: exit 0"
+
+    def settings(self, values):
+        settings = super().settings(values)
+        found = settings.base_model is None or Path(settings.base_model).is_file()
+        return settings if found else settings.model_copy(update={"base_model": None})
+
+
+class UnknownModel(Sound):
+    """Says that the model is unknown, and not its name."""
+
+    case = 39
+    says = "does not name 'no-such-model'"
+
+    def check_base_model(self, settings):
+        if settings.base_model is not None and not Path(settings.base_model).is_file():
+            raise Reject("unknown model: see the list of models")
+
+
+class LoadsLate(Sound):
+    """Builds the model first, and then looks for weights to put into it."""
+
+    case = 39
+    says = "built a model before it looked"
+
+    def check_base_model(self, settings):
+        pass
