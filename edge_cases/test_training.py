@@ -4,29 +4,112 @@ from __future__ import annotations
 
 import re
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 from pytest_trainguard import (
     Finding,
     Guard,
+    NotApplicable,
     Outcome,
     edge_case,
     faults,
     recovers,
+    rejects,
     stops,
     survives,
 )
-from pytest_trainguard.expect import Wording, names
+from pytest_trainguard.expect import Wording, names, number
 from pytest_trainguard.probes.numbers import NanInjection
 from pytest_trainguard.probes.overfit import TinyOverfit
+from pytest_trainguard.subject import STEPS
 
 NOT_FINITE = Wording(
     "what was not finite (NaN, infinity)", re.compile(r"\bnan\b|not finite|non-?finite|\binf(inity|inite)?\b", re.I)
 )
+NO_STEPS = Wording(
+    "the number of steps (0)", re.compile(r"(?<![\w./-])0(?![\w/-]|\.\d)|\b(?:no|zero) (?:\w+ )?steps?\b", re.I)
+)
+FEW, MANY = 3, 64  # rows, and batches that one optimizer step is to be accumulated from
 FINAL_LOSS, DROP = 0.5, 0.7  # of the post-mortem's tiny-overfit check
 HANG_LIMIT, SLACK = (
     2.0,
     10.0,
 )  # seconds: the limit that the trainer is given, and what the harness allows beyond it
+
+
+@edge_case(
+    61,
+    "zero training steps",
+    verdict="rejects/survives",
+    severity="major",
+    brought_about="0 optimizer steps asked for; 0 epochs; more batches to accumulate than there are rows",
+    expects="rejects, naming the numbers; few rows may also be trained on, with at least one optimizer step",
+)
+def test_61_zero_training_steps(guard: Guard) -> None:
+    """`len(loader) // accumulation` is 0 for a small file: the loop ends before it begins, and all went well.
+
+    Where the number of steps rules over that of epochs, 0 epochs may be no matter, as long as all the steps are taken.
+    """
+    requests = [{"did": "asked for 0 optimizer steps", "steps": 0}, *_no_epochs(guard), *_few_rows(guard)]
+    none, *others = guard.run_all([{"time_limit": guard.patience, **request} for request in requests])
+    taken = len(none.recording.steps)
+    if none.exit == 0 and taken:
+        raise Finding(none.did, f"it took {taken} of them: it reads 0 as no limit", none.last_words)
+    rejects(none, NO_STEPS)
+    for outcome, request in zip(others, requests[1:], strict=True):
+        if outcome.exit == 0:
+            survives(outcome, steps=STEPS if "data" not in request else None)
+        else:
+            rejects(outcome, *map(number, request["settings"].values()), *[number(FEW)] * ("data" in request))
+
+
+def _no_epochs(guard: Guard) -> list[dict[str, Any]]:
+    """One request with 0 epochs, where there is a setting for them."""
+    epochs = guard.subject.role("epochs")
+    return [{"did": f"set {epochs.path} = 0", "settings": {epochs.path: 0}}] if epochs else []
+
+
+def _few_rows(guard: Guard) -> list[dict[str, Any]]:
+    """One request with fewer rows than an optimizer step wants, where gradients can be accumulated."""
+    many = guard.subject.role("accumulation")
+    if many is None or guard.subject.data is None:
+        return []
+    value = int(min(MANY, many.bounds.get("le", MANY)))
+    data = guard.subject.make_data(guard.folder / "few", FEW)
+    did = f"trained on {FEW} rows with {many.path} = {value}"
+    return [{"did": did, "settings": {many.path: value}, "data": data}]
+
+
+@edge_case(
+    62,
+    "negative global step",
+    verdict="rejects",
+    severity="major",
+    brought_about="the step count in every saved checkpoint made negative, checksums and all",
+    expects="rejects, naming the step",
+)
+def test_62_negative_global_step(guard: Guard) -> None:
+    """A step count of 32 bits ran over: the schedule went up and not down, and the run had no end.
+
+    Where a checkpoint holds checksums they are made to fit, as if the program had saved the number itself.
+    """
+    reference = guard.needs_checkpoints()
+    folder = guard.copy(reference.output_dir)
+    saved = guard.checkpoints(folder)
+    changed = guard.subject.call("negative_steps", checkpoints=[str(path) for path in saved])
+    if not changed:
+        raise NotApplicable(
+            "its checkpoints hold no step count that could be made negative: a whole number named 'step' or "
+            "'global_step' in a JSON file, or at the top of what torch.save wrote"
+        )
+    newest = Path(list(changed)[-1])
+    outcome = guard.run(
+        f"made the step saved in {newest.relative_to(folder)} negative ({changed[str(newest)]}), and those before it, "
+        "then started again to resume",
+        output_dir=folder, resume=True, time_limit=guard.patience,
+    )  # fmt: skip
+    rejects(outcome, ("negative", *map(str, changed.values())))
 
 
 @edge_case(

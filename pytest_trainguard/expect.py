@@ -192,6 +192,11 @@ def word(name: str) -> Wording:
     return Wording(repr(name), re.compile(rf"(?<!\w){joined}(?!\w)", re.I))
 
 
+def number(value: int) -> Wording:
+    """A whole number that stands by itself: not in a path, a name or another number."""
+    return Wording(str(value), re.compile(rf"(?<![\w./-]){value}(?![\w/-]|\.\d)"))
+
+
 def line(number: int, file: str, *also: int) -> Wording:
     """A line of a file, as programs count it: `line 3`, `row 3`, `record 2` (from 0), `rows.jsonl:3`.
 

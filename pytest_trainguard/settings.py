@@ -25,6 +25,7 @@ ROLES: dict[str, tuple[str, ...]] = {
     "hang_timeout": ("hang_timeout", "step_timeout", "watchdog_timeout"),
     "save_every": ("save_every", "save_steps", "checkpoint_every", "save_interval"),
     "accumulation": ("gradient_accumulation", "gradient_accumulation_steps", "accumulate_grad_batches"),
+    "epochs": ("epochs", "max_epochs", "num_epochs", "num_train_epochs"),
     "precision": ("precision", "mixed_precision", "dtype"),
     "device": ("device", "accelerator"),
     "checkpointing": ("gradient_checkpointing", "activation_checkpointing", "checkpoint_activations"),

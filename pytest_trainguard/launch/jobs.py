@@ -163,6 +163,13 @@ def resume_point(trainer: Any, output_dir: str) -> str | None:
     return str(path) if path else None
 
 
+def negative_steps(checkpoints: list[str]) -> dict[str, int]:
+    """Make the step counts that are saved in checkpoints negative; see `faults.saved`."""
+    from pytest_trainguard.faults import saved
+
+    return saved.negative_steps(checkpoints)
+
+
 def bad_tensors(files: list[str]) -> dict[str, str]:
     """The files among `files` that cannot be loaded, or hold a value that is not finite; path to what is wrong.
 

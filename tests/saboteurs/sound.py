@@ -38,6 +38,7 @@ class Settings(BaseModel):
     num_workers: Annotated[int, Field(ge=0, le=8)] = 0
     hang_timeout: Annotated[float, Field(gt=0)] = 600.0
     gradient_accumulation: Annotated[int, Field(ge=1, le=64, strict=True)] = 1
+    max_epochs: Annotated[int, Field(ge=1)] = 10_000
     precision: Literal["fp32", "fp16"] = "fp32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     base_model: str | None = None
@@ -215,12 +216,17 @@ class Program:
         for checkpoint in found:
             state = self.whole(checkpoint)
             if state is not None:
+                self.check_state(state, checkpoint)
                 return state
             print(f"{checkpoint} is damaged: trying the one before", file=sys.stderr)
         if found:
             raise Reject(f"{resume_from}: no whole checkpoint among {len(found)}")
         print(f"no checkpoint in {resume_from}: starting at step 0")
         return None
+
+    def check_state(self, state, checkpoint):
+        if state["step"] < 0:
+            raise Reject(f"{checkpoint}: step {state['step']} is negative")
 
     def restore(self, state, model, optimizer, scaler):
         model.load_state_dict(state["model"])
@@ -268,6 +274,12 @@ class Program:
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         if not torch.isfinite(norm):
             raise Failure(f"step {step}: the gradient norm is not finite ({float(norm)})")
+
+    def steps(self, settings, rows, max_steps):
+        """The optimizer steps of the whole run: `max_steps`, unless `max_epochs` are over before."""
+        if max_steps < 1:
+            raise Reject(f"max_steps: {max_steps} optimizer steps are nothing to train for")
+        return min(max_steps, settings.max_epochs * -(-len(rows) // settings.batch_size))
 
     def fit(self, settings, rows, output_dir, max_steps, resume_from, seed):
         torch.manual_seed(seed)
@@ -341,6 +353,7 @@ class Program:
             settings = self.settings(self.read_settings(values) if isinstance(values, Path) else values)
             self.check_base_model(settings)
             rows = self.read_rows(data)
+            max_steps = self.steps(settings, rows, max_steps)
             lock = self.lock(output_dir)
         except Reject as error:
             print(f"error: {error}", file=sys.stderr)

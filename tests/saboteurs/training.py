@@ -6,7 +6,108 @@ import time
 
 import torch
 
-from tests.saboteurs.sound import Sound
+from tests.saboteurs.sound import Failure, Sound
+
+
+class NothingToDo(Sound):
+    """A loop over no steps is over at once, and all went well."""
+
+    case = 61
+    says = "asked for 0 optimizer steps: exit 0 after 0 optimizer steps: a failure that nobody notices"
+
+    def steps(self, settings, rows, max_steps):
+        return max_steps
+
+
+class ZeroIsNoLimit(Sound):
+    """`max_steps or epochs * steps`: 0 is nothing, and nothing is no limit."""
+
+    case = 61
+    says = "it took 24 of them: it reads 0 as no limit"
+
+    def steps(self, settings, rows, max_steps):
+        return max_steps or 3 * -(-len(rows) // settings.batch_size)
+
+
+class MeanOfNothing(Sound):
+    """Divides the sum of the losses by the number of steps."""
+
+    case = 61
+    says = "does not name the number of steps"
+
+    def steps(self, settings, rows, max_steps):
+        return max_steps
+
+    def fit(self, settings, rows, output_dir, max_steps, *rest):
+        super().fit(settings, rows, output_dir, max_steps, *rest)
+        print(f"{100 / max_steps:.1f} % a step")
+
+
+class NoEpochIsFine(Sound):
+    """States that there is one epoch at least, and does not hold the setting against it."""
+
+    case = 61
+    says = "set max_epochs = 0: exit 0 without one optimizer step"
+
+    def settings(self, values):
+        settings = super().settings({name: value for name, value in values.items() if name != "max_epochs"})
+        return settings.model_copy(update={"max_epochs": values.get("max_epochs", settings.max_epochs)})
+
+
+class WholeWindowsOnly(Sound):
+    """Steps in an epoch are `batches // accumulation`, as many a trainer has it."""
+
+    case = 61
+    says = "trained on 3 rows with gradient_accumulation = 64: exit 0 without one optimizer step"
+
+    def steps(self, settings, rows, max_steps):
+        windows = -(-len(rows) // settings.batch_size) // settings.gradient_accumulation
+        return min(super().steps(settings, rows, max_steps), settings.max_epochs * windows)
+
+
+class GoesOnFromBelowZero(Sound):
+    """`range(step, max_steps)` has no objection."""
+
+    case = 62
+    says = "negative .-8., and those before it, then started again to resume: exit 0 after 16 optimizer steps"
+
+    def check_state(self, state, checkpoint):
+        pass
+
+
+class AtLeastZero(Sound):
+    """`max(0, step)`: trained weights at step 0, and not a word."""
+
+    case = 62
+    says = "exit 0 after 8 optimizer steps"
+
+    def check_state(self, state, checkpoint):
+        state["step"] = max(0, state["step"])
+
+
+class FailsInItsSchedule(Sound):
+    """A learning rate that falls with the root of the step fails on it, and names what a root may not be of."""
+
+    case = 62
+    says = "does not name 'negative' or '-2'"
+
+    def check_state(self, state, checkpoint):
+        print("learning rate", 0.1 / (1 + math.sqrt(state["step"])))
+
+
+class LooksAfterTheStep(Sound):
+    """Holds the counter against 0 where it has counted."""
+
+    case = 62
+    says = "it trained first"
+
+    def check_state(self, state, checkpoint):
+        pass
+
+    def step(self, model, optimizer, scaler, batch, settings, number, device):
+        super().step(model, optimizer, scaler, batch, settings, number, device)
+        if number < 0:
+            raise Failure(f"step {number} is negative")
 
 
 class TrainsOn(Sound):

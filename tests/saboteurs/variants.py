@@ -35,8 +35,10 @@ class FrozenAndNormalised(Sound):
         return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=settings.learning_rate)
 
     def fit(self, settings, rows, *rest):
-        if len(rows) < 2:
-            raise Reject(f"1 row, batch size {settings.batch_size}: batch normalisation needs two rows at least")
+        parts = settings.gradient_accumulation
+        if min(len(rows), settings.batch_size) < 2 * parts:
+            told = f"{len(rows)} rows, batch size {settings.batch_size}, gradient_accumulation {parts}"
+            raise Reject(f"{told}: batch normalisation needs two rows in each forward pass")
         super().fit(settings, rows, *rest)
 
 
@@ -59,6 +61,7 @@ class HandedCheckpoints(Sound):
         state = self.whole(resume_from)
         if state is None:
             raise Reject(f"{resume_from}: no whole checkpoint")
+        self.check_state(state, resume_from)
         return state
 
 
