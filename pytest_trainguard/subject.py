@@ -59,10 +59,17 @@ class Request:
 class Started:
     """A run in progress: `pid`, `signal`, and its `outcome` at the end."""
 
-    def __init__(self, running: Running, request: Request, folder: Path, output_dir: Path, *, look: bool = True):
+    def __init__(
+        self,
+        running: Running,
+        request: Request,
+        folder: Path,
+        output_dir: Path,
+        before: dict[str, tuple[int, str]] | None = None,
+    ):
+        """`before`: what `output_dir` held ahead of the start; None where the caller looks at it by itself."""
         self._running, self._request, self.folder = running, request, folder
-        self.output_dir, self._look = output_dir, look
-        self._before = snapshot(output_dir) if look else {}
+        self.output_dir, self._before = output_dir, before
         self.pid = running.pid
 
     def signal(self, signum: int, *, group: bool = False) -> None:
@@ -96,8 +103,8 @@ class Started:
             output_bytes=ended["output_bytes"],
             recording=self.recording,
             output_dir=self.output_dir,
-            before=self._before,
-            after=snapshot(self.output_dir) if self._look else {},
+            before=self._before or {},
+            after={} if self._before is None else snapshot(self.output_dir),
             seconds=ended["seconds"],
             peak_rss=ended["peak_rss"],
             leftovers=tuple(Leftover(**left) for left in ended["leftovers"]),
@@ -311,7 +318,8 @@ class Subject:
             "recorder": request.recorder,
             "tell_modules": request.tell_modules,
         }
-        return Started(self._launch(job, request, folder, disk), request, folder, output_dir)
+        before = snapshot(output_dir)  # ahead of the start: a run may write at once
+        return Started(self._launch(job, request, folder, disk), request, folder, output_dir, before)
 
     def start_command(self, request: Request, argv: list[str]) -> Started:
         """Start a command of the trainer's, which works in `request.output_dir`; its caller looks at that."""
@@ -323,7 +331,7 @@ class Subject:
             "fault": request.fault.as_json() if request.fault else None,
         }
         folder = self._new_folder("command")
-        return Started(self._launch(job, request, folder), request, folder, request.output_dir, look=False)
+        return Started(self._launch(job, request, folder), request, folder, request.output_dir)
 
     def _launch(self, job: dict[str, Any], request: Request, folder: Path, disk: Path | None = None) -> Running:
         try:

@@ -27,7 +27,9 @@ def test_own_trainers_are_cleared(tmp_path):
     wrong = {(case["trainer"], case["number"]): case["reason"] for case in told["cases"] if case["verdict"] != "passed"}
     # The graph network takes no pretrained weights; none of the three has a queue in front of it.
     expected = {("Gnn", n): "no setting for the model" for n in (11, 39)}
-    expected |= {(name, n): "no queue" for name in ("Transformer", "Gnn", "Fusion") for n in (51, 52, 53, 57, 58, 59, 60)}
+    expected |= {
+        (name, n): "no queue" for name in ("Transformer", "Gnn", "Fusion") for n in (51, 52, 53, 57, 58, 59, 60)
+    }
     assert {case: reason.split(":")[0] for case, reason in wrong.items()} == expected
     assert {81, 82, 83} <= {case["number"] for case in told["cases"]}
     assert told["clearance"] == "GO"
