@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: preflight test coverage lint bench proof clean
+.PHONY: preflight test coverage lint bench proof catalogue clean
 
 preflight: $(READY)  ## the catalogue and the post-mortem's pre-launch checks against the repository's own trainers
 	$(BIN)/pytest -n 2 -m preflight
@@ -22,6 +22,9 @@ lint: $(READY)  ## style and types
 
 proof: $(READY)  ## every case against its saboteurs and the sound programs
 	$(BIN)/pytest tests/test_proof.py
+
+catalogue: $(READY)  ## edge_cases/README.md anew, from the cases
+	$(BIN)/python -m pytest_trainguard.catalog > edge_cases/README.md
 
 bench: $(READY)  ## the project's figures, as ratios in one run
 	$(BIN)/python -m benchmarks.bench

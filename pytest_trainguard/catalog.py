@@ -6,6 +6,7 @@ A case's number, title, severity, expectation and its test stand together, in on
 from __future__ import annotations
 
 import importlib
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -133,3 +134,43 @@ def printed(cases: Iterable[EdgeCase]) -> str:
         columns = f"{case.number:>3}  {case.title:<38} {case.category:<9} {case.verdict:<17} {case.severity:<9}"
         lines.append(f"{columns} {case.expects}")
     return "\n".join(lines)
+
+
+HEAD = """\
+# The edge cases
+
+Written by `make catalogue` from the cases themselves: what is to be changed here stands at the head of each test.
+`pytest --catalogue` prints the same in a terminal.
+
+Four verdict kinds:
+
+- **rejects**: exits non-zero with a message that names the offending thing, before the first optimizer step, and leaves
+  the output folder as it found it.
+- **survives**: trains on to the end, and the result is right.
+- **stops**: ends non-zero soon after the fault with a message that names it; the last good checkpoint is whole, finite
+  and loadable; no child process, lock or temporary file is left.
+- **recovers**: a second start carries on, and from there its losses equal those of the undisturbed run, to the bit.
+"""
+
+
+def page(cases: Iterable[EdgeCase]) -> str:
+    """The catalogue in Markdown, a table for each category: what `edge_cases/README.md` holds."""
+    parts = [HEAD]
+    for name, category in itertools.groupby(cases, key=lambda case: case.category):
+        parts.append(f"\n## {CATEGORIES[name]}\n\nIn [test_{name}.py](test_{name}.py).\n\n")
+        parts.append(
+            "| # | edge case | brought about by | a good trainer | verdict | severity |\n|---|---|---|---|---|---|\n"
+        )
+        parts.extend(_row(case) for case in category)
+    return "".join(parts)
+
+
+def _row(case: EdgeCase) -> str:
+    cells = (case.number, case.title, case.brought_about, case.expects, case.verdict, case.severity)
+    return f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in cells)} |\n"
+
+
+if __name__ == "__main__":
+    from pytest_trainguard import catalog  # the one that the cases are made with, which `__main__` is not
+
+    print(catalog.page(catalog.read()), end="")

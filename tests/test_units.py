@@ -324,6 +324,20 @@ def test_an_edge_case_is_held_to_its_words(change, said):
         edge_case(**{**told, **change})
 
 
+def test_the_page_of_the_catalogue_is_what_the_cases_say():
+    page = Path(__file__).parent.parent / "edge_cases" / "README.md"
+    fresh = catalog.page(catalog.read())
+    assert page.read_text(encoding="utf-8") == fresh, f"{page} is stale: make catalogue"
+
+
+def test_a_row_of_the_page():
+    case = catalog.EdgeCase(81, "a|b", "data", "minor", "stops", "c", "d, e")
+    told = catalog.page([case])
+    assert told.startswith("# The edge cases")
+    assert "## Data" in told
+    assert told.endswith("| 81 | a\\|b | c | d, e | stops | minor |\n")
+
+
 def test_the_catalogue_is_in_order():
     cases = catalog.read()
     numbers = [case.number for case in cases]
