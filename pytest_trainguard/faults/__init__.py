@@ -17,7 +17,17 @@ OOM_MESSAGE = (
     "free. Including non-PyTorch memory, this process has 38.26 GiB memory in use. Of the allocated memory 36.87 GiB "
     "is allocated by PyTorch, and 913.41 MiB is reserved by PyTorch but unallocated."
 )  # torch's own words, c10/cuda/CUDACachingAllocator.cpp
-DOORS = ("data", "forward", "backward", "optimizer", "save")
+HOST_MEMORY_LEFT = 512 * 2**20  # bytes of address space, for a run to end in order: threads reserve much of it
+DEVICE_ERRORS = {
+    "illegal access": "CUDA error: an illegal memory access was encountered",
+    "ECC": "CUDA error: uncorrectable ECC error encountered",
+    "lost device": "CUDA error: unspecified launch failure",
+}  # cudaGetErrorString's words after torch's own, c10/cuda/CUDAException.cpp
+DEVICE_ADVICE = (
+    "\nCUDA kernel errors might be asynchronously reported at some other API call, so the stacktrace below might be "
+    "incorrect.\nFor debugging consider passing CUDA_LAUNCH_BLOCKING=1\n"
+)
+DOORS = ("build", "move", "read", "data", "forward", "backward", "optimizer", "save", "sync")
 
 
 @dataclass(frozen=True)
@@ -25,12 +35,13 @@ class Fault:
     """One thing that goes wrong on purpose. Made by the functions below; also in JSON, on its way to the run.
 
     Attributes:
-        kind: `nan`, `inf`, `overflow`, `raise`, `signal`, `hang`, `pause`, `fill_disk`, `offline`.
+        kind: `nan`, `inf`, `overflow`, `raise`, `signal`, `hang`, `pause`, `fill_disk`, `offline`, `io_error`,
+            `exhaust`, `device`, `reboot`, `clock`.
         where: the door at which it enters (`DOORS`), or for numbers `batch`, `activation`, `loss`, `gradient`.
-        step: the optimizer step during which it comes about, counted from 1 in each run; for `save`, the first
-            write to the output folder once that many steps are complete.
-        nth: at the door `save`, the how-manieth such write.
-        value: the exception's or the signal's name, or the file that a pause waits for.
+        step: the optimizer step during which it comes about, counted from 1 in each run; for `save` and `sync`, the
+            first write to the output folder (or fsync) once that many steps are complete.
+        nth: at the doors `save`, `sync` and `read`, the how-manieth such event.
+        value: the exception's or the signal's name, the file that a pause waits for, the seconds of a clock's jump.
         text: the exception's message.
     """
 
@@ -46,7 +57,8 @@ class Fault:
         return asdict(self)
 
     def __str__(self) -> str:
-        at = f"while saving after step {self.step}" if self.where == "save" else f"in step {self.step}"
+        at = f"while saving after step {self.step}" if self.where in ("save", "sync") else f"in step {self.step}"
+        at = {"build": "while the model is built", "move": "while the model goes to its device"}.get(self.where, at)
         return {
             "nan": f"NaN put into the {self.where} {at}",
             "inf": f"infinity put into the {self.where} {at}",
@@ -57,6 +69,11 @@ class Fault:
             "pause": f"held {at}",
             "fill_disk": f"disk full from step {self.step}",
             "offline": "no network",
+            "io_error": f"EIO in the {self.where} door {at}",
+            "exhaust": f"host memory exhausted in the {self.where} door {at}",
+            "device": f"{self.text.splitlines()[0] if self.text else 'a device error'} in the {self.where} door {at}",
+            "reboot": f"SIGTERM in step {self.step}, SIGKILL soon after",
+            "clock": f"the clock set by {self.value} s {at}",
         }[self.kind]
 
 
@@ -81,8 +98,61 @@ def raises(exception: type[BaseException], where: str, step: int, text: str = ""
 
 
 def out_of_memory(where: str, step: int) -> Fault:
-    """`torch.OutOfMemoryError` with torch's own message, at one of the `DOORS`."""
+    """`torch.OutOfMemoryError` with torch's own message, at one of the `DOORS`.
+
+    At `build` the model's first parameter is being made; at `move` a module with parameters goes to its device.
+    """
     return Fault("raise", where, step, value="OutOfMemoryError", text=OOM_MESSAGE)
+
+
+def io_error(where: str, step: int, nth: int = 1) -> Fault:
+    """EIO, as a broken disk gives it: `OSError` without a file's name in it, as `read`, `write` and `fsync` raise it.
+
+    At the doors `read` (the program opens its data for the `nth` time), `save` (the `nth` write to the output folder)
+    and `sync` (the `nth` fsync there).
+    """
+    return Fault("io_error", where, step, nth=nth)
+
+
+def exhaust_memory(where: str, step: int = 1, nth: int = 1, asks: str = "torch") -> Fault:
+    """A real limit (RLIMIT_AS) on what the process may take beside `HOST_MEMORY_LEFT`, and a request for more.
+
+    Args:
+        where: one of the `DOORS`; the request is made there, in the program's place, and really refused.
+        step: the optimizer step, counted from 1.
+        nth: at the doors `read` and `save`, the how-manieth such event.
+        asks: `"torch"`, whose allocator then raises its RuntimeError, or `"python"`: MemoryError, without a word.
+    """
+    return Fault("exhaust", where, step, nth=nth, value=asks)
+
+
+def device_error(error: str, step: int, where: str = "forward") -> Fault:
+    """`torch.AcceleratorError` with CUDA's own message, from there on at every use of the model: the context is lost.
+
+    Args:
+        error: one of `DEVICE_ERRORS`.
+        step: the optimizer step, counted from 1.
+        where: `forward`, `backward` or `optimizer`.
+    """
+    return Fault("device", where, step, value=error, text=DEVICE_ERRORS[error] + DEVICE_ADVICE)
+
+
+def reboot(step: int, nth: int = 0) -> Fault:
+    """A real SIGTERM in the forward pass of a step; a real SIGKILL when the grace period is over.
+
+    The grace ends two steps later, or at the `nth` write to the output folder (0: no write ends it): in the run's
+    own events, so that no verdict hangs on the speed of a machine.
+    """
+    return Fault("reboot", "forward", step, nth=nth)
+
+
+def set_clock(step: int, seconds: int) -> Fault:
+    """`time.time()` and `time.time_ns()` jump by so many seconds, wherever the program got them from.
+
+    Nobody but root may set a machine's clock, and no namespace has one of its own, so this is done in the process.
+    `time.monotonic` and `time.perf_counter` go on as they should.
+    """
+    return Fault("clock", "forward", step, value=str(seconds))
 
 
 def kill(step: int, signum: signal.Signals = signal.SIGKILL) -> Fault:

@@ -9,6 +9,7 @@ import math
 import os
 import resource
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,10 +17,11 @@ from typing import Any
 
 import torch
 
-from pytest_trainguard.faults import Fault
+from pytest_trainguard.faults import HOST_MEMORY_LEFT, Fault
 from pytest_trainguard.recorder.doors import Observer, tensors_in
 from pytest_trainguard.recorder.writer import Recorder
 
+GRACE = 2  # optimizer steps between a reboot's SIGTERM and its SIGKILL
 FILE_LIMIT = 16 * 1024  # bytes; the recorder goes on in another file when it meets this limit itself
 
 
@@ -29,7 +31,7 @@ class Injector(Observer):
     def __init__(self, fault: Fault, recorder: Recorder, disk: Path | None):
         self.fault, self.recorder, self.disk = fault, recorder, disk
         self.done = False
-        self._writes = 0
+        self._events = 0  # writes, fsyncs or reads that could have been the one
         self._poisoned: Any = None
         self.inner = fault.where in ("batch", "activation")
 
@@ -47,6 +49,11 @@ class Injector(Observer):
             "hang": _hang,
             "pause": lambda: _wait_for(Path(self.fault.value)),
             "fill_disk": self._fill_disk,
+            "io_error": _io_error,
+            "exhaust": self._exhaust,
+            "device": self._poison,
+            "reboot": lambda: os.kill(os.getpid(), signal.SIGTERM),
+            "clock": lambda: _shift_clock(int(self.fault.value)),
         }.get(self.fault.kind)
         if happen:
             happen()
@@ -54,6 +61,47 @@ class Injector(Observer):
     def _raise(self) -> None:
         kind = getattr(builtins, self.fault.value, None) or getattr(torch, self.fault.value)
         raise kind(self.fault.text)
+
+    def _exhaust(self) -> None:
+        """Have the system refuse, for real, what the program asks for here."""
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        limit = taken + HOST_MEMORY_LEFT
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        if self.fault.value == "torch":
+            torch.empty(16 * HOST_MEMORY_LEFT, dtype=torch.uint8)
+        else:
+            bytearray(16 * HOST_MEMORY_LEFT)
+
+    def _poison(self) -> None:
+        """Raise the device's error, now and at whatever the program tries next; weights cannot be copied out either."""
+
+        def save(obj: Any, f: Any, *args: Any, **kwargs: Any) -> None:
+            if isinstance(f, str | os.PathLike):
+                Path(f).write_bytes(b"PK")  # so far it comes: the file is there, then the copy from the device fails
+            self._raise_again("save")
+
+        torch.save = save
+        module = sys.modules.get("safetensors.torch")
+        if module is not None:
+            module.serialize_file = save  # type: ignore[attr-defined]
+        raise _device_error(self.fault.text)
+
+    def _raise_again(self, door: str) -> None:
+        """The context is lost: what is tried in it fails, and is noted."""
+        if self.done and self.fault.kind == "device":
+            self.recorder.write("again", step=self.recorder.steps, where=door)
+            raise _device_error(self.fault.text)
+
+    def _end_grace(self) -> None:
+        self.recorder.write("killed", step=self.recorder.steps)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def _count(self, door: str) -> None:
+        """An event of which the `nth` is the one."""
+        if not self.done and self.fault.where == door:
+            self._events += 1
+            if self._events == self.fault.nth:
+                self._fire()
 
     def _fill_disk(self) -> None:
         if self.disk is None:
@@ -85,7 +133,25 @@ class Injector(Observer):
             return tensor / largest * torch.finfo(tensor.dtype).max
         return tensor * (math.nan if self.fault.kind == "nan" else math.inf)
 
+    def reading(self, path: str) -> None:
+        if self.done and self.fault.kind == "io_error" and self.fault.where == "read":
+            _io_error()  # a bad sector stays bad
+        if self._due("read"):
+            self._count("read")
+
+    def built(self, module: torch.nn.Module) -> None:
+        if self._due("build"):
+            self._fire()
+
+    def moving(self, module: torch.nn.Module) -> None:
+        if self._due("move"):
+            self._fire()
+
     def forward(self, module: torch.nn.Module, *, outermost: bool) -> None:
+        if outermost:
+            self._raise_again("forward")
+            if self.done and self.fault.kind == "reboot" and self.recorder.steps + 1 >= self.fault.step + GRACE:
+                self._end_grace()
         if outermost and self._due("forward"):
             self._fire()
         if outermost and module.training and self._due("gradient") and self._poisoned is None:
@@ -110,10 +176,12 @@ class Injector(Observer):
         return _with_tensors(output, self._spoilt)
 
     def backward(self, losses: list[torch.Tensor]) -> None:
+        self._raise_again("backward")
         if self._due("backward"):
             self._fire()
 
     def stepping(self, optimizer: torch.optim.Optimizer) -> None:
+        self._raise_again("optimizer")
         if self._due("optimizer"):
             self._fire()
         if self._poisoned is not None and self.done:
@@ -121,16 +189,44 @@ class Injector(Observer):
             self._poisoned = None
 
     def writing(self, path: str, how: str) -> None:
-        if not self.done and self.fault.where == "save" and self.recorder.steps >= self.fault.step:
-            self._writes += 1
-            if self._writes == self.fault.nth:
-                self._fire()
+        if self.fault.where == "save" and self.recorder.steps >= self.fault.step:
+            self._count("save")
+        if self.done and self.fault.kind == "reboot":
+            self._events += 1
+            if self._events == self.fault.nth:
+                self._end_grace()
+
+    def synced(self, path: str) -> None:
+        if self.recorder.steps >= self.fault.step:
+            self._count("sync")
 
     def connecting(self, address: str) -> None:
         if self.fault.kind == "offline":
             if self.fault.value == "silent":
                 _hang()
             raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
+
+
+def _io_error() -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def _device_error(text: str) -> RuntimeError:
+    kind: type[RuntimeError] = getattr(torch, "AcceleratorError", RuntimeError)  # since torch 2.8
+    return kind(text)
+
+
+def _shift_clock(seconds: int) -> None:
+    """Have every module that holds `time.time` or `time.time_ns` hold one that is so many seconds off."""
+    now, now_ns = time.time, time.time_ns
+    shifted: dict[Any, Callable[[], Any]] = {
+        now: lambda: now() + seconds,
+        now_ns: lambda: now_ns() + seconds * 10**9,
+    }
+    for module in list(sys.modules.values()):
+        for name, value in list(getattr(module, "__dict__", {}).items()):
+            if value is now or value is now_ns:
+                setattr(module, name, shifted[value])
 
 
 def _hang() -> None:

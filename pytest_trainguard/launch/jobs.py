@@ -66,6 +66,7 @@ def _note(job: dict[str, Any], folder: Path, disk: Path | None) -> dict[str, Any
     note = {
         "folder": str(folder),
         "output_dir": job["output_dir"],
+        "data": job.get("data") or None,
         "fault": job["fault"],
         "disk": str(disk) if disk else None,
     }
@@ -86,7 +87,8 @@ def observe(note: dict[str, Any]) -> None:
     if note["fault"]:
         disk = Path(note["disk"]) if note["disk"] else None
         observers.append(Injector(Fault(**note["fault"]), recorder, disk))
-    Doors(Path(note["output_dir"]), observers).install()
+    data = Path(note["data"]) if note["data"] else None
+    Doors(Path(note["output_dir"]), observers, data).install()
 
 
 def _resume_point(trainer: Trainer, job: dict[str, Any]) -> Path | None:

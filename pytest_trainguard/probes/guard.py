@@ -221,6 +221,10 @@ class Guard:
 
 
 _NO_DOOR = {
+    "build": "the program makes no model of torch modules",
+    "move": "the program moves no model to a device",
+    "read": "the program opens no data where Python sees it (at that time)",
+    "sync": "the program fsyncs nothing in its output folder",
     "data": "the program takes no batch from a torch DataLoader",
     "save": "the program writes nothing to its output folder",
     "batch": "no floating-point number passes through its model",

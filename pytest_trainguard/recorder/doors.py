@@ -65,6 +65,12 @@ class Observer:
     def synced(self, path: str) -> None:
         """A file or folder has been fsynced."""
 
+    def reading(self, path: str) -> None:
+        """A file of the run's data is about to be opened for reading."""
+
+    def moving(self, module: torch.nn.Module) -> None:
+        """A module with parameters is about to go to a device (or to another dtype)."""
+
     def connecting(self, address: str) -> None:
         """The program is about to look up or connect to a network address."""
 
@@ -75,9 +81,10 @@ class Observer:
 class Doors:
     """Installs the hooks once in a process and tells every observer, in order."""
 
-    def __init__(self, output_dir: Path | None, observers: list[Observer]):
+    def __init__(self, output_dir: Path | None, observers: list[Observer], data: Path | None = None):
         self.observers = observers
         self._output = os.path.realpath(output_dir) + os.sep if output_dir else None
+        self._data = os.path.realpath(data) + os.sep if data else None
         self._local = threading.local()
         self._built = False
         self._in_backward = False
@@ -96,6 +103,8 @@ class Doors:
         register_optimizer_step_post_hook(self._stepped)
         torch.autograd.backward = self._around_backward(torch.autograd.backward)
         torch.save = self._around_save(torch.save)
+        torch.nn.Module.to = self._before_move(torch.nn.Module.to)
+        torch.nn.Module.cuda = self._before_move(torch.nn.Module.cuda)
         loader = torch.utils.data.dataloader._BaseDataLoaderIter
         loader.__next__ = self._after_fetch(loader.__next__)
         scaler = torch.amp.GradScaler
@@ -213,6 +222,15 @@ class Doors:
 
         return save
 
+    def _before_move(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def move(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+            if next(module.parameters(), None) is not None:
+                self._tell("moving", module)
+            return original(module, *args, **kwargs)
+
+        return move
+
     def _watch_safetensors(self) -> None:
         """Safetensors writes in Rust, where no audit event is raised; its Python entry is watched instead."""
         module = sys.modules.get("safetensors.torch")
@@ -240,6 +258,12 @@ class Doors:
             if self._ours(absolute):
                 self._tell("writing", absolute, how)
 
+    def _opened(self, path: Any) -> None:
+        if self._data is not None and isinstance(path, str | bytes | os.PathLike):
+            absolute = os.path.realpath(os.fsdecode(path))
+            if (absolute + os.sep).startswith(self._data):
+                self._tell("reading", absolute)
+
     def _audit(self, event: str, args: tuple[Any, ...]) -> None:
         if event not in _WATCHED or not self.active or getattr(self._local, "telling", False):
             return
@@ -250,6 +274,8 @@ class Doors:
                     args[1] is None and args[2] & _OPEN_FOR_WRITING
                 ):
                     self._touched(args[0], "open")
+                else:
+                    self._opened(args[0])
             elif event in ("socket.connect", "socket.getaddrinfo"):
                 address = args[1] if event == "socket.connect" else args[:2]
                 # A path is a socket of this machine's own, and so is a loopback address.
