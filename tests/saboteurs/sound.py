@@ -14,6 +14,7 @@ import random
 import shutil
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -77,6 +78,8 @@ class Rows(torch.utils.data.Dataset):
 class Program:
     """The program; `Sound` is what the harness is told of it."""
 
+    stage = "the start"  # for messages
+
     # --- data
 
     def open_data(self, path):
@@ -87,7 +90,19 @@ class Program:
             raise Reject(f"{path}: {getattr(error, 'strerror', None) or error}") from error
         if path.suffix != ".jsonl":
             raise Reject(f"{path}: not a .jsonl file")
-        return path.open("rb")
+        return self.shared(path.open("rb"), path)
+
+    def shared(self, file, path):
+        """Hold the file, so that nobody writes to it meanwhile; for one who does now, wait a moment."""
+        import fcntl
+
+        for _ in range(3):
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return file
+            time.sleep(0.1)
+        file.close()
+        raise Reject(f"{path}: locked by another process")
 
     def read_rows(self, path):
         rows = []
@@ -285,6 +300,7 @@ class Program:
         torch.manual_seed(seed)
         np.random.seed(seed)
         device = self.device(settings)
+        self.stage = "loading the model"
         model = self.build(settings).to(device)
         optimizer = self.optimizer(model, settings)
         scaler = torch.amp.GradScaler(device, enabled=settings.precision == "fp16", init_scale=1024.0)
@@ -295,12 +311,16 @@ class Program:
             step = state["step"]
         model.train()
         self.watch(settings.hang_timeout)
+        self.stage = f"making the batch of step {step + 1}"
         for batch in self.batches(rows, settings, step, max_steps):
+            self.stage = f"step {step + 1}"
             self.step(model, optimizer, scaler, batch, settings, step + 1, device)
             step += 1
             self.watch(settings.hang_timeout)
             if step % settings.save_every == 0 or step == max_steps:
+                self.stage = f"the save of step {step}"
                 self.save(output_dir, self.state(model, optimizer, scaler, step))
+            self.stage = f"making the batch of step {step + 1}"
         faulthandler.cancel_dump_traceback_later()
 
     def optimizer(self, model, settings):
@@ -352,11 +372,15 @@ class Program:
         try:
             settings = self.settings(self.read_settings(values) if isinstance(values, Path) else values)
             self.check_base_model(settings)
+            self.stage = f"reading {data}"
             rows = self.read_rows(data)
             max_steps = self.steps(settings, rows, max_steps)
             lock = self.lock(output_dir)
         except Reject as error:
             print(f"error: {error}", file=sys.stderr)
+            return 2
+        except OSError as error:
+            print(f"error: {data}: {error.strerror or error}", file=sys.stderr)
             return 2
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         for left in output_dir.glob(".tmp-*"):
@@ -407,7 +431,13 @@ class Sound(Program, Trainer):
         return output_dir
 
     def train(self, run):
-        return self.main(run.settings, run.data, run.output_dir, run.max_steps, run.resume_from, run.seed)
+        try:
+            return self.main(run.settings, run.data, run.output_dir, run.max_steps, run.resume_from, run.seed)
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(error, MemoryError) and "memory: you tried" not in str(error):
+                raise  # torch's own error of a GPU says all that there is to say
+            print(f"failed: out of memory in {self.stage}: {error}", file=sys.stderr)
+            return 1
 
 
 Sound.command = command_of(Sound)
