@@ -3,14 +3,92 @@
 from __future__ import annotations
 
 import re
+import sys
 
-from pytest_trainguard import Finding, Guard, Outcome, edge_case, faults, recovers, rejects, stops, survives
+from pytest_trainguard import (
+    Finding,
+    Guard,
+    NotApplicable,
+    Outcome,
+    edge_case,
+    faults,
+    recovers,
+    rejects,
+    stops,
+    survives,
+)
 from pytest_trainguard.expect import Wording
 from pytest_trainguard.probes.memory import OomProbe
 
 OUT_OF_MEMORY = Wording("memory", re.compile(r"memory|\boom\b", re.I))
+NEEDED = Wording("what was needed (2.00 GiB)", re.compile(r"\b2(\.0+)? ?gib|2048(\.0+)? ?mib|2147483648", re.I))
+AVAILABLE = Wording("what was available (1.12 GiB)", re.compile(r"1\.12? ?gib|114[67](\.\d+)? ?mib", re.I))
+DATA_STAGE = Wording(
+    "the stage (reading the data, making a batch)",
+    re.compile(r"\b(data|datasets?|batch(es)?|rows?|examples?|samples?|token\w*|collat\w*|load\w*|read\w*|prepar\w*)\b",
+               re.I),
+)  # fmt: skip
 ON_CPU = Wording("the CPU", re.compile(r"\bcpu\b", re.I))
 DISK = 256 * 2**20  # bytes; a tmpfs takes only what is written to it
+
+
+@edge_case(
+    21,
+    "out of memory while the model loads",
+    verdict="stops",
+    severity="major",
+    brought_about="torch.OutOfMemoryError while the model is built, and while it goes to its device",
+    expects="stops, naming what was needed and what was available; no checkpoint is left",
+)
+def test_21_out_of_memory_while_the_model_loads(guard: Guard) -> None:
+    """The smaller GPU had been free; after half an hour of loading, the log said "cannot load model"."""
+    places = {"build": "as the model was built", "move": "as the model went to its device"}
+    outcomes = guard.run_all(
+        [
+            {
+                "did": f"let GPU memory run out {when} (torch.OutOfMemoryError)",
+                "fault": faults.out_of_memory(where, step=1),
+            }
+            for where, when in places.items()
+        ]
+    )
+    for outcome in outcomes:
+        stops(outcome, OUT_OF_MEMORY, NEEDED, AVAILABLE)
+        left = [path.name for path in guard.checkpoints(outcome.output_dir)]
+        if left:
+            raise Finding(outcome.did, f"it left a checkpoint of no model: {', '.join(left)}", outcome.last_words)
+
+
+@edge_case(
+    22,
+    "out of memory while data is prepared",
+    verdict="stops",
+    severity="major",
+    brought_about="a real memory limit, met as the data is opened (MemoryError) and as a batch is made (torch's error)",
+    expects="stops, naming the stage",
+)
+def test_22_out_of_memory_while_data_is_prepared(guard: Guard) -> None:
+    """Tokenising took all memory; "MemoryError" stood in the log, and the batch size was made smaller for a week."""
+    _needs_memory_limit()
+    outcomes = guard.run_all(
+        [
+            {
+                "did": "let host memory run out as the data was opened (MemoryError, a real limit)",
+                "fault": faults.exhaust_memory("read", asks="python"),
+            },
+            {
+                "did": "let host memory run out as the batch of step 3 was made (torch's RuntimeError, a real limit)",
+                "fault": faults.exhaust_memory("data", step=3),
+            },
+        ]
+    )
+    for outcome in outcomes:
+        stops(outcome, OUT_OF_MEMORY, DATA_STAGE)
+
+
+def _needs_memory_limit() -> None:
+    if sys.platform != "linux":
+        raise NotApplicable("this system sets no limit on a process's memory: run the case on Linux")
 
 
 @edge_case(
@@ -62,6 +140,35 @@ def _same_effective_batch(outcome: Outcome, reference: Outcome) -> None:
 
 
 @edge_case(
+    24,
+    "host memory exhausted",
+    verdict="stops",
+    severity="critical",
+    brought_about="a real limit on the process's memory, met in the forward pass of a step and in a save",
+    expects="stops, naming it; the earlier checkpoint is whole",
+)
+def test_24_host_memory_exhausted(guard: Guard) -> None:
+    """MemoryError has no message of its own: "training failed:" was all that stood in the log."""
+    _needs_memory_limit()
+    step = guard.first_save() + 1
+    outcomes = guard.run_all(
+        [
+            {
+                "did": "let host memory run out in the forward pass of step 4 (torch's RuntimeError, a real limit)",
+                "fault": faults.exhaust_memory("forward", step=4),
+            },
+            {
+                "did": f"let host memory run out in the first save after step {step} (MemoryError, a real limit)",
+                "fault": faults.exhaust_memory("save", step=step, asks="python"),
+            },
+        ]
+    )
+    for outcome in outcomes:
+        stops(outcome, OUT_OF_MEMORY)
+    guard.check_checkpoints(*outcomes)
+
+
+@edge_case(
     25,
     "disk full",
     verdict="stops",
@@ -101,3 +208,39 @@ def test_26_no_gpu(guard: Guard) -> None:
     if device and demand:
         rejects(guard.run(f"demanded a GPU ({device.path}={demand}) where there is none",
                           settings={device.path: demand}), ("gpu", "cuda"))  # fmt: skip
+
+
+@edge_case(
+    28,
+    "GPU fault in mid-training",
+    verdict="stops/recovers",
+    severity="critical",
+    brought_about="torch.AcceleratorError (illegal access, ECC, lost device) in forward, backward and optimizer step; "
+    "all that is tried after it fails as well",
+    expects="stops at once, naming it: no retry in a lost context; recovers in a new process",
+)
+def test_28_gpu_fault(guard: Guard) -> None:
+    """After an illegal access every call fails; a loop that went on "skipping bad batches" skipped the whole night."""
+    recoverable = guard.recoverable
+    step = guard.first_save() + 2 if recoverable else 4
+    places = dict(zip(faults.DEVICE_ERRORS, ("forward", "backward", "optimizer"), strict=True))
+    outcomes = guard.run_all(
+        [
+            {
+                "did": f"had the GPU fail in the {where} of step {step} ({error})",
+                "fault": faults.device_error(error, step, where),
+            }
+            for error, where in places.items()
+        ],
+        side_by_side=3,
+    )
+    for outcome, error in zip(outcomes, places, strict=False):
+        stops(outcome, faults.DEVICE_ERRORS[error].partition(": ")[2])
+        again = [event["where"] for event in outcome.recording.of("again")]
+        if again:
+            tried = f"{len(again)} more attempt{'s' if len(again) > 1 else ''} (first: {again[0]})"
+            raise Finding(outcome.did, f"it went on in a context that is lost: {tried}", outcome.last_words)
+    guard.check_checkpoints(*outcomes)
+    if recoverable:
+        did = f"{outcomes[0].did}, then started again to resume"
+        recovers(guard.run(did, output_dir=outcomes[0].output_dir, resume=True), guard.reference())

@@ -7,6 +7,95 @@ import torch
 from tests.saboteurs.sound import Failure, Sound
 
 
+class ModelDidNotFit(Sound):
+    """A message of its own, without the two numbers that torch's has."""
+
+    case = 21
+    says = "does not name what was needed"
+
+    def build(self, settings):
+        try:
+            return super().build(settings)
+        except torch.OutOfMemoryError:
+            raise Failure("out of memory while loading the model") from None
+
+
+class TakesASmallerModel(Sound):
+    """What does not fit is made smaller, whatever the settings say."""
+
+    case = 21
+    says = "exit 0"
+
+    def build(self, settings):
+        try:
+            return super().build(settings)
+        except torch.OutOfMemoryError:
+            print("out of memory: taking a smaller model")
+            return super().build(settings.model_copy(update={"hidden": 4}))
+
+
+class SavesInAnyCase(Sound):
+    """`finally: save`, also where there is nothing yet: the next start resumes from nothing."""
+
+    case = 21
+    says = "left a checkpoint of no model: checkpoint-0"
+
+    def fit(self, settings, rows, output_dir, *rest):
+        model = None
+        try:
+            super().fit(settings, rows, output_dir, *rest)
+        finally:
+            (output_dir / "checkpoint-0").mkdir()
+            torch.save({"model": model}, output_dir / "checkpoint-0" / "state.pt")
+
+
+class OutOfMemoryIsAll(Sound):
+    """Says that memory ran out, and not in what: everybody makes the batch smaller."""
+
+    case = 22
+    says = "does not name the stage"
+
+    def main(self, *args):
+        try:
+            return super().main(*args)
+        except (MemoryError, RuntimeError):
+            raise SystemExit("out of memory") from None
+
+
+class TrainsOnWhatFits(Sound):
+    """Where the rows do not fit, the first ones have to do."""
+
+    case = 22
+    says = "as the data was opened.*exit 0"
+
+    def read_rows(self, path):
+        try:
+            return super().read_rows(path)
+        except MemoryError:
+            print("out of memory while reading the data: taking the first rows")
+            with path.open("rb") as lines:
+                return [self.parse(next(lines), path, number) for number in range(8)]
+
+
+class SkipsTheBatchItCannotMake(Sound):
+    """A batch that cannot be made is passed over."""
+
+    case = 22
+    says = "the batch of step 3 was made.*exit 0"
+
+    def batches(self, *args):
+        coming = iter(super().batches(*args))
+        while True:
+            try:
+                batch = next(coming)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                print(f"skipping a batch: {error}")
+                continue
+            yield batch
+
+
 class SkipsTheBatchThatDoesNotFit(Sound):
     """Catches the error, says so, and goes on with the next batch: the rows are lost."""
 
@@ -58,6 +147,32 @@ class HidesTheReason(Sound):
             super().step(*args)
         except torch.OutOfMemoryError:
             raise Failure("training step failed") from None
+
+
+class PrintsTheError(Sound):
+    """`failed: {error}`: MemoryError has no words."""
+
+    case = 24
+    says = "in the first save after step 3.*does not name memory"
+
+    def fit(self, *args):
+        try:
+            super().fit(*args)
+        except (MemoryError, RuntimeError) as error:
+            raise Failure(f"training failed: {error}") from None
+
+
+class LeavesTheStepOut(Sound):
+    """Every error of a step is a bad batch."""
+
+    case = 24
+    says = "in the forward pass of step 4.*exit 0"
+
+    def step(self, *args):
+        try:
+            super().step(*args)
+        except RuntimeError as error:
+            print(f"skipping a bad batch: {error}")
 
 
 class GoesOnWithoutSaving(Sound):
@@ -129,3 +244,66 @@ class IgnoresTheDemand(Sound):
         device = "cuda" if torch.cuda.is_available() else "cpu"
         print(f"training on {device}")
         return device
+
+
+class TriesAgain(Sound):
+    """Three attempts for each step: right for a network, wrong for a context that is lost."""
+
+    case = 28
+    says = "went on in a context that is lost: 2 more attempts .first: forward."
+
+    def step(self, *args):
+        for attempt in (1, 2, 3):
+            try:
+                return super().step(*args)
+            except RuntimeError as error:
+                print(f"attempt {attempt} of 3: {error}")
+                last = error
+        raise last
+
+
+class SkipsBadBatches(Sound):
+    """Every error of a step is a bad batch, and so are all the batches after it."""
+
+    case = 28
+    says = "exit 0"
+
+    def step(self, *args):
+        try:
+            super().step(*args)
+        except RuntimeError as error:
+            print(f"skipping a bad batch: {error}")
+
+    def save(self, output_dir, state):
+        try:
+            super().save(output_dir, state)
+        except RuntimeError as error:
+            print(f"cannot save: {error}")
+
+
+class StepFailed(Sound):
+    """A message of its own: nobody looks for a broken GPU."""
+
+    case = 28
+    says = "does not name 'an illegal memory access was encountered'"
+
+    def step(self, *args):
+        try:
+            super().step(*args)
+        except RuntimeError:
+            raise Failure("the training step failed") from None
+
+
+class SavesInAnEmergency(Sound):
+    """Saves the weights once more before it ends, over the good ones: what the GPU no longer gives."""
+
+    case = 28
+    says = "went on in a context that is lost: 1 more attempt .first: save.|no good"
+
+    def fit(self, settings, rows, output_dir, *rest):
+        try:
+            super().fit(settings, rows, output_dir, *rest)
+        except RuntimeError:
+            for checkpoint in self.saved(output_dir):
+                torch.save({}, checkpoint / "state.pt")
+            raise
