@@ -21,6 +21,7 @@ from trainers.errors import InputError, reason, show
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
+    from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 ADAPTER = "adapter"
@@ -295,6 +296,13 @@ def _json(path: Path, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f"{name}: {path.name}: bad JSON")
     return value
+
+
+def trained_of(model: PeftModel) -> nn.ParameterList:
+    """The weights that change: the adapter's."""
+    from torch import nn
+
+    return nn.ParameterList([parameter for parameter in model.parameters() if parameter.requires_grad])
 
 
 # ---- for those who use what was trained

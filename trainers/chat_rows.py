@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 from array import array
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,22 +40,26 @@ class Summary(NamedTuple):
     fingerprint: str
 
 
-def validate(path: Path) -> Summary:
+def validate(path: Path, progress: Callable[[int], None] = lambda line: None) -> Summary:
     """Check every row of a file, in memory that does not depend on how long its rows are.
+
+    Args:
+        path: a file.
+        progress: is told every 10,000 lines how many that is so far.
 
     Raises:
         InputError: the file cannot be read, has no rows, or has wrong ones: one line a fault (the first 20, the
             others are counted), naming file, line, field and value.
     """
-    table = ChatFile(path)
+    table = ChatFile(path, progress)
     return Summary(len(table), table.messages, table.characters, table.fingerprint)
 
 
 class ChatFile(LineFile):
     """A checked JSONL file of chat rows, read on demand; see `LineFile`."""
 
-    def __init__(self, path: Path) -> None:
-        """Check the whole of ``path``."""
+    def __init__(self, path: Path, progress: Callable[[int], None] = lambda line: None) -> None:
+        """Check the whole of ``path``; ``progress`` is told how many lines that is so far."""
         self.keys = array("Q")
         """What decides the split: a hash of the row's group, or of all before its last answer."""
         self.shapes: dict[tuple[str, ...], int] = {}
@@ -62,7 +67,7 @@ class ChatFile(LineFile):
         self.messages = self.characters = 0
         self._grouped: bool | None = None
         self._first = 0
-        super().__init__(path)
+        super().__init__(path, progress)
 
     def note(self, value: dict[str, Any], number: int) -> str | None:
         """Take in one more row, or say what is wrong with it."""

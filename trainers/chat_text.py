@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -74,11 +75,11 @@ class Encoder:
         encoded = self.tokenizer(whole[:most], add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         tokens: list[int] = encoded["input_ids"]
         offsets: list[tuple[int, int]] = encoded["offset_mapping"]
+        starts = [first for first, _ in offsets]
         labels = [IGNORED] * len(tokens)
         for start, end in spans:
-            for place, (first, _) in enumerate(offsets):
-                if start <= first < end:
-                    labels[place] = tokens[place]
+            said = slice(bisect_left(starts, start), bisect_left(starts, end))
+            labels[said] = tokens[said]
         truncated = len(tokens) > self.max_length or len(whole) > most
         return Example(tokens[: self.max_length], labels[: self.max_length], truncated)
 

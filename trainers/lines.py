@@ -10,6 +10,7 @@ import json
 import time
 from abc import ABC, abstractmethod
 from array import array
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ MAX_ROW_BYTES = 64 << 20
 """A longer line is rejected: memory stays bounded however large the file is."""
 MAX_FAULTS = 20
 """So many faults are shown, the rest counted."""
+PROGRESS_LINES = 10_000
 RETRY_SECONDS = (0.1, 0.5)
 """Pauses before a row that cannot be read (a network mount that has gone) is tried again, then given up."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -38,12 +40,12 @@ class LineFile(ABC):
             line number.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Check the whole of ``path``."""
+    def __init__(self, path: Path, progress: Callable[[int], None] = lambda line: None) -> None:
+        """Check the whole of ``path``; ``progress`` is told every `PROGRESS_LINES` lines."""
         self.path = path
         self._starts = array("Q")
         self._sizes = array("Q")
-        self.fingerprint = self._scan()
+        self.fingerprint = self._scan(progress)
         """The SHA-256 of the whole file."""
 
     @abstractmethod
@@ -79,7 +81,7 @@ class LineFile(ABC):
         """To raise where a row is no longer the one that was checked."""
         return TrainingFailed(f"data {show(self.path)}: row {index} changed while training")
 
-    def _scan(self) -> str:
+    def _scan(self, progress: Callable[[int], None]) -> str:
         digest = hashlib.sha256()
         faults: list[str] = []
         count = start = number = 0
@@ -88,6 +90,8 @@ class LineFile(ABC):
             with open(self.path, "rb") as file:
                 while line := file.readline(MAX_ROW_BYTES + 1):
                     number += 1
+                    if number % PROGRESS_LINES == 0:
+                        progress(number)
                     digest.update(line)
                     if len(line) > MAX_ROW_BYTES:
                         raise InputError(f"{name}, line {number}: longer than {MAX_ROW_BYTES} bytes")

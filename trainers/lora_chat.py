@@ -10,6 +10,7 @@ its place. From top to bottom: the two entries, what is checked before a model i
 from __future__ import annotations
 
 import heapq
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from trainers import chat_model, checkpoint, files, pretrained, resume
 from trainers import data as data_files
 from trainers.chat_model import ADAPTER, Base
-from trainers.chat_resume import Begun, begin
+from trainers.chat_resume import Begun, Done, begin
 from trainers.chat_rows import ChatFile, Syllogisms
 from trainers.chat_settings import Settings
 from trainers.chat_text import Encoder
@@ -97,7 +98,7 @@ def open_rows(run: Run, path: Path | None, chosen: Settings) -> tuple[ChatFile |
     if path is None:
         table = Syllogisms(chosen.syllogism_level, chosen.syllogism_rows, chosen.data_seed)
     else:
-        table = ChatFile(path)
+        table = ChatFile(path, lambda line: setattr(run, "stage", f"reading the data, line {line}"))
     split = split_by_content(table, chosen.validation_fraction)
     run.say(f"{len(split.train)} rows to train on, {len(split.validation)} to validate on")
     if not split.validation:
@@ -120,6 +121,9 @@ def train(run: Run, chosen: Settings, places: Places) -> None:
     run.status.step = begun.done.step
     if begun.done.step >= begun.plan.last:
         run.say(f"already trained: step {begun.done.step} of {begun.plan.last}, nothing to do")
+        if chosen.merge and not (places.output_dir / MERGED_FOLDER).exists():  # ended before it came to that
+            tokenizer, model = build(run, chosen, base, begun)
+            export(run, places.output_dir, begun.done, model, tokenizer)
         return
     tokenizer, model = build(run, chosen, base, begun)
     encoder = Encoder(tokenizer, chosen.max_length)
@@ -142,7 +146,7 @@ def train(run: Run, chosen: Settings, places: Places) -> None:
     finally:
         trainer.bar.close()
     if chosen.merge:
-        export(run, places.output_dir, trainer)
+        export(run, places.output_dir, begun.done, model, tokenizer)
     tell_counts(run, trainer)
     record.write("finished")
     run.say(f"finished at step {begun.done.step}; results in {show(places.output_dir)}")
@@ -151,8 +155,6 @@ def train(run: Run, chosen: Settings, places: Places) -> None:
 def build(run: Run, chosen: Settings, base: Base, begun: Begun) -> tuple[PreTrainedTokenizerBase, PeftModel]:
     """Tokenizer and model on its device, the adapter new, or as it was saved."""
     run.stage = "importing torch"
-    import os
-
     if chosen.num_workers:  # a tokenizer that runs in threads does not survive the fork of a loader worker
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -207,27 +209,27 @@ def accept(
     """From here on the run is accepted, and writes."""
     run.stage = "looking for room"
     output_dir = places.output_dir
-    checkpoint.require_room(output_dir, model, chosen.keep_last, run.say)
+    checkpoint.require_room(output_dir, chat_model.trained_of(model), chosen.keep_last, run.say)
     files.remove_leftovers(output_dir)
     resume.set_aside(output_dir, begun.done.step, run.say)
     files.write_json(output_dir / "settings.json", chosen.model_dump())
     if base.folder is None:  # else nobody could use its adapters
         chat_model.save_model(output_dir / BASE_FOLDER, chat_model.base_of(model), tokenizer)
-    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    trained = sum(parameter.numel() for parameter in chat_model.trained_of(model).parameters())
     run.say(
         f"{base.name}: {trained} of {sum(parameter.numel() for parameter in model.parameters())} parameters are "
         f"trained, steps {begun.done.step + 1} to {begun.plan.last}"
     )
 
 
-def export(run: Run, output_dir: Path, trainer: ChatTrainer) -> None:
+def export(run: Run, output_dir: Path, done: Done, model: PeftModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Base and best adapter (the last, without a validation) as one model."""
     run.stage = "merging"
-    folder = output_dir / f"checkpoint-{trainer.done.best_step}"
+    folder = output_dir / f"checkpoint-{done.best_step}"
     if not folder.exists():  # no validation; or the best was before, and elsewhere
-        folder = output_dir / f"checkpoint-{trainer.done.step}"
-    chat_model.load_adapter(folder / ADAPTER, trainer.model)
-    chat_model.save_model(output_dir / MERGED_FOLDER, chat_model.merged(trainer.model), trainer.task.encoder.tokenizer)
+        folder = output_dir / f"checkpoint-{done.step}"
+    chat_model.load_adapter(folder / ADAPTER, model)
+    chat_model.save_model(output_dir / MERGED_FOLDER, chat_model.merged(model), tokenizer)
     run.say(f"{folder.name} merged into {show(output_dir / MERGED_FOLDER)}")
 
 

@@ -68,7 +68,7 @@ def locate(name: str) -> Path:
             f"model {show(name)}: no such folder, not in the local cache, and the model hub does not answer"
         )
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"]))
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]))
     except Exception as error:  # httpx's, the hub's, the disk's: a dozen unrelated types, all meaning the same here
         raise InputError(f"model {show(name)}: {' '.join(str(error).split())[:300]}") from None
 

@@ -228,7 +228,8 @@ class Watchdog:
         self._thread.join()
 
     def step(self) -> None:
-        """The limit counts from here again. `time.monotonic`: a clock that jumps ends nothing."""
+        """The limit counts from here again, and a heartbeat. `time.monotonic`: a clock that jumps ends nothing."""
+        self._run.status.beat(self._run.stage)
         self._deadline = time.monotonic() + self._limit
         faulthandler.dump_traceback_later(self._limit + BACKSTOP_SECONDS, exit=True, file=_stderr())
 

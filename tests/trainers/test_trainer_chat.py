@@ -368,6 +368,10 @@ def test_the_adapter_is_one_that_peft_loads(start: Start, out: Path) -> None:
         merged = AutoModelForCausalLM.from_pretrained(out / "merged")(tokens).logits
     assert not torch.allclose(plain, adapted, atol=1e-2)
     assert torch.allclose(merged, adapted, atol=1e-4)
+    shutil.rmtree(out / "merged")  # killed before it came to that
+    assert start(max_steps=6, merge=True, validation_fraction=0.0, learning_rate=1e-2, resume_from=out) == 0
+    with torch.no_grad():
+        assert torch.equal(AutoModelForCausalLM.from_pretrained(out / "merged")(tokens).logits, merged)
     about = json.loads((out / "checkpoint-6" / "adapter" / "base.json").read_text())
     assert about["name"] == "tiny-llama (hidden_size 32, layers 1, heads 2)"
     assert len(about["fingerprint"]) == 64
