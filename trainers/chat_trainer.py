@@ -280,7 +280,7 @@ class ChatTrainer(Trainer):
         done, step = self.done, self.done.step
         self.run.stage = f"step {step}, saving"
         self.watchdog.step()
-        require_finite(_Trained(self.model), step)  # type: ignore[arg-type]
+        require_finite(_Trained(self.model), step)
         checkpoint.save(
             self.output_dir,
             step,

@@ -145,19 +145,18 @@ def test_rows_that_are_cut_are_counted(
 
 
 def test_a_resumed_run_is_the_undisturbed_run(start: Start, tmp_path: Path, out: Path) -> None:
-    """Bitwise, with dropout, from every checkpoint: in the middle of an epoch and at its end (7 steps each)."""
-    assert start(lora_dropout=0.1, save_every=1, keep_last=100, eval_every=3) == 0
+    """Bitwise, with dropout: in the middle of an epoch, at its end (7 steps each), in the next, across validations."""
+    same = {"lora_dropout": 0.1, "max_epochs": 2, "keep_last": 100, "eval_every": 5, "save_every": 1}
+    assert start(**same) == 0
     undisturbed = losses(out)
-    assert len(undisturbed) == 21
-    for step in (3, 7, 20):
+    assert len(undisturbed) == 14
+    for step in (3, 7, 12):
         folder = tmp_path / str(step)
         shutil.copytree(out, folder)
-        again = {"lora_dropout": 0.1, "save_every": 1, "keep_last": 100, "eval_every": 3}
-        assert start(output_dir=folder, resume_from=folder / f"checkpoint-{step}", **again) == 0
+        assert start(output_dir=folder, resume_from=folder / f"checkpoint-{step}", **same) == 0
         assert losses(folder) == undisturbed
-        assert (folder / "set-aside-checkpoint-21").exists()
-        assert adapter(folder / "checkpoint-21").keys()
-        assert close(adapter(folder / "checkpoint-21"), adapter(out / "checkpoint-21"), 0.0)
+        assert (folder / "set-aside-checkpoint-14").exists()
+        assert close(adapter(folder / "checkpoint-14"), adapter(out / "checkpoint-14"), 0.0)
 
 
 def test_micro_batch_and_rate_may_change_on_the_way(
@@ -181,8 +180,7 @@ def test_the_optimizer_step_goes_on_from_file_to_file(
     first, second, other = tmp_path / "first", tmp_path / "second", tmp_path / "other.jsonl"
     syllogisms.write_jsonl(other, 12, seed=9)
     assert start(output_dir=first, max_epochs=1) == 0
-    ((last, ended), *_) = checkpoint.numbered(first)
-    assert last == 7
+    assert checkpoint.numbered(first)[0][0] == 7
     capsys.readouterr()
     assert start(output_dir=second, data=other, resume_from=first, max_epochs=2, validation_fraction=0.0) == 0
     assert "other data was trained up to step 7, this begins at 8" in capsys.readouterr().err
@@ -191,8 +189,6 @@ def test_the_optimizer_step_goes_on_from_file_to_file(
     assert (state["before"], state["last_step"]) == (7, 13)
     moments = checkpoint.load_training(checkpoint.verify(second / "checkpoint-13"))["optimizer"]["state"]
     assert {float(moment["step"]) for moment in moments.values()} == {13.0}
-    # Killed before its first own save, it would have gone on from what it began with.
-    assert close(adapter(second / "checkpoint-7"), adapter(ended), 0.0) if (second / "checkpoint-7").exists() else True
     # Standing in the middle of a file, it takes no other.
     assert start(output_dir=tmp_path / "third", data=chats, resume_from=second / "checkpoint-10") == 2
     said = capsys.readouterr().err
@@ -211,6 +207,7 @@ def test_a_folder_can_be_gone_on_from_as_soon_as_it_is_accepted(
         patched.setattr(ChatTrainer, "check_gradients", fails)
         assert start(output_dir=second, data=other, resume_from=first) == 1
     assert [step for step, _ in checkpoint.numbered(second)] == [7]
+    assert close(adapter(second / "checkpoint-7"), adapter(first / "checkpoint-7"), 0.0)
     assert start(output_dir=second, data=other, resume_from=second, max_epochs=1) == 0
     assert losses(second)[0][0] == 8
 
