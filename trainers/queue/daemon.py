@@ -9,7 +9,7 @@ from pathlib import Path
 from trainers.errors import Interrupted, TrainingFailed, show
 from trainers.lock import RunLock
 from trainers.process import Run
-from trainers.queue import opening, options
+from trainers.queue import opening, options, own
 from trainers.queue.layout import Layout
 from trainers.queue.ledger import transient
 from trainers.queue.stock import Queue, Stock
@@ -36,6 +36,7 @@ def serve(run: Run, layout: Layout, *, once: bool) -> None:
     """
     chosen = options.load(layout.root)
     options.require_program(chosen)
+    own.check(chosen)
     layout.make()
     with RunLock(layout.root, "queue folder") as lock, run.deferred_signals():
         if lock.taken_over:

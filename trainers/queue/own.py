@@ -1,12 +1,42 @@
-"""What the queue knows of this repository's own trainer, and of no other: the defaults of its settings."""
+"""What the queue knows of this repository's own trainer, and of no other: its settings."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from trainers import settings
+from trainers.errors import InputError
 from trainers.queue.options import QueueSettings
 
 
 def defaults(chosen: QueueSettings) -> dict[str, Any]:
     """The own trainer's settings where the queue's say nothing; empty for any other trainer."""
-    return {}
+    if not chosen.own:
+        return {}
+    from trainers.chat_settings import Settings
+
+    return {name: field.default for name, field in Settings.model_fields.items()}
+
+
+def check(chosen: QueueSettings) -> None:
+    """Hold ``trainer_settings`` against the own trainer's: wrong ones would fail every file of a night.
+
+    Raises:
+        InputError: one line for each fault.
+    """
+    if not chosen.own:
+        return
+    from trainers import lora_chat
+    from trainers.chat_settings import Settings
+
+    faults: list[str] = []
+    for part in (
+        lambda: settings.check(Settings, chosen.trainer_settings),
+        lambda: lora_chat.precheck(chosen.trainer_settings),
+    ):
+        try:
+            part()
+        except InputError as error:
+            faults += [f"trainer_settings: {line}" for line in error.lines]
+    if faults:
+        raise InputError(*faults)
