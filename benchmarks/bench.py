@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 
-from benchmarks import chats, programs
+from benchmarks import chats, programs, queues
 from pytest_trainguard.subject import Launchpad, Request
 from trainers import fusion, gnn, transformer
 
@@ -184,6 +184,12 @@ def main() -> int:
         validated = chats.validation(folder)
         show("seconds for 20,000 chat rows, validated ÷ json.loads alone", 1 / 0.3, validated)
         print(f"{'chat rows validated per second':<62} {chats.ROWS / validated[0]:>8.0f}")
+        for what, seconds in queues.lengths(folder).items():
+            show(f"queue, {what}: seconds at 10,000 files ÷ at 100", 3, seconds)
+        left = queues.kills(folder)
+        what = f"queue killed {left.kills} times: lost, trained twice of {left.files} files"
+        met = "met" if not (left.lost or left.twice or left.untrained) else "MISSED"
+        print(f"{what:<62} {left.lost:>8} {left.twice:>8} {'':>7} {'0, 0':>7}  {met}")
     return 0
 
 

@@ -1,9 +1,9 @@
 """A trainer for the tests of the queue: no model, and it does what the first row of its data says.
 
 ``steps`` (3), ``seconds`` a step (0), ``at`` (1): the step before which ``do`` happens, only while ``tries`` (always)
-attempts are not over. ``do``: a kind of outcome, or ``crash``, ``hang``, ``hang_alone`` (a thread that holds the
-interpreter), ``killed``, ``silent_failure``. ``quiet``: it leaves no outcome, only an exit code. ``largest_batch``,
-``largest_rate``: above that it runs out of memory, or its loss is not finite. ``child``: leaves a process running.
+attempts are not over. ``do``: a kind of outcome, or ``crash``, ``hang``, ``killed``, ``silent_failure``. ``quiet``:
+it leaves no outcome, only an exit code. ``largest_batch``, ``largest_rate``: above that it runs out of memory, or its
+loss is not finite. ``child``: leaves a process running.
 """
 
 from __future__ import annotations
@@ -88,11 +88,12 @@ def fault(row: dict[str, Any], settings: dict[str, Any], step: int, flags: argpa
     if what == "silent_failure":
         os._exit(3)
     if what == "hang":
-        stuck_here()
+        stuck_here(flags.status_dir / "stuck")
     raise Done(what, f"{what} on purpose")
 
 
-def stuck_here() -> None:
+def stuck_here(sign: Path) -> None:
+    sign.touch()
     while True:
         time.sleep(600)
 

@@ -6,14 +6,16 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from queue_runs import Queue, line, wait_for
 
 from trainers.queue import memory, room
-from trainers.queue.attempt import judge
+from trainers.queue.attempt import Child, judge
 from trainers.queue.options import QueueSettings
 from trainers.queue.recovery import Decision, Ended, Tried, backoff, decide, halve
 
@@ -226,8 +228,14 @@ def test_an_endless_failure_ends(queue: Queue) -> None:
     assert len(queue.report("always.jsonl")["attempts"]) == 6
 
 
+@pytest.fixture
+def hangs_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, and not before: a trainer may take its time to start on a busy machine."""
+    monkeypatch.setattr(Child, "silent_for", lambda self: 1e9 * (self._folder / "stuck").exists())
+
+
+@pytest.mark.usefixtures("hangs_are_seen")
 def test_a_hang_keeps_its_stack_and_is_tried_again(queue: Queue) -> None:
-    queue.settings(heartbeat_timeout=0.5)
     queue.put("inbox", "a.jsonl", do="hang", at=2, tries=1, child=True)
     assert queue("once") == 0
     assert queue.states() == {"a.jsonl": "done"}
@@ -239,6 +247,23 @@ def test_a_hang_keeps_its_stack_and_is_tried_again(queue: Queue) -> None:
     assert [event["kind"] for event in queue.events("alert")] == ["hang"]
     for path in queue.root.glob("runs/*/child"):
         wait_for(lambda path=path: not alive(int(path.read_text())))
+
+
+def test_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A heartbeat that changes; of a trainer that has none, new output."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    child = Child.__new__(Child)
+    child._folder, child._last, child._changed = tmp_path, None, 0.0
+    silent = []
+    for second, beat, output in ((0, None, ""), (1, None, ""), (2, None, "x"), (3, 1, "x"), (4, 1, "xx"), (5, 2, "xx")):
+        now[0] = second
+        (tmp_path / "output.log").write_text(output)
+        if beat is not None:
+            told = {"pid": 1, "step": 1, "stage": "s", "beat": beat}
+            (tmp_path / "heartbeat.json").write_text(json.dumps(told))
+        silent.append(child.silent_for())
+    assert silent == [0, 1, 0, 0, 1, 0]
 
 
 def alive(pid: int) -> bool:
@@ -274,9 +299,10 @@ def test_disk_full_waits_for_room_and_no_longer_than_its_bound(queue: Queue, mon
     assert queue.states()["b.jsonl"] == "done"
 
 
+@pytest.mark.usefixtures("hangs_are_seen")
 def test_switched_off_recoveries_fail_at_once(queue: Queue) -> None:
     off = {f"recover_{name}": False for name in ("out_of_memory", "nan", "disk_full", "hang")}
-    queue.settings(**off, heartbeat_timeout=1.0, trainer_settings={"batch_size": 8, "learning_rate": 0.1})
+    queue.settings(**off, trainer_settings={"batch_size": 8, "learning_rate": 0.1})
     for kind in ("out_of_memory", "nan", "disk_full", "hang"):
         queue.put("inbox", f"{kind}.jsonl", do=kind)
     assert queue("once") == 0
@@ -312,6 +338,31 @@ def test_a_trainer_that_says_nothing_is_judged_by_its_exit(queue: Queue, row: An
     assert queue("once") == 0
     assert queue.file("a.jsonl")["reason"].startswith(says)
     assert queue.report("a.jsonl")["attempts"][0]["exit"] == exit
+
+
+def test_a_keeper_that_is_killed_takes_its_trainer_along_and_counts(queue: Queue) -> None:
+    queue.settings(max_attempts=2)
+    queue.put("inbox", "a.jsonl", steps=1000, seconds=0.05)
+    process = queue.start("once")
+    for number in (1, 2):
+        wait_for(lambda number=number: len(queue.diary("begin")) == number)
+        trainer = queue.diary("begin")[-1]["pid"]
+        os.kill(psutil.Process(trainer).ppid(), signal.SIGKILL)
+        wait_for(lambda trainer=trainer: not alive(trainer))
+    assert process.communicate(timeout=60)[0] is not None
+    assert process.returncode == 0
+    assert queue.file("a.jsonl")["state"] == "failed"
+    assert "its keeper was killed" in queue.file("a.jsonl")["reason"]
+
+
+def test_a_trainer_that_cannot_be_started(queue: Queue, tmp_path: Path) -> None:
+    program = tmp_path / "no program"
+    program.write_text("neither a script nor a binary")
+    program.chmod(0o755)
+    queue.settings(trainer=[str(program), "{data}"], max_attempts=1)
+    queue.put("inbox", "a.jsonl")
+    assert queue("once") == 0
+    assert queue.file("a.jsonl")["reason"].startswith("failed: cannot be started: Exec format error")
 
 
 def test_a_success_without_words_leaves_nothing_running(queue: Queue) -> None:

@@ -186,7 +186,6 @@ class Ledger:
             (found,) = self._connection.execute("PRAGMA quick_check(1)").fetchone()
             tables = self._connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
             numbers = self._connection.execute("SELECT n FROM counts UNION ALL SELECT n FROM passed_over").fetchall()
-            self.rows()
         except sqlite3.DatabaseError as error:
             if transient(error):
                 raise

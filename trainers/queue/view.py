@@ -10,7 +10,7 @@ from typing import Any
 from trainers import lock, status
 from trainers.errors import show
 from trainers.queue import entries, journal, moves
-from trainers.queue.layout import FOLDERS, INBOX, PRIORITIES, Layout, identity
+from trainers.queue.layout import FOLDERS, INBOX, PRIORITIES, identity
 from trainers.queue.ledger import Row
 from trainers.queue.stock import Queue
 
@@ -20,15 +20,15 @@ EVENTS = 8
 
 def as_json(queue: Queue) -> dict[str, Any]:
     """Everything: how many files are in each folder and state, each file, and the process that trains."""
-    rows = [described(row) for row in queue.ledger.rows()]
-    return {**summary(queue), "files": rows + [_untaken(queue.layout, *place) for place in untaken(queue)]}
+    rows, new = [described(row) for row in queue.ledger.rows()], untaken(queue)
+    return {**summary(queue), "files": rows + [_untaken(*place) for place in new]}
 
 
 def summary(queue: Queue) -> dict[str, Any]:
-    """The same without the files: what it costs does not grow with them."""
+    """The same without the files: the ledger knows how many are done, only what waits is looked at."""
     counts = queue.ledger.counts("folder")
-    for folder, _ in untaken(queue):
-        counts[folder] += 1
+    for folder in (INBOX, *PRIORITIES):
+        counts[folder] = len(os.listdir(queue.layout.folder(folder)))
     return {
         "root": str(queue.layout.root),
         "counts": {folder: counts[folder] for folder in FOLDERS},
@@ -78,7 +78,7 @@ def untaken(queue: Queue) -> list[tuple[str, str]]:
     return found
 
 
-def _untaken(layout: Layout, folder: str, name: str) -> dict[str, Any]:
+def _untaken(folder: str, name: str) -> dict[str, Any]:
     why = "not taken in yet"
     if entries.half_named(name):
         why = "its name says that it is not finished: it is taken when it is renamed"

@@ -197,7 +197,7 @@ class Worker:
                     child.end_hanging()
                     limit = f"no sign of life for {chosen.heartbeat_timeout:g} seconds (heartbeat_timeout)"
                     return attempt.judge(folder, hung=f"{limit}; its stack: {show(folder / reports.STACK)}")
-        return attempt.judge(folder)
+        return seen(attempt.judge(folder))
 
     # ---- after it
 
@@ -252,6 +252,13 @@ class Worker:
         if decision.alert or decision.state == "failed":
             kind = ended.kind if decision.alert else "failed"
             self._queue.journal.alert(self._queue.chosen, kind, f"{show(row.name)}: {decision.reason}", **facts)
+
+
+def seen(ended: recovery.Ended) -> recovery.Ended:
+    """The queue lives: an attempt that left nothing was not lost with it, its keeper was killed."""
+    if ended.kind != "lost":
+        return ended
+    return ended._replace(kind="failed", message="its keeper was killed, and the trainer with it (out of host memory?)")
 
 
 def success_or(ended: recovery.Ended, other: recovery.Ended) -> recovery.Ended:
