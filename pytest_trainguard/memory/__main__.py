@@ -9,11 +9,13 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pytest_trainguard.expect import CannotJudge
-from pytest_trainguard.memory.budget import Budget, Limit, limit_of, parse_budget, parse_headroom
+from pytest_trainguard.memory import measure
+from pytest_trainguard.memory.budget import limit_of, parse_budget, parse_headroom
 
 FITS, DOES_NOT, BAD, UNKNOWN = 0, 1, 2, 3
 EXIT = {"FITS": FITS, "TIGHT": FITS, "OUT OF MEMORY": DOES_NOT, "UNKNOWN": UNKNOWN}
@@ -23,17 +25,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Answer; the exit code."""
     asked = _parser().parse_args(arguments)
     try:
-        limit = _limit(asked.gpu_budget, asked.headroom)
+        present = measure.look()
+        budget = parse_budget(asked.gpu_budget)
+        limit = limit_of(budget, present.device if present else None, parse_headroom(asked.headroom))
         _check(asked)
     except (ValueError, OSError) as error:
         return _bad(str(error))
+    # A card's name asks about that card, whatever is here.
+    measures = present is not None and budget.card is None
+    if present is not None and measures and (why := measure.obstacle(present, limit)):
+        print(f"UNKNOWN under {limit.text}: {why}; to predict only, hide the GPU: CUDA_VISIBLE_DEVICES=")
+        return UNKNOWN
     from pytest_trainguard.memory.predict import tracing
     from pytest_trainguard.memory.prediction import Prediction
 
     sys.path.insert(0, "")
     try:
         with tracing(asked.trainer, device=limit.device) as traced:
-            prediction = Prediction(traced.subject, traced.trace, limit, _tell)
+            on_gpu = partial(measure.on_gpu, traced, limit.cap) if measures else None
+            prediction = Prediction(traced.subject, traced.trace, limit, _tell, on_gpu)
             _answer(asked, prediction)
     except CannotJudge as error:
         return _bad(str(error))
@@ -41,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _bad(f"{error.filename}: {error.strerror}")
     except KeyboardInterrupt:
         return 130
-    return EXIT[prediction.judgement.word]
+    return EXIT[prediction.word]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,14 +70,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--memory-timeline", metavar="PATH", type=Path, help="draw memory over the trace, .svg or .png")
     parser.add_argument("--memory-snapshot", metavar="PATH", type=Path, help="write it for pytorch.org/memory_viz")
     return parser
-
-
-def _limit(text: str, headroom: str) -> Limit:
-    from pytest_trainguard.memory import measure
-
-    budget: Budget = parse_budget(text)
-    present = measure.look()
-    return limit_of(budget, present.device if present else None, parse_headroom(headroom))
 
 
 def _check(asked: argparse.Namespace) -> None:

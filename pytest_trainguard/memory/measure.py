@@ -7,14 +7,23 @@ NVML is read without torch, so that a busy or too small GPU is told before anyth
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from pytest_trainguard.expect import CannotJudge
 from pytest_trainguard.memory.budget import Limit
 from pytest_trainguard.memory.device import Device
 from pytest_trainguard.memory.verdict import shown
+from pytest_trainguard.settings import merge
+
+if TYPE_CHECKING:
+    from pytest_trainguard.memory.predict import Tracing
+
+STEPS = 3
 
 
 @dataclass(frozen=True)
@@ -121,10 +130,51 @@ class Measured:
         return "OUT OF MEMORY" if self.ooms else "FITS" if self.exit == 0 else "UNKNOWN"
 
 
+def on_gpu(tracing: Tracing, cap: int | None, changes: dict[str, Any] | None = None) -> Measured:
+    """Measure a trainer's run at its production settings, on the rows that predictions are made with.
+
+    Args:
+        tracing: the trainer, as it is traced.
+        cap: bytes for torch's allocator; None for all that there are.
+        changes: settings that differ from production.
+
+    Raises:
+        CannotJudge: the run did not come to its end, or left no figures.
+    """
+    from pytest_trainguard.memory.predict import TIME_LIMIT
+    from pytest_trainguard.subject import SEED, Request
+
+    subject = tracing.subject
+    values = merge(subject.description["production"], changes or {})
+    data, _ = tracing.rows(values, STEPS)
+    folder = Path(tempfile.mkdtemp(prefix="measured-", dir=subject.folder))
+    arguments = {"trainer": subject.spec, "settings": values, "data": str(data) if data else None,
+                 "output_dir": str(folder), "max_steps": STEPS, "seed": SEED, "cap": cap}  # fmt: skip
+    # Runs see no GPU unless they are to; this one sees those that its caller does.
+    visible = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0")}
+    request = Request(did="measured its memory", recorder=False, time_limit=TIME_LIMIT, env=visible)
+    try:
+        found, ended = subject.perform(f"{__name__}:run", arguments, request)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    if found is None:
+        last = ended["output"].strip().splitlines()[-1:] or [f"exit {ended['exit']}"]
+        raise CannotJudge(f"{subject.name}: nothing was measured: {last[0]}", ended["output"])
+    return Measured(**found)
+
+
 def run(
-    trainer: Any, settings: dict[str, Any], data: str | None, output_dir: str, max_steps: int, seed: int, cap: int
+    trainer: Any,
+    settings: dict[str, Any],
+    data: str | None,
+    output_dir: str,
+    max_steps: int,
+    seed: int,
+    cap: int | None,
 ) -> dict[str, Any]:
     """Inside a process of its own, on a GPU: run a trainer, unmodified, with `cap` bytes for torch's allocator.
+
+    The arguments are those of `engine.run`.
 
     Returns:
         a `Measured` as plain values.
@@ -140,7 +190,7 @@ def run(
     if not torch.cuda.is_available():
         raise RuntimeError("nothing can be measured: torch sees no GPU")
     total = torch.cuda.get_device_properties(0).total_memory
-    torch.cuda.set_per_process_memory_fraction(min(cap / total, 1.0), 0)
+    torch.cuda.set_per_process_memory_fraction(min(cap / total, 1.0) if cap else 1.0, 0)
     torch.cuda.reset_peak_memory_stats(0)
     loaded = load_trainer(trainer)
     run = Run(settings, Path(data) if data else None, Path(output_dir), max_steps, seed, config_type=loaded.config)

@@ -103,7 +103,7 @@ class Tracing:
         return value if isinstance(value, int) and not isinstance(value, bool) else None
 
     def _traced(self, values: dict[str, Any], steps: int) -> Trace:
-        data, note = self._rows(values, steps)
+        data, note = self.rows(values, steps)
         folder = Path(tempfile.mkdtemp(prefix="trace-", dir=self.subject.folder))
         (folder / "output").mkdir()
         how = "fake cpu" if self.unheld else "fake cuda"
@@ -138,7 +138,7 @@ class Tracing:
             subject.pad.remember(subject.spec, libraries)
             self._loaded.update(libraries)
 
-    def _rows(self, values: Mapping[str, Any], steps: int) -> tuple[Path | None, str | None]:
+    def rows(self, values: Mapping[str, Any], steps: int) -> tuple[Path | None, str | None]:
         """Data whose rows are all as long as they may be, enough of them for the steps; and what is less sure of it."""
         effective = (self._value("batch_size", values) or 32) * (self._value("accumulation", values) or 1)
         rows = 2 ** math.ceil(math.log2(effective * (steps + 1)))  # some are held out; a power, to be used again

@@ -1,16 +1,16 @@
-"""All that is asked of one trainer under one budget. Each set of settings is traced once, whoever asks."""
+"""All that is asked of one trainer under one budget, each thing found out once, whoever asks."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
 from pytest_trainguard.memory.alternatives import Alternative, Settings, Tracer, largest_of, what_helps
 from pytest_trainguard.memory.budget import Limit
+from pytest_trainguard.memory.measure import Measured
 from pytest_trainguard.memory.search import Largest
-from pytest_trainguard.memory.trace import Trace
 from pytest_trainguard.memory.verdict import Judgement, judge, shown, text
 from pytest_trainguard.settings import Field
 
@@ -26,29 +26,41 @@ class Prediction:
 
     Attributes:
         settings: what is known of the trainer's settings.
+        trace: traces the trainer with changed settings; the same ones are traced once.
         limit: the budget.
         largest: by role, what `largest_of` found so far.
         alternatives: what `what_helps` found, once that was asked for.
     """
 
-    def __init__(self, settings: Settings, trace: Tracer, limit: Limit, tell: Callable[[str], None] = _silent):
-        self.settings, self.limit, self._trace, self._tell = settings, limit, trace, tell
-        self._traces: dict[str, Trace] = {}
+    def __init__(
+        self, settings: Settings, trace: Tracer, limit: Limit, tell: Callable[[str], None] = _silent,
+        measure: Callable[[], Measured] | None = None,
+    ):  # fmt: skip
+        self.settings, self.trace, self.limit, self._tell, self._measure = settings, trace, limit, tell, measure
         self.largest: dict[str, tuple[Field, Largest]] = {}
         self.alternatives: list[Alternative] = []
-
-    def trace(self, changes: dict[str, Any]) -> Trace:
-        """The trace of the production settings with some changed."""
-        key = json.dumps(changes, sort_keys=True, default=str)
-        if key not in self._traces:
-            self._traces[key] = self._trace(changes)
-        return self._traces[key]
 
     @cached_property
     def judgement(self) -> Judgement:
         """The production settings held against the budget."""
         self._tell("tracing the production settings")
         return judge(self.trace({}), self.limit)
+
+    @cached_property
+    def measured(self) -> Measured | None:
+        """The production settings on the GPU that is present, under the budget; None where they cannot be measured."""
+        if self._measure is None:
+            return None
+        self._tell("measuring the production settings on the GPU")
+        return self._measure()
+
+    @property
+    def word(self) -> str:
+        """The verdict: what was measured, where it was and says something; else what is predicted."""
+        measured = self.measured
+        if measured is None or measured.word == "UNKNOWN" or (measured.word, self.judgement.word) == ("FITS", "TIGHT"):
+            return self.judgement.word
+        return measured.word
 
     def find_largest(self, role: str) -> tuple[Field, Largest] | None:
         """The largest value of the setting that plays a role; see `largest_of`."""
@@ -75,12 +87,14 @@ class Prediction:
             for role, (field, one) in self.largest.items()
         }  # fmt: skip
         helps = [one.as_dict() for one in self.alternatives]
-        return {**self.judgement.as_dict(), "largest_settings": found, "alternatives": helps}
+        measured = {**asdict(self.measured), "verdict": self.measured.word} if self.measured else None
+        return {**self.judgement.as_dict(), "measured": measured, "largest_settings": found, "alternatives": helps}
 
 
 def lines(report: dict[str, Any]) -> list[str]:
     """A `Prediction.as_dict` as a person reads it: so that one that crossed a process reads the same."""
-    told = text(Judgement.from_dict(report))
+    *told, source = text(Judgement.from_dict(report))
+    told.append(_against(report) if report["measured"] else f"{source}; not measured on a GPU")
     for found in report["largest_settings"].values():
         one = Largest(found["value"], None, found["beyond"], found["exact"], found["traces"], found["unknown"])
         told.append(f"  the largest {found['setting']} that fits: {one.words}")
@@ -88,6 +102,18 @@ def lines(report: dict[str, Any]) -> list[str]:
         told.append("  what would help, computed:")
         told += [f"    {_line(one)}" for one in report["alternatives"]]
     return told
+
+
+def _against(report: dict[str, Any]) -> str:
+    """What was measured, beside what was predicted."""
+    measured = report["measured"]
+    peaks = []
+    for name in ("allocated", "reserved"):
+        error = f", {report[name] / measured[name] - 1:+.1%}" if measured[name] and report[name] else ""
+        peaks.append(f"{name} {shown(measured[name])} (predicted {shown(report[name])}{error})")
+    return (
+        f"  measured: {measured['verdict']}, {', '.join(peaks)}, {measured['retries']} retries, {measured['ooms']} OOMs"
+    )
 
 
 def _line(one: dict[str, Any]) -> str:

@@ -172,4 +172,4 @@ def text(judgement: Judgement) -> list[str]:
 
 def _footnotes(judgement: Judgement) -> list[str]:
     notes = [f"  less certain: {note}" for note in judgement.notes]
-    return [*notes, f"  predicted with {judgement.source}; not measured on a GPU"]
+    return [*notes, f"  predicted with {judgement.source}"]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from pytest_trainguard.expect import CannotJudge, Finding, NotApplicable
-from pytest_trainguard.memory.budget import Limit
+from pytest_trainguard.memory import measure
+from pytest_trainguard.memory.budget import Limit, parse_budget
 from pytest_trainguard.memory.prediction import Prediction
 from pytest_trainguard.memory.verdict import headline
 from pytest_trainguard.probes.guard import Guard
@@ -42,11 +44,19 @@ class GpuBudget:
             raise NotApplicable("no GPU budget to hold it against: give one, --gpu-budget 40GiB or a card's name")
         kept = _kept.setdefault(self.guard.subject, {})
         if self.limit not in kept:
-            from pytest_trainguard.memory.predict import Tracing
-
-            trace = Tracing(self.guard.subject, self.limit.device).trace
-            kept[self.limit] = Prediction(self.guard.subject, trace, self.limit)
+            kept[self.limit] = self._made(self.limit)
         return kept[self.limit]
+
+    def _made(self, limit: Limit) -> Prediction:
+        """On a machine with a GPU, unless a card was named, measured as well; not on one that is busy."""
+        from pytest_trainguard.memory.predict import Tracing
+
+        traced = Tracing(self.guard.subject, limit.device)
+        present = measure.look() if parse_budget(limit.text).card is None else None
+        if present is not None and (why := measure.obstacle(present, limit)):
+            raise CannotJudge(f"GPU memory: {why}")
+        on_gpu = partial(measure.on_gpu, traced, limit.cap) if present is not None else None
+        return Prediction(self.guard.subject, traced.trace, limit, measure=on_gpu)
 
     def fits(self, role: str) -> None:
         """Two optimizer steps at the production settings, on the longest rows, fit the budget.
@@ -63,12 +73,13 @@ class GpuBudget:
         judgement = prediction.judgement
         did = f"predicted the GPU memory of the production settings ({field.path} = {self._value(role)})"
         try:
-            if judgement.word == "UNKNOWN":
+            if prediction.word == "UNKNOWN":
                 raise CannotJudge(f"GPU memory: {judgement.reason}", "\n".join(judgement.notes))
-            if not judgement.fits:
+            if prediction.word == "OUT OF MEMORY":
                 found = prediction.find_largest(role)
                 largest = f"\nthe largest {field.path} that fits: {found[1].words}" if found else ""
-                raise Finding(did, f"{headline(judgement)}\n{judgement.reason}{largest}")
+                how = "measured on the GPU, predicted: " if prediction.measured else ""
+                raise Finding(did, f"{how}{headline(judgement)}\n{judgement.reason}{largest}")
         finally:
             self._note({**prediction.as_dict(), "timeline": self._draw(prediction)})
 

@@ -8,8 +8,12 @@ from importlib.resources import files
 
 import jsonschema
 import pytest
+import torch
 
+from pytest_trainguard.expect import CannotJudge
 from pytest_trainguard.memory.__main__ import main
+from pytest_trainguard.memory.measure import on_gpu
+from pytest_trainguard.memory.predict import tracing
 from tests.projects import Project
 
 PROGRAM = """
@@ -130,6 +134,14 @@ def test_a_trainer_that_is_not_there(project):
     done = ask(project, "program:Nobody", "--gpu-budget", "2GiB")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("error: Nobody cannot be loaded: AttributeError")
+
+
+def test_nothing_is_measured_where_torch_sees_no_gpu(project):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    with tracing("program:Fits", root=project.folder) as traced, pytest.raises(CannotJudge) as failure:
+        on_gpu(traced, 2**30)
+    assert str(failure.value) == "Fits: nothing was measured: RuntimeError: nothing can be measured: torch sees no GPU"
 
 
 @pytest.fixture(scope="module")

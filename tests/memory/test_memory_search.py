@@ -1,5 +1,7 @@
 """The largest value that fits, and what would help: against traces made up for the purpose, with knees in them."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,8 +9,10 @@ from hypothesis import strategies as st
 from pytest_trainguard.memory import Event, Trace
 from pytest_trainguard.memory.alternatives import largest_of, proposals, what_helps
 from pytest_trainguard.memory.budget import Limit
+from pytest_trainguard.memory.measure import Measured
+from pytest_trainguard.memory.prediction import Prediction, lines
 from pytest_trainguard.memory.search import Largest, largest
-from pytest_trainguard.memory.verdict import Judgement, judge
+from pytest_trainguard.memory.verdict import Judgement, judge, shown
 from pytest_trainguard.settings import Field
 
 GIB, MIB = 2**30, 2**20
@@ -157,6 +161,34 @@ def test_what_helps_most_comes_first():
     assert least == sorted(least)
     assert "tracing with length = 256" in told
     assert found[0].as_dict()["verdict"] == "FITS"
+
+
+def counted(**of):
+    plain = {"allocated": 4 * GIB, "reserved": 5 * GIB, "requested": 4 * GIB, "active": 4 * GIB}
+    return Measured(**{**plain, "retries": 0, "ooms": 0, "exit": 0, **of})
+
+
+@pytest.mark.parametrize(
+    ("batch", "measured", "word"),
+    [
+        (8, None, "FITS"),
+        (8, counted(), "FITS"),
+        (8, counted(ooms=1), "OUT OF MEMORY"),  # the measurement has the last word,
+        (400, counted(), "FITS"),
+        (400, counted(exit=1), "OUT OF MEMORY"),  # unless it says nothing
+        (265, None, "TIGHT"),
+        (265, counted(), "TIGHT"),
+    ],
+)
+def test_what_was_measured_is_held_against_what_was_predicted(batch, measured, word):
+    prediction = Prediction(KNOWN, lambda changes: made(batch), LIMIT, measure=measured and (lambda: measured))
+    assert prediction.word == word
+    told = "\n".join(lines(json.loads(json.dumps(prediction.as_dict()))))
+    assert ("not measured on a GPU" in told) == (measured is None)
+    if measured is not None:
+        judged = prediction.judgement
+        error = f"{judged.allocated / (4 * GIB) - 1:+.1%}"
+        assert f"measured: {measured.word}, allocated 4.00 GiB (predicted {shown(judged.allocated)}, {error})" in told
 
 
 def test_the_largest_by_role():
