@@ -8,6 +8,8 @@ The forms are those of `forms`, and folders of such files.
 
 from __future__ import annotations
 
+import codecs
+import json
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -18,6 +20,7 @@ from pytest_trainguard import expect
 from pytest_trainguard.expect import Named, NotApplicable
 from pytest_trainguard.faults.forms import FORMS, Change, Form
 
+BINARY = {".pt", ".pth", ".parquet"}
 KNOWN = "JSONL, JSON, CSV and Parquet files, .pt files, and folders of these"
 
 
@@ -122,6 +125,43 @@ def with_rows(data: Path, folder: Path, new: dict[int, Any]) -> Tampered:
     """
     file = _file(data)
     return _changed(data, folder, [file], _form(file).put(file.read_bytes(), new))
+
+
+def with_byte_order_mark(data: Path, folder: Path) -> list[Tampered]:
+    """A byte order mark at the beginning of a file of text; no variant where it is no text."""
+    file = _file(data)
+    if file.suffix in BINARY:
+        return []
+    marked = Change("put a byte order mark at the beginning of {file}", codecs.BOM_UTF8 + file.read_bytes())
+    return [_changed(data, folder, [file], marked)]
+
+
+def in_escapes(data: Path, folder: Path) -> list[Tampered]:
+    r"""The same rows in ASCII, all other characters as JSON's `\u` escapes; no variant where it is no JSON."""
+    file = _file(data)
+    if file.suffix not in (".jsonl", ".ndjson", ".json"):
+        return []
+    ascii_alone = "".join(c if c.isascii() else json.dumps(c)[1:-1] for c in file.read_text("utf-8"))
+    return [_changed(data, folder, [file], Change("wrote {file} in ASCII, with escapes", ascii_alone.encode()))]
+
+
+def grown(data: Path, folder: Path, new: list[Any], size: int) -> Tampered:
+    """One file with these rows in place of its own, again and again until it is of `size` bytes.
+
+    Raises:
+        NotApplicable: the form is none that can be read row by row.
+    """
+    made = with_rows(data, folder, dict(enumerate(new)))
+    if made.file.suffix not in (".jsonl", ".ndjson", ".csv"):
+        raise NotApplicable("its data is not read row by row: this case is for JSONL and CSV files")
+    content = made.file.read_bytes()
+    end = 0 if made.file.suffix != ".csv" else content.index(b"\n") + 1  # a table's names come once
+    head, rows = content[:end], content[end:]
+    with made.file.open("wb") as out:
+        out.write(head)
+        for _ in range(-(-size // len(rows))):
+            out.write(rows)
+    return made
 
 
 def _changed(data: Path, folder: Path, files: list[Path], change: Change | Callable[[bytes], Change]) -> Tampered:

@@ -137,12 +137,33 @@ def edited(
     name = made.file.name
     where = f"line {made.line} of {name}" if made.line else f"a row of {name}" if len(chosen) == 1 else ""
     where = where or (f"every row of {name}" if len(chosen) == len(rows) else f"{len(chosen)} rows of {name}")
-    return made._replace(did=did.format(field=repr(named(place)), line=where), field=field_of(place))
+    did = did.replace("{field}", repr(named(place))).replace("{line}", where)
+    return made._replace(did=did, field=field_of(place))
 
 
-def middle_line(path: Path, old: bytes, new: bytes) -> None:
-    """Replace bytes that stand once in a file: for what no text can hold."""
-    content = path.read_bytes()
-    if content.count(old) != 1:
-        raise NotApplicable("its data keeps text in a form that cannot hold such bytes")
-    path.write_bytes(content.replace(old, new))
+def without(data: Path, folder: Path, place: Place) -> Tampered:
+    """A copy of the data in which no row has that place; where it is in a list, no object of the list has it."""
+    if len(place) == 1:
+        return tamper.without(data, folder, str(place[0]), everywhere=True)
+    new = {}
+    for number, row in enumerate(read(data)):
+        new[number] = copy.deepcopy(row)
+        _remove(new[number], place)
+    made = tamper.with_rows(data, folder, new)
+    return made._replace(did=f"took {named(place)} out of every row of {made.file.name}", field=field_of(place))
+
+
+def _remove(value: Any, place: Place) -> None:
+    first, *rest = place
+    if isinstance(first, int):
+        for one in value:
+            _remove(one, tuple(rest))
+    elif rest:
+        _remove(value[first], tuple(rest))
+    else:
+        value.pop(first, None)
+
+
+def put_raw(path: Path, placeholder: bytes, raw: bytes) -> None:
+    """Put bytes into a file that no text can hold, where a placeholder stands."""
+    path.write_bytes(path.read_bytes().replace(placeholder, raw))

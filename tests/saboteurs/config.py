@@ -30,6 +30,7 @@ class Unchecked:
     precision: Literal["fp32", "fp16"] = "fp32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     base_model: str | None = None
+    max_length: int = 64
 
 
 class FallsBackOnDefaults(Sound):

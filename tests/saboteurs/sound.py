@@ -1,9 +1,10 @@
 """A small, sound training program: one class, one method for each thing that can be done wrong.
 
-It classifies rows `{"x": [4 numbers], "y": 0 or 1}`. Nothing in it is clever; everything in it is there because
-some case of the catalogue asks for it.
+It classifies rows `{"x": [4 numbers], "text": "...", "y": 0 or 1}`. Nothing in it is clever; everything in it is
+there because some case of the catalogue asks for it.
 """
 
+import codecs
 import contextlib
 import errno
 import faulthandler
@@ -15,7 +16,9 @@ import shutil
 import signal
 import sys
 import time
+from array import array
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Literal
 
 import numpy as np
@@ -33,7 +36,7 @@ class Settings(BaseModel):
     batch_size: Annotated[int, Field(ge=1, le=128, strict=True)] = 8
     learning_rate: Annotated[float, Field(gt=0, le=0.1, strict=True)] = 0.01
     hidden: Annotated[int, Field(ge=4, le=256)] = 16
-    max_length: Annotated[int, Field(ge=4, le=2**22)] = 4
+    max_length: Annotated[int, Field(ge=4, le=2**22)] = 64
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     save_every: Annotated[int, Field(ge=1)] = 100
     num_workers: Annotated[int, Field(ge=0, le=8)] = 0
@@ -50,6 +53,9 @@ class Settings(BaseModel):
         if isinstance(value, bool):
             raise ValueError("true and false are no numbers")
         return value
+
+
+WORDS = ("amber", "brook", "cedar", "dune", "ember", "fern", "glade", "heath")
 
 
 class Reject(Exception):
@@ -73,6 +79,27 @@ class Rows(torch.utils.data.Dataset):
         row = self.rows[index]
         x = torch.tensor(row["x"])
         return torch.nn.functional.pad(x, (0, self.length - len(x))), torch.tensor(row["y"])
+
+
+class RowFile:
+    """Checked rows that stay in their file: in memory is only where each begins, and its line."""
+
+    def __init__(self, program, path):
+        self.program, self.path = program, path
+        self.starts, self.numbers = array("Q"), array("Q")
+
+    def add(self, start, number):
+        self.starts.append(start)
+        self.numbers.append(number)
+
+    def __len__(self):
+        return len(self.starts)
+
+    def __getitem__(self, index):
+        with self.path.open("rb") as file:
+            file.seek(self.starts[index])
+            line, number = file.readline(), self.numbers[index]
+        return self.program.check_row(self.program.parse(line, self.path, number), self.path, number)
 
 
 class Program:
@@ -104,14 +131,23 @@ class Program:
         file.close()
         raise Reject(f"{path}: locked by another process")
 
+    max_length = 64  # main puts the setting here
+    truncated = 0
+
     def read_rows(self, path):
-        rows = []
+        rows, start, self.truncated = RowFile(self, path), 0, 0
         with self.open_data(path) as lines:
             for number, line in enumerate(lines, 1):
+                skip = len(codecs.BOM_UTF8) if number == 1 and line.startswith(codecs.BOM_UTF8) else 0
                 if line.strip():
-                    rows.append(self.check_row(self.parse(line, path, number), path, number))
+                    row = self.check_row(self.parse(line[skip:], path, number), path, number)
+                    if row is not None:
+                        rows.add(start + skip, number)
+                start += len(line)
         if not rows:
             raise Reject(f"{path}: no rows to train on")
+        if self.truncated:
+            print(f"{self.truncated} of {len(rows)} texts are longer than max_length = {self.max_length}: truncated")
         return rows
 
     def parse(self, line, path, number):
@@ -123,7 +159,7 @@ class Program:
             raise Reject(f"{path}, line {number}: {error}") from error
 
     def check_row(self, row, path, number):
-        for name in ("x", "y"):
+        for name in ("x", "y", "text"):
             if not isinstance(row, dict) or name not in row:
                 raise Reject(f"{path}, line {number}: field {name!r} is missing")
         x = row["x"]
@@ -131,7 +167,18 @@ class Program:
             raise Reject(f"{path}, line {number}: field 'x' is {x!r}, not four numbers")
         if type(row["y"]) is not int or row["y"] not in (0, 1):
             raise Reject(f"{path}, line {number}: field 'y' is {row['y']!r}, not 0 or 1")
-        return {"x": [float(v) for v in x], "y": row["y"]}
+        if not isinstance(row["text"], str) or not row["text"].strip():
+            raise Reject(f"{path}, line {number}: field 'text' is {row['text']!r}, not text with something in it")
+        try:
+            return {"x": [*map(float, x[:3]), x[3] + self.read_text(row["text"])], "y": row["y"]}
+        except UnicodeEncodeError as error:
+            raise Reject(f"{path}, line {number}: field 'text' has a lone surrogate: {error.reason}") from error
+
+    def read_text(self, text):
+        """All that the model sees of a text: one number, of as many characters as it reads at most."""
+        text.encode()
+        self.truncated += len(text) > self.max_length
+        return fmean(text[: self.max_length].encode()) / 255
 
     def batches(self, rows, settings, start, stop):
         """Every step draws its examples from a generator seeded by the step: nothing to save, nothing to skip."""
@@ -373,6 +420,7 @@ class Program:
             settings = self.settings(self.read_settings(values) if isinstance(values, Path) else values)
             self.check_base_model(settings)
             self.stage = f"reading {data}"
+            self.max_length = settings.max_length
             rows = self.read_rows(data)
             max_steps = self.steps(settings, rows, max_steps)
             lock = self.lock(output_dir)
@@ -420,11 +468,12 @@ class Sound(Program, Trainer):
 
     def make_data(self, folder, rows, seed):
         path = folder / "rows.jsonl"
-        numbers = random.Random(seed)
+        numbers, words = random.Random(seed), random.Random(seed)
         with path.open("w") as out:
             for _ in range(rows):
                 x = [round(numbers.uniform(-1, 1), 3) for _ in range(4)]
-                out.write(json.dumps({"x": x, "y": int(x[0] + x[1] > 0)}) + "\n")
+                text = " ".join(words.choices(WORDS, k=4))
+                out.write(json.dumps({"x": x, "text": text, "y": int(x[0] + x[1] > 0)}) + "\n")
         return path
 
     def resume_from(self, output_dir):

@@ -88,7 +88,7 @@ class ReadsCsv(Sound):
             number = 1
             try:
                 reader = csv.reader(line.decode("utf-8") for line in lines)
-                names = next(reader, [])
+                names = [name.removeprefix("\ufeff") for name in next(reader, [])]
                 for name in self.COLUMNS:
                     if name not in names:
                         raise Reject(f"{path}: column {name!r} is missing")
@@ -112,7 +112,60 @@ class ReadsCsv(Sound):
         return path.open("rb")
 
     def row(self, cells):
-        y = int(cells["y"])
-        if y not in (0, 1):
-            raise ValueError(f"y is {y}, not 0 or 1")
-        return {"x": [float(cells[name]) for name in "abcd"], "y": y}
+        numbers = {name: self.number(name, cells[name]) for name in self.COLUMNS}
+        if numbers["y"] not in (0, 1):
+            raise ValueError(f"column 'y' is {cells['y']}, not 0 or 1")
+        return {"x": [numbers[name] for name in "abcd"], "y": int(numbers["y"])}
+
+    def number(self, name, cell):
+        try:
+            return float(cell)
+        except ValueError as error:
+            raise ValueError(f"column {name!r} is {cell!r}, not a number") from error
+
+
+class Chats(Sound):
+    """Rows of messages, `{"messages": [{"role", "content"}, ...], "x", "y"}`; skips a chat in which nothing is said."""
+
+    ROLES = {"system": 0, "user": 1, "assistant": 2}
+
+    def make_data(self, folder, rows, seed):
+        path = super().make_data(folder, rows, seed)
+        made = []
+        for line in path.read_text().splitlines():
+            row = json.loads(line)
+            question, _, answer = row.pop("text").partition(" ")
+            told = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+            made.append(json.dumps({"messages": told, **row}) + "\n")
+        path.write_text("".join(made))
+        return path
+
+    def read_rows(self, path):
+        self.skipped = 0
+        rows = super().read_rows(path)
+        if self.skipped:
+            print(f"{self.skipped} chats skipped, nothing is said in them")
+        return rows
+
+    def check_row(self, row, path, number):
+        where = f"{path}, line {number}"
+        if not isinstance(row, dict) or "messages" not in row:
+            raise Reject(f"{where}: field 'messages' is missing")
+        messages = row["messages"]
+        if not isinstance(messages, list) or not messages:
+            raise Reject(f"{where}: field 'messages' is {messages!r}, not a list of messages")
+        said = []
+        for message in messages:
+            for name in ("role", "content"):
+                if not isinstance(message, dict) or not isinstance(message.get(name), str):
+                    raise Reject(f"{where}: {name!r} of a message is missing or no text: {message!r}")
+            said.append(message["content"] + "~" * self.check_role(message["role"], path, number))
+        if not all(message["content"].strip() for message in messages):
+            self.skipped += 1
+            return None
+        return super().check_row({**row, "text": "".join(said)}, path, number)
+
+    def check_role(self, role, path, number):
+        if role not in self.ROLES:
+            raise Reject(f"{path}, line {number}: role {role!r} is not one of {', '.join(self.ROLES)}")
+        return self.ROLES[role]
