@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_trainguard import Finding, Guard, NotApplicable, Outcome, edge_case, expect, rejects, settings, survives
-from pytest_trainguard.expect import Wording, names
+from pytest_trainguard.expect import Wording, names, number, unusual
 from pytest_trainguard.faults import data as tamper
 from pytest_trainguard.faults import rows as row_values
 from pytest_trainguard.subject import STEPS
@@ -88,7 +88,7 @@ def test_02_fewer_examples_than_one_batch(guard: Guard) -> None:
     if outcome.exit == 0:
         survives(outcome)
     else:
-        rejects(outcome, _number(1, "the number of rows", "one|a single"), _number(batch, "the batch size"))
+        rejects(outcome, number(1, "the number of rows", "one|a single"), number(batch, "the batch size"))
 
 
 @edge_case(
@@ -138,7 +138,7 @@ def test_03_sequence_far_over_the_limit(guard: Guard) -> None:
             f"{2 * limit} words",
             far.last_words,
         )
-    if not _names_in_a_line(_unusual(far, guard.reference()), TRUNCATED, re.compile(rf"(?<!\d)(?!{limit}\b)\d")):
+    if not _names_in_a_line(unusual(far, guard.reference()), TRUNCATED, re.compile(rf"(?<!\d)(?!{limit}\b)\d")):
         raise Finding(
             far.did,
             "it did not say how many rows were truncated: what was cut off, or whether the rows were dropped, nobody "
@@ -186,7 +186,7 @@ def test_05_required_field_missing(guard: Guard) -> None:
     variants = [tamper.without(data, guard.folder, field) for field in fields]
     required = []
     for variant, outcome in zip(variants, _trained_on(variants, guard), strict=True):
-        if outcome.exit == 0 and all(names(_unusual(outcome, reference), name) for name in variant.naming):
+        if outcome.exit == 0 and all(names(unusual(outcome, reference), name) for name in variant.naming):
             required.append(variant.field)
             continue
         if outcome.exit == 0:
@@ -238,7 +238,7 @@ def test_06_required_field_empty(guard: Guard) -> None:
             rejects(outcome, variant.file.name, *variant.naming[1:-1], _or_empty(variant.field))
             continue
         survives(outcome)
-        told = _unusual(outcome, reference)
+        told = unusual(outcome, reference)
         if not (_names_in_a_line(told, SKIPPED, COUNT_OF_ONE) or all(names(told, n) for n in variant.naming[:-1])):
             _unless_unused(place, variant, outcome, guard, "trained on it, or dropped it")
 
@@ -272,7 +272,7 @@ def test_07_value_outside_its_vocabulary(guard: Guard) -> None:
         naming = (*variant.naming[:-1], _shown(value))
         if outcome.exit != 0:
             rejects(outcome, *naming)
-        elif not all(names(_unusual(outcome, reference), name) for name in naming):
+        elif not all(names(unusual(outcome, reference), name) for name in naming):
             _unless_unused(place, variant, outcome, guard, "took it for something else, or dropped it")
 
 
@@ -305,7 +305,7 @@ def test_08_wrong_type(guard: Guard) -> None:
         old = row_values.get(rows[len(rows) // 2], place)
         if outcome.exit != 0:
             rejects(outcome, *variant.naming, _type_or_value(value, old))
-        elif not all(names(_unusual(outcome, reference), name) for name in variant.naming):
+        elif not all(names(unusual(outcome, reference), name) for name in variant.naming):
             _unless_unused(place, variant, outcome, guard, "took it for something else, or dropped the row")
 
 
@@ -361,7 +361,7 @@ def test_09_unicode(guard: Guard) -> None:
         naming = variant.naming[:-1]
         if outcome.exit != 0:
             rejects(outcome, *naming)
-        elif not all(names(_unusual(outcome, reference), name) for name in naming):
+        elif not all(names(unusual(outcome, reference), name) for name in naming):
             _unless_unused(place, variant, outcome, guard, "put something else in its place, or dropped the row")
 
 
@@ -555,19 +555,6 @@ def _is_unused(variant: tamper.Tampered, guard: Guard, reference: Outcome) -> bo
     return outcome.exit == 0 and outcome.losses == reference.losses
 
 
-def _unusual(outcome: Outcome, reference: Outcome) -> str:
-    """What a run printed that the undisturbed one did not."""
-    usual = set(reference.message.splitlines())
-    return "\n".join(line for line in outcome.message.splitlines() if line not in usual)
-
-
 def _trained_on(variants: list[tamper.Tampered], guard: Guard, **options: Any) -> list[Outcome]:
     options["time_limit"] = guard.patience
     return guard.run_all([{"did": each.did, "data": each.path, **options} for each in variants])
-
-
-def _number(number: int, of: str, in_words: str = "") -> Wording:
-    """A number that stands by itself, and not in a path or in another number; or its words."""
-    alone = rf"(?<![\w./-]){number}(?![\w/-]|\.\d)"
-    words = rf"|\b(?:{in_words})\b" if in_words else ""
-    return Wording(f"{of} ({number})", re.compile(alone + words, re.I))

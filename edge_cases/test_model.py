@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pytest_trainguard import (
     Finding,
     Guard,
     NotApplicable,
+    Outcome,
     checkpoints,
     edge_case,
     faults,
     recovers,
     rejects,
+    settings,
     stops,
     survives,
 )
-from pytest_trainguard.expect import Wording
-from pytest_trainguard.subject import STEPS
+from pytest_trainguard.expect import Wording, number, unusual, word
+from pytest_trainguard.faults import entries
+from pytest_trainguard.settings import Field
+from pytest_trainguard.subject import SAVE_EVERY, STEPS
 
+STATE_FILE = re.compile(r"state|train|optim|sched|rng|random|scal|progress|manifest|meta", re.I)
+WEIGHTS_FILE = re.compile(r"^(pytorch_)?(model|adapter)|weights|token|vocab", re.I)
+MOST_FILES = 4  # files of a trainer's state that are removed, or corrupted, each in a run
+MIGRATED = re.compile(r"migrat|convert|upgrad|older (format|version)|earlier (format|version)", re.I)
 LARGE = 4096  # bytes; a smaller file is cut at one place only
 CUTS = 12  # places at which a checkpoint is cut, at most: each is a run
 AFRESH = Wording(
@@ -99,6 +111,211 @@ def test_14_no_checkpoint_yet(guard: Guard) -> None:
 
 
 @edge_case(
+    15,
+    "checkpoint folder empty",
+    verdict="survives/rejects",
+    severity="major",
+    brought_about="the newest checkpoint's folder with nothing in it: alone, beside whole ones, and named",
+    expects="survives: starts at step 0 and says so, or from the one before; a named one is rejected",
+)
+def test_15_checkpoint_folder_empty(guard: Guard) -> None:
+    """`mkdir`, then the power goes; or a clean-up that removed the large files and left their folders."""
+    reference = guard.needs_checkpoints()
+    newest = guard.checkpoints(reference.output_dir)[-1]
+    if not newest.is_dir():
+        raise NotApplicable("its checkpoints are files: this case is for those that are folders")
+    name = newest.relative_to(reference.output_dir)
+    alone = guard.folder / "alone"
+    (alone / name).mkdir(parents=True)
+    killed = guard.run(f"sent SIGKILL in step {STEPS}", fault=faults.kill(STEPS))
+    whole = guard.checkpoints(killed.output_dir)
+    beside = guard.copy(killed.output_dir)
+    emptied = beside / whole[-1].relative_to(killed.output_dir)
+    shutil.rmtree(emptied)
+    emptied.mkdir()
+    first, second, named = guard.run_all(
+        [
+            {"did": f"asked to resume where there is but an empty folder {name}", "output_dir": alone, "resume": True},
+            {"did": f"took all files out of {emptied.name}, the newest checkpoint, then started again to resume",
+             "output_dir": beside, "resume": True},
+            {"did": f"asked to resume from {alone / name}, an empty folder", "resume_from": alone / name},
+        ]
+    )  # fmt: skip
+    if first.exit > 0:
+        rejects(first, (name.name, alone.name))
+    else:
+        survives(first, AFRESH)
+        recovers(first, reference, from_scratch=True)
+    if _is_told(guard, beside) or len(whole) == 1:
+        _rejects_or_recovers(second, reference, (emptied.name,), whole[:-1])
+    else:
+        recovers(second, reference)
+    rejects(named, name.name)
+
+
+@edge_case(
+    16,
+    "trainer state missing",
+    verdict="rejects/recovers",
+    severity="critical",
+    brought_about="of the newest checkpoint each file of the trainer's state in turn removed, and the step count",
+    expects="rejects, naming file or checkpoint, or recovers from the checkpoint before",
+)
+def test_16_trainer_state_missing(guard: Guard) -> None:
+    """`state.get("step", 0)`: trained weights at step 0, warmed up for nothing, and three more epochs."""
+    reference, killed, newest = _with_newest(guard)
+    steps = _entries(guard, newest, entries.STEP)
+    doomed = [file for file in _small_files(newest) if file in steps or STATE_FILE.search(file.name)][:MOST_FILES]
+    if not doomed and not steps:
+        raise NotApplicable(f"no file of {newest.name} is one of a trainer's state, or holds a step count to miss")
+    requests, missing = [], []
+    for file in doomed:
+        copy = guard.copy(killed.output_dir)
+        name = file.relative_to(killed.output_dir)
+        (copy / name).unlink()
+        did = f"removed {name}, of the newest checkpoint, then started again to resume"
+        requests.append({"did": did, "output_dir": copy, "resume": True})
+        missing.append((file.name, newest.name))
+    for file, (key, _) in steps.items():
+        copy = guard.copy(killed.output_dir)
+        name = file.relative_to(killed.output_dir)
+        guard.subject.call("drop_entry", file=str(copy / name), name=key)
+        did = f"took {key!r} out of {name}, of the newest checkpoint, then started again to resume"
+        requests.append({"did": did, "output_dir": copy, "resume": True})
+        missing.append((file.name, newest.name))
+    before = guard.checkpoints(killed.output_dir)[:-1]
+    for named, outcome in zip(missing, guard.run_all(requests), strict=True):
+        _rejects_or_recovers(outcome, reference, named, before)
+
+
+@edge_case(
+    17,
+    "trainer state corrupt",
+    verdict="rejects/recovers",
+    severity="critical",
+    brought_about="of the newest checkpoint: JSON cut in half, or another value; a step count of a wrong type",
+    expects="rejects, naming file or checkpoint, or recovers from the checkpoint before",
+)
+def test_17_trainer_state_corrupt(guard: Guard) -> None:
+    """Somebody mended a state file by hand, or a script wrote the step as text: `int(float(step))` hides it."""
+    reference, killed, newest = _with_newest(guard)
+    steps = _entries(guard, newest, entries.STEP)
+    written = [file for file in _small_files(newest) if file.suffix == ".json"]
+    written = [file for file in written if file in steps or STATE_FILE.search(file.name)][:MOST_FILES]
+    if not written and not steps:
+        raise NotApplicable(f"no file of {newest.name} is JSON of a trainer's state, or holds a step count")
+    requests, corrupt = [], []
+
+    def add(file: Path, did: str, change: Callable[[Path], Any]) -> None:
+        copy = guard.copy(killed.output_dir)
+        change(copy / file.relative_to(killed.output_dir))
+        did = f"{did}, of the newest checkpoint, then started again to resume"
+        requests.append({"did": did, "output_dir": copy, "resume": True})
+        corrupt.append((file.name, newest.name))
+
+    for file in written:
+        add(file, f"cut {file.name} in half", lambda path: os.truncate(path, path.stat().st_size // 2))
+        add(file, f"left an empty list in {file.name}", lambda path: path.write_text("[]"))
+    for file, (key, step) in steps.items():
+        for value in ("many", None, [step], step // 2 + 0.5):
+            did = f"set {key!r} to {json.dumps(value)} in {file.name}"
+            put = functools.partial(guard.subject.call, "put_entry", name=key, value=value)
+            add(file, did, lambda path, put=put: put(file=str(path)))
+    before = guard.checkpoints(killed.output_dir)[:-1]
+    for named, outcome in zip(corrupt, guard.run_all(requests), strict=True):
+        _rejects_or_recovers(outcome, reference, named, before)
+
+
+@edge_case(
+    18,
+    "checkpoint of another model",
+    verdict="rejects",
+    severity="critical",
+    brought_about="a checkpoint trained at another hidden size, and at another number of layers",
+    expects="rejects, naming the first mismatch: the setting with both values, or the tensor with both shapes",
+)
+def test_18_checkpoint_of_another_model(guard: Guard) -> None:
+    """`strict=False` loads what fits: half of the model is trained, the other half is new, and nobody is told.
+
+    A program may take the sizes from the checkpoint, if it says so, naming both.
+    """
+    reference = guard.needs_checkpoints()
+    fields = [field for field in map(guard.subject.role, ("hidden_size", "layers")) if field]
+    changes = {field.path: values for field in fields if (values := _two_sizes(guard, field))}
+    if not changes:
+        raise NotApplicable('no setting for the hidden size or the layers: name it, fields = {"hidden_size": "..."}')
+    trained = guard.run_all(
+        [
+            {"did": f"trained with {path} = {other}", "settings": {path: other}, "steps": SAVE_EVERY}
+            for path, (_, other) in changes.items()
+        ]
+    )
+    size = _largest_file(guard.checkpoints(reference.output_dir)[-1])
+    others = []
+    for (path, (own, other)), outcome in zip(changes.items(), trained, strict=True):
+        saved = guard.checkpoints(outcome.output_dir)
+        if outcome.exit == 0 and saved and _largest_file(saved[-1]) != size:
+            others.append((path, own, other, outcome))
+    if not others:
+        raise NotApplicable(f"setting {', '.join(changes)} makes no other model: name the setting that does")
+    outcomes = guard.run_all(
+        [
+            {"did": f"resumed, with {path} = {own}, from a checkpoint that was trained with {path} = {other}",
+             "output_dir": guard.copy(outcome.output_dir), "resume": True}
+            for path, own, other, outcome in others
+        ]
+    )  # fmt: skip
+    for (path, own, other, _), outcome in zip(others, outcomes, strict=True):
+        mismatch = _mismatch(path.rpartition(".")[2], own, other)
+        if outcome.exit == 0 and mismatch.pattern.search(unusual(outcome, reference)):
+            continue
+        rejects(outcome, mismatch)
+
+
+@edge_case(
+    19,
+    "old checkpoint format",
+    verdict="rejects/recovers",
+    severity="major",
+    brought_about="checkpoints marked as of the format version before",
+    expects="rejects, naming both versions, or migrates, says so, and recovers",
+)
+def test_19_old_checkpoint_format(guard: Guard) -> None:
+    """The run is preempted, the program updated meanwhile: last week's optimizer state is read by this week's code.
+
+    What such a checkpoint holds, the program alone knows; that it is not of its own version, it must see.
+    """
+    reference = guard.needs_checkpoints()
+    killed = guard.run(f"sent SIGKILL in step {STEPS}", fault=faults.kill(STEPS))
+    saved = guard.checkpoints(killed.output_dir)
+    marks = _entries(guard, saved[-1], entries.VERSION) if saved else {}
+    if not marks:
+        raise NotApplicable(
+            f'its checkpoints state no version of their format: save and check one, "{entries.VERSION[0]}": 1'
+        )
+    copy = guard.copy(killed.output_dir)
+    for checkpoint in saved:
+        for file, (key, version) in _entries(guard, checkpoint, entries.VERSION).items():
+            place = copy / file.relative_to(killed.output_dir)
+            guard.subject.call("put_entry", file=str(place), name=key, value=version - 1)
+    file, (key, version) = next(iter(marks.items()))
+    did = f"marked the checkpoints as of format version {version - 1} ({key!r} in {file.name}, it was {version})"
+    outcome = guard.run(f"{did}, then started again to resume", output_dir=copy, resume=True)
+    both = (number(version - 1, "the version it met"), number(version, "the version it reads"))
+    if outcome.exit > 0 and not outcome.recording.steps:
+        stops(outcome, *both)
+        return
+    recovers(outcome, reference)
+    told = unusual(outcome, reference)
+    if not MIGRATED.search(told) and not all(one.pattern.search(told) for one in both):
+        raise Finding(
+            outcome.did,
+            f"it took a checkpoint of version {version - 1} for one of version {version}, and said nothing of it",
+            outcome.last_words,
+        )
+
+
+@edge_case(
     20,
     "partial save",
     verdict="recovers",
@@ -127,22 +344,84 @@ def test_20_partial_save(guard: Guard) -> None:
         cut = f"from {file.stat().st_size} to {size} bytes"
         did = f"cut {name}, of the newest checkpoint, {cut}, then started again to resume"
         requests.append({"did": did, "output_dir": copy, "resume": True})
-    told = guard.resume_point(requests[0]["output_dir"]) != requests[0]["output_dir"]
+    told = _is_told(guard, requests[0]["output_dir"])
     rejected = False
     for (file, _), outcome in zip(cuts, guard.run_all(requests), strict=True):
-        if outcome.exit > 0 and not outcome.recording.steps and (told or not before):
-            stops(outcome, (file.name, newest.name))
-            rejected = True
+        if told or not before:
+            rejected = rejected or outcome.exit > 0
+            _rejects_or_recovers(outcome, reference, (file.name, newest.name), before)
         else:
-            recovers(outcome, reference, from_scratch=not before)
-            if len(outcome.losses) == len(reference.losses):
-                survives(outcome, AFRESH)
+            recovers(outcome, reference)
     if rejected and before:
         copy = guard.copy(killed.output_dir)
         os.truncate(copy / newest.relative_to(killed.output_dir) / cuts[0][0].relative_to(newest), 0)
         earlier = copy / before[-1].relative_to(killed.output_dir)
         did = f"resumed from {before[-1].name}, the checkpoint before a damaged one"
         recovers(guard.run(did, output_dir=copy, resume_from=earlier), reference)
+
+
+def _is_told(guard: Guard, output_dir: Path) -> bool:
+    """Whether the program is handed a checkpoint's path, and not the folder to choose from."""
+    return guard.resume_point(output_dir) != output_dir
+
+
+def _rejects_or_recovers(outcome: Outcome, reference: Outcome, named: tuple[str, ...], before: list[Path]) -> None:
+    """It stops before the first step, naming what is damaged, or carries on from the checkpoint before.
+
+    Where there is none before, it may start afresh, and say so.
+    """
+    if outcome.exit > 0 and not outcome.recording.steps:
+        stops(outcome, named)
+        return
+    recovers(outcome, reference, from_scratch=not before)
+    if len(outcome.losses) == len(reference.losses):
+        survives(outcome, AFRESH)
+
+
+def _with_newest(guard: Guard) -> tuple[Outcome, Outcome, Path]:
+    """The undisturbed run, one that was killed in its last step, and the newest checkpoint that it left."""
+    reference = guard.needs_checkpoints()
+    killed = guard.run(f"sent SIGKILL in step {STEPS}", fault=faults.kill(STEPS))
+    saved = guard.checkpoints(killed.output_dir)
+    if not saved:
+        raise NotApplicable(f"no checkpoint in the output folder after {STEPS - 1} steps")
+    return reference, killed, saved[-1]
+
+
+def _entries(guard: Guard, checkpoint: Path, known: Sequence[str]) -> dict[Path, tuple[str, int]]:
+    """The files of a checkpoint that have a whole number under a known name, and that name and number."""
+    files = [str(file) for file in checkpoints.files(checkpoint)]
+    found: dict[str, dict[str, int]] = guard.subject.call("find_entries", files=files, names=list(known))
+    return {Path(file): next(iter(values.items())) for file, values in found.items()}
+
+
+def _small_files(checkpoint: Path) -> list[Path]:
+    """The files of a checkpoint beside its weights, which are the largest."""
+    files = checkpoints.files(checkpoint)
+    largest = max(files, key=lambda file: file.stat().st_size)
+    return [file for file in files if file != largest and not WEIGHTS_FILE.search(file.name)]
+
+
+def _largest_file(checkpoint: Path) -> int:
+    return max(file.stat().st_size for file in checkpoints.files(checkpoint))
+
+
+def _two_sizes(guard: Guard, field: Field) -> tuple[int, int] | None:
+    """A setting's size in small, and twice or half of it, within its range."""
+    own = settings.value_at(guard.subject.base_settings, field.path) or field.default
+    if type(own) is not int:
+        return None
+    high = field.bounds.get("le", field.bounds.get("lt", 2 * own + 1))
+    return own, 2 * own if 2 * own <= high else own // 2
+
+
+def _mismatch(name: str, own: int, other: int) -> Wording:
+    """The setting with both values, or the tensor that is missing or of another shape."""
+    with_both = rf"^(?=.*{word(name).pattern.pattern})(?=.*\b{own}\b)(?=.*\b{other}\b)"
+    return Wording(
+        f"the first mismatch: {name!r} with {own} and {other}, or the tensor that is missing or of another shape",
+        re.compile(rf"{with_both}|size mismatch|shape|(missing|unexpected) key", re.I | re.M),
+    )
 
 
 def _cuts(checkpoint: Path) -> list[tuple[Path, int]]:

@@ -216,6 +216,19 @@ def line(number: int, file: str, *also: int) -> Wording:
     return Wording(f"line {number}", re.compile("|".join(ways), re.I))
 
 
+def number(value: int, of: str, in_words: str = "") -> Wording:
+    """A number that stands by itself, and not in a path or in another number; or its words."""
+    alone = rf"(?<![\w./-]){value}(?![\w/-]|\.\d)"
+    words = rf"|\b(?:{in_words})\b" if in_words else ""
+    return Wording(f"{of} ({value})", re.compile(alone + words, re.I))
+
+
+def unusual(outcome: Outcome, reference: Outcome) -> str:
+    """What a run printed that the undisturbed one did not."""
+    usual = set(reference.message.splitlines())
+    return "\n".join(line for line in outcome.message.splitlines() if line not in usual)
+
+
 def names(message: str, wanted: Named) -> bool:
     """Whether a message names something; upper and lower case alike."""
     if isinstance(wanted, Wording):

@@ -100,7 +100,7 @@ class Gnn(Program):
     entry = staticmethod(gnn.launch)
     command = _command("trainers.gnn")
     config = gnn.Settings
-    fields = {"max_length": "max_nodes"}
+    fields = {"max_length": "max_nodes", "hidden_size": "node_size", "layers": "graph_layers"}
     production = {
         "node_size": 256,
         "graph_layers": 8,

@@ -146,7 +146,7 @@ def in_escapes(data: Path, folder: Path) -> list[Tampered]:
 
 
 def grown(data: Path, folder: Path, new: list[Any], size: int) -> Tampered:
-    """One file with these rows in place of its own, again and again until it is of `size` bytes.
+    """One file, its own rows once and then these again and again, until it is of `size` bytes.
 
     Raises:
         NotApplicable: the form is none that can be read row by row.
@@ -154,13 +154,12 @@ def grown(data: Path, folder: Path, new: list[Any], size: int) -> Tampered:
     made = with_rows(data, folder, dict(enumerate(new)))
     if made.file.suffix not in (".jsonl", ".ndjson", ".csv"):
         raise NotApplicable("its data is not read row by row: this case is for JSONL and CSV files")
-    content = made.file.read_bytes()
-    end = 0 if made.file.suffix != ".csv" else content.index(b"\n") + 1  # a table's names come once
-    head, rows = content[:end], content[end:]
+    content = made.file.read_bytes().rstrip(b"\n") + b"\n"
+    names = 0 if made.file.suffix != ".csv" else content.index(b"\n") + 1  # a table's names come once
     with made.file.open("wb") as out:
-        out.write(head)
-        for _ in range(-(-size // len(rows))):
-            out.write(rows)
+        out.write(_file(data).read_bytes().rstrip(b"\n") + b"\n")
+        for _ in range(-(-size // len(content[names:]))):
+            out.write(content[names:])
     return made
 
 

@@ -219,3 +219,24 @@ def _not_finite(value: Any, name: str) -> str | None:
         if bad:
             return bad
     return None
+
+
+def find_entries(files: list[str], names: list[str]) -> dict[str, dict[str, Any]]:
+    """See `faults.entries.find`."""
+    from pytest_trainguard.faults import entries
+
+    return entries.find(files, names)
+
+
+def put_entry(file: str, name: str, value: Any) -> None:
+    """See `faults.entries.put`."""
+    from pytest_trainguard.faults import entries
+
+    entries.put(file, name, value)
+
+
+def drop_entry(file: str, name: str) -> None:
+    """See `faults.entries.drop`."""
+    from pytest_trainguard.faults import entries
+
+    entries.drop(file, name)

@@ -104,6 +104,220 @@ class DrawsBeforeItStarts(Sound):
         return state
 
 
+class StartsOverAnEmptyOne(Sound):
+    """Finds nothing to load in the newest folder, and takes that for a fresh start, in silence."""
+
+    case = 15
+    says = "does not name a fresh start"
+
+    def load(self, resume_from):
+        found = self.saved(resume_from)
+        return self.whole(found[0]) if found else super().load(resume_from)
+
+
+class CannotLoad(Sound):
+    """Fails, and does not say on what."""
+
+    case = 15
+    says = "an empty folder checkpoint-8: its message does not name 'checkpoint-8' or 'alone'"
+
+    def load(self, resume_from):
+        found = self.saved(resume_from)
+        if found and self.whole(found[0]) is None:
+            raise Reject("the checkpoint could not be loaded")
+        return super().load(resume_from)
+
+
+class ForgetsTheWholeOnes(Sound):
+    """Says that it starts afresh where the newest folder is empty, with three whole checkpoints beside it."""
+
+    case = 15
+    says = "the newest checkpoint.*began again at step 0"
+
+    def load(self, resume_from):
+        found = self.saved(resume_from)
+        if found and not any(found[0].iterdir()):
+            print(f"{found[0]} is empty: starting from scratch")
+            return None
+        return super().load(resume_from)
+
+
+class TakesAnEmptyForFresh(Sound):
+    """A checkpoint that was named, and has nothing in it, is no fresh start."""
+
+    case = 15
+    says = "asked to resume from .*a failure that nobody notices"
+
+    def load(self, resume_from):
+        if not any(resume_from.iterdir()):
+            print(f"no checkpoint in {resume_from}: starting at step 0")
+            return None
+        return super().load(resume_from)
+
+
+class Unchecked:
+    """No checksums, as most programs have none: the newest checkpoint is loaded as it is."""
+
+    def load(self, resume_from):
+        found = self.saved(resume_from)
+        if not found:
+            return super().load(resume_from)
+        state = torch.load(found[0] / "state.pt", weights_only=True)
+        return {**state, "step": self.step_of(state)}
+
+    def step_of(self, state):
+        step = state.get("step")
+        if type(step) is not int:
+            raise Reject(f"state.pt: its step is {step!r}")
+        return step
+
+
+class StepZeroByDefault(Unchecked, Sound):
+    """`state.get("step", 0)`."""
+
+    case = 16
+    says = "began again at step 0"
+
+    def step_of(self, state):
+        return state.get("step", 0)
+
+
+class NoSuchKey(Unchecked, Sound):
+    """`KeyError: 'step'`, and in which of forty files?"""
+
+    case = 16
+    says = "does not name 'state.pt' or 'checkpoint-6'"
+
+    def step_of(self, state):
+        return state["step"]
+
+
+class TakesTheManifestFor(Sound):
+    """A checkpoint without its manifest was never there, and neither is any before it."""
+
+    case = 16
+    says = "removed checkpoint-6/manifest.json.*began again at step 0"
+
+    def saved(self, output_dir):
+        found = super().saved(output_dir)
+        return found if found and (found[0] / "manifest.json").exists() else []
+
+
+class RoundsTheStep(Unchecked, Sound):
+    """`int(step)`: half of the steps are taken twice."""
+
+    case = 17
+    says = "set 'step' to 3.5 .*it parts from the undisturbed run"
+
+    def step_of(self, state):
+        return int(state["step"]) if isinstance(state["step"], float) else super().step_of(state)
+
+
+class StepOrZero(Unchecked, Sound):
+    """`int(state["step"] or 0)`."""
+
+    case = 17
+    says = "set 'step' to null .*began again at step 0"
+
+    def step_of(self, state):
+        return super().step_of(state) if state["step"] is not None else 0
+
+
+class CountsToMany(Unchecked, Sound):
+    """The step is whatever it is: `range("many", 8)` tells that a str is no integer."""
+
+    case = 17
+    says = 'set .step. to "many" .*does not name .state.pt. or .checkpoint-6.'
+
+    def step_of(self, state):
+        return state["step"]
+
+
+class StumblesOverAList(Sound):
+    """`manifest["state.pt"]` of a list."""
+
+    case = 17
+    says = "left an empty list in manifest.json.*does not name"
+
+    def whole(self, checkpoint):
+        manifest = (checkpoint / "manifest.json").read_text()
+        if manifest == "[]":
+            raise TypeError("list indices must be integers or slices, not str")
+        return super().whole(checkpoint)
+
+
+class LoadsWhatFits(Sound):
+    """`strict=False`, with what does not fit taken out first: most of the model is new."""
+
+    case = 18
+    says = "a failure that nobody notices"
+
+    def restore(self, state, model, optimizer, scaler):
+        new = model.state_dict()
+        fits = {name: value for name, value in state["model"].items() if value.shape == new[name].shape}
+        model.load_state_dict(fits, strict=False)
+
+
+class TakesTheOldSize(Sound):
+    """Trains on at the checkpoint's size, whatever the settings say."""
+
+    case = 18
+    says = "a failure that nobody notices"
+
+    def fit(self, settings, rows, output_dir, max_steps, resume_from, seed):
+        state = self.load(resume_from) if resume_from else None
+        hidden = len(state["model"]["0.bias"]) if state else settings.hidden
+        settings = settings.model_copy(update={"hidden": hidden})
+        super().fit(settings, rows, output_dir, max_steps, resume_from, seed)
+
+
+class DoesNotFit(Sound):
+    """Says that it does not fit, and not where."""
+
+    case = 18
+    says = "does not name the first mismatch"
+
+    def restore(self, state, model, optimizer, scaler):
+        try:
+            super().restore(state, model, optimizer, scaler)
+        except Reject as error:
+            raise Reject("the checkpoint does not fit the model") from error
+
+
+class NeverLooksAtTheVersion(Sound):
+    """Writes a version, and never reads it."""
+
+    case = 19
+    says = "took a checkpoint of version 0 for one of version 1"
+
+    def check_version(self, version, checkpoint):
+        pass
+
+
+class UnsupportedVersion(Sound):
+    """Says that it is too old: how old, and what would do?"""
+
+    case = 19
+    says = "does not name the version it met .0., nor the version it reads .1."
+
+    def check_version(self, version, checkpoint):
+        if version != 1:
+            raise Reject(f"{checkpoint}: unsupported version")
+
+
+class TakesOldForDamaged(Sound):
+    """Passes over what it cannot read, until nothing is left, and begins again."""
+
+    case = 19
+    says = "began again at step 0"
+
+    def load(self, resume_from):
+        try:
+            return super().load(resume_from)
+        except Reject:
+            return None
+
+
 class TrustsTheNewest(Sound):
     """Loads the newest checkpoint as it is."""
 

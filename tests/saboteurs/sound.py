@@ -55,6 +55,7 @@ class Settings(BaseModel):
         return value
 
 
+FORMAT = 1  # of a checkpoint
 WORDS = ("amber", "brook", "cedar", "dune", "ember", "fern", "glade", "heath")
 
 
@@ -233,7 +234,7 @@ class Program:
             torch.save(state, beside / "state.pt")
             self.sync(beside / "state.pt")
             digest = hashlib.sha256((beside / "state.pt").read_bytes()).hexdigest()
-            (beside / "manifest.json").write_text(json.dumps({"format": 1, "state.pt": digest}))
+            (beside / "manifest.json").write_text(json.dumps({"format": FORMAT, "state.pt": digest}))
             self.sync(beside / "manifest.json")
             self.sync(beside)
             shutil.rmtree(final, ignore_errors=True)  # a damaged one, or one of a run that went another way
@@ -258,13 +259,19 @@ class Program:
     def whole(self, checkpoint):
         """The state, or None where the checkpoint is not what was written."""
         try:
-            digest = json.loads((checkpoint / "manifest.json").read_text())["state.pt"]
+            manifest = json.loads((checkpoint / "manifest.json").read_text())
+            digest, version = manifest["state.pt"], manifest["format"]
             content = (checkpoint / "state.pt").read_bytes()
         except (OSError, ValueError, KeyError, TypeError):
             return None
+        self.check_version(version, checkpoint)
         if hashlib.sha256(content).hexdigest() != digest:
             return None
         return torch.load(checkpoint / "state.pt", weights_only=True)
+
+    def check_version(self, version, checkpoint):
+        if version != FORMAT:
+            raise Reject(f"{checkpoint} is of format {version!r}, this program reads format {FORMAT}")
 
     def saved(self, output_dir):
         found = [p for p in output_dir.glob("checkpoint-*") if p.name.rpartition("-")[2].isdigit()]
@@ -274,7 +281,8 @@ class Program:
         """The newest whole state in an output folder; None where there is none yet."""
         if not resume_from.exists():
             raise Reject(f"resume_from: {resume_from}: no such folder")
-        found = self.saved(resume_from)
+        is_one = resume_from.name.startswith("checkpoint-")
+        found = [resume_from] if is_one else self.saved(resume_from)
         for checkpoint in found:
             state = self.whole(checkpoint)
             if state is not None:
@@ -291,7 +299,11 @@ class Program:
             raise Reject(f"{checkpoint}: step {state['step']} is negative")
 
     def restore(self, state, model, optimizer, scaler):
-        model.load_state_dict(state["model"])
+        try:
+            model.load_state_dict(state["model"])
+        except RuntimeError as error:
+            mismatch = str(error).splitlines()[1].strip()
+            raise Reject(f"the checkpoint of step {state['step']} is of another model: {mismatch}") from error
         optimizer.load_state_dict(state["optimizer"])
         scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["rng"])
