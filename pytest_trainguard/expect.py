@@ -192,11 +192,6 @@ def word(name: str) -> Wording:
     return Wording(repr(name), re.compile(rf"(?<!\w){joined}(?!\w)", re.I))
 
 
-def number(value: int) -> Wording:
-    """A whole number that stands by itself: not in a path, a name or another number."""
-    return Wording(str(value), re.compile(rf"(?<![\w./-]){value}(?![\w/-]|\.\d)"))
-
-
 def line(number: int, file: str, *also: int) -> Wording:
     """A line of a file, as programs count it: `line 3`, `row 3`, `record 2` (from 0), `rows.jsonl:3`.
 
@@ -216,11 +211,11 @@ def line(number: int, file: str, *also: int) -> Wording:
     return Wording(f"line {number}", re.compile("|".join(ways), re.I))
 
 
-def number(value: int, of: str, in_words: str = "") -> Wording:
-    """A number that stands by itself, and not in a path or in another number; or its words."""
+def number(value: int, of: str = "", in_words: str = "") -> Wording:
+    """A whole number that stands by itself, and not in a path or in another number; or its words."""
     alone = rf"(?<![\w./-]){value}(?![\w/-]|\.\d)"
     words = rf"|\b(?:{in_words})\b" if in_words else ""
-    return Wording(f"{of} ({value})", re.compile(alone + words, re.I))
+    return Wording(f"{of} ({value})" if of else str(value), re.compile(alone + words, re.I))
 
 
 def unusual(outcome: Outcome, reference: Outcome) -> str:
