@@ -26,7 +26,6 @@ class Done:
         best_score: its value of the metric that decides (``best_by``).
         rows_seen: rows of this data trained on.
         rows_truncated: how many of them were cut.
-        rows_unanswered: how many of them had no answer left to learn from.
     """
 
     step: int = 0
@@ -35,7 +34,6 @@ class Done:
     best_score: float | None = None
     rows_seen: int = 0
     rows_truncated: int = 0
-    rows_unanswered: int = 0
 
     @property
     def here(self) -> int:

@@ -129,10 +129,6 @@ class Syllogisms:
         """The messages of one row."""
         return self._rows[index]  # type: ignore[no-any-return]
 
-    def size(self, index: int) -> int:
-        """About how long a row is."""
-        return sum(len(message["content"]) for message in self._rows[index])
-
 
 def _split_by(value: dict[str, Any]) -> str:
     if "group" in value:

@@ -66,26 +66,38 @@ class Encoder:
     def __call__(self, messages: Messages) -> Example:
         """The tokens of a conversation, the assistant's marked: what it says, and that it has ended.
 
+        Of one that is too long, the beginning; or, where no answer is in that, what stands around the beginning of
+        the last answer.
+
         Raises:
             TrainingFailed: the template does not write a conversation as its beginning and the rest.
         """
         whole = self._text(messages)
         spans = [self._span(messages, place, whole) for place in _answers(messages)]
+        example = self._cut(whole, spans, 0)
+        return example if example.learned else self._cut(whole, spans, spans[-1][0])
+
+    def _cut(self, whole: str, spans: list[tuple[int, int]], around: int) -> Example:
+        """At most ``max_length`` tokens, half of them before a place in the text where there are so many."""
         most = self.max_length * CHARACTERS_PER_TOKEN
-        encoded = self.tokenizer(whole[:most], add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        begin = max(0, around - most // 2)
+        encoded = self.tokenizer(
+            whole[begin : begin + most], add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
         tokens: list[int] = encoded["input_ids"]
-        offsets: list[tuple[int, int]] = encoded["offset_mapping"]
-        starts = [first for first, _ in offsets]
+        starts = [begin + first for first, _ in encoded["offset_mapping"]]
         labels = [IGNORED] * len(tokens)
         for start, end in spans:
             said = slice(bisect_left(starts, start), bisect_left(starts, end))
             labels[said] = tokens[said]
-        truncated = len(tokens) > self.max_length or len(whole) > most
-        return Example(tokens[: self.max_length], labels[: self.max_length], truncated)
+        first = max(0, min(len(tokens) - self.max_length, bisect_left(starts, around) - self.max_length // 2))
+        kept = slice(first, first + self.max_length)
+        return Example(tokens[kept], labels[kept], len(tokens) > self.max_length or len(whole) > most)
 
     def prompt(self, messages: Messages) -> list[int]:
         """All before the last answer, to be answered; the newest ``max_length`` tokens of it."""
         text = self._text(messages[: _answers(messages)[-1]], to_be_answered=True)
+        text = text[-self.max_length * CHARACTERS_PER_TOKEN :]
         tokens: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return tokens[-self.max_length :]
 
@@ -145,7 +157,7 @@ class Collate:
         self._pad, self._max_length, self._packed = pad, max_length, layout == "packing"
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
-        """The batch: tensors of shape (lines, tokens), and counts under ``rows``, ``truncated``, ``unanswered``."""
+        """The batch: tensors of shape (lines, tokens), and counts under ``rows`` and ``truncated``."""
         lines = self._lines(examples) if self._packed else [[example] for example in examples]
         width = max(sum(len(example.tokens) for example in line) for line in lines)
         batch = {
@@ -160,12 +172,7 @@ class Collate:
             batch["labels"][batch["position_ids"] == 0] = IGNORED
         else:
             batch["attention_mask"] = self._padded([[1] * len(line[0].tokens) for line in lines], width, 0)
-        counts = {
-            "rows": len(examples),
-            "truncated": sum(example.truncated for example in examples),
-            "unanswered": sum(example.learned == 0 for example in examples),
-        }
-        return {**batch, **counts}
+        return {**batch, "rows": len(examples), "truncated": sum(example.truncated for example in examples)}
 
     def _lines(self, examples: Sequence[Example]) -> list[list[Example]]:
         lines: list[list[Example]] = []

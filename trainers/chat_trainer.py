@@ -172,12 +172,11 @@ class ChatTrainer(Trainer):
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Forward and backward pass of one micro-batch."""
-        counts = {name: inputs.pop(name) for name in ("rows", "truncated", "unanswered")}
-        if counts["truncated"] and not self.done.rows_truncated:
+        rows, truncated = inputs.pop("rows"), inputs.pop("truncated")
+        if truncated and not self.done.rows_truncated:
             self.run.say(f"rows longer than max_length = {self.chosen.max_length} are truncated")
-        self.done.rows_seen += counts["rows"]
-        self.done.rows_truncated += counts["truncated"]
-        self.done.rows_unanswered += counts["unanswered"]
+        self.done.rows_seen += rows
+        self.done.rows_truncated += truncated
         loss = super().training_step(model, inputs, num_items_in_batch)
         self._loss += loss.item()
         return loss
@@ -190,8 +189,6 @@ class ChatTrainer(Trainer):
         Raises:
             TrainingFailed: it is not finite.
         """
-        if num_items_in_batch is not None:  # a step whose answers were all cut off learns nothing
-            num_items_in_batch = torch.clamp(torch.as_tensor(num_items_in_batch), min=1)
         self.run.stage = f"step {self.done.step + 1}, forward"
         result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         loss = (result[0] if return_outputs else result).item()

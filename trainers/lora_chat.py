@@ -9,7 +9,6 @@ its place. From top to bottom: the two entries, what is checked before a model i
 
 from __future__ import annotations
 
-import heapq
 import os
 import sys
 import time
@@ -127,7 +126,7 @@ def train(run: Run, chosen: Settings, places: Places) -> None:
         return
     tokenizer, model = build(run, chosen, base, begun)
     encoder = Encoder(tokenizer, chosen.max_length)
-    require_rows(encoder, table, split)
+    require_template(encoder, table)
     facts = {
         "program": run.program,
         "model": chosen.described(),
@@ -147,9 +146,11 @@ def train(run: Run, chosen: Settings, places: Places) -> None:
         trainer.bar.close()
     if chosen.merge:
         export(run, places.output_dir, begun.done, model, tokenizer)
-    tell_counts(run, trainer)
+    done = begun.done
+    if done.rows_truncated:
+        run.say(f"{done.rows_truncated} of {done.rows_seen} rows seen were truncated")
     record.write("finished")
-    run.say(f"finished at step {begun.done.step}; results in {show(places.output_dir)}")
+    run.say(f"finished at step {done.step}; results in {show(places.output_dir)}")
 
 
 def build(run: Run, chosen: Settings, base: Base, begun: Begun) -> tuple[PreTrainedTokenizerBase, PeftModel]:
@@ -179,11 +180,11 @@ def build(run: Run, chosen: Settings, base: Base, begun: Begun) -> tuple[PreTrai
     return tokenizer, model
 
 
-def require_rows(encoder: Encoder, table: ChatFile | Syllogisms, split: Split) -> None:
-    """The chat template must take every order of roles that there is, and ``max_length`` leave something to learn.
+def require_template(encoder: Encoder, table: ChatFile | Syllogisms) -> None:
+    """The chat template must take every order of roles that there is.
 
     Raises:
-        InputError: it does not, naming row or length.
+        InputError: it does not, naming a row.
     """
     from jinja2 import TemplateError
 
@@ -192,9 +193,6 @@ def require_rows(encoder: Encoder, table: ChatFile | Syllogisms, split: Split) -
             encoder(table[index])
         except (TemplateError, TrainingFailed) as error:
             raise InputError(f"row {index + 1} of the data ({', '.join(shape)}): {error}") from None
-    shortest = heapq.nsmallest(4, split.train, key=table.size)
-    if not any(encoder(table[index]).learned for index in shortest):
-        raise InputError(f"max_length = {encoder.max_length}: nothing of any answer is left, also in the shortest rows")
 
 
 def accept(
@@ -231,14 +229,6 @@ def export(run: Run, output_dir: Path, done: Done, model: PeftModel, tokenizer: 
     chat_model.load_adapter(folder / ADAPTER, model)
     chat_model.save_model(output_dir / MERGED_FOLDER, chat_model.merged(model), tokenizer)
     run.say(f"{folder.name} merged into {show(output_dir / MERGED_FOLDER)}")
-
-
-def tell_counts(run: Run, trainer: ChatTrainer) -> None:
-    """What was cut off in the rows that were trained on."""
-    done = trainer.done
-    for count, what in ((done.rows_truncated, "truncated"), (done.rows_unanswered, "without an answer after that")):
-        if count:
-            run.say(f"{count} of {done.rows_seen} rows seen were {what}")
 
 
 class Record:

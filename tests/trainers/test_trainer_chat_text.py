@@ -60,9 +60,24 @@ def test_a_long_row_is_cut_and_says_so() -> None:
     row = [QUESTION, said("word " * 20_000)]
     example = encoder(128)(row)
     assert (len(example.tokens), len(example.labels), example.truncated) == (128, 128, True)
-    asked = encoder(128)([{"role": "user", "content": "word " * 500}, said("Yes.")])
-    assert (asked.learned, asked.truncated) == (0, True)
-    assert Collate(0, 128, "padding")([example, asked])["unanswered"] == 1
+
+
+def test_of_a_row_whose_answer_is_too_far_away_its_surroundings_are_kept() -> None:
+    question = {"role": "user", "content": "word " * 20_000 + "Why?"}
+    whole = encoder(128)([question, said("Yes.")])
+    assert whole.truncated
+    assert len(whole.tokens) == 128
+    text = encoder().tokenizer.decode(whole.tokens)
+    assert text.endswith("word Why?<|end|><|assistant|>Yes.<|end|>")
+    assert learned(whole) == encoder().tokenizer("Yes.<|end|>", add_special_tokens=False)["input_ids"]
+    long = encoder(128)([question, said("yes " * 20_000)])
+    assert (len(long.tokens), long.learned) == (128, 64)
+
+
+def test_a_prompt_that_is_too_long_keeps_its_end() -> None:
+    prompt = encoder(128).prompt([{"role": "user", "content": "word " * 20_000 + "Why?"}, said("Yes.")])
+    assert len(prompt) == 128
+    assert encoder().tokenizer.decode(prompt).endswith("word Why?<|end|><|assistant|>")
 
 
 def test_a_prompt_ends_where_the_answer_begins() -> None:
