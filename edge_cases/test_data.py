@@ -55,6 +55,7 @@ LIMIT = Wording("the limit on memory", re.compile(r"\bmemory\b|limit|available|\
     severity="major",
     brought_about="zero bytes; blank lines only; no rows",
     expects="rejects, naming the file",
+    fast=True,
 )
 def test_01_empty_training_file(guard: Guard) -> None:
     """An export that failed leaves a file of zero bytes; `pandas` writes a line of names and no rows."""
@@ -154,6 +155,7 @@ def test_03_sequence_far_over_the_limit(guard: Guard) -> None:
     severity="critical",
     brought_about="bad syntax in the middle, a cut last line, NUL bytes",
     expects="rejects, naming file and line",
+    fast=True,
 )
 def test_04_malformed_row(guard: Guard) -> None:
     """A disk that was full cuts the last row; a power cut leaves NUL bytes; `except ValueError: continue` hides both.

@@ -53,6 +53,7 @@ AFRESH = Wording(
     severity="major",
     brought_about="a path that isn't there, absolute and relative, offline",
     expects="rejects, naming the path, without a network wait",
+    fast=True,
 )
 def test_11_base_model_path_does_not_exist(guard: Guard) -> None:
     """`from_pretrained` takes a path that is not there for a name on a hub, and asks the network for it."""

@@ -22,6 +22,7 @@ HELD_LIMIT = 30.0  # seconds until a run must have come to the step it is held i
     severity="critical",
     brought_about="SIGKILL at a random step",
     expects="recovers: a second start carries on, its losses those of an undisturbed run",
+    fast=True,
 )
 def test_41_killed(kill_and_resume: KillAndResume) -> None:
     """A preempted machine, the out-of-memory killer: no handler runs, nothing is flushed."""

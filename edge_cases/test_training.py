@@ -119,6 +119,7 @@ def test_62_negative_global_step(guard: Guard) -> None:
     severity="major",
     brought_about="a start to resume a run whose saved step is its last",
     expects="ends at once, exit 0, its weights untouched",
+    fast=True,
 )
 def test_63_already_trained(guard: Guard) -> None:
     """A job that was queued twice trained for another epoch over the weights that had been released."""
@@ -142,6 +143,7 @@ def test_63_already_trained(guard: Guard) -> None:
     severity="critical",
     brought_about="NaN put into the batch, an activation, a gradient, the loss, at step 4",
     expects="stops, naming it; every saved weight is finite",
+    fast=True,
 )
 def test_64_nan_loss(nan_injection: NanInjection, guard: Guard) -> None:
     """One NaN at noon, and every checkpoint after it was NaN too: the run had to begin again."""
@@ -205,6 +207,7 @@ def _skipped(outcome: Outcome, guard: Guard) -> None:
     severity="critical",
     brought_about="tiny-overfit: 32 examples, 50 steps",
     expects="the final loss is below 0.5 and more than 70 % below the first",
+    fast=True,
 )
 def test_66_loss_does_not_fall(tiny_overfit: TinyOverfit) -> None:
     """A fusion trainer was shipped that did not train: its metrics were made up, its gradient was cut."""

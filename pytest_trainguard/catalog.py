@@ -43,6 +43,7 @@ class EdgeCase:
         verdict: what a good trainer does: `rejects`, `survives`, `stops`, `recovers`; two are joined by a slash.
         brought_about: how the harness brings the condition about.
         expects: what a good trainer does, in one line.
+        fast: it costs a few short runs, and is in the subset that `--fast` selects.
     """
 
     number: int
@@ -52,6 +53,7 @@ class EdgeCase:
     verdict: str
     brought_about: str
     expects: str
+    fast: bool = False
 
 
 def edge_case(
@@ -63,6 +65,7 @@ def edge_case(
     brought_about: str,
     expects: str,
     category: str | None = None,
+    fast: bool = False,
 ) -> Callable[[Test], Test]:
     """Make a test function an edge case: it runs once for each trainer, under `-m preflight` only.
 
@@ -77,7 +80,7 @@ def edge_case(
         raise ValueError(f"edge case {number}: severity {severity!r} is not one of {', '.join(SEVERITIES)}")
     if not set(verdict.split("/")) <= set(VERDICT_KINDS):
         raise ValueError(f"edge case {number}: verdict kind {verdict!r} is not of {', '.join(VERDICT_KINDS)}")
-    case = EdgeCase(number, title, category, severity, verdict, brought_about, expects)
+    case = EdgeCase(number, title, category, severity, verdict, brought_about, expects, fast)
 
     def mark(test: Test) -> Test:
         marked = pytest.mark.edge_case(case)(test)

@@ -55,6 +55,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="NAME",
         help="only cases of this category (repeatable)",
     )
+    group.addoption(
+        "--fast", action="store_true", help="only cases that cost seconds, as before a commit; says what it leaves out"
+    )
     group.addoption("--catalogue", action="store_true", help="print the catalogue of edge cases and exit")
     group.addoption("--preflight-report", metavar="PATH.json", help="write the machine-readable report to this file")
     group.addoption(

@@ -61,7 +61,9 @@ class Preflight:
         self.limit = self._limit()
         self.numbers = _usage("--edge-case", catalog.numbers, option.edge_case) if option.edge_case else None
         given = [
-            f"--{name.replace('_', '-')}" for name in ("trainer", "edge_case", "category") if getattr(option, name)
+            f"--{name.replace('_', '-')}"
+            for name in ("trainer", "edge_case", "category", "fast")
+            if getattr(option, name)
         ]
         self.narrowed = " ".join(given)
         if given and not self.active:
@@ -241,9 +243,25 @@ class Preflight:
     def _chosen(self, item: pytest.Item) -> bool:
         case = catalog.case_of(item.iter_markers())
         if case is None:
-            return self.numbers is None and not self.config.option.category
+            return self.numbers is None and not self.config.option.category and not self.config.option.fast
         categories = self.config.option.category
+        if self.config.option.fast and not case.fast:
+            return False
         return (self.numbers is None or case.number in self.numbers) and (not categories or case.category in categories)
+
+    @property
+    def left_out(self) -> set[int]:
+        """The catalogue's cases that are not run for --fast alone."""
+        if not self.config.option.fast:
+            return set()
+        categories = self.config.option.category
+        return {
+            case.number
+            for case in catalog.read()
+            if not case.fast
+            and (self.numbers is None or case.number in self.numbers)
+            and (not categories or case.category in categories)
+        }
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         """Gather the verdicts; under xdist they come from the workers, on their reports."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pytest_trainguard import NotApplicable
-from pytest_trainguard.probes.static import check
+from pytest_trainguard.static import check, main
 
 LEADS_TO = {
     "used_before_assigned": (
@@ -66,6 +66,47 @@ LEADS_TO = {
         "def fit(num_train_epochs: float = 3.0): ...\n\nfit(num_train_epochs=None)\n",
     ),
     "text_for_a_number": ("TypeError", "def fit(batch_size: int): ...\n\nfit('8')\n"),
+    "attribute_of_a_module": ("AttributeError", "import json\n\n\ndef load(path):\n    return json.load_lines(path)\n"),
+    "attribute_of_none": ("AttributeError", "def fit():\n    model = None\n    model.train()\n"),
+    "attribute_of_a_list": ("AttributeError", "def fit():\n    losses = [1.0]\n    losses.push(2.0)\n"),
+    "attribute_of_an_own_class": (
+        "AttributeError",
+        """
+        from dataclasses import dataclass
+
+        @dataclass
+        class Settings:
+            learning_rate: float = 0.1
+
+        def fit(settings: Settings):
+            return settings.learnig_rate
+        """,
+    ),
+    "attribute_of_self": (
+        "AttributeError",
+        """
+        class Trainer:
+            def __init__(self):
+                self.step = 0
+
+            def fit(self):
+                self.stepp += 1
+        """,
+    ),
+    "divided_by_zero": ("ZeroDivisionError", "def rate(steps: int):\n    return steps / 0\n"),
+    "index_of_a_pair": ("IndexError", "def last():\n    pair = (1, 2)\n    return pair[2]\n"),
+    "key_of_a_typed_row": (
+        "KeyError",
+        """
+        from typing import TypedDict
+
+        class Row(TypedDict):
+            text: str
+
+        def read(row: Row):
+            return row["txt"]
+        """,
+    ),
     "argument_missing": ("TypeError", "def fit(rows, seed): ...\n\nfit([])\n"),
     "argument_unknown": ("TypeError", "def fit(rows): ...\n\nfit([], seeed=1)\n"),
     "one_argument_too_many": ("TypeError", "def fit(rows): ...\n\nfit([], 1)\n"),
@@ -112,6 +153,43 @@ SOUND = {
         def build():
             return RobertaConfig(num_labels=2)
         """,
+    "attribute_set_from_outside": """
+        class Model: ...
+
+        def build():
+            model = Model()
+            model.step = 1
+            return model.step
+        """,
+    "attribute_of_a_sibling": """
+        class Saves:
+            def save(self):
+                return self.weights
+
+        class Net(Saves):
+            def __init__(self):
+                self.weights = []
+        """,
+    "attribute_that_is_asked_for": """
+        import os
+
+        def cores():
+            try:
+                return os.cores_for_me()
+            except AttributeError:
+                return 1
+        """,
+    "buffer_of_a_module": """
+        import torch
+
+        class Net(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.register_buffer("mask", torch.ones(2))
+
+            def forward(self, x):
+                return x * self.mask
+        """,
     "implicit_optional": "def load(path: str, revision: str = None): ...\n\nload('x', revision=None)\n",
     "int_for_a_float": "def fit(rate: float): ...\n\nfit(1)\n",
 }
@@ -147,3 +225,30 @@ def test_names_file_and_line(problems):
 def test_nothing_to_read_is_not_a_pass(tmp_path):
     with pytest.raises(NotApplicable, match="no Python module"):
         check([], tmp_path)
+
+
+def test_the_command_tells_one_line_a_finding(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    bad, good = tmp_path / "train one.py", tmp_path / "good.py"
+    bad.write_text("def fit(rows, resume):\n    if resume:\n        total_steps = 1\n    return total_steps + rate\n")
+    good.write_text("def fit():\n    return 1\n")
+    assert main(["good.py"]) == 0
+    assert main([]) == 0
+    assert capsys.readouterr().out == ""
+    assert main(["train one.py", str(good)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition("Error: ")[0] for line in lines] == [
+        "train one.py:4: UnboundLocal", "train one.py:4: Name",
+    ]  # fmt: skip
+    assert "`total_steps`" in lines[0]
+
+
+def test_the_command_on_what_is_no_python(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.py").write_text("def fit(:\n")
+    (tmp_path / "latin.py").write_bytes(b"name = '\xe9'\n")
+    assert main(["broken.py"]) == 1
+    assert capsys.readouterr().out.startswith("broken.py:1: SyntaxError: ")
+    assert main(["latin.py"]) == 2
+    assert main(["nowhere.py"]) == 2
+    assert "nowhere.py" in capsys.readouterr().err

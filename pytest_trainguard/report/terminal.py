@@ -102,7 +102,21 @@ def _clearance(preflight: Preflight, reporter: Any, exitstatus: int) -> None:
         told.append("nothing was judged")
     narrowed = preflight.narrowed
     among = f" (of what {narrowed} left)" if narrowed else ""
+    if preflight.left_out:
+        shown = ranges(preflight.left_out)
+        reporter.write_line(f"left out by --fast, {len(preflight.left_out)} cases: {shown}: run them without it")
     if preflight.report_problem:
         reporter.write_line(f"ERROR: {preflight.report_problem}", red=True)
     markup = {"bold": True, "green" if clearance == "GO" else "red": True}
     reporter.write_line(f"{clearance}: {', '.join(told)}{among}", **markup)
+
+
+def ranges(numbers: set[int]) -> str:
+    """Numbers in few words, as `--edge-case` takes them: `8,41-43`."""
+    parts: list[list[int]] = []
+    for number in sorted(numbers):
+        if parts and parts[-1][-1] == number - 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ",".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)
