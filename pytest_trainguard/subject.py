@@ -30,6 +30,10 @@ from pytest_trainguard.trainer import Leftover, Outcome
 STEPS = 8  # optimizer steps of an ordinary run
 SAVE_EVERY = 2  # steps between its checkpoints, where the trainer has a setting for that
 SEED = 0
+OF_THE_TRAINER = frozenset(  # of the functions in `jobs`, those that are told which trainer it is
+    {"describe", "make_data", "make_longest", "own_checkpoints", "resume_point", "settings_file", "held_out",
+     "validated"}
+)  # fmt: skip
 TMP_LENGTH = 70  # characters; a socket's name has at most 107, of which multiprocessing adds 32
 
 
@@ -261,9 +265,7 @@ class Subject:
         Raises:
             CannotJudge: it raised; the message is its last line.
         """
-        if function in (
-            "describe", "make_data", "make_longest", "own_checkpoints", "resume_point", "settings_file",
-        ):  # fmt: skip
+        if function in OF_THE_TRAINER:
             arguments["trainer"] = self.spec
         result, ended = self.perform(f"pytest_trainguard.launch.jobs:{function}", arguments, Request(did=function))
         if ended["exit"] != 0:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pytest_trainguard import checkpoints, longest, samples, settings
+from pytest_trainguard import checkpoints, longest, samples, settings, validation
 from pytest_trainguard.queues import Queue
 from pytest_trainguard.recorder.timeline import Recording
 
@@ -66,6 +66,9 @@ class Trainer:
         queue: the training queue in front of the program, where it has one.
         command: how the program is started in a terminal, with the places of a command's table (`{config}` is the
             path of a settings file); with it, the cases about that file apply.
+        labels: the field of a row that is to be learnt, dotted where fields are nested (`messages.-1.content`); with it
+            and with a validation set that can be told (`held_out`, or a setting for it), the cases about validation
+            apply.
         settings_name: a name for the settings file, whose suffix says its form: `.json`, `.toml`, `.yaml`.
     """
 
@@ -77,6 +80,7 @@ class Trainer:
     rows: ClassVar[int] = 64
     fields: ClassVar[Mapping[str, str]] = {}
     queue: ClassVar[Queue | None] = None
+    labels: ClassVar[str | None] = None
     command: ClassVar[str | None] = None
     settings_name: ClassVar[str] = "settings.json"
 
@@ -129,6 +133,22 @@ class Trainer:
         """
         found = self.checkpoints(output_dir)
         return found[-1] if found else None
+
+    def held_out(self, data: Path) -> Sequence[int] | None:
+        """The rows of `data` that the program validates on, counted from 0; other labels must not change them.
+
+        By default None: it holds none out, but has a setting for its validation data (`settings.ROLES`), or
+        does not validate.
+        """
+        return None
+
+    def validation_losses(self, output_dir: Path) -> Mapping[int, float]:
+        """The validation losses that a run told of: optimizer step to loss. By default those of `transformers`."""
+        return validation.losses(output_dir)
+
+    def best_checkpoint(self, output_dir: Path) -> Path | None:
+        """The checkpoint that a run kept as its best. By default the one that `transformers` names."""
+        return validation.best(output_dir)
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,23 @@ class Accumulates(Trainer):
             scheduler.step()
 
 
+class Guesses(Trainer):
+    """Its prediction for a row is the row's largest number."""
+
+    def train(self, run):
+        learns = torch.nn.Linear(4, 1)
+        optimizer = torch.optim.SGD(learns.parameters(), lr=0.1)
+        model = torch.nn.Sequential(torch.nn.Identity())
+        for step in range(run.max_steps):
+            learns(X).mean().backward()
+            optimizer.step()
+            model(X)  # in training mode: nothing that was predicted
+            model.eval()
+            for rows in (torch.eye(3)[[step, step]], torch.eye(3)[[2]]):
+                model({"ids": torch.ones(2, 3, dtype=torch.long), "scores": rows} if step else rows)
+            model.train()
+
+
 class ByHand(Trainer):
     """One weight, gradients known: the loss is w * x, with x = 1, 2, 3, ...; w moves by lr * x."""
 
@@ -272,6 +289,12 @@ def test_accumulation_evaluation_and_learning_rates(steps):
     assert found[0].dtype == "torch.float32"
     assert found[0].autocast is None
     assert found[0].cuda is None
+
+
+def test_predictions(run):
+    outcome = run("Guesses", steps=2)
+    assert outcome.exit == 0, outcome.output
+    assert outcome.recording.predictions == {1: {"0": 2, "2": 1}, 2: {"1": 2, "2": 1}}
 
 
 def test_gradient_norm_and_movement_against_hand_computation(steps):

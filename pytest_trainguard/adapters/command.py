@@ -19,7 +19,9 @@ from pytest_trainguard.trainer import Run, Trainer
 PLACEHOLDERS = ("config", "data", "output_dir", "max_steps", "resume_from", "seed")
 WRITABLE = (".json", ".toml", ".yaml", ".yml")  # forms of a settings file
 _NEEDED = ("output_dir", "max_steps")
-_KEYS = ("command", "settings", "sample", "production", "tiny", "overfit", "fields", "rows", "resume", "queue")
+_KEYS = (
+    "command", "settings", "sample", "production", "tiny", "overfit", "fields", "rows", "resume", "queue", "labels",
+)  # fmt: skip
 _PLACE = re.compile(r"\{(\w*)\}")
 _PYTHON = re.compile(r"(^|/)python(3(\.\d+)?)?$")
 
@@ -70,6 +72,7 @@ class CommandTrainer(Trainer):
             "rows": table.get("rows", Trainer.rows),
             "queue": queues.Queue(**table["queue"]) if "queue" in table else None,
             "command": table["command"],
+            "labels": table.get("labels"),
         }
         if self._settings is not None:
             set_here["settings_name"] = self._settings.name

@@ -36,22 +36,71 @@ def negative_steps(checkpoints: list[str]) -> dict[str, int]:
     return changed
 
 
+def step_in(checkpoint: Path) -> int | None:
+    """The step count that is saved in a checkpoint; None where none is found."""
+    for file in found.files(checkpoint):
+        numbers = _steps(_content(file), DEPTH)
+        if numbers:
+            return numbers[0]
+    return None
+
+
+def same_weights(first: Path, second: Path) -> bool | None:
+    """Whether every tensor that two checkpoints both have is the same in them; None where they have none in common."""
+    import torch
+
+    ours, theirs = _tensors(first), _tensors(second)
+    common = [name for name in ours if name in theirs and ours[name].is_floating_point()]
+    return all(torch.equal(ours[name], theirs[name]) for name in common) if common else None
+
+
+def _tensors(checkpoint: Path) -> dict[str, Any]:
+    """The tensors of a checkpoint by name; of an optimizer's or a random generator's none."""
+    import torch
+
+    tensors: dict[str, Any] = {}
+
+    def gather(name: str, value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            tensors[name] = value
+        elif isinstance(value, dict):
+            for key, inner in value.items():
+                if "optim" not in str(key) and "rng" not in str(key):
+                    gather(f"{name}.{key}" if name else str(key), inner)
+
+    for file in found.files(checkpoint):
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            gather("", load_file(file))
+        elif "optim" not in file.name:
+            gather("", _content(file))
+    return tensors
+
+
+def _content(file: Path) -> Any:
+    """What stands in a JSON file or in one of torch's; None in any other."""
+    reader = {".json": _read_json, **dict.fromkeys((".pt", ".pth", ".ckpt", ".bin"), _read_tensors)}.get(file.suffix)
+    try:
+        return reader(file) if reader else None
+    except Exception:  # not a file of this kind, or one that only unpickling would read
+        return None
+
+
+def _steps(value: Any, depth: int) -> list[int]:
+    if not isinstance(value, dict) or depth == 0:
+        return []
+    here = [inner for name, inner in value.items() if name in STEP_NAMES and type(inner) is int]
+    return here + [number for inner in value.values() for number in _steps(inner, depth - 1)]
+
+
 def _rewritten(file: Path, beside: list[Path]) -> list[int]:
     """Negate the step counts in one file; the numbers that now stand in it."""
-    if file.suffix == ".json":
-        read, write = _read_json, _write_json
-    elif file.suffix in (".pt", ".pth", ".ckpt", ".bin"):
-        read, write = _read_tensors, _write_tensors
-    else:
-        return []
-    try:
-        content = read(file)
-    except Exception:  # not a file of this kind, or one that only unpickling would read
-        return []
+    content = _content(file)
     numbers = _negate(content, DEPTH)
     if numbers:
         before = file.read_bytes()
-        write(file, content)
+        (_write_json if file.suffix == ".json" else _write_tensors)(file, content)
         _vouch(file.name, before, file.read_bytes(), [path for path in beside if path != file])
     return numbers
 

@@ -118,6 +118,7 @@ def describe(trainer: Any) -> dict[str, Any]:
         "fields": [{**field.__dict__, "choices": list(field.choices)} for field in fields],
         "roles": dict(loaded.fields),
         "rows": loaded.rows,
+        "labels": loaded.labels,
         "command": loaded.command,
         "settings_name": loaded.settings_name,
         "queue": asdict(loaded.queue) if loaded.queue else None,
@@ -154,6 +155,20 @@ def settings_file(trainer: Any, folder: str, values: dict[str, Any]) -> str:
     return str(path)
 
 
+def held_out(trainer: Any, data: str) -> list[int] | None:
+    """The rows of the data that a trainer holds out for validation, or None."""
+    rows = load_trainer(trainer).held_out(Path(data))
+    return None if rows is None else [int(row) for row in rows]
+
+
+def validated(trainer: Any, output_dir: str) -> dict[str, Any]:
+    """What a run told of its validations: `losses` (pairs of step and loss), and the path of the `best` checkpoint."""
+    loaded, folder = load_trainer(trainer), Path(output_dir)
+    best = loaded.best_checkpoint(folder)
+    losses = sorted((int(step), float(loss)) for step, loss in loaded.validation_losses(folder).items())
+    return {"losses": losses, "best": str(best) if best else None}
+
+
 def own_checkpoints(trainer: Any, output_dir: str) -> list[str]:
     """The checkpoints in an output folder, by a trainer's own way of finding them."""
     return [str(path) for path in load_trainer(trainer).checkpoints(Path(output_dir))]
@@ -170,6 +185,13 @@ def negative_steps(checkpoints: list[str]) -> dict[str, int]:
     from pytest_trainguard.faults import saved
 
     return saved.negative_steps(checkpoints)
+
+
+def compare(first: str, second: str) -> dict[str, Any]:
+    """Of two checkpoints: the `step` that is saved in the first, and whether they hold the `same` weights."""
+    from pytest_trainguard.faults import saved
+
+    return {"step": saved.step_in(Path(first)), "same": saved.same_weights(Path(first), Path(second))}
 
 
 def bad_tensors(files: list[str]) -> dict[str, str]:

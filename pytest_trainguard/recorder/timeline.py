@@ -99,7 +99,10 @@ class Recording:
         return found
 
     def of(self, kind: str) -> list[dict[str, Any]]:
-        """The events of one kind: `start`, `step`, `model`, `scale`, `write`, `fsync`, `fault`, `network`."""
+        """The events of one kind: `start`, `step`, `model`, `scale`, `write`, `fsync`, `fault`, `network`...
+
+        The writer's `write` calls are the list of them.
+        """
         return [event for event in self.events if event["event"] == kind]
 
     @property
@@ -121,6 +124,16 @@ class Recording:
     def scales(self) -> list[float]:
         """The gradient scaler's scale after each update; empty where no scaler was at work."""
         return [event["scale"] for event in self.of("scale")]
+
+    @property
+    def predictions(self) -> dict[int, dict[str, int]]:
+        """Of a classifier in evaluation mode: by the optimizer steps done, how many rows got which class."""
+        found: dict[int, dict[str, int]] = {}
+        for event in self.of("predicted"):
+            counts = found.setdefault(event["step"], {})
+            for name, count in event["classes"].items():
+                counts[name] = counts.get(name, 0) + count
+        return found
 
     @property
     def finite(self) -> bool:

@@ -67,6 +67,17 @@ class Recorder(Observer):
             if first is not None:
                 self._batches.append(first.shape[0])
                 self._length = max(self._length, first.shape[1] if first.dim() > 1 else 0)
+        elif outermost:
+            self._predicted(output)
+
+    def _predicted(self, output: Any) -> None:
+        """Of a classifier in evaluation mode (scores of shape [rows, classes]): how many rows got which class."""
+        tables = (t for t in tensors_in(output) if t.dim() == 2 and t.shape[1] > 1)
+        scores = next((t for t in tables if t.is_floating_point()), None)
+        if scores is not None:
+            classes, counts = scores.detach().argmax(1).unique(return_counts=True)
+            predicted = dict(zip(classes.tolist(), counts.tolist(), strict=True))
+            self.write("predicted", step=self.steps, classes=predicted)
 
     def backward(self, losses: list[torch.Tensor]) -> None:
         self._losses.extend(_value(loss) for loss in losses)
