@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from pytest_trainguard import (
+    CannotJudge,
     Finding,
     Guard,
     NotApplicable,
     Outcome,
+    checkpoints,
     edge_case,
     faults,
     recovers,
@@ -20,8 +22,10 @@ from pytest_trainguard import (
     survives,
 )
 from pytest_trainguard.expect import Wording, names, number
+from pytest_trainguard.probes import validation
 from pytest_trainguard.probes.numbers import NanInjection
 from pytest_trainguard.probes.overfit import TinyOverfit
+from pytest_trainguard.probes.validation import Relabelled
 from pytest_trainguard.subject import STEPS
 
 NOT_FINITE = Wording(
@@ -31,6 +35,26 @@ NO_STEPS = Wording(
     "the number of steps (0)", re.compile(r"(?<![\w./-])0(?![\w/-]|\.\d)|\b(?:no|zero) (?:\w+ )?steps?\b", re.I)
 )
 FEW, MANY = 3, 64  # rows, and batches that one optimizer step is to be accumulated from
+VALIDATION = re.compile(r"\b(?:validation|eval|val|early|overfit)", re.I)
+ONE_ANSWER = Wording(
+    "no word of one class, or of predictions that are all the same",
+    re.compile(
+        r"(?:one|single)[-_ ]class|degenerate|collapsed?(?![\w=])|constant[-_ ](?:prediction|output|answer)|"
+        r"(?:same|identical) (?:class|label|answer|prediction|output)|"
+        r"(?:all|every) (?:\w+ ){0,3}(?:predictions?|answers?|outputs?) (?:\w+ ){0,3}(?:same|identical|alike)",
+        re.I,
+    ),
+)
+NONE_RIGHT = Wording(
+    "no word of an accuracy of 0 %, or of predictions that are all wrong",
+    re.compile(
+        r"zero[-_ ]accuracy|accuracy (?:of|is|was) (?:0|zero)(?![.\d]*[1-9])|"
+        r"(?:warn|error|fail|alert|suspicious)[^\n]*accuracy\W{1,3}0(?![.\d]*[1-9])|"
+        r"(?:all|every) (?:\w+ ){0,3}(?:predictions?|answers?) (?:\w+ ){0,3}(?:wrong|incorrect)|"
+        r"\b(?:no|none|not one) (?:\w+ ){0,4}(?:correct|right)\b",
+        re.I,
+    ),
+)
 FINAL_LOSS, DROP = 0.5, 0.7  # of the post-mortem's tiny-overfit check
 HANG_LIMIT, SLACK = (
     2.0,
@@ -219,6 +243,107 @@ def test_66_loss_does_not_fall(tiny_overfit: TinyOverfit) -> None:
             f"name settings that learn faster in `overfit`, if it only needs a higher learning rate",
             result.outcome.last_words,
         )
+
+
+@edge_case(
+    67,
+    "validation loss rises",
+    verdict="survives/stops",
+    severity="critical",
+    brought_about="every row to train on given one label, every row to validate on another",
+    expects="the kept best checkpoint is that of the lowest validation loss, with its weights; or stops early",
+)
+def test_67_validation_loss_rises(guard: Guard) -> None:
+    """`best = model.state_dict()` is no copy: the best model of a run of three days was the last one, overfitted."""
+    relabelled = Relabelled(guard)
+    outcome = relabelled.opposed()
+    if outcome.exit != 0:
+        stops(outcome)
+        if not names(outcome.last_words.rpartition("\n")[2], VALIDATION):  # lines before may well be of validations
+            raise Finding(outcome.did, "it stopped, and does not say that it is for the validation", outcome.last_words)
+        return
+    survives(outcome)
+    told = relabelled.validated(outcome)
+    if len(told.losses) < 2:
+        raise NotApplicable(
+            f"{len(told.losses)} validation losses are seen in {len(outcome.losses)} steps: say where they stand with "
+            'validation_losses(self, output_dir), and how often it validates, fields = {"eval_every": "..."}'
+        )
+    lowest, last = min(told.losses, key=lambda step: told.losses[step]), max(told.losses)
+    if told.losses[lowest] == told.losses[last]:
+        raise CannotJudge(f"its validation loss did not rise: {told.losses}", outcome.output[-4000:])
+    if len(outcome.losses) < validation.STEPS:  # it stopped early
+        return
+    rose = f"its validation loss rose from {told.losses[lowest]:.3f} (step {lowest}) to {told.losses[last]:.3f}"
+    wrong = _what_is_wrong_with_the_best(told, outcome, guard)
+    if wrong:
+        raise Finding(outcome.did, f"{rose} (step {last}), {wrong}", outcome.last_words)
+
+
+def _what_is_wrong_with_the_best(told: validation.Validated, outcome: Outcome, guard: Guard) -> str | None:
+    lowest, best = min(told.losses.values()), told.best
+    if best is None:
+        return "and it keeps no best checkpoint (or say where it is: best_checkpoint(self, output_dir))"
+    if not best.exists():
+        return f"and {best.name}, its best checkpoint, is no longer there"
+    newest = guard.checkpoints(outcome.output_dir)[-1]
+    compared = guard.subject.call("compare", first=str(best), second=str(newest))
+    step = checkpoints.step_of(best)
+    step = compared["step"] if step is None else step
+    if step is None:
+        raise NotApplicable(
+            f"of which step {best.name} is cannot be told: put the step into its name, or into the file"
+        )
+    if told.losses.get(step) != lowest:
+        return f"and {best.name}, its best checkpoint, is of step {step}"
+    if best != newest and compared["same"]:
+        return f"and {best.name}, its best checkpoint, holds the weights of the last step ({newest.name})"
+    return None
+
+
+@edge_case(
+    68,
+    "degenerate output",
+    verdict="survives/stops",
+    severity="major",
+    brought_about="every row to train on given one label, so that every validation row is given the same answer",
+    expects="flagged by name: one class, every prediction the same",
+)
+def test_68_degenerate_output(guard: Guard) -> None:
+    """A classifier of rare defects never saw one, said "none" to everything, and was 98 % right."""
+    relabelled = Relabelled(guard)
+    outcome = relabelled.one_sided()
+    _flagged(outcome, ONE_ANSWER, relabelled, "every validation row was given the same class")
+
+
+@edge_case(
+    69,
+    "accuracy 0 %",
+    verdict="survives/stops",
+    severity="major",
+    brought_about="every row to train on given one label, every row to validate on another",
+    expects="flagged by name: accuracy 0, every prediction wrong",
+)
+def test_69_accuracy_0(guard: Guard) -> None:
+    """Two label files sorted in different orders: what looked like a hopeless model had learnt it all, permuted.
+
+    That a number among others is 0.000 flags nothing: nobody reads it.
+    """
+    relabelled = Relabelled(guard)
+    outcome = relabelled.opposed()
+    _flagged(outcome, NONE_RIGHT, relabelled, "no validation row was given its label")
+
+
+def _flagged(outcome: Outcome, name: Wording, relabelled: Relabelled, happened: str) -> None:
+    """It says so by name, and ends well, or stops for it."""
+    if outcome.exit == 0:
+        survives(outcome)
+    if names(outcome.message, name):
+        if outcome.exit != 0:
+            stops(outcome, name)
+        return
+    relabelled.require_one_answer(outcome)
+    raise Finding(outcome.did, f"{happened}, and it does not flag that: {name.said}", outcome.last_words)
 
 
 @edge_case(

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 from pytest_trainguard import Run, Trainer
 from trainers import fusion, gnn, learner, lora_chat, misuse, numerics, syllogisms, transformer  # noqa: F401 (late)
+from trainers.rows import RowFile, split_by_content
+from trainers.settings import DataSettings
 
 
 class Program(Trainer):
     """What the programs have in common: data, the resume and the entry, which their command lines call too."""
 
     entry: Callable[..., int]
+    labels = "label"
     settings_name = "settings.toml"
 
     def make_data(self, folder: Path, rows: int, seed: int) -> Path:
@@ -30,6 +34,21 @@ class Program(Trainer):
     def resume_from(self, output_dir: Path) -> Path:
         """The programs find the newest whole checkpoint of a folder themselves."""
         return output_dir
+
+    def held_out(self, data: Path) -> list[int]:
+        """The rows that a hash of their code puts aside, whatever their label."""
+        fraction = DataSettings.model_fields["validation_fraction"].default
+        return list(split_by_content(RowFile(data), fraction).validation)
+
+    def validation_losses(self, output_dir: Path) -> dict[int, float]:
+        """As the programs log them."""
+        records = map(json.loads, (output_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+        return {record["step"]: record["loss"] for record in records if record["kind"] == "validation"}
+
+    def best_checkpoint(self, output_dir: Path) -> Path | None:
+        """As the programs' metadata names it."""
+        metadata = json.loads((output_dir / "training_metadata.json").read_text(encoding="utf-8"))
+        return output_dir / metadata["best_checkpoint"] if metadata["best_checkpoint"] else None
 
     def train(self, run: Run) -> int:
         """Launch it."""

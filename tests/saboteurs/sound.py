@@ -10,6 +10,7 @@ import errno
 import faulthandler
 import hashlib
 import json
+import math
 import os
 import random
 import shutil
@@ -42,6 +43,8 @@ class Settings(BaseModel):
     num_workers: Annotated[int, Field(ge=0, le=8)] = 0
     hang_timeout: Annotated[float, Field(gt=0)] = 600.0
     gradient_accumulation: Annotated[int, Field(ge=1, le=64, strict=True)] = 1
+    validation_data: str | None = None
+    eval_every: Annotated[int, Field(ge=1)] = 100
     max_epochs: Annotated[int, Field(ge=1)] = 10_000
     precision: Literal["fp32", "fp16"] = "fp32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -376,11 +379,46 @@ class Program:
             self.step(model, optimizer, scaler, batch, settings, step + 1, device)
             step += 1
             self.watch(settings.hang_timeout)
-            if step % settings.save_every == 0 or step == max_steps:
+            best = bool(self.validation) and step % settings.eval_every == 0 and self.validate(model, step, output_dir)
+            if best or step % settings.save_every == 0 or step == max_steps:
                 self.stage = f"the save of step {step}"
                 self.save(output_dir, self.state(model, optimizer, scaler, step))
             self.stage = f"making the batch of step {step + 1}"
         faulthandler.cancel_dump_traceback_later()
+
+    def validate(self, model, step, output_dir):
+        """Whether this validation is the best so far. Warns by name of what no model should do."""
+        x, y = (torch.stack(part) for part in zip(*Rows(self.validation), strict=True))
+        model.eval()
+        with torch.no_grad():
+            scores = model(x.to(next(model.parameters()).device)).float().cpu()
+        model.train()
+        right = float((scores.argmax(1) == y).float().mean())
+        self.flag(step, scores.argmax(1).tolist(), right)
+        told = self.told(output_dir)
+        told["losses"] = {s: loss for s, loss in told["losses"].items() if int(s) < step}
+        told["losses"][str(step)] = float(torch.nn.functional.cross_entropy(scores, y))
+        print(f"step {step}: validation loss {told['losses'][str(step)]:.4f}, accuracy {right:.3f}")
+        best = self.is_best(told["losses"])
+        told["best"] = f"checkpoint-{step}" if best else told["best"]
+        (output_dir / "validation.json").write_text(json.dumps(told))
+        return best
+
+    def flag(self, step, predictions, right):
+        if len(set(predictions)) == 1 and len(predictions) > 1:
+            print(f"warning: step {step}: degenerate output: every prediction is class {predictions[0]}")
+        if right == 0:
+            print(f"warning: step {step}: zero accuracy: every prediction is wrong")
+
+    def is_best(self, losses):
+        """Whether the last of the losses is the lowest."""
+        *before, last = losses.values()
+        return last < min(before, default=math.inf)
+
+    def told(self, output_dir):
+        """What earlier validations of this run came to."""
+        path = output_dir / "validation.json"
+        return json.loads(path.read_text()) if path.exists() else {"losses": {}, "best": None}
 
     def optimizer(self, model, settings):
         return torch.optim.AdamW(model.parameters(), lr=settings.learning_rate)
@@ -434,6 +472,7 @@ class Program:
             self.stage = f"reading {data}"
             self.max_length = settings.max_length
             rows = self.read_rows(data)
+            self.validation = self.read_rows(Path(settings.validation_data)) if settings.validation_data else []
             max_steps = self.steps(settings, rows, max_steps)
             lock = self.lock(output_dir)
         except Reject as error:
@@ -470,6 +509,7 @@ class Sound(Program, Trainer):
     """The sound program, as the harness knows it. A saboteur overrides one method, and says what it is."""
 
     config = Settings
+    labels = "y"
     overfit = {"learning_rate": 0.05, "dropout": 0.0, "hidden": 64}
     case = 0  # the case that must fail this saboteur
     says = ""  # a pattern that the finding must match
@@ -490,6 +530,13 @@ class Sound(Program, Trainer):
 
     def resume_from(self, output_dir):
         return output_dir
+
+    def validation_losses(self, output_dir):
+        return {int(step): loss for step, loss in self.told(output_dir)["losses"].items()}
+
+    def best_checkpoint(self, output_dir):
+        best = self.told(output_dir)["best"]
+        return output_dir / best if best else None
 
     def train(self, run):
         try:

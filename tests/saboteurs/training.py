@@ -1,6 +1,7 @@
 """Cases 61 to 70."""
 
 import math
+import shutil
 import sys
 import time
 
@@ -284,6 +285,121 @@ class ShufflesTheLabels(Sound):
     def step(self, model, optimizer, scaler, batch, *rest):
         x, y = batch
         super().step(model, optimizer, scaler, [x, y[torch.randperm(len(y))]], *rest)
+
+
+class LastIsBest(Sound):
+    """`if loss > best` for a loss, as it was right for the accuracy before."""
+
+    case = 67
+    says = "rose from .*, and checkpoint-24, its best checkpoint, is of step 24"
+
+    def is_best(self, losses):
+        *before, last = losses.values()
+        return last > max(before, default=-1)
+
+
+class KeepsNoBest(Sound):
+    """Logs the validation loss; which checkpoint to use is left to whoever reads the log."""
+
+    case = 67
+    says = "rose from .* it keeps no best checkpoint"
+
+    def best_checkpoint(self, output_dir):
+        return None
+
+
+class PrunesTheBest(Sound):
+    """Keeps the last three checkpoints, whatever they are worth."""
+
+    case = 67
+    says = "and checkpoint-4, its best checkpoint, is no longer there"
+
+    def save(self, output_dir, state):
+        super().save(output_dir, state)
+        for old in self.saved(output_dir)[3:]:
+            shutil.rmtree(old)
+
+
+class NoCopy(Sound):
+    """`best = model.state_dict()` is the weights as they are, not as they were."""
+
+    case = 67
+    says = "best.pt, its best checkpoint, holds the weights of the last step"
+
+    def validate(self, model, step, output_dir):
+        best = super().validate(model, step, output_dir)
+        if best:
+            self.best = {"step": step, "model": model.state_dict()}
+        torch.save(self.best, output_dir / "best.pt")
+        return best
+
+    def best_checkpoint(self, output_dir):
+        return output_dir / "best.pt"
+
+
+class StopsInSilence(Sound):
+    """Ends early, non-zero, and does not say what for."""
+
+    case = 67
+    says = "it stopped, and does not say that it is for the validation"
+
+    def is_best(self, losses):
+        *before, last = losses.values()
+        if before and last > 1.1 * min(before):
+            raise Failure("stopped")
+        return super().is_best(losses)
+
+
+class NobodyLooks(Sound):
+    """Prints the numbers, and flags none of them."""
+
+    case = 68
+    says = "every validation row was given the same class, and it does not flag that"
+
+    def flag(self, step, predictions, right):
+        print("predicted:", {prediction: predictions.count(prediction) for prediction in set(predictions)})
+
+
+class AccuracyIsEnough(Sound):
+    """Flags an accuracy below that of a coin: at one half all is well."""
+
+    case = 68
+    says = "every validation row was given the same class"
+
+    def flag(self, step, predictions, right):
+        if right < 0.5:
+            print(f"warning: step {step}: accuracy of {right:.0%} is worse than chance")
+
+
+class StopsForIt(Sound):
+    """Ends the run for it, with a number for a reason."""
+
+    case = 68
+    says = "every validation row was given the same class, and it does not flag that"
+
+    def flag(self, step, predictions, right):
+        if step > 20 and len(set(predictions)) == 1:
+            raise Failure("quality gate 7 not passed")
+
+
+class JustANumber(Sound):
+    """An accuracy of 0.000 in a row of numbers."""
+
+    case = 69
+    says = "no validation row was given its label, and it does not flag that"
+
+    def flag(self, step, predictions, right):
+        print(f"accuracy: {right:.3f}, classes predicted: {len(set(predictions))}")
+
+
+class FlagsTheFalseThing(Sound):
+    """Looks for one class only: that all of it is wrong is news too."""
+
+    case = 69
+    says = "no validation row was given its label"
+
+    def flag(self, step, predictions, right):
+        super().flag(step, predictions, max(right, 0.01))
 
 
 class HasNoLimit(Sound):
