@@ -57,6 +57,8 @@ class Request:
     grace: float = 2.0
     env: dict[str, str] = field(default_factory=dict)
     recorder: bool = True
+    census: bool = False
+    repeats: int = 1
     tell_modules: bool = False
 
 
@@ -318,6 +320,8 @@ class Subject:
             "settings_file": str(request.settings_file or ""),
             "fault": request.fault.as_json() if request.fault else None,
             "recorder": request.recorder,
+            "census": request.census,
+            "repeats": request.repeats,
             "tell_modules": request.tell_modules,
         }
         before = snapshot(output_dir)  # ahead of the start: a run may write at once

@@ -189,7 +189,8 @@ class Injector(Observer):
             self._poisoned = None
 
     def writing(self, path: str, how: str) -> None:
-        if self.fault.where == "save" and self.recorder.steps >= self.fault.step:
+        written = how == "open" or self.fault.kind != "io_error"  # programs rightly pass over what cannot be removed
+        if self.fault.where == "save" and written and self.recorder.steps >= self.fault.step:
             self._count("save")
         if self.done and self.fault.kind == "reboot":
             self._events += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -29,7 +30,7 @@ def train(job: dict[str, Any], folder: Path, *, disk: Path | None) -> int:
     trainer = load_trainer(job["trainer"])
     output_dir = Path(job["output_dir"])
     note = _note(job, folder, disk)
-    if job["recorder"]:
+    if job["recorder"] and job["repeats"] == 1:
         observe(note)
     _seed(job["seed"])
     run = Run(
@@ -45,8 +46,30 @@ def train(job: dict[str, Any], folder: Path, *, disk: Path | None) -> int:
         assert trainer.command is not None
         become(trainer.command, run, Path(job["settings_file"]))
         return 0
+    if job["repeats"] > 1:
+        return _train_repeatedly(trainer, run, job["repeats"], folder)
     code = trainer.train(run)
     return code if isinstance(code, int) else 0
+
+
+def _train_repeatedly(trainer: Trainer, run: Run, times: int, folder: Path) -> int:
+    """Several runs in this one process, each in a folder of its own; what memory is in use after each is recorded.
+
+    Only that: the doors' observers hold on to a model's parameters, and would be taken for a leak.
+    """
+    from pytest_trainguard.recorder.census import census
+    from pytest_trainguard.recorder.writer import Recorder
+
+    recorder = Recorder(folder)
+    for number in range(1, times + 1):
+        _seed(run.seed)
+        output_dir = run.output_dir / f"run-{number}"
+        output_dir.mkdir()
+        code = trainer.train(dataclasses.replace(run, output_dir=output_dir))
+        if code:
+            return code
+        recorder.write("memory", run=number, **census())
+    return 0
 
 
 def run_command(job: dict[str, Any], folder: Path) -> NoReturn:
@@ -68,6 +91,7 @@ def _note(job: dict[str, Any], folder: Path, disk: Path | None) -> dict[str, Any
         "output_dir": job["output_dir"],
         "data": job.get("data") or None,
         "fault": job["fault"],
+        "census": job.get("census", False),
         "disk": str(disk) if disk else None,
     }
     (folder / "run.json").write_text(json.dumps(note))
@@ -84,6 +108,10 @@ def observe(note: dict[str, Any]) -> None:
 
     recorder = Recorder(Path(note["folder"]))
     observers: list[Observer] = [recorder]
+    if note["census"]:
+        from pytest_trainguard.recorder.census import Census
+
+        observers.append(Census(recorder))
     if note["fault"]:
         disk = Path(note["disk"]) if note["disk"] else None
         observers.append(Injector(Fault(**note["fault"]), recorder, disk))

@@ -37,7 +37,8 @@ class Guard:
                 `settings_file` (started by its command, with this file; see `settings_file()`),
                 `fault`, `time_limit` in seconds, `memory_limit` in bytes over what is loaded, `small_disk` in
                 bytes, `ordinary_user` (file permissions apply to it, also where pytest runs as root), `grace` in
-                seconds for processes that end after the run, `env`.
+                seconds for processes that end after the run, `env`, `census` (memory in use is counted after each
+                step), `repeats` (several runs in one process, memory counted after each, nothing else recorded).
 
         Raises:
             NotApplicable: the fault found no door to come in by.
