@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
-from pytest_trainguard import CannotJudge, Finding, Guard, NotApplicable, edge_case, faults, recovers, rejects, survives
+from pytest_trainguard import (
+    CannotJudge,
+    Finding,
+    Guard,
+    NotApplicable,
+    Outcome,
+    checkpoints,
+    edge_case,
+    faults,
+    recovers,
+    rejects,
+    stops,
+    survives,
+)
 from pytest_trainguard.faults import power
+from pytest_trainguard.probes.bystander import bystander, give_pid_away
 from pytest_trainguard.probes.disaster import KillAndResume
-from pytest_trainguard.subject import SAVE_EVERY, Started
+from pytest_trainguard.subject import SAVE_EVERY, STEPS, Started
 
 WORKERS_GRACE = 9.0  # seconds; torch's loader workers look every 5 s whether their parent still lives
 HELD_LIMIT = 30.0  # seconds until a run must have come to the step it is held in
+DAY, YEAR = 86_400, 31_557_600  # seconds
+# "seconds": -86399.2, took -86399.2 s, -86399 seconds
+NEGATIVE_TIME = re.compile(
+    r"(?<![a-z])(?:seconds?|secs?|duration|elapsed|age|eta|took|runtime|walltime|per_sec(?:ond)?)[\"']?\s?[:=]?\s?-\d[\d.e+]*"
+    r"|(?<![\w.-])-\d[\d.,]* ?(?:s|secs?|seconds?|minutes?|hours?|days?)\b",
+    re.I,
+)
 
 
 @edge_case(
@@ -54,6 +78,125 @@ def test_42_power_loss(kill_and_resume: KillAndResume, guard: Guard) -> None:
 
 
 @edge_case(
+    43,
+    "reboot",
+    verdict="recovers",
+    severity="critical",
+    brought_about="SIGTERM, a grace period, SIGKILL, also in the middle of what is saved then; the temporary folder is "
+    "gone, the PID is another process's",
+    expects="recovers: a second start carries on, its losses those of an undisturbed run",
+)
+def test_43_reboot(guard: Guard) -> None:
+    """After the update of the kernel the PID in the lock file was the SSH daemon's: "already running", for days."""
+    reference = guard.needs_checkpoints()
+    step = guard.first_save() + 1
+    middle = max(1, guard.writes(guard.first_save()) // 2)
+    ended = guard.run_all(
+        [
+            {"did": f"sent SIGTERM in step {step}, SIGKILL two steps later", "fault": faults.reboot(step)},
+            {
+                "did": f"sent SIGTERM in step {step}, SIGKILL at write {middle} after it",
+                "fault": faults.reboot(step, middle),
+            },
+        ]
+    )
+    with bystander() as other:
+        for outcome in ended:
+            give_pid_away(outcome.output_dir, outcome.pid, other)
+        again = guard.run_all(
+            [
+                {
+                    "did": f"{outcome.did}; rebooted: temporary folder gone, PID {outcome.pid} now another process's "
+                    f"({other} stands for it); then started again to resume",
+                    "output_dir": outcome.output_dir,
+                    "resume": True,
+                }
+                for outcome in ended
+            ]
+        )
+    for outcome in again:
+        recovers(outcome, reference)
+
+
+@edge_case(
+    44,
+    "disk I/O errors",
+    verdict="stops",
+    severity="critical",
+    brought_about="EIO as the data is read, at the start and in mid-training; EIO as a checkpoint is written, and "
+    "from its fsync",
+    expects="stops, naming the path; the earlier checkpoint is whole",
+)
+def test_44_io_errors(guard: Guard) -> None:
+    """The system names no file in a failed read or write: "[Errno 5] Input/output error" was the whole message."""
+    reference = guard.reference()
+    step = guard.first_save() + 1
+    reads = {"the data was opened": faults.io_error("read", 1), "data was read in step 4": faults.io_error("read", 4)}
+    writes = {
+        f"the save after step {step} began": faults.io_error("save", step),
+        f"the save after step {step} was fsynced": faults.io_error("sync", step),
+    }
+    faulty = {**(reads if guard.subject.data else {}), **writes}
+    requests: list[dict[str, Any]] = [
+        {"did": f"had the disk fail (EIO) as {when}", "fault": fault} for when, fault in faulty.items()
+    ]
+    outcomes = guard.run_all(requests)
+    for outcome in outcomes:
+        reading = outcome.did.partition(" as ")[2] in reads
+        named = (guard.data().name, str(guard.data())) if reading else str(outcome.output_dir)
+        stops(outcome, named, within=2 if reading else len(reference.losses))
+    guard.check_checkpoints(*outcomes)
+
+
+@edge_case(
+    45,
+    "network mount gone",
+    verdict="stops",
+    severity="critical",
+    brought_about="the data folder disappears while the run stands in step 3",
+    expects="stops after bounded retries, naming the path; or has all that it needs and trains on, its losses the same",
+)
+def test_45_network_mount_gone(guard: Guard) -> None:
+    """The file server was restarted: one job waited for it until Monday, the other trained on what it could read."""
+    reference = guard.repeatable()
+    data = _own_copy(guard, "mount")
+    release = guard.folder / "release"
+    started = guard.start(
+        "took the data folder away in step 3", data=data, fault=faults.pause(3, release), time_limit=guard.patience
+    )
+    try:
+        _wait_until_held(started)
+        data.parent.rename(guard.folder / "unmounted")
+    finally:
+        release.touch()
+        outcome = started.outcome()
+    if outcome.exit != 0:
+        stops(outcome, (data.name, str(data)), within=len(reference.losses))
+        guard.check_checkpoints(outcome)
+    else:
+        _same_losses(outcome, reference)
+
+
+def _own_copy(guard: Guard, name: str) -> Path:
+    """A copy of the trainer's data, in a folder to be tampered with."""
+    data = guard.folder / name / guard.data().name
+    shutil.copytree(guard.data(), data) if guard.data().is_dir() else _copy(guard.data(), data)
+    return data
+
+
+def _same_losses(outcome: Outcome, reference: Outcome) -> None:
+    """It trained on as if nothing had happened: nothing was left out, nothing else was trained on."""
+    survives(outcome, steps=len(reference.losses))
+    for number, (ours, theirs) in enumerate(zip(outcome.losses, reference.losses, strict=True), 1):
+        if ours != theirs:
+            raise Finding(
+                outcome.did,
+                f"exit 0, but it trained on other rows: loss {ours!r} at step {number}, undisturbed {theirs!r}",
+                outcome.last_words,
+            )
+
+
+@edge_case(
     46,
     "no permission",
     verdict="rejects",
@@ -71,8 +214,7 @@ def test_46_no_permission(guard: Guard) -> None:
     )
     if guard.subject.data is None:
         return
-    data = guard.folder / "not-readable" / guard.data().name
-    shutil.copytree(guard.data(), data) if guard.data().is_dir() else _copy(guard.data(), data)
+    data = _own_copy(guard, "not-readable")
     mode = data.stat().st_mode
     data.chmod(0)
     try:
@@ -84,6 +226,70 @@ def test_46_no_permission(guard: Guard) -> None:
 def _copy(file: Path, to: Path) -> None:
     to.parent.mkdir()
     shutil.copy(file, to)
+
+
+@edge_case(
+    47,
+    "clock skew",
+    verdict="survives/recovers",
+    severity="major",
+    brought_about="time.time() jumps a day back and a day on in mid-training; then the checkpoints' "
+    "modification times lie in the future, in reverse order",
+    expects="survives, its losses the same, and tells no negative duration; resumes from the newest checkpoint by step",
+)
+def test_47_clock_skew(guard: Guard) -> None:
+    """NTP came late; the watchdog took the jump for a hang, and the resume began at the oldest checkpoint."""
+    reference = guard.repeatable()
+    requests = [
+        {"did": "set the clock back by a day in step 3", "fault": faults.set_clock(3, -DAY)},
+        {"did": "set the clock on by a day in step 3", "fault": faults.set_clock(3, DAY)},
+    ]
+    recoverable = guard.recoverable
+    if recoverable:  # as late as possible: several checkpoints are there
+        requests.append({"did": f"sent SIGKILL in step {STEPS}", "fault": faults.kill(STEPS)})
+    outcomes = guard.run_all(requests, side_by_side=3)
+    for outcome in outcomes[:2]:
+        _same_losses(outcome, reference)
+        _no_negative_time(outcome)
+    if recoverable:
+        _newest_by_step(guard, outcomes[-1], reference)
+
+
+def _no_negative_time(outcome: Outcome) -> None:
+    told = {"its output": outcome.message}
+    for name in outcome.changed():
+        path = outcome.output_dir / name
+        if path.suffix in (".json", ".jsonl", ".csv", ".txt", ".log", ".md") and path.is_file():
+            told[name] = path.read_text(errors="replace")
+    for where, text in told.items():
+        found = NEGATIVE_TIME.search(text)
+        if found:
+            raise Finding(outcome.did, f"{where} tells a negative time: {found[0].strip()}", outcome.last_words)
+
+
+def _newest_by_step(guard: Guard, killed: Outcome, reference: Outcome) -> None:
+    """What a second start does must not change with the times of the files."""
+    folder = guard.copy(killed.output_dir)
+    saved = guard.checkpoints(folder)
+    now = time.time()
+    for place, checkpoint in enumerate(saved):  # the oldest is the newest by its times
+        when = now + YEAR - DAY * place
+        for path in [*checkpoint.rglob("*"), checkpoint]:
+            os.utime(path, (when, when))
+    requests = {
+        "started again to resume": killed.output_dir,
+        "started again to resume, its checkpoints' modification times in the future, in reverse order": folder,
+    }
+    usual, skewed = guard.run_all(
+        [{"did": f"{killed.did}, then {what}", "output_dir": where, "resume": True} for what, where in requests.items()]
+    )
+    recovers(skewed, reference)
+    if len(skewed.losses) != len(usual.losses):
+        taken = f"it took {len(skewed.losses)} steps to the end, with times in order {len(usual.losses)}"
+        raise Finding(skewed.did, f"{taken}: it chose another checkpoint", skewed.last_words)
+    last = max(guard.checkpoints(usual.output_dir), key=lambda path: checkpoints.step_of(path) or 0)
+    if not (folder / last.relative_to(usual.output_dir)).exists():
+        raise Finding(skewed.did, f"its last checkpoint, {last.name}, is gone at the end", skewed.last_words)
 
 
 @edge_case(
@@ -157,3 +363,42 @@ def test_49_zombies(guard: Guard) -> None:
         if outcome.leftovers:
             shown = ", ".join(f"PID {left.pid} ({left.status}): {left.command}" for left in outcome.leftovers)
             raise Finding(outcome.did, f"{len(outcome.leftovers)} processes were left: {shown}", outcome.last_words)
+
+
+@edge_case(
+    50,
+    "file locked",
+    verdict="stops/survives",
+    severity="major",
+    brought_about="another process holds real locks, flock and fcntl, on the data; then on all files of the output "
+    "folder of a killed run",
+    expects="stops after bounded retries, naming the file; or trains on, its losses the same",
+)
+def test_50_file_locked(guard: Guard) -> None:
+    """A backup held the file; the job waited for it, without a word, as long as its reservation lasted."""
+    reference = guard.repeatable()
+    data = _own_copy(guard, "locked") if guard.subject.data else None
+    killed = guard.run("sent SIGKILL in step 5", fault=faults.kill(5)) if guard.recoverable else None
+    folders = [folder for folder in (data, killed.output_dir if killed else None) if folder]
+    if not folders:
+        raise NotApplicable("neither data nor checkpoints that could be locked: give it a sample, save checkpoints")
+    files = [path for folder in folders for path in checkpoints.files(folder)]
+    with bystander(*files) as holder:
+        requests: list[dict[str, Any]] = []
+        if data:
+            requests.append({"did": f"had process {holder} hold locks on the data", "data": data})
+        if killed:
+            give_pid_away(killed.output_dir, killed.pid, holder)
+            did = f"{killed.did}; then process {holder} held locks on its files as it was started again to resume"
+            requests.append({"did": did, "output_dir": killed.output_dir, "resume": True})
+        outcomes = guard.run_all([{**request, "time_limit": guard.patience} for request in requests])
+    for outcome in outcomes:
+        resumed = killed is not None and outcome.output_dir == killed.output_dir
+        if outcome.exit != 0:
+            locked = killed.output_dir if killed and resumed else data
+            assert locked is not None
+            stops(outcome, tuple(dict.fromkeys([str(locked), *(path.name for path in checkpoints.files(locked))])))
+        elif resumed:
+            recovers(outcome, reference)
+        else:
+            _same_losses(outcome, reference)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from tests.saboteurs.sound import Reject, Sound
+from tests.saboteurs.sound import Failure, Reject, Rows, Sound
 
 
 class ForgetsOptimizer(Sound):
@@ -110,6 +110,204 @@ class TrustsTheNewestName(Sound):
         return torch.load(checkpoint / "state.pt", weights_only=True)
 
 
+class AsksWhetherThePidLives(Sound):
+    """A lock that is a PID: a living process of that number is taken for the run, whatever it is."""
+
+    case = 43
+    says = "did not carry on: exit 2"
+
+    def lock(self, output_dir):
+        path = output_dir / "run.pid"
+        if path.exists():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(path.read_text()), 0)
+                raise Reject(f"{output_dir} is in use by process {path.read_text()}")
+        path.write_text(str(os.getpid()))
+        return open(os.devnull)
+
+    def unlock(self, output_dir, file):
+        (output_dir / "run.pid").unlink()
+        file.close()
+
+
+class KeepsItsCheckpointsInTmp(Sound):
+    """The fast local disk is for checkpoints; what is in the output folder are links."""
+
+    case = 43
+    says = "did not carry on|began again at step 0"
+
+    def save(self, output_dir, state):
+        fast = Path(tempfile.mkdtemp(prefix="fast-"))
+        super().save(fast, state)
+        name = f"checkpoint-{state['step']}"
+        (output_dir / name).symlink_to(fast / name)
+
+    def checkpoints(self, output_dir):
+        return self.saved(output_dir)[::-1]
+
+
+class SavesInTheHandler(Sound):
+    """Saves in the signal's handler, in the middle of a step, as the step that is not done yet."""
+
+    case = 43
+    says = "parts from the undisturbed run|it took"
+
+    def fit(self, settings, rows, output_dir, *rest):
+        self.output_dir = output_dir
+        super().fit(settings, rows, output_dir, *rest)
+
+    def step(self, model, optimizer, scaler, batch, settings, number, device):
+        import signal
+
+        def save_and_exit(*_):
+            self.save(self.output_dir, self.state(model, optimizer, scaler, number))
+            raise SystemExit(143)
+
+        signal.signal(signal.SIGTERM, save_and_exit)
+        super().step(model, optimizer, scaler, batch, settings, number, device)
+
+
+class SavesInPlaceOnSigterm(Sound):
+    """Its last save is in a hurry: straight into the final folder, and the grace ends in the middle."""
+
+    case = 43
+    says = "did not carry on"
+
+    def fit(self, settings, rows, output_dir, *rest):
+        self.output_dir, self.asked = output_dir, False
+        import signal
+
+        def note(*_):
+            self.asked = True
+
+        signal.signal(signal.SIGTERM, note)
+        super().fit(settings, rows, output_dir, *rest)
+
+    def step(self, model, optimizer, scaler, batch, settings, number, device):
+        super().step(model, optimizer, scaler, batch, settings, number, device)
+        if self.asked:
+            final = self.output_dir / f"checkpoint-{number}"
+            final.mkdir()
+            for part, value in self.state(model, optimizer, scaler, number).items():
+                torch.save(value, final / f"{part}.pt")
+            raise SystemExit(143)
+
+    def whole(self, checkpoint):
+        if (checkpoint / "state.pt").exists():
+            return super().whole(checkpoint)
+        return {part: torch.load(checkpoint / f"{part}.pt", weights_only=True)
+                for part in ("step", "model", "optimizer", "scaler", "rng")}  # fmt: skip
+
+
+class ReadErrorWithoutAName(Sound):
+    """Passes on what the system says of a failed read: there is no file's name in it."""
+
+    case = 44
+    says = "the data was opened: its message does not name"
+
+    def read_rows(self, path):
+        try:
+            return super().read_rows(path)
+        except OSError as error:
+            raise Reject(error) from error
+
+
+class WriteErrorWithoutAName(Sound):
+    """Cleans up, and lets the system's error through."""
+
+    case = 44
+    says = "the save after step 3 began: its message does not name"
+
+    def save(self, output_dir, state):
+        try:
+            super().save(output_dir, state)
+        except Failure as error:
+            raise Failure(error.__cause__) from None
+
+
+class TrainsOnWhatItCouldRead(Sound):
+    """Rows behind the bad sector are left out."""
+
+    case = 44
+    says = "the data was opened: exit 0"
+
+    def read_rows(self, path):
+        try:
+            return super().read_rows(path)
+        except OSError as error:
+            print(f"warning: {path}: {error}")
+            return [{"x": [0.5, 0.5, 0.5, 0.5], "y": 1}, {"x": [-0.5, -0.5, 0.5, 0.5], "y": 0}]
+
+
+class SaveIsOnlyAWarning(Sound):
+    """Training is what counts; the next save may work."""
+
+    case = 44
+    says = "the save after step 3 (began|was fsynced): exit 0"
+
+    def save(self, output_dir, state):
+        try:
+            super().save(output_dir, state)
+        except Failure as error:
+            print(f"warning: {error}")
+
+
+class ReadsAgain:
+    """For saboteurs: reads each row from its file when a batch needs it."""
+
+    def read_rows(self, path):
+        self.path = path
+        return super().read_rows(path)
+
+    def batches(self, rows, settings, start, stop):
+        loader = super().batches(rows, settings, start, stop)
+        loader.dataset.__class__ = type("Again", (Rows,), {"__getitem__": lambda _, index: self.again(index)})
+        return loader
+
+    def again(self, index):
+        if not self.path.exists():
+            raise Failure(f"{self.path} is gone")
+        return Rows(Sound.read_rows(self, self.path))[index]
+
+
+class WaitsForTheMount(ReadsAgain, Sound):
+    """Network mounts come back, sooner or later."""
+
+    case = 45
+    says = "it hung"
+
+    def again(self, index):
+        while not self.path.exists():
+            time.sleep(0.1)
+        return super().again(index)
+
+
+class ConnectionLost(ReadsAgain, Sound):
+    """Ends, and does not say which of five mounts it was."""
+
+    case = 45
+    says = "does not name"
+
+    def again(self, index):
+        try:
+            return super().again(index)
+        except Failure:
+            raise Failure("connection lost") from None
+
+
+class PadsWhatItCannotRead(ReadsAgain, Sound):
+    """A row that cannot be read is a row of zeros: the batch keeps its shape, and training goes on."""
+
+    case = 45
+    says = "trained on other rows"
+
+    def again(self, index):
+        try:
+            return super().again(index)
+        except Failure:
+            return torch.zeros(4), torch.tensor(0)
+
+
 class FindsOutAtTheFirstSave(Sound):
     """Keeps its lock elsewhere, and writes to the output folder for the first time when it saves."""
 
@@ -159,6 +357,53 @@ class SampleForTheUnreadable(Sound):
             return super().read_rows(path)
         numbers = random.Random(0)
         return [{"x": [numbers.random() for _ in range(4)], "y": n % 2} for n in range(64)]
+
+
+class NewestByTime(Sound):
+    """`max(glob("checkpoint-*"), key=os.path.getmtime)`, from many a how-to."""
+
+    case = 47
+    says = "it took 6 steps to the end, with times in order 2"
+
+    def saved(self, output_dir):
+        return sorted(super().saved(output_dir), key=os.path.getmtime, reverse=True)
+
+
+class KeepsTheNewestByTime(Sound):
+    """Removes all but the two checkpoints that were written last, by their times."""
+
+    case = 47
+    says = "its last checkpoint, checkpoint-8, is gone"
+
+    def save(self, output_dir, state):
+        super().save(output_dir, state)
+        for old in sorted(self.saved(output_dir), key=os.path.getmtime, reverse=True)[2:]:
+            shutil.rmtree(old)
+
+
+class WatchesTheWallClock(Sound):
+    """A watchdog on the clock on the wall: when that is set, a step took a day."""
+
+    case = 47
+    says = "set the clock on by a day.*did not survive: exit 1"
+
+    def step(self, model, optimizer, scaler, batch, settings, number, device):
+        begun = time.time()
+        super().step(model, optimizer, scaler, batch, settings, number, device)
+        if time.time() - begun > settings.hang_timeout:
+            raise Failure(f"step {number} took longer than {settings.hang_timeout} seconds")
+
+
+class TellsTheWallClock(Sound):
+    """Durations are differences of times of day."""
+
+    case = 47
+    says = "its output tells a negative time"
+
+    def fit(self, *args):
+        begun = time.time()
+        super().fit(*args)
+        print(f"training took {time.time() - begun:.1f} s")
 
 
 class HasNoLock(Sound):
@@ -246,3 +491,60 @@ class SweepsTheFolder(Sound):
             for entry in output_dir.iterdir():
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         return super().lock(output_dir)
+
+
+class WaitsForTheLock(Sound):
+    """`flock(file, LOCK_SH)`: waits, without a word, for as long as it takes."""
+
+    case = 50
+    says = "hold locks on the data: it hung"
+
+    def shared(self, file, path):
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_SH)
+        return file
+
+
+class TemporarilyUnavailable(Sound):
+    """The system's words for a lock that is held name no file."""
+
+    case = 50
+    says = "hold locks on the data: its message does not name"
+
+    def shared(self, file, path):
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            raise Reject(error) from error
+        return file
+
+
+class LeavesTheLockedFileOut(Sound):
+    """What somebody else is writing is left out this time."""
+
+    case = 50
+    says = "hold locks on the data: exit 0, but it trained on other rows"
+
+    def read_rows(self, path):
+        try:
+            return super().read_rows(path)
+        except Reject as error:
+            print(f"warning: {error}")
+            return [{"x": [0.5, 0.5, 0.5, 0.5], "y": 1}, {"x": [-0.5, -0.5, 0.5, 0.5], "y": 0}] * 8
+
+
+class BlocksOnTheFoldersLock(Sound):
+    """The lock on the output folder is waited for too, however old it is."""
+
+    case = 50
+    says = "held locks on its files.*it hung"
+
+    def lock(self, output_dir):
+        import fcntl
+
+        file = open(output_dir / ".lock", "a+")  # noqa: SIM115 (held for the life of the run)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return file
