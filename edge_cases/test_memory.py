@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import statistics
 import sys
+from itertools import pairwise
 
 from pytest_trainguard import (
     Finding,
@@ -29,6 +31,10 @@ DATA_STAGE = Wording(
                re.I),
 )  # fmt: skip
 ON_CPU = Wording("the CPU", re.compile(r"\bcpu\b", re.I))
+WARM, LONG = 16, 40  # optimizer steps: until caches are filled; in all
+REPEATS = 4  # runs in one process
+# Bytes a step, and a run, that may come to be in use: caches for lengths not seen before, a list of losses.
+STEP_GROWTH, RUN_GROWTH = 4096, 1 << 20
 DISK = 256 * 2**20  # bytes; a tmpfs takes only what is written to it
 
 
@@ -244,3 +250,52 @@ def test_28_gpu_fault(guard: Guard) -> None:
     if recoverable:
         did = f"{outcomes[0].did}, then started again to resume"
         recovers(guard.run(did, output_dir=outcomes[0].output_dir, resume=True), guard.reference())
+
+
+@edge_case(
+    30,
+    "memory growth",
+    verdict="survives",
+    severity="major",
+    brought_about=f"a run of {LONG} steps, and {REPEATS} runs in one process, on the CPU; after each are counted the "
+    "tensors alive and the bytes in use",
+    expects="survives, its memory flat: nothing more is in use after each step, or after each run",
+)
+def test_30_memory_growth(guard: Guard) -> None:
+    """`losses.append(loss)` kept the graph of every step: the job ran out of memory in its ninth hour."""
+    saving = guard.subject.role("save_every")
+    long, repeated = guard.run_all(
+        [
+            {
+                "did": f"trained for {LONG} steps",
+                "steps": LONG,
+                "settings": {saving.path: LONG} if saving else {},
+                "census": True,
+            },
+            {"did": f"trained {REPEATS} times in one process", "steps": 2, "repeats": REPEATS},
+        ]
+    )
+    survives(long)
+    kept = _growth(long, "graphs", WARM)
+    if kept > 0:
+        raise Finding(
+            long.did, f"each step leaves {kept} more tensor{'s' if kept > 1 else ''} alive with the graph it came from"
+        )
+    grown = _growth(long, "heap", WARM)
+    if grown > STEP_GROWTH:
+        raise Finding(long.did, f"each step leaves {grown / 1024:.1f} KiB more in use")
+    more = _growth(repeated, "tensors", 1)
+    if more > 0:
+        raise Finding(repeated.did, f"each run leaves {more} more tensors alive: a model that nobody needs any more")
+    grown = _growth(repeated, "heap", 1)
+    if grown > RUN_GROWTH:
+        raise Finding(repeated.did, f"each run leaves {grown / 2**20:.1f} MiB more in use")
+
+
+def _growth(outcome: Outcome, what: str, warm: int) -> int:
+    """By how much `what` grows from one count to the next, as a rule; 0 where too little was counted.
+
+    The median: what grows now and then (a cache that meets a length for the first time) does not grow without end.
+    """
+    counts = [event[what] for event in outcome.recording.of("memory")][warm:]
+    return statistics.median_low([after - before for before, after in pairwise(counts)]) if len(counts) > 2 else 0

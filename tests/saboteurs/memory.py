@@ -1,5 +1,6 @@
 """Cases 21 to 30."""
 
+import copy
 import os
 
 import torch
@@ -307,3 +308,46 @@ class SavesInAnEmergency(Sound):
             for checkpoint in self.saved(output_dir):
                 torch.save({}, checkpoint / "state.pt")
             raise
+
+
+class KeepsTheLosses(Sound):
+    """`losses.append(loss)`, for the curve: each with the graph of its step."""
+
+    case = 30
+    says = "trained for 40 steps: each step leaves 1 more tensor alive with the graph"
+
+    def fit(self, *args):
+        self.losses = []
+        super().fit(*args)
+
+    def loss(self, output, y):
+        self.losses.append(super().loss(output, y))
+        return self.losses[-1]
+
+
+class KeepsAWayBack(Sound):
+    """A copy of the weights and the optimizer after each step, to go back to from a bad one."""
+
+    case = 30
+    says = "trained for 40 steps: each step leaves .* KiB more in use"
+
+    def fit(self, *args):
+        self.copies = []
+        super().fit(*args)
+
+    def step(self, model, optimizer, *rest):
+        super().step(model, optimizer, *rest)
+        self.copies.append(copy.deepcopy((model.state_dict(), optimizer.state_dict())))
+
+
+class KeepsItsModels(Sound):
+    """A register of all models, for a search over settings: the first ones stay to the end."""
+
+    case = 30
+    says = "trained 4 times in one process: each run leaves .* more tensors alive"
+
+    models = []
+
+    def optimizer(self, model, settings):
+        self.models.append(model)
+        return super().optimizer(model, settings)
