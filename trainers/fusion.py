@@ -9,6 +9,7 @@ what they see. From top to bottom: the settings, the two entries, the model, the
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,18 +44,24 @@ class Settings(transformer.Settings, gnn.Settings):
     The sizes of a branch are those of its checkpoint, where one is named.
     """
 
+    max_epochs: int = with_default(RunSettings, "max_epochs", 1)
     eval_every: int = with_default(RunSettings, "eval_every", 150)
     text_branch: str | None = Field(
         None,
-        description="run of trainers.transformer (then its best checkpoint), or a checkpoint; left out: a new branch",
+        description="run of trainers.transformer (then the mean of its checkpoints), or a checkpoint; left out: a new "
+        "branch",
     )
     graph_branch: str | None = Field(
-        None, description="run of trainers.gnn (then its best checkpoint), or a checkpoint; left out: a new branch"
+        None,
+        description="run of trainers.gnn (then the mean of its checkpoints), or a checkpoint; left out: a new branch",
     )
     head_size: int = Field(128, ge=2, le=16_384, description="width of the head that joins the branches")
     head_dropout: float = Field(0.1, ge=0, lt=1, description="dropout in the head")
     branch_rate: float = Field(
-        0.5, gt=0, le=1, description="the branches' learning rate, as a share of the head's (branches that are not new)"
+        0.05,
+        gt=0,
+        le=1,
+        description="the branches' learning rate, as a share of the head's (branches that are not new)",
     )
     freeze_branches: bool = Field(False, description="train the head alone")
 
@@ -129,12 +136,13 @@ def precheck(values: Mapping[str, Any]) -> None:
 
 
 class Branches(NamedTuple):
-    """Both branches, each with its tokenizer."""
+    """Both branches, each with its tokenizer, and how far each is believed: the text first."""
 
     text_tokenizer: PreTrainedTokenizerBase
     text: PreTrainedModel
     graph_tokenizer: PreTrainedTokenizerBase
     graph: GraphEncoder
+    trust: tuple[float, float] = (1.0, 1.0)
 
 
 def branches(run: Run, chosen: Settings, table: rows.Rows, split: rows.Split) -> Branches:
@@ -158,26 +166,50 @@ def branches(run: Run, chosen: Settings, table: rows.Rows, split: rows.Split) ->
     for found, name in ((text_from, "text_branch"), (graph_from, "graph_branch")):
         if found is None:
             run.say(f"{name}: new (no checkpoint is named)")
-    return Branches(
-        *transformer.build(run, chosen, text_from, table, split), *gnn.build(run, chosen, graph_from, table, split)
-    )
+    text_tokenizer, text = transformer.build(run, chosen, text_from, table, split)
+    graph_tokenizer, graph = gnn.build(run, chosen, graph_from, table, split)
+    for found, folder, model in ((text_from, chosen.text_branch, text), (graph_from, chosen.graph_branch, graph)):
+        if found is not None and folder is not None:
+            # They stand around a minimum: their mean is nearer to it than each (Izmailov et al. 2018,
+            # https://arxiv.org/abs/1803.05407).
+            paths = [path / checkpoint.WEIGHTS for path in resume.kept(folder, found)]
+            checkpoint.load_mean_weights(paths, model)
+            run.say(f"{show(folder)}: the mean of {len(paths)} checkpoints")
+    return Branches(text_tokenizer, text, graph_tokenizer, graph, trust_in(text_from, graph_from))
+
+
+def trust_in(text: checkpoint.Checkpoint | None, graph: checkpoint.Checkpoint | None) -> tuple[float, float]:
+    """Weights for two branches, the larger one 1: what each explained of a coin's entropy in its best validation.
+
+    Both 1 where that is not known of one of them, or neither explained anything.
+    """
+    explained = [resume.best_loss(found) for found in (text, graph)]
+    known = [max(0.0, 1 - loss / math.log(2)) for loss in explained if loss is not None]
+    if len(known) < 2 or not max(known):
+        return 1.0, 1.0
+    return known[0] / max(known), known[1] / max(known)
 
 
 def resumed(chosen: Settings, folder: Path) -> tuple[Branches, FusionModel]:
     """Everything from a checkpoint of this program; the branches' own are not needed any more."""
     text_tokenizer, text = encoder.saved(folder / TEXT, chosen.dropout)
     graph_tokenizer, graph = gnn.saved(folder / GRAPH, chosen)
-    model = joined(chosen, text, graph)
+    model = joined(chosen, text, graph, (1.0, 1.0))  # what it was is among the weights
     checkpoint.load_weights(folder / checkpoint.WEIGHTS, model)
     return Branches(text_tokenizer, text, graph_tokenizer, graph), model
 
 
-def joined(chosen: Settings, text: PreTrainedModel, graph: GraphEncoder) -> FusionModel:
+def joined(chosen: Settings, text: PreTrainedModel, graph: GraphEncoder, trust: tuple[float, float]) -> FusionModel:
     """Both branches with a new head."""
     from trainers.fusion_model import FusionModel
 
     return FusionModel(
-        text, graph, head_size=chosen.head_size, dropout=chosen.head_dropout, frozen=chosen.freeze_branches
+        text,
+        graph,
+        trust=trust,
+        head_size=chosen.head_size,
+        dropout=chosen.head_dropout,
+        frozen=chosen.freeze_branches,
     )
 
 
@@ -196,7 +228,7 @@ def train(run: Run, chosen: Settings, places: Places) -> None:
         both, model = resumed(chosen, begun.found.path)
     else:
         both = branches(run, chosen, begun.table, begun.split)
-        model = joined(chosen, both.text, both.graph)
+        model = joined(chosen, both.text, both.graph, both.trust)
     dataset = graph_rows.GraphRows(
         begun.table, both.graph_tokenizer, chosen.max_nodes, both.graph.sizes["feature_size"]
     )

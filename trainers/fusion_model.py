@@ -20,25 +20,38 @@ if TYPE_CHECKING:
 class FusionModel(nn.Module):
     """Two branches and a head.
 
-    Both branches give logits of their own, whose sum is where training begins: two witnesses, each believed as
-    far as it is sure of itself. The head sees what they see (the transformer's first token, the graph's
-    pooled vector) and learns what the sum gets wrong; its last layer begins at zero.
+    Both branches give logits of their own, whose weighted sum is where training begins: two witnesses, each
+    believed as far as it was right before. The head sees what they see (the transformer's first token, the graph's
+    pooled vector) and learns what the sum gets wrong; its last layer begins at zero. The weights are not learnt: on
+    rows that it knows by heart, the branch that overfits more would be believed more (Wang et al. 2020,
+    https://arxiv.org/abs/1905.12681).
     """
 
+    trust: torch.Tensor
+
     def __init__(
-        self, text: PreTrainedModel, graph: GraphEncoder, *, head_size: int, dropout: float, frozen: bool
+        self,
+        text: PreTrainedModel,
+        graph: GraphEncoder,
+        *,
+        trust: tuple[float, float],
+        head_size: int,
+        dropout: float,
+        frozen: bool,
     ) -> None:
         """Join them.
 
         Args:
             text: a sequence classifier of two classes.
             graph: a graph classifier of two classes.
+            trust: the weights of their logits.
             head_size: width of the head.
             dropout: in the head.
             frozen: the branches are not trained, and stay in evaluation mode.
         """
         super().__init__()
         self.text, self.graph, self.frozen = text, graph, frozen
+        self.register_buffer("trust", torch.tensor(trust))
         self.head = nn.Sequential(
             nn.LayerNorm(text.config.hidden_size + graph.width),
             nn.Linear(text.config.hidden_size + graph.width, head_size),
@@ -72,7 +85,8 @@ class FusionModel(nn.Module):
         seen = self.text(**text, output_hidden_states=True)
         pooled = self.graph.pooled(graphs)
         joined = torch.cat([seen.hidden_states[-1][:, 0], pooled], dim=1)
-        logits: torch.Tensor = seen.logits + self.graph.classify(pooled) + self.head(joined)
+        told = self.trust[0] * seen.logits + self.trust[1] * self.graph.classify(pooled)
+        logits: torch.Tensor = told + self.head(joined)
         return logits
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable
@@ -116,6 +117,29 @@ def best_of(name: str, setting: str, program: str, say: Callable[[str], None]) -
         raise InputError(f"{setting} {show(folder / best)} is damaged: {damage}") from None
     except InputError as error:
         raise InputError(*(f"{setting}: {line}" for line in error.lines)) from None
+    return found
+
+
+def best_loss(found: Checkpoint | None) -> float | None:
+    """The validation loss at the best step of the run that a checkpoint is of; None where that is not told."""
+    if found is None:
+        return None
+    try:
+        loss = json.loads((found.path.parent / "training_metadata.json").read_bytes())["best"]["loss"]
+        return float(loss)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def kept(name: str, best: Checkpoint) -> list[Path]:
+    """The whole checkpoints of the run whose `best_of` is ``best``; it alone where ``name`` is a checkpoint itself."""
+    if best.path == Path(name):
+        return [best.path]
+    found = []
+    for _, path in numbered(Path(name)):
+        with contextlib.suppress(Damaged):
+            if verify(path).state.get("model") == best.state.get("model"):
+                found.append(path)
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -171,16 +172,57 @@ def test_graphs_that_are_cut_are_counted(launch: Callable[..., int], tmp_path: P
 
 
 def test_it_begins_with_what_its_branches_know(branches: dict[str, str], rows_file: Path, tmp_path: Path) -> None:
-    """A new head adds nothing: the first logits are the sum of those that the branches have saved."""
+    """A new head adds nothing: the first logits are the branches' own, weighted by what each explained."""
     import torch
     from safetensors.torch import load_file
 
-    values = {**FUSION, **branches, "freeze_branches": True, "learning_rate": 1e-12, "eval_every": 1, "dropout": 0.0}
+    best = {name: str(Path(folder) / metadata(Path(folder))["best_checkpoint"]) for name, folder in branches.items()}
+    values = {**FUSION, **best, "freeze_branches": True, "learning_rate": 1e-12, "eval_every": 1, "dropout": 0.0}
     assert fusion.launch(values, data=rows_file, output_dir=tmp_path / "out", max_steps=1) == 0
     both = [load_file(Path(folder) / "validation_logits.safetensors") for folder in branches.values()]
+    explained = [max(0.0, 1 - metadata(Path(folder))["best"]["loss"] / math.log(2)) for folder in branches.values()]
+    trust = [share / max(explained) for share in explained] if max(explained) else [1.0, 1.0]
     joined = load_file(tmp_path / "out/validation_logits.safetensors")
     assert torch.equal(joined["keys"], both[0]["keys"])
-    assert torch.allclose(joined["logits"], both[0]["logits"] + both[1]["logits"], atol=1e-5)
+    expected = trust[0] * both[0]["logits"] + trust[1] * both[1]["logits"]
+    assert torch.allclose(joined["logits"], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "graph", "trust"),
+    [(0.6, 0.3, (0.237, 1.0)), (0.3, 0.6, (1.0, 0.237)), (0.8, 0.3, (0.0, 1.0)), (0.8, 0.9, (1.0, 1.0)),
+     (None, 0.3, (1.0, 1.0))],
+)  # fmt: skip
+def test_a_branch_is_believed_as_far_as_it_was_right(
+    tmp_path: Path, text: float | None, graph: float, trust: tuple[float, float]
+) -> None:
+    found = []
+    for name, loss in (("text", text), ("graph", graph)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "training_metadata.json").write_text(json.dumps({"best": {"loss": loss}}))
+        found.append(checkpoint.Checkpoint(tmp_path / name / "checkpoint-1", 1, {}))
+    assert fusion.trust_in(found[0], found[1]) == pytest.approx(trust, abs=1e-3)
+
+
+def test_a_branch_begins_as_the_mean_of_its_checkpoints(
+    branches: dict[str, str], rows_file: Path, tmp_path: Path, capsys: Any
+) -> None:
+    values = {**FUSION, **branches, "freeze_branches": True, "keep_last": 1}
+    assert fusion.launch(values, data=rows_file, output_dir=tmp_path / "out", max_steps=2) == 0
+    after = load_weights_of(tmp_path / "out/checkpoint-2")
+    for part, folder in (("text", branches["text_branch"]), ("graph", branches["graph_branch"])):
+        kept = [load_weights_of(path) for path in sorted(Path(folder).glob("checkpoint-*"))]
+        assert len(kept) > 1
+        for name, first in kept[0].items():
+            mean = sum(weights[name].double() for weights in kept) / len(kept)
+            assert after[f"{part}.{name}"].equal(mean.to(first.dtype))
+    assert "the mean of 3 checkpoints" in capsys.readouterr().err
+
+
+def load_weights_of(folder: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / checkpoint.WEIGHTS)
 
 
 def test_branches_learn_slower_than_the_head(
@@ -200,14 +242,14 @@ def test_branches_learn_slower_than_the_head(
 def test_frozen_branches_stay_as_they_are(
     branches: dict[str, str], launch: Callable[..., int], tmp_path: Path, frozen: bool
 ) -> None:
-    from safetensors.torch import load_file
-
-    assert launch("fusion", "out", max_steps=4, freeze_branches=frozen, **branches) == 0
-    after = load_file(tmp_path / "out/checkpoint-4" / checkpoint.WEIGHTS)
-    for part, folder in (("text", branches["text_branch"]), ("graph", branches["graph_branch"])):
-        best = metadata(Path(folder))["best_checkpoint"]
-        before = load_file(Path(folder) / best / checkpoint.WEIGHTS)
-        same = [after[f"{part}.{name}"].equal(weight) for name, weight in before.items()]
+    best = {name: str(Path(folder) / metadata(Path(folder))["best_checkpoint"]) for name, folder in branches.items()}
+    assert launch("fusion", "out", max_steps=4, freeze_branches=frozen, **best) == 0
+    after = load_weights_of(tmp_path / "out/checkpoint-4")
+    for part, folder in (("text", best["text_branch"]), ("graph", best["graph_branch"])):
+        before = load_weights_of(Path(folder))
+        # A branch that is not believed at all does not learn to classify either.
+        inner = {name: weight for name, weight in before.items() if "classifier" not in name}
+        same = [after[f"{part}.{name}"].equal(weight) for name, weight in inner.items()]
         assert all(same) if frozen else not any(same[2:])
     moved = after["head.4.weight"]
     assert moved.abs().max() > 0
@@ -264,7 +306,7 @@ def test_both_branches_feel_the_loss(tmp_path: Path, rows_file: Path) -> None:
     run, chosen = Run("test"), fusion.Settings(**FUSION)
     split = rows.Split(range(len(table)), [])
     both = fusion.branches(run, chosen, table, split)
-    model = fusion.joined(chosen, both.text, both.graph)
+    model = fusion.joined(chosen, both.text, both.graph, both.trust)
     dataset = graph_rows.GraphRows(table, both.graph_tokenizer, chosen.max_nodes, 0)
     examples = [dataset[index] for index in range(8)]
     text = encoder.Collate(both.text_tokenizer, chosen.max_length, table)([example.row for example in examples])
