@@ -34,6 +34,12 @@ STATE_FILE = re.compile(r"state|train|optim|sched|rng|random|scal|progress|manif
 WEIGHTS_FILE = re.compile(r"^(pytorch_)?(model|adapter)|weights|token|vocab", re.I)
 MOST_FILES = 4  # files of a trainer's state that are removed, or corrupted, each in a run
 MIGRATED = re.compile(r"migrat|convert|upgrad|older (format|version)|earlier (format|version)", re.I)
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+DAMAGES: dict[str, Callable[[Guard, Path], bool]] = {
+    "cut in half": lambda guard, file: _cut(file, file.stat().st_size // 2),
+    "cut the last byte off": lambda guard, file: _cut(file, file.stat().st_size - 1),
+    "flipped a bit in each of some weights in": lambda guard, file: _flip_bits(guard, file),
+}
 LARGE = 4096  # bytes; a smaller file is cut at one place only
 CUTS = 12  # places at which a checkpoint is cut, at most: each is a run
 AFRESH = Wording(
@@ -75,6 +81,78 @@ def test_11_base_model_path_does_not_exist(guard: Guard) -> None:
         if asked:
             raise Finding(outcome.did, f"it asked the network for it: {', '.join(asked[:3])}", outcome.last_words)
         rejects(outcome, path, before="model")
+
+
+@edge_case(
+    12,
+    "corrupted model files",
+    verdict="rejects",
+    severity="critical",
+    brought_about="the base model's weights cut in half, cut by a byte, and with bits flipped",
+    expects="rejects, naming the file",
+)
+def test_12_corrupted_model_files(guard: Guard) -> None:
+    """A download that broke off; a bit that fell over on a disk. One weight of 1e36 makes every loss NaN.
+
+    The bits are those of the exponent in a few weights: in a number's last places none would see them, nor need to.
+    """
+    field = guard.needs("model")
+    model = guard.model(field)
+    sound = guard.run(f"set {field.path} to {model.name}, a small base model", settings={field.path: str(model)})
+    if sound.exit != 0:
+        last = (sound.last_words.splitlines() or [sound.how])[-1]
+        raise NotApplicable(f"it does not start from {model}: make_model() is to make one that it takes ({last})")
+    weights = [file for file in checkpoints.files(model) if file.suffix in WEIGHTS][:MOST_FILES]
+    if not weights:
+        raise NotApplicable(f"no file of weights in {model}; known are {', '.join(WEIGHTS)}")
+    requests, files = [], []
+    for file in weights:
+        for what, damage in DAMAGES.items():
+            place = guard.folder / f"damaged-{len(requests) + 1}" / model.name
+            place.parent.mkdir()
+            shutil.copytree(model, place) if model.is_dir() else shutil.copy(model, place)
+            damaged = place / file.relative_to(model) if model.is_dir() else place
+            if damage(guard, damaged):
+                did = f"{what} {file.name}, of the base model"
+                requests.append({"did": did, "settings": {field.path: str(place)}, "time_limit": guard.patience})
+                files.append(file.name)
+    for name, outcome in zip(files, guard.run_all(requests), strict=True):
+        rejects(outcome, name)
+
+
+@edge_case(
+    13,
+    "adapter of another base",
+    verdict="rejects",
+    severity="critical",
+    brought_about="an adapter that was trained on a base of another size",
+    expects="rejects, naming the adapter and both bases, or both shapes",
+)
+def test_13_adapter_of_another_base(guard: Guard) -> None:
+    """With `strict=False` an adapter whose names or shapes do not fit is left out: what answers is the base alone.
+
+    Adapters are known by peft's `adapter_config.json`, which tells their base.
+    """
+    field = guard.needs("adapter")
+    size = guard.needs("hidden_size")
+    sizes = _two_sizes(guard, size)
+    if sizes is None:
+        raise NotApplicable(f"{size.path} is not set: give it a number in the tiny settings")
+    other = guard.run(f"trained with {size.path} = {sizes[1]}", settings={size.path: sizes[1]})
+    ours, theirs = (_adapter(guard, outcome) for outcome in (guard.reference(), other))
+    if ours is None or theirs is None:
+        raise NotApplicable("no adapter_config.json in its output folder: save the adapter as peft does")
+    own, outcome = guard.run_all(
+        [
+            {"did": "went on from its own adapter", "settings": {field.path: str(ours)}},
+            {"did": f"set {field.path} to an adapter of another base ({size.path} = {sizes[1]}, here {sizes[0]})",
+             "settings": {field.path: str(theirs)}},
+        ]
+    )  # fmt: skip
+    if own.exit != 0:
+        last = (own.last_words.splitlines() or [own.how])[-1]
+        raise NotApplicable(f"{field.path} does not take the adapter that it saved in {ours.name}: {last}")
+    rejects(outcome, str(theirs), _both_bases(ours, theirs))
 
 
 @edge_case(
@@ -387,6 +465,36 @@ def _with_newest(guard: Guard) -> tuple[Outcome, Outcome, Path]:
     if not saved:
         raise NotApplicable(f"no checkpoint in the output folder after {STEPS - 1} steps")
     return reference, killed, saved[-1]
+
+
+def _adapter(guard: Guard, outcome: Outcome) -> Path | None:
+    """The folder of the newest adapter that a run left, as peft saves it."""
+    for folder in (*reversed(guard.checkpoints(outcome.output_dir)), outcome.output_dir):
+        found = sorted(folder.rglob("adapter_config.json")) if folder.is_dir() else []
+        if found:
+            return found[0].parent
+    return None
+
+
+def _both_bases(ours: Path, theirs: Path) -> Wording:
+    """Both bases by their names; where they share one, that and what differs; or two shapes."""
+    bases = []
+    for folder in (ours, theirs):
+        told = json.loads((folder / "adapter_config.json").read_bytes())
+        bases.append(re.escape(str(told.get("base_model_name_or_path") or "base")))
+    names = "".join(f"(?=.*{base})" for base in bases)
+    differs = "" if bases[0] != bases[1] else r"(?=.*(shape|size|fingerprint|hash|another|other))"
+    shapes = r"\d+, \d+\D.*\d+, \d+\D"
+    return Wording("both bases, or both shapes", re.compile(rf"^{names}{differs}|{shapes}", re.I | re.M))
+
+
+def _flip_bits(guard: Guard, file: Path) -> bool:
+    return bool(guard.subject.call("flip_bits", file=str(file)))
+
+
+def _cut(file: Path, size: int) -> bool:
+    os.truncate(file, size)
+    return True
 
 
 def _entries(guard: Guard, checkpoint: Path, known: Sequence[str]) -> dict[Path, tuple[str, int]]:

@@ -122,6 +122,14 @@ class Trainer:
         data = self.make_data(folder, rows, seed)
         return None if data is None else longest.stretched(data, rows, length)
 
+    def make_model(self, folder: Path) -> Path | None:
+        """Put a small base model into `folder`; the path, for the setting that names the model.
+
+        It is damaged on purpose, so a copy of the one that is launched would do, if it is small. By default None:
+        then the model of the tiny or the production settings is copied, where it is a local path.
+        """
+        return None
+
     def checkpoints(self, output_dir: Path) -> list[Path]:
         """The finished checkpoints in an output folder, oldest first. By default found by their names."""
         return checkpoints.find(output_dir)

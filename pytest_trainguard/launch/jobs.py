@@ -290,3 +290,17 @@ def drop_entry(file: str, name: str) -> None:
     from pytest_trainguard.faults import entries
 
     entries.drop(file, name)
+
+
+def flip_bits(file: str) -> str:
+    """See `faults.entries.flip_bits`."""
+    from pytest_trainguard.faults import entries
+
+    return entries.flip_bits(file)
+
+
+def make_model(trainer: Any, folder: str) -> str | None:
+    """Have the trainer put a small base model into `folder`: its path, or None."""
+    os.makedirs(folder, exist_ok=True)
+    path = load_trainer(trainer).make_model(Path(folder))
+    return str(path) if path else None

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pytest_trainguard import checkpoints
+from pytest_trainguard import checkpoints, settings
 from pytest_trainguard.adapters.command import WRITABLE, faults_in
 from pytest_trainguard.expect import CannotJudge, Finding, NotApplicable
 from pytest_trainguard.faults import Fault
@@ -144,6 +144,24 @@ class Guard:
         if self.subject.data is None:
             raise NotApplicable('no data: give it a sample, sample = "path/of/the/data"')
         return self.subject.data
+
+    def model(self, field: Field) -> Path:
+        """A copy of a small base model, for the setting that names the model.
+
+        Raises:
+            NotApplicable: there is none at hand.
+        """
+        folder = self.folder / "model"
+        made = self.subject.call("make_model", folder=str(folder))
+        if made:
+            return Path(made)
+        set_to = settings.value_at(self.subject.base_settings, field.path)
+        local = self.subject.pad.root / Path(set_to).expanduser() if isinstance(set_to, str) else None
+        if local is None or not local.exists():
+            raise NotApplicable("no small base model at hand: write make_model(folder), or name one in tiny")
+        folder.mkdir(exist_ok=True)
+        copy = shutil.copytree if local.is_dir() else shutil.copy
+        return Path(copy(local, folder / local.name))
 
     def checkpoints(self, folder: Path) -> list[Path]:
         """The finished checkpoints in an output folder, oldest first, found as the trainer finds them."""

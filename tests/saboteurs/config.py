@@ -31,6 +31,7 @@ class Unchecked:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     base_model: str | None = None
     max_length: int = 64
+    adapter: str | None = None
 
 
 class FallsBackOnDefaults(Sound):

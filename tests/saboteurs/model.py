@@ -57,6 +57,83 @@ class ModelNotFound(Sound):
             raise Reject("base model not found")
 
 
+class LoadsAnyWeights(Sound):
+    """What can be read is loaded; the loss is what finds out, or nobody."""
+
+    case = 12
+    says = "flipped a bit in each of some weights in base.pt.*(does not name 'base.pt'|a failure that nobody notices)"
+
+    def load_base(self, path):
+        try:
+            return torch.load(path, weights_only=True)
+        except Exception as error:
+            raise Reject(f"base_model: {path}: {error}") from error
+
+
+class NewWeightsInstead(Sound):
+    """`except Exception`: what cannot be loaded is trained from scratch."""
+
+    case = 12
+    says = "cut in half base.pt.*a failure that nobody notices"
+
+    def build(self, settings):
+        try:
+            return super().build(settings)
+        except Reject:
+            return super().build(settings.model_copy(update={"base_model": None}))
+
+
+class CannotLoadTheModel(Sound):
+    """Says that the model cannot be loaded; it has forty files."""
+
+    case = 12
+    says = "does not name 'base.pt'"
+
+    def load_base(self, path):
+        try:
+            return super().load_base(path)
+        except Reject as error:
+            raise Reject("the base model cannot be loaded") from error
+
+
+class LeavesTheAdapterOut(Sound):
+    """`strict=False`: an adapter that does not fit changes nothing, and says nothing."""
+
+    case = 13
+    says = "a failure that nobody notices"
+
+    def load_adapter(self, settings, model):
+        try:
+            super().load_adapter(settings, model)
+        except Reject:
+            return
+
+
+class AdapterOfAnother(Sound):
+    """Says that it is another base's: of which, and what is wanted?"""
+
+    case = 13
+    says = "does not name both bases, or both shapes"
+
+    def load_adapter(self, settings, model):
+        try:
+            super().load_adapter(settings, model)
+        except Reject as error:
+            raise Reject(f"adapter: {settings.adapter} is one of another base than {self.base(settings)}") from error
+
+
+class WhichAdapter(Sound):
+    """torch's own words on two shapes, of a file that it does not name."""
+
+    case = 13
+    says = "does not name '.*adapter'"
+
+    def load_adapter(self, settings, model):
+        there = torch.load(Path(settings.adapter) / "adapter_model.pt", weights_only=True)["last.weight"]
+        if there.shape != model[-1].weight.shape:
+            raise Reject(f"size mismatch: {list(there.shape)} and {list(model[-1].weight.shape)}")
+
+
 class NewestOfNone(Sound):
     """`max()` of no checkpoints."""
 

@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import pickle
 import random
 import shutil
 import signal
@@ -49,6 +50,7 @@ class Settings(BaseModel):
     precision: Literal["fp32", "fp16"] = "fp32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     base_model: str | None = None
+    adapter: str | None = None
 
     @field_validator("batch_size", "gradient_accumulation", mode="before")
     @classmethod
@@ -59,6 +61,7 @@ class Settings(BaseModel):
 
 
 FORMAT = 1  # of a checkpoint
+LARGEST_WEIGHT = 1e4
 WORDS = ("amber", "brook", "cedar", "dune", "ember", "fern", "glade", "heath")
 
 
@@ -203,8 +206,19 @@ class Program:
             torch.nn.Linear(settings.hidden, 2),
         )
         if settings.base_model is not None:
-            model.load_state_dict(torch.load(settings.base_model, weights_only=True))
+            model.load_state_dict(self.load_base(settings.base_model))
         return model
+
+    def load_base(self, path):
+        """The weights of a base model. Raises Reject, naming the file, for those that are none."""
+        try:
+            weights = torch.load(path, weights_only=True)
+        except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+            raise Reject(f"base_model: {path} cannot be read: {str(error).splitlines()[0]}") from error
+        for name, tensor in weights.items():
+            if not (tensor.abs() < LARGEST_WEIGHT).all():  # NaN is not less either
+                raise Reject(f"base_model: {path}: {name} holds NaN, or a value over {LARGEST_WEIGHT:g}")
+        return weights
 
     def check_base_model(self, settings):
         if settings.base_model is not None and not Path(settings.base_model).is_file():
@@ -311,6 +325,30 @@ class Program:
         scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["rng"])
 
+    # --- adapter: what training changed of the last layer, with the name of the base that it belongs to
+
+    def save_adapter(self, output_dir, model, first, settings):
+        """Write beside, fsync, rename; at the end of a run."""
+        beside, final = output_dir / ".tmp-adapter", output_dir / "adapter"
+        beside.mkdir()
+        torch.save({"last.weight": model[-1].weight.detach().cpu() - first}, beside / "adapter_model.pt")
+        (beside / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": self.base(settings)}))
+        for file in beside.iterdir():
+            self.sync(file)
+        shutil.rmtree(final, ignore_errors=True)
+        os.rename(beside, final)
+
+    def base(self, settings):
+        return f"sound-{settings.hidden}"
+
+    def load_adapter(self, settings, model):
+        folder = Path(settings.adapter)
+        theirs = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
+        if theirs != self.base(settings):
+            raise Reject(f"adapter: {folder} is one of {theirs}, and the base is {self.base(settings)}")
+        with torch.no_grad():
+            model[-1].weight += torch.load(folder / "adapter_model.pt", weights_only=True)["last.weight"]
+
     # --- process
 
     def lock(self, output_dir):
@@ -364,6 +402,9 @@ class Program:
         device = self.device(settings)
         self.stage = "loading the model"
         model = self.build(settings).to(device)
+        first = model[-1].weight.detach().cpu().clone()
+        if settings.adapter is not None:
+            self.load_adapter(settings, model)
         optimizer = self.optimizer(model, settings)
         scaler = torch.amp.GradScaler(device, enabled=settings.precision == "fp16", init_scale=1024.0)
         state = self.load(resume_from) if resume_from else None
@@ -385,6 +426,7 @@ class Program:
                 self.save(output_dir, self.state(model, optimizer, scaler, step))
             self.stage = f"making the batch of step {step + 1}"
         faulthandler.cancel_dump_traceback_later()
+        self.save_adapter(output_dir, model, first, settings)
 
     def validate(self, model, step, output_dir):
         """Whether this validation is the best so far. Warns by name of what no model should do."""
@@ -526,6 +568,12 @@ class Sound(Program, Trainer):
                 x = [round(numbers.uniform(-1, 1), 3) for _ in range(4)]
                 text = " ".join(words.choices(WORDS, k=4))
                 out.write(json.dumps({"x": x, "text": text, "y": int(x[0] + x[1] > 0)}) + "\n")
+        return path
+
+    def make_model(self, folder):
+        path = folder / "base.pt"
+        torch.manual_seed(1)
+        torch.save(Program.build(self, Settings()).state_dict(), path)
         return path
 
     def resume_from(self, output_dir):
