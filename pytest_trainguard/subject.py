@@ -31,8 +31,8 @@ STEPS = 8  # optimizer steps of an ordinary run
 SAVE_EVERY = 2  # steps between its checkpoints, where the trainer has a setting for that
 SEED = 0
 OF_THE_TRAINER = frozenset(  # of the functions in `jobs`, those that are told which trainer it is
-    {"describe", "make_data", "make_longest", "make_model", "own_checkpoints", "resume_point", "settings_file", "held_out",
-     "validated"}
+    {"describe", "make_data", "make_longest", "make_model", "own_checkpoints", "resume_point", "settings_file",
+     "held_out", "validated"}
 )  # fmt: skip
 TMP_LENGTH = 70  # characters; a socket's name has at most 107, of which multiprocessing adds 32
 

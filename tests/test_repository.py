@@ -25,11 +25,11 @@ def test_own_trainers_are_cleared(tmp_path):
     told = json.loads(report.read_text())
     assert {trainer["name"] for trainer in told["trainers"]} == {"Transformer", "Gnn", "Fusion"}
     wrong = {(case["trainer"], case["number"]): case["reason"] for case in told["cases"] if case["verdict"] != "passed"}
-    # The graph network takes no pretrained weights; none of the three has a queue in front of it.
-    expected = {("Gnn", n): "no setting for the model" for n in (11, 39)}
-    expected |= {
-        (name, n): "no queue" for name in ("Transformer", "Gnn", "Fusion") for n in (51, 52, 53, 57, 58, 59, 60)
-    }
+    # The graph network takes no pretrained weights, none of the three an adapter, and none has a queue in front of it.
+    code_trainers = ("Transformer", "Gnn", "Fusion")
+    expected = {("Gnn", n): "no setting for the model" for n in (11, 12, 39)}
+    expected |= {(name, 13): "no setting for the adapter" for name in code_trainers}
+    expected |= {(name, n): "no queue" for name in code_trainers for n in (51, 52, 53, 57, 58, 59, 60)}
     assert {case: reason.split(":")[0] for case, reason in wrong.items()} == expected
     assert {81, 82, 83} <= {case["number"] for case in told["cases"]}
     assert told["clearance"] == "GO"

@@ -9,6 +9,8 @@ import pytest
 
 from pytest_trainguard import NotApplicable
 from pytest_trainguard.faults import data as tamper
+from pytest_trainguard.faults import entries
+from pytest_trainguard.faults import rows as values
 
 ROWS = [{"text": f"row {n}", "label": n % 2} for n in range(6)]
 
@@ -135,3 +137,101 @@ def test_an_unknown_form_says_which_are_known(tmp_path):
     path.write_text("rows")
     with pytest.raises(NotApplicable, match="JSONL"):
         tamper.malformed(path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_value_is_edited_and_its_line_told(tmp_path, kind):
+    data = write(tmp_path, kind)
+    made = values.edited(data, tmp_path / "out", "put X into {field} in {line}", ("text",), lambda old: f"X {old}")
+    texts = [row["text"] for row in read(made.path)]
+    assert texts == ["row 0", "row 1", "row 2", "X row 3", "row 4", "row 5"]
+    where = {"jsonl": "line 4", "json": "line 5", "csv": "line 5", "parquet": "a row"}[kind]
+    assert made.did == f"put X into 'text' in {where} of train.{kind}"
+    assert made.field == "text"
+    if made.line:
+        assert "X row 3" in made.path.read_text().splitlines()[made.line - 1]
+
+
+def test_a_csv_of_several_lines_a_row_keeps_its_other_rows(tmp_path):
+    path = tmp_path / "train.csv"
+    path.write_text('a,b\n1,"x\ny"\n2,"p\nq"\n3,z\n')
+    made = values.edited(path, tmp_path / "out", "", ("a",), lambda _: "7")
+    assert read(made.path) == [{"a": "1", "b": "x\ny"}, {"a": "7", "b": "p\nq"}, {"a": "3", "b": "z"}]
+    assert (made.line, made.also) == (4, (5, 3))
+
+
+def test_a_value_that_no_parquet_column_holds_is_not_applicable(tmp_path):
+    with pytest.raises(NotApplicable, match="no place for such a value"):
+        values.edited(write(tmp_path, "parquet"), tmp_path / "out", "", ("label",), lambda _: {"a": 1})
+
+
+def chats(folder):
+    path = folder / "chats.jsonl"
+    row = {"messages": [{"role": "user", "content": "hello there"}, {"role": "bot", "content": "hi"}], "n": 1}
+    path.write_text("".join(json.dumps({**row, "n": n}) + "\n" for n in range(4)))
+    return path
+
+
+def test_places_in_lists_of_objects(tmp_path):
+    path = chats(tmp_path)
+    rows = values.read(path)
+    assert values.common(rows) == [("messages",), ("messages", 0, "role"), ("messages", 0, "content"), ("n",)]
+    assert values.texts(rows)[0] == ("messages", 0, "content")
+    assert values.named(("messages", 0, "content")) == "messages[0].content"
+    assert values.field_of(("messages", 0)) == "messages"
+    gone = values.read(values.without(path, tmp_path / "out", ("messages", 0, "role")).path)
+    assert all("role" not in message for row in gone for message in row["messages"])
+
+
+def test_a_byte_order_mark_and_escapes_change_no_row(tmp_path):
+    path = chats(tmp_path)
+    path.write_text(path.read_text().replace("hello", "h\N{GRINNING FACE}llo"))
+    (marked,) = tamper.with_byte_order_mark(path, tmp_path / "out")
+    (escaped,) = tamper.in_escapes(path, tmp_path / "out")
+    assert marked.path.read_text("utf-8-sig") == path.read_text("utf-8")
+    assert escaped.path.read_bytes().isascii()
+    assert values.read(escaped.path) == values.read(path)
+    assert not tamper.with_byte_order_mark(write(tmp_path, "parquet"), tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_grown_data_has_its_own_rows_first(tmp_path, kind):
+    data = write(tmp_path, kind)
+    new = [{**row, "text": "long " * 50} for row in values.read(data)]
+    made = tamper.grown(data, tmp_path / "out", new, 20_000)
+    rows = read(made.path)
+    assert [row["text"] for row in rows[:6]] == [row["text"] for row in ROWS]
+    assert {row["text"] for row in rows[6:]} == {"long " * 50}
+    assert 20_000 <= made.path.stat().st_size < 23_000
+
+
+@pytest.mark.parametrize("kind", ["json", "pt"])
+def test_entries_of_a_checkpoint_are_found_put_and_dropped(tmp_path, kind):
+    import torch
+
+    file = tmp_path / f"state.{kind}"
+    content = {"step": 6, "epoch": True, "name": "x"}
+    file.write_text(json.dumps(content)) if kind == "json" else torch.save(content, file)
+    assert entries.find([str(file)], ["step", "epoch"]) == {str(file): {"step": 6}}
+    entries.put(str(file), "step", 5)
+    assert entries.find([str(file)], ["step"]) == {str(file): {"step": 5}}
+    entries.drop(str(file), "step")
+    assert entries.find([str(file)], ["step"]) == {}
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "pt"])
+def test_flipped_bits_are_in_the_weights_and_nowhere_else(tmp_path, kind):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    file = tmp_path / f"weights.{kind}"
+    weights = {"a": torch.full((40,), 0.02), "b": torch.full((3,), 0.5)}
+    save_file(weights, file) if kind == "safetensors" else torch.save(weights, file)
+    size = file.stat().st_size
+    assert entries.flip_bits(str(file)) == "a"
+    after = load_file(file) if kind == "safetensors" else torch.load(file, weights_only=True)
+    assert file.stat().st_size == size
+    assert int((after["a"] > 1e30).sum()) == 16
+    assert torch.equal(after["b"], weights["b"])
+    (tmp_path / "none.pt").write_bytes(b"no tensors")
+    assert entries.flip_bits(str(tmp_path / "none.pt")) == ""

@@ -219,6 +219,8 @@ def train(run: Run, chosen: Settings, places: Places) -> None:
     if begun is None:
         return
     graphs.require_nodes(rows.shortest(begun.table, begun.split.train), chosen.max_nodes)
+    if chosen.text_branch is None:
+        transformer.look_over(run, chosen, begun.found)
     ranks = loop.enter(run, chosen)
     from trainers import graph_rows
     from trainers.fusion_model import groups

@@ -7,7 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pytest_trainguard import Run, Trainer
-from trainers import fusion, gnn, learner, lora_chat, misuse, numerics, syllogisms, transformer  # noqa: F401 (late)
+from trainers import (  # noqa: F401 (what runs import late)
+    encoder,
+    fusion,
+    gnn,
+    learner,
+    lora_chat,
+    misuse,
+    numerics,
+    syllogisms,
+    transformer,
+)  # fmt: skip
 from trainers.rows import RowFile, split_by_content
 from trainers.settings import DataSettings
 
@@ -68,7 +78,22 @@ def _command(program: str) -> str:
     return f"python -m {program} --settings {{config}} {where} --max-steps {{max_steps}} --seed {{seed}}"
 
 
-class Transformer(Program):
+class ReadsText(Program):
+    """Those that can begin with pretrained weights."""
+
+    def make_model(self, folder: Path) -> Path:
+        """A RoBERTa of the tiny sizes with its tokenizer, as transformers saves them."""
+        small = type(self).tiny
+        table = RowFile(self.make_data(folder, rows=16, seed=1))
+        tokenizer = encoder.train_tokenizer(table, range(16), small["vocab_size"], small["max_length"])
+        sizes = {name: small[name] for name in ("hidden_size", "layers", "heads", "max_length")}
+        model = encoder.new_model(tokenizer, **sizes, dropout=0.0)
+        tokenizer.save_pretrained(folder / "roberta")
+        model.save_pretrained(folder / "roberta")
+        return folder / "roberta"
+
+
+class Transformer(ReadsText):
     """The text classifier, `python -m trainers.transformer`."""
 
     entry = staticmethod(transformer.launch)
@@ -160,7 +185,7 @@ class Gnn(Program):
     }
 
 
-class Fusion(Program):
+class Fusion(ReadsText):
     """Both together, `python -m trainers.fusion`; in small its branches are new ones."""
 
     entry = staticmethod(fusion.launch)

@@ -195,9 +195,21 @@ def require_sane(name: str, model: PreTrainedModel) -> None:
     """
     for key, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not bool((tensor.abs() < LARGEST_WEIGHT).all()):  # NaN is not less either
+            where = show(_file_of(folder, key))
             raise InputError(
-                f"model {name}: weight {key} holds NaN, infinity or a value over {LARGEST_WEIGHT:g}: damaged?"
+                f"model {where}: weight {key} holds NaN, infinity or a value over {LARGEST_WEIGHT:g}: damaged?"
             )
+
+
+def _file_of(folder: Path, key: str) -> Path:
+    """The file in which a weight stands; names in files may lack the head's prefix. The folder where none has it."""
+    from safetensors import safe_open
+
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(str(path), "np") as stored:
+            if any(key == name or key.endswith(f".{name}") for name in stored.keys()):  # noqa: SIM118
+                return path
+    return folder
 
 
 def _pad_with_something(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:

@@ -107,6 +107,13 @@ def precheck(values: Mapping[str, Any]) -> None:
         pretrained.require_local(values["model"])
 
 
+def look_over(run: Run, chosen: Settings, found: checkpoint.Checkpoint | None) -> None:
+    """Reject pretrained weights that are damaged, before torch is imported; a checkpoint needs none."""
+    if chosen.model is not None and found is None:
+        run.stage = "looking for the model"
+        pretrained.require_sound(pretrained.locate(chosen.model))
+
+
 def build(
     run: Run, chosen: Settings, found: checkpoint.Checkpoint | None, table: rows.Rows, split: rows.Split
 ) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
@@ -140,9 +147,7 @@ def train(run: Run, chosen: Settings, places: Places) -> None:
     begun = loop.begin(run, chosen, places)
     if begun is None:
         return
-    if chosen.model is not None and begun.found is None:
-        run.stage = "looking for the model"
-        pretrained.require_sound(pretrained.locate(chosen.model))
+    look_over(run, chosen, begun.found)
     ranks = loop.enter(run, chosen)
     tokenizer, model = build(run, chosen, begun.found, begun.table, begun.split)
 
