@@ -7,35 +7,24 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pytest_trainguard import Finding, Guard, NotApplicable, Outcome, edge_case, expect, rejects, settings, survives
+from pytest_trainguard import Finding, Guard, NotApplicable, edge_case, expect, rejects, settings, survives
 from pytest_trainguard.expect import Wording, names, number, unusual
 from pytest_trainguard.faults import data as tamper
 from pytest_trainguard.faults import rows as row_values
-from pytest_trainguard.subject import STEPS
+from pytest_trainguard.faults import values
+from pytest_trainguard.probes import data as data_probe
 
 BATCH = 8
 FAR_OVER = 100  # times the limit
-FAR_OUTSIDE = 1000  # over the largest label
 NOISE = 64 << 20  # bytes by which the peaks of two runs may differ
 MOST_MEMORY = 4 << 30  # bytes; what a run that truncates nothing may take of the machine
-MEMORY_LIMITS = [mebibytes << 20 for mebibytes in (32, 64, 128, 256)]
 TIMES_MEMORY = 3
-LONG_TEXT = 1 << 16  # characters
 LONG_READ = 60.0  # seconds to read the large file in
 TRUNCATED = re.compile(
     r"truncat|\bcut\b|shorten|clipp|longer than|too long|over.?long|exceed|skipp|dropp|left out|filtered", re.I
 )
 SKIPPED = re.compile(r"skip|drop|ignor|omit|left out|leav|filter|discard|exclud|empty|blank", re.I)
 COUNT_OF_ONE = re.compile(r"(?<![\w./-])1(?![\w/-]|\.\d)|\bone\b|\ba row\b", re.I)
-VOCABULARIES = {"role", "from", "speaker", "label", "labels", "class", "category", "target", "sentiment"}
-TYPES = [  # bool first: it is a number to isinstance
-    (bool, ("a bool", "bool|boolean|true|false")),
-    (int | float, ("a number", "int|integer|number|float|numeric")),
-    (str, ("text", "str|string|text")),
-    (dict, ("an object", "dict|object|mapping")),
-    (list, ("an array", "list|array|sequence")),
-    (type(None), ("null", "None|null|NoneType")),
-]
 SCRIPTS = "\N{GRINNING FACE} \u05e9\u05dc\u05d5\u05dd e\N{COMBINING ACUTE ACCENT} \ud55c\uae00 "
 OTHER_SCRIPTS = "\N{ROCKET} \u0633\u0644\u0627\u0645 o\N{COMBINING DIAERESIS} \u6f22\u5b57 "
 TAKEN_OUT = "these characters taken out"
@@ -60,7 +49,7 @@ LIMIT = Wording("the limit on memory", re.compile(r"\bmemory\b|limit|available|\
 def test_01_empty_training_file(guard: Guard) -> None:
     """An export that failed leaves a file of zero bytes; `pandas` writes a line of names and no rows."""
     variants = tamper.empty(guard.data(), guard.folder)
-    for variant, outcome in zip(variants, _trained_on(variants, guard), strict=True):
+    for variant, outcome in zip(variants, data_probe.trained_on(variants, guard), strict=True):
         rejects(outcome, tuple(dict.fromkeys((variant.file.name, variant.path.name))))
 
 
@@ -110,13 +99,13 @@ def test_03_sequence_far_over_the_limit(guard: Guard) -> None:
     limit = int(settings.value_at(guard.subject.base_settings, field.path) or field.default or 0)
     if limit < 1:
         raise NotApplicable(f"{field.path} is not set: give it a number in the tiny settings")
-    data = _few(guard)
-    place = _read_text(guard)
+    data = data_probe.few(guard)
+    place = data_probe.read_text(guard)
     last = len(row_values.read(data)) - 1
     variants = [
         row_values.edited(
             data, guard.folder, f"lengthened {{field}} to {times * limit} words in {{line}} ({field.path} = {limit})",
-            place, lambda text, words=times * limit: _repeated(text, words), which=sorted({0, last // 2, last}),
+            place, lambda text, words=times * limit: values.repeated(text, words), which=sorted({0, last // 2, last}),
         )
         for times in (2, FAR_OVER)
     ]  # fmt: skip
@@ -163,7 +152,7 @@ def test_04_malformed_row(guard: Guard) -> None:
     Where the data has no lines (Parquet, `.pt`), the file is to be named.
     """
     variants = tamper.malformed(guard.data(), guard.folder)
-    for variant, outcome in zip(variants, _trained_on(variants, guard), strict=True):
+    for variant, outcome in zip(variants, data_probe.trained_on(variants, guard), strict=True):
         rejects(outcome, *variant.naming)
 
 
@@ -187,12 +176,12 @@ def test_05_required_field_missing(guard: Guard) -> None:
     fields = tamper.fields(data)
     variants = [tamper.without(data, guard.folder, field) for field in fields]
     required = []
-    for variant, outcome in zip(variants, _trained_on(variants, guard), strict=True):
+    for variant, outcome in zip(variants, data_probe.trained_on(variants, guard), strict=True):
         if outcome.exit == 0 and all(names(unusual(outcome, reference), name) for name in variant.naming):
             required.append(variant.field)
             continue
         if outcome.exit == 0:
-            if _is_unused(variant, guard, reference):
+            if data_probe.is_unused(variant, guard, reference):
                 continue
             same = "" if outcome.losses == reference.losses else ", its losses not those of the whole data"
             raise Finding(
@@ -229,12 +218,12 @@ def test_06_required_field_empty(guard: Guard) -> None:
     rows = row_values.read(data)
     variants = []
     for place in row_values.common(rows):
-        for empty, words in _empty(rows, place):
+        for empty, words in values.empty(rows, place):
             did = f"made {{field}} {words} in {{line}}"
             variants.append((place, row_values.edited(data, guard.folder, did, place, lambda _, value=empty: value)))
     if not variants:
         raise NotApplicable("none of its rows' fields can be empty: this case is for rows with texts and lists")
-    outcomes = _trained_on([variant for _, variant in variants], guard)
+    outcomes = data_probe.trained_on([variant for _, variant in variants], guard)
     for (place, variant), outcome in zip(variants, outcomes, strict=True):
         if outcome.exit != 0:
             rejects(outcome, variant.file.name, *variant.naming[1:-1], _or_empty(variant.field))
@@ -242,7 +231,7 @@ def test_06_required_field_empty(guard: Guard) -> None:
         survives(outcome)
         told = unusual(outcome, reference)
         if not (_names_in_a_line(told, SKIPPED, COUNT_OF_ONE) or all(names(told, n) for n in variant.naming[:-1])):
-            _unless_unused(place, variant, outcome, guard, "trained on it, or dropped it")
+            data_probe.unless_unused(place, variant, outcome, guard, "trained on it, or dropped it")
 
 
 @edge_case(
@@ -263,19 +252,19 @@ def test_07_value_outside_its_vocabulary(guard: Guard) -> None:
     rows = row_values.read(data)
     variants = []
     for place in row_values.common(rows):
-        for value in _strangers(place, rows):
+        for value in values.strangers(place, rows):
             did = f"set {{field}} to {value!r} in {{line}}"
             made = row_values.edited(data, guard.folder, did, place, lambda _, new=value: new)
             variants.append((place, value, made))
     if not variants:
         raise NotApplicable("its rows have no field of few different values: this case is for labels and roles")
-    outcomes = _trained_on([variant for _, _, variant in variants], guard)
+    outcomes = data_probe.trained_on([variant for _, _, variant in variants], guard)
     for (place, value, variant), outcome in zip(variants, outcomes, strict=True):
         naming = (*variant.naming[:-1], _shown(value))
         if outcome.exit != 0:
             rejects(outcome, *naming)
         elif not all(names(unusual(outcome, reference), name) for name in naming):
-            _unless_unused(place, variant, outcome, guard, "took it for something else, or dropped it")
+            data_probe.unless_unused(place, variant, outcome, guard, "took it for something else, or dropped it")
 
 
 @edge_case(
@@ -296,19 +285,21 @@ def test_08_wrong_type(guard: Guard) -> None:
     rows = row_values.read(data)
     variants = []
     for place in row_values.common(rows):
-        for value in _of_other_types([row_values.get(row, place) for row in rows], text_only=data.suffix == ".csv"):
-            did = f"put {_type_of(value)[0]} ({json.dumps(value)}) into {{field}} in {{line}}"
+        for value in values.of_other_types(
+            [row_values.get(row, place) for row in rows], text_only=data.suffix == ".csv"
+        ):
+            did = f"put {values.type_of(value)[0]} ({json.dumps(value)}) into {{field}} in {{line}}"
             made = row_values.edited(data, guard.folder, did, place, lambda _, new=value: new)
             variants.append((place, value, made))
     if not variants:
         raise NotApplicable("its rows have neither texts nor numbers that could be of another type")
-    outcomes = _trained_on([variant for _, _, variant in variants], guard)
+    outcomes = data_probe.trained_on([variant for _, _, variant in variants], guard)
     for (place, value, variant), outcome in zip(variants, outcomes, strict=True):
         old = row_values.get(rows[len(rows) // 2], place)
         if outcome.exit != 0:
             rejects(outcome, *variant.naming, _type_or_value(value, old))
         elif not all(names(unusual(outcome, reference), name) for name in variant.naming):
-            _unless_unused(place, variant, outcome, guard, "took it for something else, or dropped the row")
+            data_probe.unless_unused(place, variant, outcome, guard, "took it for something else, or dropped the row")
 
 
 @edge_case(
@@ -327,7 +318,7 @@ def test_09_unicode(guard: Guard) -> None:
     that has one token for all that it does not know may use it.
     """
     data, reference = guard.data(), guard.repeatable()
-    place = _read_text(guard)
+    place = data_probe.read_text(guard)
     everywhere = list(range(len(row_values.read(data))))
     texts = {
         "emoji, Hebrew, Korean and combining marks": SCRIPTS,
@@ -341,7 +332,7 @@ def test_09_unicode(guard: Guard) -> None:
         )
         for what, new in texts.items()
     ]  # fmt: skip
-    kept, other, *altered = _trained_on(variants, guard, steps=2)
+    kept, other, *altered = data_probe.trained_on(variants, guard, steps=2)
     survives(kept)
     if kept.losses[0] != reference.losses[0]:  # else the beginning of a text is not read
         known = kept.losses != other.losses
@@ -359,12 +350,14 @@ def test_09_unicode(guard: Guard) -> None:
         if outcome.losses != reference.losses:
             raise Finding(outcome.did, "its losses are not those without it: the first row was dropped, or altered")
     broken = _broken_texts(data, guard, place)
-    for variant, outcome in zip(broken, _trained_on(broken, guard), strict=True):
+    for variant, outcome in zip(broken, data_probe.trained_on(broken, guard), strict=True):
         naming = variant.naming[:-1]
         if outcome.exit != 0:
             rejects(outcome, *naming)
         elif not all(names(unusual(outcome, reference), name) for name in naming):
-            _unless_unused(place, variant, outcome, guard, "put something else in its place, or dropped the row")
+            data_probe.unless_unused(
+                place, variant, outcome, guard, "put something else in its place, or dropped the row"
+            )
 
 
 @edge_case(
@@ -382,8 +375,8 @@ def test_10_file_larger_than_memory(guard: Guard) -> None:
     to its end. The file is the trainer's own rows again and again, their texts lengthened where it cuts long ones.
     """
     data = guard.data()
-    limit = _lowest_limit(guard)
-    large = _large(data, guard, TIMES_MEMORY * limit)
+    limit = data_probe.lowest_limit(guard)
+    large = data_probe.large(data, guard, TIMES_MEMORY * limit)
     outcome = guard.run(
         f"trained on {large.file.name} of {large.file.stat().st_size >> 20} MiB, with {limit >> 20} MiB of memory over "
         "what is loaded",
@@ -395,84 +388,15 @@ def test_10_file_larger_than_memory(guard: Guard) -> None:
         survives(outcome)
 
 
-def _few(guard: Guard) -> Path:
-    """So few rows that a run sees them all."""
-    guard.data()
-    examples = guard.reference().recording.steps[0].examples or 1
-    rows = max(6, min(guard.subject.description["rows"], examples * STEPS // 2))
-    made = guard.subject.make_data(guard.folder / "few", rows)
-    assert made is not None
-    return made
-
-
-def _read_text(guard: Guard) -> row_values.Place:
-    """The place of the longest text that training makes use of."""
-    data, reference = guard.data(), guard.repeatable()
-    found = row_values.texts(row_values.read(data))
-    for place in found:
-        gone = row_values.without(data, guard.folder, place)
-        outcome = guard.run(gone.did, data=gone.path, steps=1, time_limit=guard.patience)
-        if outcome.exit != 0 or outcome.losses[:1] != reference.losses[:1]:
-            return place
-    shown = ", ".join(map(row_values.named, found))
-    raise NotApplicable(f"its losses are the same without the text in its rows ({shown}): this case is for texts")
-
-
-def _repeated(text: str, words: int) -> str:
-    """A text again and again, until it has so many words."""
-    return "\n".join([text] * -(-words // max(1, len(text.split()))))
-
-
-def _empty(rows: list[Any], place: row_values.Place) -> list[tuple[Any, str]]:
-    """The ways in which the values at a place can be empty; none where some are so already."""
-    values = [row_values.get(row, place) for row in rows]
-    if any(value in ("", [], {}) or (isinstance(value, str) and not value.strip()) for value in values):
-        return []
-    if all(isinstance(value, str) for value in values):
-        return [("", "empty"), ("   ", "three blanks")]
-    if all(isinstance(value, list) for value in values):
-        return [([], "an empty list")]
-    return [({}, "an empty object")] if all(isinstance(value, dict) for value in values) else []
-
-
-def _strangers(place: row_values.Place, rows: list[Any]) -> list[Any]:
-    """Values outside the vocabulary of a place; none where it has no vocabulary."""
-    values = [row_values.get(row, place) for row in rows]
-    different = {json.dumps(value) for value in values}
-    if len(different) > max(2, len(values) // 4) or len(values) < 4:
-        return []
-    kind = type(values[0])
-    if kind in (int, str) and all(type(v) is kind and re.fullmatch(r"-?\d+", str(v)) for v in values):
-        numbers = list(map(int, values))
-        return [kind(max(numbers) + FAR_OUTSIDE), *([kind(-1)] if min(numbers) >= 0 else [])]
-    is_named = row_values.field_of(place).lower() in VOCABULARIES
-    return ["unheard-of"] if is_named and all(isinstance(value, str) for value in values) else []
-
-
 def _shown(value: Any) -> Wording:
     return Wording(f"the value {value!r}", re.compile(rf"(?<![\w.]){re.escape(str(value))}(?!\w|\.\d)"))
 
 
-def _type_of(value: Any) -> tuple[str, str]:
-    """What JSON calls a value, with its article, and a pattern of what messages call its type."""
-    return next(words for kinds, words in TYPES if isinstance(value, kinds))
-
-
-def _of_other_types(values: list[Any], *, text_only: bool) -> list[Any]:
-    """Values of other types than those at a place."""
-    present = {_type_of(value)[0] for value in values}
-    if text_only:
-        return ["one"] if all(re.fullmatch(r"-?[\d.]+", value) for value in values) else []
-    if present - {"null"} == {"a bool"}:
-        return []
-    return [value for value in (12, "one", {"a": 1}, ["a"], None, True) if _type_of(value)[0] not in present]
-
-
 def _type_or_value(value: Any, old: Any) -> Wording:
     """Its type, the type that belongs there, or the value itself."""
-    kinds = f"{_type_of(value)[1]}|{_type_of(old)[1]}"
+    kinds = f"{values.type_of(value)[1]}|{values.type_of(old)[1]}"
     shown = f"{re.escape(repr(value))}|{re.escape(json.dumps(value))}"
-    return Wording(f"its type ({_type_of(value)[0]})", re.compile(rf"\b(?:{kinds})s?\b|{shown}", re.I))
+    return Wording(f"its type ({values.type_of(value)[0]})", re.compile(rf"\b(?:{kinds})s?\b|{shown}", re.I))
 
 
 def _or_empty(field: str | None) -> Wording:
@@ -499,64 +423,6 @@ def _broken_texts(data: Path, guard: Guard, place: row_values.Place) -> list[tam
     return variants
 
 
-def _lowest_limit(guard: Guard) -> int:
-    """The lowest of some memory limits with which the undisturbed run comes to its end, in bytes."""
-    requests = [
-        {"did": f"trained with {limit >> 20} MiB of memory over what is loaded", "steps": 2, "memory_limit": limit}
-        for limit in MEMORY_LIMITS
-    ]
-    outcomes = guard.run_all(requests)
-    for limit, outcome in zip(MEMORY_LIMITS, outcomes, strict=True):
-        if outcome.exit == 0 and outcome.losses:
-            return limit
-    raise NotApplicable(
-        f"two steps take more than {MEMORY_LIMITS[-1] >> 20} MiB over what is loaded: make the tiny settings smaller"
-    )
-
-
-def _large(data: Path, guard: Guard, size: int) -> tamper.Tampered:
-    """The data's own rows again and again; with long texts where they are cut, so that they are not too many."""
-    rows = row_values.read(data)
-    if guard.subject.role("max_length"):
-        place = _read_text(guard)
-        texts = [row_values.get(row, place) for row in rows]
-        long = [(text + "\n") * -(-LONG_TEXT // (len(text) + 1)) for text in texts]
-        rows = [row_values.put(row, place, text) for row, text in zip(rows, long, strict=True)]
-    return tamper.grown(data, guard.folder, rows, size)
-
-
 def _names_in_a_line(message: str, *patterns: re.Pattern[str]) -> bool:
     """Whether one line has them all."""
     return any(all(pattern.search(line) for pattern in patterns) for line in message.splitlines())
-
-
-def _unless_unused(
-    place: row_values.Place, variant: tamper.Tampered, outcome: Outcome, guard: Guard, instead: str
-) -> None:
-    """A run that said nothing is at fault, unless every loss is as before without the field in any row.
-
-    Raises:
-        Finding: the field matters.
-    """
-    gone = row_values.without(guard.data(), guard.folder, place)
-    without = guard.run(gone.did, data=gone.path, time_limit=guard.patience)
-    if without.exit != 0 or without.losses != guard.reference().losses:
-        raise Finding(
-            outcome.did,
-            f"{outcome.how}, and not a word of it: it {instead}, and {variant.field!r} matters (with it gone from "
-            "every row, training is not the same)",
-            outcome.last_words,
-        )
-
-
-def _is_unused(variant: tamper.Tampered, guard: Guard, reference: Outcome) -> bool:
-    """Without the field in any row, every loss is as before."""
-    assert variant.field is not None
-    everywhere = tamper.without(guard.data(), guard.folder, variant.field, everywhere=True)
-    outcome = guard.run(everywhere.did, data=everywhere.path, time_limit=guard.patience)
-    return outcome.exit == 0 and outcome.losses == reference.losses
-
-
-def _trained_on(variants: list[tamper.Tampered], guard: Guard, **options: Any) -> list[Outcome]:
-    options["time_limit"] = guard.patience
-    return guard.run_all([{"did": each.did, "data": each.path, **options} for each in variants])

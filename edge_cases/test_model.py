@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +15,19 @@ from pytest_trainguard import (
     Finding,
     Guard,
     NotApplicable,
-    Outcome,
     checkpoints,
     edge_case,
     faults,
     recovers,
     rejects,
-    settings,
     stops,
     survives,
 )
-from pytest_trainguard.expect import Wording, number, unusual, word
+from pytest_trainguard.expect import number, unusual
 from pytest_trainguard.faults import entries
-from pytest_trainguard.settings import Field
+from pytest_trainguard.probes import checkpoint as probe
 from pytest_trainguard.subject import SAVE_EVERY, STEPS
 
-STATE_FILE = re.compile(r"state|train|optim|sched|rng|random|scal|progress|manifest|meta", re.I)
-WEIGHTS_FILE = re.compile(r"^(pytorch_)?(model|adapter)|weights|token|vocab", re.I)
 MOST_FILES = 4  # files of a trainer's state that are removed, or corrupted, each in a run
 MIGRATED = re.compile(r"migrat|convert|upgrad|older (format|version)|earlier (format|version)", re.I)
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
@@ -40,16 +36,6 @@ DAMAGES: dict[str, Callable[[Guard, Path], bool]] = {
     "cut the last byte off": lambda guard, file: _cut(file, file.stat().st_size - 1),
     "flipped a bit in each of some weights in": lambda guard, file: _flip_bits(guard, file),
 }
-LARGE = 4096  # bytes; a smaller file is cut at one place only
-CUTS = 12  # places at which a checkpoint is cut, at most: each is a run
-AFRESH = Wording(
-    "a fresh start ('no checkpoint', 'from scratch', 'step 0')",
-    re.compile(
-        r"\bno (\w+ )*checkpoints?\b|nothing to resume|(checkpoints?|resume) (\w+ ){0,3}not found|from scratch|afresh|"
-        r"from the (start|beginning)|\bfresh (start|run)|(start|begin)\w* (over|anew|fresh|new)|\bstep\W{0,3}0\b",
-        re.I,
-    ),
-)
 
 
 @edge_case(
@@ -105,7 +91,8 @@ def test_12_corrupted_model_files(guard: Guard) -> None:
     weights = [file for file in checkpoints.files(model) if file.suffix in WEIGHTS][:MOST_FILES]
     if not weights:
         raise NotApplicable(f"no file of weights in {model}; known are {', '.join(WEIGHTS)}")
-    requests, files = [], []
+    requests: list[dict[str, Any]] = []
+    files: list[str] = []
     for file in weights:
         for what, damage in DAMAGES.items():
             place = guard.folder / f"damaged-{len(requests) + 1}" / model.name
@@ -135,11 +122,11 @@ def test_13_adapter_of_another_base(guard: Guard) -> None:
     """
     field = guard.needs("adapter")
     size = guard.needs("hidden_size")
-    sizes = _two_sizes(guard, size)
+    sizes = probe.two_sizes(guard, size)
     if sizes is None:
         raise NotApplicable(f"{size.path} is not set: give it a number in the tiny settings")
     other = guard.run(f"trained with {size.path} = {sizes[1]}", settings={size.path: sizes[1]})
-    ours, theirs = (_adapter(guard, outcome) for outcome in (guard.reference(), other))
+    ours, theirs = (probe.adapter(guard, outcome) for outcome in (guard.reference(), other))
     if ours is None or theirs is None:
         raise NotApplicable("no adapter_config.json in its output folder: save the adapter as peft does")
     own, outcome = guard.run_all(
@@ -152,7 +139,7 @@ def test_13_adapter_of_another_base(guard: Guard) -> None:
     if own.exit != 0:
         last = (own.last_words.splitlines() or [own.how])[-1]
         raise NotApplicable(f"{field.path} does not take the adapter that it saved in {ours.name}: {last}")
-    rejects(outcome, str(theirs), _both_bases(ours, theirs))
+    rejects(outcome, str(theirs), probe.both_bases(ours, theirs))
 
 
 @edge_case(
@@ -184,7 +171,7 @@ def test_14_no_checkpoint_yet(guard: Guard) -> None:
     if first.exit != 0 and guard.resume_point(fresh) is None:  # it is handed checkpoints, and a bare folder is none
         rejects(first, (str(fresh), fresh.name))
     else:
-        survives(first, AFRESH)
+        survives(first, probe.AFRESH)
         recovers(first, reference, from_scratch=True)
     rejects(second, (str(missing), missing.name))
 
@@ -223,10 +210,10 @@ def test_15_checkpoint_folder_empty(guard: Guard) -> None:
     if first.exit > 0:
         rejects(first, (name.name, alone.name))
     else:
-        survives(first, AFRESH)
+        survives(first, probe.AFRESH)
         recovers(first, reference, from_scratch=True)
-    if _is_told(guard, beside) or len(whole) == 1:
-        _rejects_or_recovers(second, reference, (emptied.name,), whole[:-1])
+    if probe.is_told(guard, beside) or len(whole) == 1:
+        probe.rejects_or_recovers(second, reference, (emptied.name,), whole[:-1])
     else:
         recovers(second, reference)
     rejects(named, name.name)
@@ -242,9 +229,11 @@ def test_15_checkpoint_folder_empty(guard: Guard) -> None:
 )
 def test_16_trainer_state_missing(guard: Guard) -> None:
     """`state.get("step", 0)`: trained weights at step 0, warmed up for nothing, and three more epochs."""
-    reference, killed, newest = _with_newest(guard)
-    steps = _entries(guard, newest, entries.STEP)
-    doomed = [file for file in _small_files(newest) if file in steps or STATE_FILE.search(file.name)][:MOST_FILES]
+    reference, killed, newest = probe.with_newest(guard)
+    steps = probe.entries(guard, newest, entries.STEP)
+    doomed = [file for file in probe.small_files(newest) if file in steps or probe.STATE_FILE.search(file.name)][
+        :MOST_FILES
+    ]
     if not doomed and not steps:
         raise NotApplicable(f"no file of {newest.name} is one of a trainer's state, or holds a step count to miss")
     requests, missing = [], []
@@ -264,7 +253,7 @@ def test_16_trainer_state_missing(guard: Guard) -> None:
         missing.append((file.name, newest.name))
     before = guard.checkpoints(killed.output_dir)[:-1]
     for named, outcome in zip(missing, guard.run_all(requests), strict=True):
-        _rejects_or_recovers(outcome, reference, named, before)
+        probe.rejects_or_recovers(outcome, reference, named, before)
 
 
 @edge_case(
@@ -277,10 +266,10 @@ def test_16_trainer_state_missing(guard: Guard) -> None:
 )
 def test_17_trainer_state_corrupt(guard: Guard) -> None:
     """Somebody mended a state file by hand, or a script wrote the step as text: `int(float(step))` hides it."""
-    reference, killed, newest = _with_newest(guard)
-    steps = _entries(guard, newest, entries.STEP)
-    written = [file for file in _small_files(newest) if file.suffix == ".json"]
-    written = [file for file in written if file in steps or STATE_FILE.search(file.name)][:MOST_FILES]
+    reference, killed, newest = probe.with_newest(guard)
+    steps = probe.entries(guard, newest, entries.STEP)
+    written = [file for file in probe.small_files(newest) if file.suffix == ".json"]
+    written = [file for file in written if file in steps or probe.STATE_FILE.search(file.name)][:MOST_FILES]
     if not written and not steps:
         raise NotApplicable(f"no file of {newest.name} is JSON of a trainer's state, or holds a step count")
     requests, corrupt = [], []
@@ -302,7 +291,7 @@ def test_17_trainer_state_corrupt(guard: Guard) -> None:
             add(file, did, lambda path, put=put: put(file=str(path)))
     before = guard.checkpoints(killed.output_dir)[:-1]
     for named, outcome in zip(corrupt, guard.run_all(requests), strict=True):
-        _rejects_or_recovers(outcome, reference, named, before)
+        probe.rejects_or_recovers(outcome, reference, named, before)
 
 
 @edge_case(
@@ -320,7 +309,7 @@ def test_18_checkpoint_of_another_model(guard: Guard) -> None:
     """
     reference = guard.needs_checkpoints()
     fields = [field for field in map(guard.subject.role, ("hidden_size", "layers")) if field]
-    changes = {field.path: values for field in fields if (values := _two_sizes(guard, field))}
+    changes = {field.path: values for field in fields if (values := probe.two_sizes(guard, field))}
     if not changes:
         raise NotApplicable('no setting for the hidden size or the layers: name it, fields = {"hidden_size": "..."}')
     trained = guard.run_all(
@@ -329,11 +318,11 @@ def test_18_checkpoint_of_another_model(guard: Guard) -> None:
             for path, (_, other) in changes.items()
         ]
     )
-    size = _largest_file(guard.checkpoints(reference.output_dir)[-1])
+    size = probe.largest_file(guard.checkpoints(reference.output_dir)[-1])
     others = []
     for (path, (own, other)), outcome in zip(changes.items(), trained, strict=True):
         saved = guard.checkpoints(outcome.output_dir)
-        if outcome.exit == 0 and saved and _largest_file(saved[-1]) != size:
+        if outcome.exit == 0 and saved and probe.largest_file(saved[-1]) != size:
             others.append((path, own, other, outcome))
     if not others:
         raise NotApplicable(f"setting {', '.join(changes)} makes no other model: name the setting that does")
@@ -345,7 +334,7 @@ def test_18_checkpoint_of_another_model(guard: Guard) -> None:
         ]
     )  # fmt: skip
     for (path, own, other, _), outcome in zip(others, outcomes, strict=True):
-        mismatch = _mismatch(path.rpartition(".")[2], own, other)
+        mismatch = probe.mismatch(path.rpartition(".")[2], own, other)
         if outcome.exit == 0 and mismatch.pattern.search(unusual(outcome, reference)):
             continue
         rejects(outcome, mismatch)
@@ -367,14 +356,14 @@ def test_19_old_checkpoint_format(guard: Guard) -> None:
     reference = guard.needs_checkpoints()
     killed = guard.run(f"sent SIGKILL in step {STEPS}", fault=faults.kill(STEPS))
     saved = guard.checkpoints(killed.output_dir)
-    marks = _entries(guard, saved[-1], entries.VERSION) if saved else {}
+    marks = probe.entries(guard, saved[-1], entries.VERSION) if saved else {}
     if not marks:
         raise NotApplicable(
             f'its checkpoints state no version of their format: save and check one, "{entries.VERSION[0]}": 1'
         )
     copy = guard.copy(killed.output_dir)
     for checkpoint in saved:
-        for file, (key, version) in _entries(guard, checkpoint, entries.VERSION).items():
+        for file, (key, version) in probe.entries(guard, checkpoint, entries.VERSION).items():
             place = copy / file.relative_to(killed.output_dir)
             guard.subject.call("put_entry", file=str(place), name=key, value=version - 1)
     file, (key, version) = next(iter(marks.items()))
@@ -415,7 +404,7 @@ def test_20_partial_save(guard: Guard) -> None:
     if not saved:
         raise NotApplicable(f"no checkpoint in the output folder after {STEPS - 1} steps")
     newest, before = saved[-1], saved[:-1]
-    cuts = _cuts(newest)
+    cuts = probe.cuts(newest)
     requests = []
     for file, size in cuts:
         copy, name = guard.copy(killed.output_dir), file.relative_to(killed.output_dir)
@@ -423,12 +412,12 @@ def test_20_partial_save(guard: Guard) -> None:
         cut = f"from {file.stat().st_size} to {size} bytes"
         did = f"cut {name}, of the newest checkpoint, {cut}, then started again to resume"
         requests.append({"did": did, "output_dir": copy, "resume": True})
-    told = _is_told(guard, requests[0]["output_dir"])
+    told = probe.is_told(guard, requests[0]["output_dir"])
     rejected = False
     for (file, _), outcome in zip(cuts, guard.run_all(requests), strict=True):
         if told or not before:
             rejected = rejected or outcome.exit > 0
-            _rejects_or_recovers(outcome, reference, (file.name, newest.name), before)
+            probe.rejects_or_recovers(outcome, reference, (file.name, newest.name), before)
         else:
             recovers(outcome, reference)
     if rejected and before:
@@ -439,55 +428,6 @@ def test_20_partial_save(guard: Guard) -> None:
         recovers(guard.run(did, output_dir=copy, resume_from=earlier), reference)
 
 
-def _is_told(guard: Guard, output_dir: Path) -> bool:
-    """Whether the program is handed a checkpoint's path, and not the folder to choose from."""
-    return guard.resume_point(output_dir) != output_dir
-
-
-def _rejects_or_recovers(outcome: Outcome, reference: Outcome, named: tuple[str, ...], before: list[Path]) -> None:
-    """It stops before the first step, naming what is damaged, or carries on from the checkpoint before.
-
-    Where there is none before, it may start afresh, and say so.
-    """
-    if outcome.exit > 0 and not outcome.recording.steps:
-        stops(outcome, named)
-        return
-    recovers(outcome, reference, from_scratch=not before)
-    if len(outcome.losses) == len(reference.losses):
-        survives(outcome, AFRESH)
-
-
-def _with_newest(guard: Guard) -> tuple[Outcome, Outcome, Path]:
-    """The undisturbed run, one that was killed in its last step, and the newest checkpoint that it left."""
-    reference = guard.needs_checkpoints()
-    killed = guard.run(f"sent SIGKILL in step {STEPS}", fault=faults.kill(STEPS))
-    saved = guard.checkpoints(killed.output_dir)
-    if not saved:
-        raise NotApplicable(f"no checkpoint in the output folder after {STEPS - 1} steps")
-    return reference, killed, saved[-1]
-
-
-def _adapter(guard: Guard, outcome: Outcome) -> Path | None:
-    """The folder of the newest adapter that a run left, as peft saves it."""
-    for folder in (*reversed(guard.checkpoints(outcome.output_dir)), outcome.output_dir):
-        found = sorted(folder.rglob("adapter_config.json")) if folder.is_dir() else []
-        if found:
-            return found[0].parent
-    return None
-
-
-def _both_bases(ours: Path, theirs: Path) -> Wording:
-    """Both bases by their names; where they share one, that and what differs; or two shapes."""
-    bases = []
-    for folder in (ours, theirs):
-        told = json.loads((folder / "adapter_config.json").read_bytes())
-        bases.append(re.escape(str(told.get("base_model_name_or_path") or "base")))
-    names = "".join(f"(?=.*{base})" for base in bases)
-    differs = "" if bases[0] != bases[1] else r"(?=.*(shape|size|fingerprint|hash|another|other))"
-    shapes = r"\d+, \d+\D.*\d+, \d+\D"
-    return Wording("both bases, or both shapes", re.compile(rf"^{names}{differs}|{shapes}", re.I | re.M))
-
-
 def _flip_bits(guard: Guard, file: Path) -> bool:
     return bool(guard.subject.call("flip_bits", file=str(file)))
 
@@ -495,51 +435,3 @@ def _flip_bits(guard: Guard, file: Path) -> bool:
 def _cut(file: Path, size: int) -> bool:
     os.truncate(file, size)
     return True
-
-
-def _entries(guard: Guard, checkpoint: Path, known: Sequence[str]) -> dict[Path, tuple[str, int]]:
-    """The files of a checkpoint that have a whole number under a known name, and that name and number."""
-    files = [str(file) for file in checkpoints.files(checkpoint)]
-    found: dict[str, dict[str, int]] = guard.subject.call("find_entries", files=files, names=list(known))
-    return {Path(file): next(iter(values.items())) for file, values in found.items()}
-
-
-def _small_files(checkpoint: Path) -> list[Path]:
-    """The files of a checkpoint beside its weights, which are the largest."""
-    files = checkpoints.files(checkpoint)
-    largest = max(files, key=lambda file: file.stat().st_size)
-    return [file for file in files if file != largest and not WEIGHTS_FILE.search(file.name)]
-
-
-def _largest_file(checkpoint: Path) -> int:
-    return max(file.stat().st_size for file in checkpoints.files(checkpoint))
-
-
-def _two_sizes(guard: Guard, field: Field) -> tuple[int, int] | None:
-    """A setting's size in small, and twice or half of it, within its range."""
-    own = settings.value_at(guard.subject.base_settings, field.path) or field.default
-    if type(own) is not int:
-        return None
-    high = field.bounds.get("le", field.bounds.get("lt", 2 * own + 1))
-    return own, 2 * own if 2 * own <= high else own // 2
-
-
-def _mismatch(name: str, own: int, other: int) -> Wording:
-    """The setting with both values, or the tensor that is missing or of another shape."""
-    with_both = rf"^(?=.*{word(name).pattern.pattern})(?=.*\b{own}\b)(?=.*\b{other}\b)"
-    return Wording(
-        f"the first mismatch: {name!r} with {own} and {other}, or the tensor that is missing or of another shape",
-        re.compile(rf"{with_both}|size mismatch|shape|(missing|unexpected) key", re.I | re.M),
-    )
-
-
-def _cuts(checkpoint: Path) -> list[tuple[Path, int]]:
-    """The files of a checkpoint, largest first, and the sizes they are cut to."""
-    sizes = {file: file.stat().st_size for file in checkpoints.files(checkpoint)}
-    files = sorted((file for file in sizes if sizes[file] > 1), key=lambda file: -sizes[file])
-    cuts: list[tuple[Path, int]] = []
-    for place, file in enumerate(files):
-        size, others = sizes[file], len(files) - place - 1
-        thrice = size >= LARGE and len(cuts) + 3 + others <= CUTS
-        cuts += [(file, to) for to in ((0, size // 2, size - 1) if thrice else (size // 2,))]
-    return cuts[:CUTS]
