@@ -372,7 +372,7 @@ def test_10_file_larger_than_memory(guard: Guard) -> None:
     """`json.load`, `list(file)`, `pd.read_csv`: the whole file in memory, once in bytes and several times in objects.
 
     The limit is a real one (RLIMIT_AS), over what is loaded: the lowest of several with which the undisturbed run comes
-    to its end. The file is the trainer's own rows again and again, their texts lengthened where it cuts long ones.
+    to its end, and 32 MiB. The file is the trainer's own rows again and again, with long texts where it cuts them.
     """
     data = guard.data()
     limit = data_probe.lowest_limit(guard)

@@ -12,8 +12,10 @@ from pytest_trainguard.probes.guard import Guard
 from pytest_trainguard.subject import STEPS
 from pytest_trainguard.trainer import Outcome
 
+ROOM = 32 << 20  # bytes for a batch of long rows, beside what a run takes with short ones
 MEMORY_LIMITS = [mebibytes << 20 for mebibytes in (32, 64, 128, 256)]
-LONG_TEXT = 1 << 16  # characters
+LONG_TEXT = 1 << 19  # characters: some hundred rows, and so not many to validate on
+LONG_CELL = 1 << 16  # Python's csv module takes twice that
 
 
 def few(guard: Guard) -> Path:
@@ -40,7 +42,7 @@ def read_text(guard: Guard) -> row_values.Place:
 
 
 def lowest_limit(guard: Guard) -> int:
-    """The lowest of some memory limits with which the undisturbed run comes to its end, in bytes."""
+    """The lowest of some memory limits with which the undisturbed run comes to its end, and `ROOM`; in bytes."""
     requests = [
         {"did": f"trained with {limit >> 20} MiB of memory over what is loaded", "steps": 2, "memory_limit": limit}
         for limit in MEMORY_LIMITS
@@ -48,7 +50,7 @@ def lowest_limit(guard: Guard) -> int:
     outcomes = guard.run_all(requests)
     for limit, outcome in zip(MEMORY_LIMITS, outcomes, strict=True):
         if outcome.exit == 0 and outcome.losses:
-            return limit
+            return limit + ROOM
     raise NotApplicable(
         f"two steps take more than {MEMORY_LIMITS[-1] >> 20} MiB over what is loaded: make the tiny settings smaller"
     )
@@ -60,7 +62,8 @@ def large(data: Path, guard: Guard, size: int) -> tamper.Tampered:
     if guard.subject.role("max_length"):
         place = read_text(guard)
         texts = [row_values.get(row, place) for row in rows]
-        long = [(text + "\n") * -(-LONG_TEXT // (len(text) + 1)) for text in texts]
+        length = LONG_CELL if data.suffix == ".csv" else LONG_TEXT
+        long = [(text + "\n") * -(-length // (len(text) + 1)) for text in texts]
         rows = [row_values.put(row, place, text) for row, text in zip(rows, long, strict=True)]
     return tamper.grown(data, guard.folder, rows, size)
 
