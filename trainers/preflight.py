@@ -200,6 +200,10 @@ class LoraChat(Program):
     """The chat trainer, `python -m trainers.lora_chat`."""
 
     entry = staticmethod(lora_chat.launch)
+    command = (
+        "python -m trainers.lora_chat --settings {config} --data {data} --output-dir {output_dir} "
+        "--resume-from {resume_from} --max-steps {max_steps} --seed {seed}"
+    )
     config = lora_chat.Settings
     # What is launched on an A100: an 8B chat model.
     production = {
@@ -251,7 +255,13 @@ class LoraChat(Program):
     }
 
     def make_data(self, folder: Path, rows: int, seed: int) -> Path:
-        """Easy syllogisms, without the groups that are for the split alone."""
+        """Easy syllogisms."""
         path = folder / "syllogisms.jsonl"
         syllogisms.write_jsonl(path, rows, seed=seed)
+        return path
+
+    def make_longest(self, folder: Path, rows: int, length: int, seed: int) -> Path:
+        """Conversations of at least so many tokens."""
+        path = folder / "long.jsonl"
+        syllogisms.write_longest(path, rows, length)
         return path

@@ -153,6 +153,17 @@ def write_jsonl(path: Path, count: int, level: Level = "easy", seed: int = 0) ->
     files.write_json_lines(path, itertools.islice(rows(level, seed), count))
 
 
+def write_longest(path: Path, count: int, length: int) -> None:
+    """Write rows whose answers have at least ``length`` tokens: what a batch of the longest rows is made of.
+
+    Raises:
+        TrainingFailed: the file cannot be written.
+    """
+    answer = " ".join(itertools.islice(itertools.cycle(NAMES), length))
+    messages = [{"role": "user", "content": "Which names are there?"}, {"role": "assistant", "content": answer}]
+    files.write_json_lines(path, itertools.repeat({"messages": messages}, count))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(

@@ -110,3 +110,9 @@ def test_the_same_seed_makes_the_same_file(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert syllogisms.main([str(tmp_path / "none" / "x.jsonl"), "--rows", "1"]) == 1
     assert "cannot save" in capsys.readouterr().err
+
+
+def test_the_longest_rows_are_long(tmp_path: Path) -> None:
+    syllogisms.write_longest(tmp_path / "long.jsonl", 3, 500)
+    rows = [json.loads(line) for line in (tmp_path / "long.jsonl").read_text().splitlines()]
+    assert [len(row["messages"][-1]["content"].split()) for row in rows] == [500] * 3
