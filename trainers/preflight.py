@@ -205,7 +205,7 @@ class LoraChat(Program):
         "--resume-from {resume_from} --max-steps {max_steps} --seed {seed}"
     )
     config = lora_chat.Settings
-    # What is launched on an A100: an 8B chat model.
+    # What is launched on an A100, but for the model: that is a folder which only that machine has.
     production = {
         "max_length": 4096,
         "layout": "packing",
