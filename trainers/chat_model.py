@@ -157,7 +157,7 @@ def _load(base: Base, chosen: Settings, device: torch.device) -> PreTrainedModel
     )
     if lost:
         raise InputError(f"model {name}: {len(lost)} weights missing or of another shape, first {lost[0]}")
-    pretrained.require_sane(name, model)
+    pretrained.require_sane(base.folder, model)
     return model  # type: ignore[no-any-return, unused-ignore]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pytest_trainguard import Run, Trainer
 from trainers import (  # noqa: F401 (what runs import late)
+    chat_base,
     encoder,
     fusion,
     gnn,
@@ -17,7 +18,7 @@ from trainers import (  # noqa: F401 (what runs import late)
     numerics,
     syllogisms,
     transformer,
-)  # fmt: skip
+)
 from trainers.rows import RowFile, split_by_content
 from trainers.settings import DataSettings
 
@@ -259,6 +260,14 @@ class LoraChat(Program):
         path = folder / "syllogisms.jsonl"
         syllogisms.write_jsonl(path, rows, seed=seed)
         return path
+
+    def make_model(self, folder: Path) -> Path:
+        """The Llama of the tiny sizes with its tokenizer, as transformers saves them."""
+        tokenizer = chat_base.tokenizer()
+        sizes = {name: self.tiny[name] for name in ("hidden_size", "layers", "heads")}
+        tokenizer.save_pretrained(folder / "llama")
+        chat_base.model(len(tokenizer), **sizes).save_pretrained(folder / "llama")
+        return folder / "llama"
 
     def make_longest(self, folder: Path, rows: int, length: int, seed: int) -> Path:
         """Conversations of at least so many tokens."""

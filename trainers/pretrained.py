@@ -182,16 +182,16 @@ def load(folder: Path, dropout: float) -> tuple[PreTrainedTokenizerBase, PreTrai
     body = [key for key in (*info["missing_keys"], *mismatched) if key.startswith(model.base_model_prefix + ".")]
     if body:
         raise InputError(f"model {name}: {len(body)} weights missing or of another shape, first {sorted(body)[0]}")
-    require_sane(name, model)
+    require_sane(folder, model)
     _pad_with_something(tokenizer, model)
     return tokenizer, model
 
 
-def require_sane(name: str, model: PreTrainedModel) -> None:
-    """Look at every weight that was loaded.
+def require_sane(folder: Path, model: PreTrainedModel) -> None:
+    """Look at every weight that was loaded from a folder.
 
     Raises:
-        InputError: one holds NaN, infinity or a value that no training makes.
+        InputError: one holds NaN, infinity or a value that no training makes; its file is named.
     """
     for key, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not bool((tensor.abs() < LARGEST_WEIGHT).all()):  # NaN is not less either

@@ -429,6 +429,12 @@ def broken(folder_model: Path, tmp_path: Path, how: str) -> Path:
         tokenizer.save_pretrained(folder)
     elif how == "template":
         (folder / "chat_template.jinja").unlink()
+    elif how == "flipped":
+        from safetensors.torch import load_file, save_file
+
+        weights = load_file(folder / "model.safetensors")
+        next(iter(weights.values())).view(-1)[3] = 1e30
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     elif how == "no config":
         (folder / "config.json").unlink()
     return folder
@@ -438,6 +444,7 @@ def broken(folder_model: Path, tmp_path: Path, how: str) -> Path:
     ("how", "says"),
     [
         ("cut", "model.safetensors: "),
+        ("flipped", "model.safetensors: weight model.embed_tokens.weight holds NaN, infinity or a value over"),
         ("vocabulary", "its tokenizer has 641 tokens, its embedding 640: no pair"),
         ("template", "the tokenizer has no chat template"),
         ("no config", "config.json: No such file"),
