@@ -12,7 +12,6 @@ A cut last line that stays cut is taken all the same: then it is rejected by nam
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import stat
@@ -147,17 +146,20 @@ def open_for_writing(path: Path) -> bool:
 
     if not hasattr(fcntl, "F_SETLEASE"):
         return False
-    with contextlib.ExitStack() as stack:
+    try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        stack.callback(os.close, descriptor)
-        try:
-            fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
-            fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-        except BlockingIOError:
-            return True
-        except OSError:  # somebody else's file, or a file system that knows no leases
-            return False
+    except BlockingIOError:  # somebody has a lease for writing, as a file server takes
+        return True
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except BlockingIOError:
+        return True
+    except OSError:  # somebody else's file, or a file system that knows no leases
+        return False
+    finally:
+        os.close(descriptor)
     return False
 
 
