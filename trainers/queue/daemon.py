@@ -6,7 +6,8 @@ import sqlite3
 import time
 from pathlib import Path
 
-from trainers.errors import Interrupted, TrainingFailed, show
+from trainers import files
+from trainers.errors import Interrupted, TrainingFailed, reason, show
 from trainers.lock import RunLock
 from trainers.process import Run
 from trainers.queue import opening, options, own
@@ -72,6 +73,10 @@ def _session(run: Run, layout: Layout, *, once: bool) -> str | None:
         if error.kind != "disk_full":
             raise
         return str(error)
+    except OSError as error:
+        if error.errno not in files.NO_ROOM:
+            raise
+        return f"{show(layout.root)}: {reason(error)}"
     except sqlite3.DatabaseError as error:
         if transient(error) and "full" not in str(error):
             raise TrainingFailed(f"ledger {show(layout.ledger)}: {error}") from None

@@ -216,19 +216,11 @@ class Worker:
         values = {**own.defaults(chosen), **chosen.trainer_settings, **changes}
         decision = recovery.decide(chosen, ended, reports.tried(report), values, stopping=stopping)
         after = memory.look()
-        start = reports.read_start(this.folder)
-        entry = {
-            "number": this.number, "started": start.get("started"), "ended": now(), "kind": ended.kind,
-            "message": ended.message, "step": ended.step, "exit": ended.exit, "resumed_from": start.get("resume_from"),
-            "changed_settings": start.get("changed_settings", {}), "changes": decision.changes,
-            "recovery": decision.recovery, "counts": decision.counts, "forgiven": False,
-            "memory": {"before": start.get("memory", []), "after": memory.described(after)},
-        }  # fmt: skip
-        done = decision.state == "done"
+        entry = noted(this, ended, decision, after)
         report |= {
             "state": decision.state, "reason": decision.reason, "attempts": [*report["attempts"], entry],
             "retry_at": time.time() + decision.delay if decision.delay else None,
-            "done_number": self._next_done() if done else None, "priority": row.priority,
+            "done_number": self._next_done() if decision.state == "done" else None, "priority": row.priority,
         }  # fmt: skip
         self._tell(row, this, ended, decision, entry)
         for line in memory.still_in_use(memory_before or [], after, chosen.memory_warning):
@@ -252,6 +244,18 @@ class Worker:
         if decision.alert or decision.state == "failed":
             kind = ended.kind if decision.alert else "failed"
             self._queue.journal.alert(self._queue.chosen, kind, f"{show(row.name)}: {decision.reason}", **facts)
+
+
+def noted(this: Attempt, ended: recovery.Ended, decision: recovery.Decision, after: list[memory.Use]) -> dict[str, Any]:
+    """What the report says of an attempt."""
+    start = reports.read_start(this.folder)
+    return {
+        "number": this.number, "started": start.get("started"), "ended": now(), "kind": ended.kind,
+        "message": ended.message, "step": ended.step, "exit": ended.exit, "resumed_from": start.get("resume_from"),
+        "changed_settings": start.get("changed_settings", {}), "changes": decision.changes,
+        "recovery": decision.recovery, "counts": decision.counts, "forgiven": False,
+        "memory": {"before": start.get("memory", []), "after": memory.described(after)},
+    }  # fmt: skip
 
 
 def seen(ended: recovery.Ended) -> recovery.Ended:
