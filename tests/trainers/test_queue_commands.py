@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from queue_runs import PROJECT, Queue, assert_sound, line, wait_for
+from queue_runs import PROJECT, QUICK, Queue, assert_sound, line, wait_for
 
 from trainers import lock
 from trainers.queue import cli, memory
@@ -246,6 +246,13 @@ def test_no_queue_there(tmp_path: Path, capsys: pytest.CaptureFixture[str], word
     assert cli.main(["--root", str(tmp_path / "none"), word]) == 2
     assert "there is no queue in it" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("word", ["status", "list", "retry", "pause", "stop", "once"])
+def test_folders_that_are_missing_are_made(tmp_path: Path, word: str) -> None:
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "queue.json").write_text(json.dumps(QUICK))
+    assert cli.main(["--root", str(tmp_path), word]) == 0
 
 
 def test_a_root_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -207,6 +208,17 @@ def test_a_failed_file_does_not_poison_the_chain(queue: Queue) -> None:
     first, second, third = queue.diary("begin")
     assert [first["resumed"], second["resumed"], third["resumed"]] == [None, first["run"], first["run"]]
     assert queue.report("3.jsonl")["attempts"][0]["step"] == 6
+
+
+def test_the_chain_goes_on_from_the_last_run_that_is_there(queue: Queue) -> None:
+    for name in ("1.jsonl", "2.jsonl"):
+        queue.put("inbox", name)
+    assert queue("once") == 0
+    shutil.rmtree(queue.root / queue.file("2.jsonl")["run"])
+    queue.put("inbox", "3.jsonl")
+    assert queue("once") == 0
+    assert queue.diary("begin")[2]["resumed"] == queue.diary("begin")[0]["run"]
+    assert "3.jsonl does not go on from 2.jsonl" in queue.events("chain_broken")[0]["message"]
 
 
 def test_an_endless_failure_ends(queue: Queue) -> None:

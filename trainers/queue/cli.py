@@ -65,7 +65,6 @@ def _add(run: Run, layout: Layout, flags: dict[str, Any]) -> None:
     faults = [line for path in paths for line in _unfit(path, chosen)]
     if faults:
         raise InputError(*faults)
-    layout.make()
     with opening.opened(layout, run.say) as queue:
         for path in paths:
             _copy_in(queue, path, flags["priority"])

@@ -42,8 +42,9 @@ class Layout:
         """
         try:
             for folder in (*map(self.folder, FOLDERS), self.runs, self.reports):
-                folder.mkdir(parents=True, exist_ok=True)
-            files.sync_folder(self.root)
+                if not folder.is_dir():
+                    folder.mkdir(parents=True, exist_ok=True)
+                    files.sync_folder(self.root)
         except (OSError, ValueError) as error:
             why = reason(error) if isinstance(error, OSError) else str(error)
             raise InputError(f"queue folder {show(self.root)}: {why}") from None

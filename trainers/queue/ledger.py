@@ -297,9 +297,9 @@ class Ledger:
         """For each priority, how many files of others were begun since its last one, while one waited."""
         return dict(self._connection.execute("SELECT priority, n FROM passed_over").fetchall())
 
-    def last_done(self) -> Row | None:
-        """The file that was trained last."""
-        return self._first("WHERE done_number IS NOT NULL ORDER BY done_number DESC")
+    def trained(self, count: int) -> list[Row]:
+        """The files that were trained last, the last one first."""
+        return self._select("WHERE done_number IS NOT NULL ORDER BY done_number DESC LIMIT ?", count)
 
     def last_seq(self) -> int:
         """The number of the file that came last."""

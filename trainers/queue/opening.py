@@ -26,7 +26,7 @@ def opened(layout: Layout, say: Callable[[str], None], *, daemon: bool = False) 
     """An open queue.
 
     Args:
-        layout: of the queue; its folders are there.
+        layout: of the queue; folders that are missing are made.
         say: is told what people should see.
         daemon: whether this process is the one that trains. It looks at the whole ledger.
 
@@ -34,6 +34,7 @@ def opened(layout: Layout, say: Callable[[str], None], *, daemon: bool = False) 
         InputError: the settings are wrong; or the ledger is damaged while another process trains.
     """
     chosen = options.load(layout.root)
+    layout.make()
     journal = Journal(layout.log, say)
     with FileLock(layout.root / LOCK):
         ledger, fresh = _open(layout, journal, daemon=daemon)

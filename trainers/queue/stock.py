@@ -65,6 +65,7 @@ class Stock:
     def take_in(self) -> None:
         """Take what anybody has put into the inbox or the priority folders; note what has gone."""
         self.waiting = {}
+        self._layout.make()  # somebody may have removed a folder that was empty
         for folder in (INBOX, *PRIORITIES, PROCESSING):  # nothing is being trained now
             self._take(folder, self._strangers(folder))
         for folder in PRIORITIES:

@@ -21,6 +21,9 @@ from trainers.queue.reports import Attempt
 from trainers.queue.steps import Step, reached
 from trainers.queue.stock import Queue, new_report
 
+CHAIN = 100
+"""So many of the files trained last are asked for a run folder to go on from, where people have removed some."""
+
 
 class Worker:
     """Works on one file at a time."""
@@ -170,15 +173,13 @@ class Worker:
         mine = self._queue.layout.run(row.digest)
         if any(mine.glob("checkpoint-*")):
             return mine
-        last = self._queue.ledger.last_done()
-        if last is None or last.hash is None:
-            return None
-        before = self._queue.layout.run(last.hash)
-        if before.is_dir():
-            return before
-        line = f"{show(before)} is gone: {show(row.name)} does not go on from {show(last.name)}"
-        self._queue.journal.add("chain_broken", line, file=row.name)
-        return None
+        trained = self._queue.ledger.trained(CHAIN)
+        runs = [self._queue.layout.run(done.digest) for done in trained]
+        found = next((run for run in runs if run.is_dir()), None)
+        if trained and found != runs[0]:
+            line = f"{show(runs[0])} is not there: {show(row.name)} does not go on from {show(trained[0].name)}"
+            self._queue.journal.add("chain_broken", line, file=row.name)
+        return found
 
     def _watched(self, row: Row, folder: Path, words: list[str]) -> recovery.Ended:
         """Run the trainer to its end, which may be ours to bring about."""
@@ -228,8 +229,7 @@ class Worker:
         self._write(row, report)
 
     def _next_done(self) -> int:
-        last = self._queue.ledger.last_done()
-        return 1 + (last.done_number or 0 if last else 0)
+        return 1 + sum(row.done_number or 0 for row in self._queue.ledger.trained(1))
 
     def _tell(
         self, row: Row, this: Attempt, ended: recovery.Ended, decision: recovery.Decision, entry: dict[str, Any]
