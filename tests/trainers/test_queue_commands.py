@@ -275,6 +275,16 @@ def test_who_holds_a_queue(tmp_path: Path) -> None:
 # ---- parts
 
 
+def test_help_tells_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--root", "x", "run", "--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(f"  {name}: " in shown for name in QueueSettings.model_fields)
+    assert '"{data}"' not in shown
+    assert 'suffixes: what the names of training files end in; default [".jsonl"]' in shown
+
+
 def test_placeholders_without_a_value_go_with_their_option() -> None:
     words = ["t", "--data", "{data}", "--resume-from", "{resume_from}", "--status={status_dir}", "{resume_from}", "{x}"]
     values: dict[str, Any] = dict.fromkeys(("{settings}", "{output_dir}"), "x")

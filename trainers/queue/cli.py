@@ -214,8 +214,9 @@ def _parser() -> argparse.ArgumentParser:
     def command(name: str, text: str) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=text, description=text, allow_abbrev=False)
 
-    command("run", "train what comes, until stop or a signal")
-    command("once", "train what is there now, then end")
+    for name, text in (("run", "train what comes, until stop or a signal"), ("once", "train what is there, then end")):
+        trains = command(name, text)
+        trains.formatter_class, trains.epilog = argparse.RawDescriptionHelpFormatter, _settings_help()
     add = command("add", "copy files in")
     add.add_argument("files", metavar="FILE", nargs="+")
     add.add_argument("--priority", choices=PRIORITIES, default=DEFAULT_PRIORITY, help="default: %(default)s")
@@ -233,3 +234,12 @@ def _parser() -> argparse.ArgumentParser:
     stop = command("stop", "end the process that trains: it saves, and puts its file back")
     stop.add_argument("--timeout", type=float, default=STOP_SECONDS, help="seconds to wait; default %(default)s")
     return parser
+
+
+def _settings_help() -> str:
+    """What may stand in the queue's settings file."""
+    lines = [f"settings, in {' or '.join(options.FILES)} in the queue's folder:"]
+    for name, field in options.QueueSettings.model_fields.items():
+        default = "" if field.default is None or name == "trainer" else f"; default {json.dumps(field.default)}"
+        lines.append(f"  {name}: {field.description}{default}")
+    return "\n".join(lines).replace("%", "%%")
