@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from queue_runs import Queue, assert_sound, line, wait_for
 
+from trainers import files
 from trainers.queue.entries import Settling, ends_whole, open_for_writing
 from trainers.queue.layout import move_new
 
@@ -120,7 +121,7 @@ def test_equal_content_is_trained_once(queue: Queue) -> None:
     ]]  # fmt: skip
     (again,) = [file for file in queue.told()["files"] if file["file"] not in ("a.jsonl", "b.jsonl", "c.jsonl")]
     assert again["file"] == f"a~{again['hash'][:8]}.jsonl"
-    assert again["reason"] == "same content as a.jsonl, which is trained"
+    assert again["reason"] == "same content as a.jsonl, which was trained already"
     assert len(list((queue.root / "runs").iterdir())) == 1
 
 
@@ -167,6 +168,42 @@ def test_a_file_removed_while_it_waits_is_missing_and_may_come_back(queue: Queue
     queue.put("inbox", "a.jsonl", content)
     assert queue("once") == 0
     assert queue.states() == {"a.jsonl": "done", "b.jsonl": "done"}
+
+
+def test_a_place_that_was_emptied_by_hand_is_taken_by_another_file(queue: Queue, tmp_path: Path) -> None:
+    queue.settings(max_attempts=1)
+    queue.put("inbox", "a.jsonl", line(id=1))
+    queue.put("inbox", "b.jsonl", line(id=2))
+    queue.put("inbox", "f.jsonl", line(id=3, do="failed"))
+    assert queue("once") == 0
+    (queue.root / "done" / "a.jsonl").unlink()
+    (queue.root / "failed" / "f.jsonl").unlink()
+    for name in ("a.jsonl", "f.jsonl"):  # both of the content of b: duplicates, which go where those were
+        (tmp_path / name).write_bytes(line(id=2))
+    assert queue("add", tmp_path / "a.jsonl") == 0
+    (queue.root / "failed" / "f.jsonl").write_bytes(line(id=2))
+    assert queue("once") == 0
+    assert queue.tree() == {"done": ["a.jsonl", "b.jsonl"], "failed": ["f.jsonl"]}
+    found = [(file["name"], file["state"], file["folder"]) for file in queue.told()["files"]]
+    assert ("a.jsonl", "done", None) in found
+    assert ("a.jsonl", "duplicate", "done") in found
+    assert queue("retry") == 0
+    assert queue("once") == 0
+    assert sorted(queue.begun()) == [1, 2, 3]
+
+
+def test_a_file_that_cannot_be_read_now_waits(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(path: Path) -> str:
+        raise OSError(5, "Input/output error")
+
+    queue.put("inbox", "a.jsonl")
+    with monkeypatch.context() as broken:
+        broken.setattr(files, "sha256", fails)
+        assert queue("once") == 0
+    assert queue.tree() == {"inbox": ["a.jsonl"]}
+    assert "left in inbox/: cannot be read: Input/output error" in queue.events("left")[0]["message"]
+    assert queue("once") == 0
+    assert queue.tree() == {"done": ["a.jsonl"]}
 
 
 MOVES = {

@@ -20,8 +20,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from trainers.errors import reason
-
 UNFINISHED_NAMES = (".part", ".tmp", ".partial", ".filepart", ".crdownload", ".swp", "~")
 TAIL_BYTES = 1 << 16
 KINDS = {
@@ -161,8 +159,3 @@ def open_for_writing(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
-
-
-def unreadable(error: OSError) -> str:
-    """Why a file that cannot be read is no training file."""
-    return f"not readable: {reason(error)}"

@@ -323,6 +323,7 @@ class Ledger:
         """A new file, last of its priority; returns its number."""
         values = {"name": name, "folder": folder, "file": file, "state": state, "priority": priority, **others}
         values.setdefault("position", self.last_position() + 1)
+        self._vacate(folder, file)
         return self._insert(values)
 
     def _insert(self, values: dict[str, Any]) -> int:
@@ -331,6 +332,18 @@ class Ledger:
         done = self._connection.execute(f"INSERT INTO files ({columns}) VALUES ({marks})", _stored(values))
         assert done.lastrowid is not None
         return done.lastrowid
+
+    def _vacate(self, folder: str, file: str, but: int = 0) -> None:
+        """A file was just moved to this place, which was free: a row that names it is of one removed by hand."""
+        missing = "CASE WHEN state IN ('queued', 'processing', 'failed') THEN 'missing' ELSE state END"
+        reason = (
+            "CASE WHEN state = 'done' THEN reason ELSE trim(reason || '; removed from ' || folder || '/', '; ') END"
+        )
+        self._connection.execute(
+            f"UPDATE files SET state = {missing}, reason = {reason}, folder = NULL, file = NULL "
+            "WHERE folder = ? AND file = ? AND seq != ?",
+            (folder, os.fsencode(file), but),
+        )
 
     def add_gone(self, report: dict[str, Any], state: str) -> None:
         """A file that only its report knows of any more."""
@@ -349,6 +362,8 @@ class Ledger:
 
     def change(self, seq: int, **values: Any) -> None:
         """New values of a file."""
+        if values.get("folder") is not None:
+            self._vacate(values["folder"], values["file"], but=seq)
         columns = ", ".join(f"{name} = ?" for name in values)
         self._connection.execute(f"UPDATE files SET {columns} WHERE seq = ?", [*_stored(values), seq])
 

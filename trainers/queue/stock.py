@@ -110,7 +110,8 @@ class Stock:
             except FileNotFoundError:  # taken away again
                 continue
             except OSError as error:
-                found = Found(folder, name, None, entries.unreadable(error))
+                self.waiting[path] = f"cannot be read: {reason(error)}"
+                continue
             if found is not None:
                 yield found
 
@@ -167,7 +168,7 @@ class Stock:
 
     def _duplicate(self, found: Found, owner: Row) -> tuple[str, str, str]:
         state = "trained" if owner.state == "done" else owner.state
-        why = f"same content as {show(owner.name)}, which is {state}"
+        why = f"same content as {show(owner.name)}, which was {state} already"
         why += f" ({owner.reason}); retry tries it again" if owner.state == "failed" else ""
         target = found.folder if found.folder in (DONE, FAILED) else FAILED if owner.state == "failed" else DONE
         file = self._move(found, target)
