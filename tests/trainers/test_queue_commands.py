@@ -209,6 +209,18 @@ def test_commands_beside_a_running_queue_lose_nothing(queue: Queue, tmp_path: Pa
     assert_sound(queue, names)
 
 
+def test_first_commands_at_the_same_moment(queue: Queue, tmp_path: Path) -> None:
+    names = [f"{number}.jsonl" for number in range(4)]
+    for name in names:
+        (tmp_path / name).write_bytes(line(id=name))
+    started = [queue.start("add", str(tmp_path / name)) for name in names]
+    ended = [process.communicate(timeout=60)[0] for process in started]
+    assert [process.returncode for process in started] == [0] * 4, ended
+    assert queue.states() == dict.fromkeys(names, "queued")
+    assert queue.tree() == {"normal": names}
+    assert not list(queue.root.glob("*.damaged-*"))
+
+
 # ---- bad input
 
 
