@@ -91,6 +91,7 @@ def test_status_json(queue: Queue) -> None:
     assert files["a.jsonl"] == {
         "name": "a.jsonl", "state": "done", "folder": "done", "file": "a.jsonl", "priority": "normal", "attempts": 1,
         "reason": "trained", "hash": files["a.jsonl"]["hash"], "run": f"runs/{files['a.jsonl']['hash'][:32]}",
+        "recoveries": [],
     }  # fmt: skip
     assert (files["b.jsonl"]["state"], files["b.jsonl"]["reason"][:6]) == ("failed", "failed")
     assert (files["c.jsonl"]["state"], files["c.jsonl"]["hash"]) == ("inbox", None)

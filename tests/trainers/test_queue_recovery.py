@@ -173,6 +173,7 @@ def test_out_of_memory_halves_until_it_fits(queue: Queue) -> None:
         "out of memory: batch_size 6 → 3, gradient_accumulation 2 → 4",
         None,
     ]
+    assert queue.file("a.jsonl")["recoveries"] == recoveries[:2]  # in the ledger
     assert [event["kind"] for event in queue.events("alert")] == ["out_of_memory"] * 2
     assert [event["message"] for event in queue.events("recovery")] == [f"a.jsonl: {text}" for text in recoveries[:2]]
 

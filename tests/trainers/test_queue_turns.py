@@ -93,7 +93,7 @@ def test_a_pause_is_kept_even_if_the_clock_jumps(ledger: Ledger) -> None:
 def test_counts_are_kept_by_the_ledger(ledger: Ledger) -> None:
     with ledger.transaction():
         numbers = [add(ledger, str(number)) for number in range(5)]
-        ledger.change(numbers[0], state="done", folder="done", done_number=1)
+        ledger.change(numbers[0], state="done", folder="done", file="0", done_number=1)
         ledger.change(numbers[1], state="missing", folder=None, file=None)
     assert ledger.counts("folder") | {} == {
         "inbox": 0, "high": 0, "normal": 3, "low": 0, "processing": 0, "done": 1, "failed": 0,

@@ -20,8 +20,9 @@ EVENTS = 8
 
 def as_json(queue: Queue) -> dict[str, Any]:
     """Everything: how many files are in each folder and state, each file, and the process that trains."""
-    rows, new = [described(row) for row in queue.ledger.rows()], untaken(queue)
-    return {**summary(queue), "files": rows + [_untaken(*place) for place in new]}
+    rows, recoveries = queue.ledger.rows(), queue.ledger.recoveries()
+    known = [described(row, recoveries.get(row.hash or "", [])) for row in rows]
+    return {**summary(queue), "files": known + [_untaken(*place) for place in untaken(queue)]}
 
 
 def summary(queue: Queue) -> dict[str, Any]:
@@ -60,12 +61,13 @@ def current(queue: Queue) -> dict[str, Any] | None:
     return None
 
 
-def described(row: Row) -> dict[str, Any]:
-    """One file, for JSON."""
+def described(row: Row, recoveries: list[str]) -> dict[str, Any]:
+    """One file, for JSON, with what was recovered from while it was trained."""
+    trains = row.hash is not None and row.state not in ("duplicate", "rejected")
     return {
         "name": row.name, "state": row.state, "folder": row.folder, "file": row.file, "priority": row.priority,
         "attempts": row.attempts, "reason": row.reason, "hash": row.hash,
-        "run": f"runs/{identity(row.hash)}" if row.hash and row.state not in ("duplicate", "rejected") else None,
+        "run": f"runs/{identity(row.digest)}" if trains else None, "recoveries": recoveries if trains else [],
     }  # fmt: skip
 
 
@@ -85,7 +87,7 @@ def _untaken(folder: str, name: str) -> dict[str, Any]:
     return {
         "name": name, "state": "inbox", "folder": folder, "file": name,
         "priority": folder if folder in PRIORITIES else "normal",
-        "attempts": 0, "reason": why, "hash": None, "run": None,
+        "attempts": 0, "reason": why, "hash": None, "run": None, "recoveries": [],
     }  # fmt: skip
 
 
