@@ -21,6 +21,7 @@ from pytest_trainguard import (
 )
 from pytest_trainguard.expect import Wording
 from pytest_trainguard.probes.memory import OomProbe
+from pytest_trainguard.settings import Field
 
 OUT_OF_MEMORY = Wording("memory", re.compile(r"memory|\boom\b", re.I))
 NEEDED = Wording("what was needed (2.00 GiB)", re.compile(r"\b2(\.0+)? ?gib|2048(\.0+)? ?mib|2147483648", re.I))
@@ -214,6 +215,76 @@ def test_26_no_gpu(guard: Guard) -> None:
     if device and demand:
         rejects(guard.run(f"demanded a GPU ({device.path}={demand}) where there is none",
                           settings={device.path: demand}), ("gpu", "cuda"))  # fmt: skip
+
+
+@edge_case(
+    27,
+    "several GPUs",
+    verdict="survives",
+    severity="major",
+    brought_about="two devices, told by torch.cuda alone: what goes to one stays on the CPU. Two are visible; the "
+    "settings name one, or the CPU; the environment shows the second alone",
+    expects="uses what it was told to, model and data alike, and says which",
+)
+def test_27_several_gpus(guard: Guard) -> None:
+    """A job for one GPU took both; the colleague's job on the other one ran out of memory."""
+    device = guard.subject.role("device")
+    told = _named_device(device) if device else None
+    both = {"env": {"CUDA_VISIBLE_DEVICES": "0,1"}, "fault": faults.pretended_gpus()}
+    requests = [
+        {"did": "shown two GPUs", **both},
+        {"did": "shown the second of two GPUs alone (CUDA_VISIBLE_DEVICES=1)", **both,
+         "env": {"CUDA_VISIBLE_DEVICES": "1"}},
+    ]  # fmt: skip
+    if device and told:
+        did = f"shown two GPUs and told {device.path}={told}"
+        requests.append({"did": did, "settings": {device.path: told}, **both})
+    outcomes = guard.run_all(requests, side_by_side=3)
+    for outcome in outcomes:
+        if outcome.exit != 0 and "invalid device ordinal" not in outcome.output:
+            raise NotApplicable(
+                "its run needs more of CUDA than two pretended GPUs have: let device and loop work on the CPU as well "
+                f"({outcome.last_words.splitlines()[-1] if outcome.last_words else outcome.how})"
+            )
+        survives(outcome)
+        _says_which(outcome)
+    used = _devices(outcomes[-1])
+    if told and used != ({1} if told == "cuda:1" else set()):
+        shown = ", ".join(f"cuda:{index}" for index in sorted(used)) or "none"
+        raise Finding(outcomes[-1].did, f"it used another device: {shown}", outcomes[-1].last_words)
+
+
+def _named_device(device: Field) -> str | None:
+    """The value of a device setting that a good program cannot take for another: the second GPU, else the CPU."""
+    if device.choices:
+        return next((name for name in ("cuda:1", "cpu") if name in device.choices), None)
+    return "cuda:1" if device.kind == "str" else None
+
+
+def _devices(outcome: Outcome, by: str = "model") -> set[int]:
+    return {event["index"] for event in outcome.recording.of("device") if event["by"] == by}
+
+
+def _says_which(outcome: Outcome) -> None:
+    model, data = _devices(outcome), _devices(outcome, "data")
+    elsewhere = data - model
+    if model and elsewhere:
+        raise Finding(
+            outcome.did,
+            f"the model went to {_numbered(model)}, data to {_numbered(elsewhere)}: no step can work so on real GPUs",
+            outcome.last_words,
+        )
+    if not model:
+        survives(outcome, ON_CPU)
+        return
+    every = "|".join(str(index) for index in sorted(model))
+    number = rf"(?:cuda|gpus?|devices?)\W{{0,3}}(?:ids?\W{{0,3}})?(?:\d\W+)*(?:{every})\b"
+    count = rf"\b{len(model)}\W{{0,2}}(?:of \d+|x|×|gpus?|devices?|cuda)" if len(model) > 1 else number
+    survives(outcome, Wording(f"what it uses ({_numbered(model)})", re.compile(f"{number}|{count}", re.I)))
+
+
+def _numbered(indices: set[int]) -> str:
+    return ", ".join(f"cuda:{index}" for index in sorted(indices))
 
 
 @edge_case(

@@ -36,7 +36,7 @@ class Fault:
 
     Attributes:
         kind: `nan`, `inf`, `overflow`, `raise`, `signal`, `hang`, `pause`, `fill_disk`, `offline`, `io_error`,
-            `exhaust`, `device`, `reboot`, `clock`.
+            `exhaust`, `device`, `reboot`, `clock`, `gpus`.
         where: the door at which it enters (`DOORS`), or for numbers `batch`, `activation`, `loss`, `gradient`.
         step: the optimizer step during which it comes about, counted from 1 in each run; for `save` and `sync`, the
             first write to the output folder (or fsync) once that many steps are complete.
@@ -69,6 +69,7 @@ class Fault:
             "pause": f"held {at}",
             "fill_disk": f"disk full from step {self.step}",
             "offline": "no network",
+            "gpus": "pretended GPUs",
             "io_error": f"EIO in the {self.where} door {at}",
             "exhaust": f"host memory exhausted in the {self.where} door {at}",
             "device": f"{self.text.splitlines()[0] if self.text else 'a device error'} in the {self.where} door {at}",
@@ -181,6 +182,11 @@ def fill_disk(step: int) -> Fault:
     Where the user may not mount one, a real limit on the size of files (RLIMIT_FSIZE) takes its place.
     """
     return Fault("fill_disk", "forward", step)
+
+
+def pretended_gpus() -> Fault:
+    """torch.cuda tells of the devices that CUDA_VISIBLE_DEVICES names; what goes to one stays on the CPU: `gpus`."""
+    return Fault("gpus", "start")
 
 
 def offline(*, silent: bool = False) -> Fault:

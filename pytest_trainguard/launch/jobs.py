@@ -108,6 +108,10 @@ def observe(note: dict[str, Any]) -> None:
 
     recorder = Recorder(Path(note["folder"]))
     observers: list[Observer] = [recorder]
+    if note["fault"] and note["fault"]["kind"] == "gpus":
+        from pytest_trainguard.faults import gpus
+
+        gpus.pretend(recorder)
     if note["census"]:
         from pytest_trainguard.recorder.census import Census
 

@@ -75,7 +75,7 @@ class Guard:
         return outcomes
 
     def _judged(self, outcome: Outcome, fault: Fault | None) -> Outcome:
-        if fault is None or fault.kind == "offline" or outcome.recording.fault_fired:
+        if fault is None or fault.kind in ("offline", "gpus") or outcome.recording.fault_fired:
             return outcome
         if outcome.exit == 0:
             raise NotApplicable(f"{fault} found no door: {_NO_DOOR.get(fault.where, 'no such event in the run')}")

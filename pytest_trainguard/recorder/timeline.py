@@ -99,9 +99,9 @@ class Recording:
         return found
 
     def of(self, kind: str) -> list[dict[str, Any]]:
-        """The events of one kind: `start`, `step`, `model`, `scale`, `write`, `fsync`, `fault`, `network`...
+        """The events of one kind.
 
-        The writer's `write` calls are the list of them.
+        `start`, `step`, `model`, `scale`, `write`, `fsync`, `fault`, `again`, `network`, `memory`, `device`.
         """
         return [event for event in self.events if event["event"] == kind]
 

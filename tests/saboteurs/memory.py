@@ -247,6 +247,77 @@ class IgnoresTheDemand(Sound):
         return device
 
 
+class SaysCuda(Sound):
+    """ "cuda", with two of them in the machine: the first one, as it happens."""
+
+    case = 27
+    says = "shown two GPUs: its message does not name what it uses .cuda:0."
+
+    def device(self, settings):
+        device = "cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu"
+        print(f"training on {device}")
+        return device
+
+
+class TakesThemAll(Sound):
+    """`if device_count() > 1: DataParallel`: all that there are, in silence."""
+
+    case = 27
+    says = "shown two GPUs: its message does not name what it uses .cuda:0, cuda:1."
+
+    def device(self, settings):
+        return "cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu"
+
+    def build(self, settings):
+        model = super().build(settings)
+        return torch.nn.DataParallel(model) if torch.cuda.device_count() > 1 else model
+
+
+class HasItsFavourite(Sound):
+    """The second GPU was the free one, once: its number stands in the program."""
+
+    case = 27
+    says = "shown the second of two GPUs alone.*did not survive"
+
+    def build(self, settings):
+        model = super().build(settings)
+        if torch.cuda.is_available():
+            print("training on cuda:1")
+            torch.cuda.set_device(1)
+        return model
+
+
+class PrefersTheGpu(Sound):
+    """Takes a GPU where there is one, whatever the settings say."""
+
+    case = 27
+    says = "told device=cpu: it used another device: cuda:0"
+
+    def device(self, settings):
+        return super().device(settings.model_copy(update={"device": "auto"}))
+
+
+class ModelHereDataThere(Sound):
+    """The model was moved to the second GPU; the batches still go to "cuda"."""
+
+    case = 27
+    says = "the model went to cuda:1, data to cuda:0"
+
+    def build(self, settings):
+        self.spread = torch.cuda.device_count() > 1
+        model = super().build(settings)
+        return model.to("cuda:1") if self.spread else model
+
+    def device(self, settings):
+        device = super().device(settings)
+        return device
+
+    def fit(self, *args):
+        to = torch.nn.Module.to
+        torch.nn.Module.to = lambda module, device: module if device == "cuda" and self.spread else to(module, device)
+        super().fit(*args)
+
+
 class TriesAgain(Sound):
     """Three attempts for each step: right for a network, wrong for a context that is lost."""
 

@@ -228,7 +228,8 @@ class Program:
         if settings.device == "cuda" and not torch.cuda.is_available():
             raise Reject("device: cuda was asked for, and there is none")
         device = "cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu"
-        print(f"training on {device}")
+        which = f":{torch.cuda.current_device()}, 1 of {torch.cuda.device_count()} GPUs" if device == "cuda" else ""
+        print(f"training on {device}{which}")
         return device
 
     # --- checkpoints
