@@ -123,8 +123,8 @@ def test_43_reboot(guard: Guard) -> None:
     "disk I/O errors",
     verdict="stops",
     severity="critical",
-    brought_about="EIO as the data is read, at the start and in mid-training; EIO as a checkpoint is written, and "
-    "from its fsync",
+    brought_about="EIO as the data is read, at the start and in mid-training (the kernel's, as root; else raised in "
+    "the process); raised as a checkpoint is written, and from its fsync",
     expects="stops, naming the path; the earlier checkpoint is whole",
 )
 def test_44_io_errors(guard: Guard) -> None:

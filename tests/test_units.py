@@ -3,7 +3,9 @@
 import csv
 import dataclasses
 import enum
+import fcntl
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +14,13 @@ from typing import Annotated, Literal
 import annotated_types
 import pydantic
 import pytest
+from pytest_trainguard.edge_cases.test_process import NEGATIVE_TIME
 
 from pytest_trainguard import catalog, checkpoints, edge_case, expect, samples, settings
 from pytest_trainguard.adapters import command
+from pytest_trainguard.launch import linux
 from pytest_trainguard.memory import parse_budget
+from pytest_trainguard.probes.bystander import bystander, give_pid_away
 from pytest_trainguard.trainer import Trainer, exit_words, message_of, spec_of
 
 
@@ -501,3 +506,101 @@ def test_tiny_twins():
     done = subprocess.run([sys.executable, "-c", TWINS], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(done.stdout.splitlines()) == 11
+
+
+# --- what the cases of the system stand on
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"seconds": -86399.2}',
+        "took -86399.2 s",
+        "elapsed=-86399",
+        "step_seconds = -3",
+        "cache age: -1.5 h",
+        "-86399 s left",
+        "eta -4 minutes",
+        '"samples_per_second": -0.001',
+    ],
+)
+def test_negative_times_are_found(text):
+    assert NEGATIVE_TIME.search(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "loss: -0.3",
+        "beta: -1",
+        "average -2.0",
+        "page -3",
+        "checkpoint-8 saved",
+        "2026-11-24 22:01",
+        "step-8 s",
+        "message: -1",
+        "8/8 [-1:59:59<?, ?it/s]",
+        '{"seconds": 0.5, "loss": -1}',
+        "theta = -0.5",
+        "1e-5 seconds",
+        "-3 samples",
+        "usage -1",
+    ],
+)
+def test_other_negative_numbers_are_none(text):
+    assert not NEGATIVE_TIME.search(text)
+
+
+def test_a_bystander_lives_and_holds_its_locks(tmp_path):
+    file = tmp_path / "held"
+    file.write_text("x")
+    with bystander(file) as pid, file.open("r+b") as ours:
+        os.kill(pid, 0)
+        for lock in (fcntl.flock, fcntl.lockf):
+            with pytest.raises(BlockingIOError):
+                lock(ours, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with file.open("r+b") as ours:
+        fcntl.flock(ours, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_a_pid_is_given_away_in_notes_alone(tmp_path):
+    notes = {"lock": b"41\n", "run.json": b'{"pid": 41, "step": 410}', "state.pt": b"41\0"}
+    for name, content in notes.items():
+        (tmp_path / name).write_bytes(content)
+    give_pid_away(tmp_path, 41, 7)
+    assert {name: (tmp_path / name).read_bytes() for name in notes} == {
+        "lock": b"7\n",
+        "run.json": b'{"pid": 7, "step": 410}',
+        "state.pt": b"41\0",
+    }
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="needs root, to mount")
+def test_a_broken_file_gives_the_kernels_own_error(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text("{}\n")
+    program = f"""
+from pathlib import Path
+from pytest_trainguard.launch import linux
+file = Path({str(file)!r})
+if not linux.break_file(file):
+    raise SystemExit("may not mount here")
+try:
+    file.read_bytes()
+except OSError as error:
+    raise SystemExit(error.errno)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 5 or "may not mount" in done.stderr  # EIO
+    assert file.read_text() == "{}\n"  # nobody else sees it
+
+
+@pytest.mark.skipif(not linux.heap(), reason="the C library does not tell")
+def test_the_heap_is_told_to_the_byte():
+    before = linux.heap()
+    held = bytearray(1 << 20)
+    assert linux.heap() - before >= len(held)
+    del held
+    assert linux.heap() - before < 1 << 16

@@ -109,8 +109,9 @@ def out_of_memory(where: str, step: int) -> Fault:
 def io_error(where: str, step: int, nth: int = 1) -> Fault:
     """EIO, as a broken disk gives it: `OSError` without a file's name in it, as `read`, `write` and `fsync` raise it.
 
-    At the doors `read` (the program opens its data for the `nth` time), `save` (the `nth` write to the output folder)
-    and `sync` (the `nth` fsync there).
+    Reads of text fail for real, by the kernel's word, where the run may mount (as root); else, and in writing, the
+    error is raised in the process. At the doors `read` (the program opens its data for the `nth` time), `save` (the
+    `nth` write to the output folder) and `sync` (the `nth` fsync there).
     """
     return Fault("io_error", where, step, nth=nth)
 

@@ -18,9 +18,11 @@ from typing import Any
 import torch
 
 from pytest_trainguard.faults import HOST_MEMORY_LEFT, Fault
+from pytest_trainguard.launch import linux
 from pytest_trainguard.recorder.doors import Observer, tensors_in
 from pytest_trainguard.recorder.writer import Recorder
 
+TEXT = {".jsonl", ".ndjson", ".json", ".csv", ".txt", ".tsv"}  # files that are read from their beginning
 GRACE = 2  # optimizer steps between a reboot's SIGTERM and its SIGKILL
 FILE_LIMIT = 16 * 1024  # bytes; the recorder goes on in another file when it meets this limit itself
 
@@ -32,6 +34,7 @@ class Injector(Observer):
         self.fault, self.recorder, self.disk = fault, recorder, disk
         self.done = False
         self._events = 0  # writes, fsyncs or reads that could have been the one
+        self._path, self._broken = "", False  # of the data, the last that was opened; the kernel's reads of it fail
         self._poisoned: Any = None
         self.inner = fault.where in ("batch", "activation")
 
@@ -49,7 +52,7 @@ class Injector(Observer):
             "hang": _hang,
             "pause": lambda: _wait_for(Path(self.fault.value)),
             "fill_disk": self._fill_disk,
-            "io_error": _io_error,
+            "io_error": self._fail,
             "exhaust": self._exhaust,
             "device": self._poison,
             "reboot": lambda: os.kill(os.getpid(), signal.SIGTERM),
@@ -61,6 +64,13 @@ class Injector(Observer):
     def _raise(self) -> None:
         kind = getattr(builtins, self.fault.value, None) or getattr(torch, self.fault.value)
         raise kind(self.fault.text)
+
+    def _fail(self) -> None:
+        """EIO: from the kernel, for the reads that follow, where it can be had so; else raised here."""
+        file = Path(self._path)
+        self._broken = self.fault.where == "read" and file.suffix in TEXT and linux.break_file(file)
+        if not self._broken:
+            _io_error()
 
     def _exhaust(self) -> None:
         """Have the system refuse, for real, what the program asks for here."""
@@ -134,8 +144,9 @@ class Injector(Observer):
         return tensor * (math.nan if self.fault.kind == "nan" else math.inf)
 
     def reading(self, path: str) -> None:
-        if self.done and self.fault.kind == "io_error" and self.fault.where == "read":
+        if self.done and self.fault.kind == "io_error" and self.fault.where == "read" and not self._broken:
             _io_error()  # a bad sector stays bad
+        self._path = path
         if self._due("read"):
             self._count("read")
 

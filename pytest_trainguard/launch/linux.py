@@ -15,7 +15,7 @@ from typing import Any
 _PR_SET_PDEATHSIG, _PR_CAPBSET_DROP, _PR_SET_CHILD_SUBREAPER = 1, 24, 36
 _CAPABILITY_VERSION_3, _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 0x20080522, 1, 2
 _CLONE_NEWNS, _CLONE_NEWUSER = 0x00020000, 0x10000000
-_MS_REC, _MS_PRIVATE = 0x4000, 1 << 18
+_MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 1 << 18
 
 
 def _libc() -> ctypes.CDLL | None:
@@ -114,3 +114,21 @@ def mount_small_disk(folder: Path, size: int) -> bool:
         return False
     options = f"size={size},mode=0700".encode()
     return bool(libc.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", 0, options) == 0)
+
+
+def break_file(file: Path) -> bool:
+    """Have the kernel answer every read of `file` with EIO, for this thread and what it starts; it can be opened still.
+
+    /proc/self/mem is mounted over it: a file whose beginning is the first page of this process's memory, which is
+    never there. So it looks empty, and only who reads from its beginning on (text, not an archive) meets the error.
+    Only root may mount in a process that has threads.
+
+    Returns:
+        False where that cannot be done; the file is as it was.
+    """
+    libc = _libc()
+    if libc is None or os.geteuid() != 0 or libc.unshare(_CLONE_NEWNS) != 0:
+        return False
+    if libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None) != 0:
+        return False
+    return bool(libc.mount(b"/proc/self/mem", os.fsencode(file), None, _MS_BIND, None) == 0)

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from pytest_trainguard.expect import CannotJudge
+
 SMALL = 4096  # bytes; a larger file is no note of a PID
 # Both kinds of lock, on each file: flock(2) and fcntl(2). Held until standard input ends, so not longer than pytest.
 _HOLD = """
@@ -33,7 +35,8 @@ def bystander(*locked: Path) -> Iterator[int]:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
-            process.stdout.readline()
+            if process.stdout.readline() != b"held\n":
+                raise CannotJudge("another process could not be given its locks")
             yield process.pid
         finally:
             process.kill()
