@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import statistics
 import sys
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 from pytest_trainguard import (
     Finding,
@@ -36,6 +36,7 @@ WARM, LONG = 16, 40  # optimizer steps: until caches are filled; in all
 REPEATS = 4  # runs in one process
 # Bytes a step, and a run, that may come to be in use: caches for lengths not seen before, a list of losses.
 STEP_GROWTH, RUN_GROWTH = 4096, 1 << 20
+RISING = 0.9  # share of all pairs of counts of which the later is larger: batches of many lengths go up and down
 DISK = 256 * 2**20  # bytes; a tmpfs takes only what is written to it
 
 
@@ -365,9 +366,12 @@ def test_30_memory_growth(guard: Guard) -> None:
 
 
 def _growth(outcome: Outcome, what: str, warm: int) -> int:
-    """By how much `what` grows from one count to the next, as a rule; 0 where too little was counted.
+    """By how much `what` grows from one count to the next, as a rule; 0 where it goes up and down.
 
     The median: what grows now and then (a cache that meets a length for the first time) does not grow without end.
     """
     counts = [event[what] for event in outcome.recording.of("memory")][warm:]
-    return statistics.median_low([after - before for before, after in pairwise(counts)]) if len(counts) > 2 else 0
+    pairs = list(combinations(counts, 2))
+    if len(counts) < 3 or sum(after > before for before, after in pairs) < RISING * len(pairs):
+        return 0
+    return statistics.median_low([after - before for before, after in pairwise(counts)])

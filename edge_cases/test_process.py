@@ -151,7 +151,7 @@ def test_44_io_errors(guard: Guard) -> None:
 @edge_case(
     45,
     "network mount gone",
-    verdict="stops",
+    verdict="stops/survives",
     severity="critical",
     brought_about="the data folder disappears while the run stands in step 3",
     expects="stops after bounded retries, naming the path; or has all that it needs and trains on, its losses the same",
