@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from pytest_trainguard import (
-    CannotJudge,
     Finding,
     Guard,
     NotApplicable,
@@ -271,7 +270,10 @@ def test_67_validation_loss_rises(guard: Guard) -> None:
         )
     lowest, last = min(told.losses, key=lambda step: told.losses[step]), max(told.losses)
     if told.losses[lowest] == told.losses[last]:
-        raise CannotJudge(f"its validation loss did not rise: {told.losses}", outcome.output[-4000:])
+        raise NotApplicable(
+            f"its validation loss is lowest at the last of {len(outcome.losses)} steps, although training and "
+            "validation disagree: give `overfit` settings that learn faster"
+        )
     if len(outcome.losses) < validation.STEPS:  # it stopped early
         return
     rose = f"its validation loss rose from {told.losses[lowest]:.3f} (step {lowest}) to {told.losses[last]:.3f}"

@@ -25,6 +25,7 @@ ROLES: dict[str, tuple[str, ...]] = {
     "hang_timeout": ("hang_timeout", "step_timeout", "watchdog_timeout"),
     "save_every": ("save_every", "save_steps", "checkpoint_every", "save_interval"),
     "eval_every": ("eval_every", "eval_steps", "eval_interval", "validate_every", "val_check_interval"),
+    "validation_fraction": ("validation_fraction", "validation_split", "val_fraction", "val_split", "eval_fraction"),
     "validation_data": ("validation_data", "validation_file", "val_data", "eval_data", "eval_file", "dev_data"),
     "accumulation": ("gradient_accumulation", "gradient_accumulation_steps", "accumulate_grad_batches"),
     "epochs": ("epochs", "max_epochs", "num_epochs", "num_train_epochs"),

@@ -19,14 +19,15 @@ from trainers import (  # noqa: F401 (what runs import late)
     syllogisms,
     transformer,
 )
+from trainers.chat_rows import ChatFile
 from trainers.rows import RowFile, split_by_content
-from trainers.settings import DataSettings
 
 
 class Program(Trainer):
     """What the programs have in common: data, the resume and the entry, which their command lines call too."""
 
     entry: Callable[..., int]
+    row_file: type[RowFile] | type[ChatFile] = RowFile
     labels = "label"
     settings_name = "settings.toml"
 
@@ -47,9 +48,9 @@ class Program(Trainer):
         return output_dir
 
     def held_out(self, data: Path) -> list[int]:
-        """The rows that a hash of their code puts aside, whatever their label."""
-        fraction = DataSettings.model_fields["validation_fraction"].default
-        return list(split_by_content(RowFile(data), fraction).validation)
+        """The rows that a hash of their content puts aside, whatever their label."""
+        fraction = type(self).config.model_fields["validation_fraction"].default
+        return list(split_by_content(type(self).row_file(data), fraction).validation)
 
     def validation_losses(self, output_dir: Path) -> dict[int, float]:
         """As the programs log them."""
@@ -201,10 +202,9 @@ class LoraChat(Program):
     """The chat trainer, `python -m trainers.lora_chat`."""
 
     entry = staticmethod(lora_chat.launch)
-    command = (
-        "python -m trainers.lora_chat --settings {config} --data {data} --output-dir {output_dir} "
-        "--resume-from {resume_from} --max-steps {max_steps} --seed {seed}"
-    )
+    command = _command("trainers.lora_chat")
+    row_file = ChatFile
+    labels = "messages.-1.content"
     config = lora_chat.Settings
     # What is launched on an A100, but for the model: that is a folder which only that machine has.
     production = {

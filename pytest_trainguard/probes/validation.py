@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from pytest_trainguard import settings
 from pytest_trainguard.expect import NotApplicable
 from pytest_trainguard.faults import labels
 from pytest_trainguard.probes.guard import Guard
@@ -35,7 +36,10 @@ class Validated:
 
 
 class Relabelled:
-    """Runs of one trainer on its own rows with other labels: one label to train on, others to validate on."""
+    """Runs of one trainer on its own rows with other labels: one label to train on, others to validate on.
+
+    They have the trainer's `overfit` settings over its tiny ones, but for the share of rows that is held out.
+    """
 
     def __init__(self, guard: Guard):
         self.guard = guard
@@ -76,7 +80,7 @@ class Relabelled:
         if len(last) > 1 or loss > LEARNT:
             raise NotApplicable(
                 f"its training loss is still {loss:.2f} after {len(outcome.losses)} steps on rows of one label: "
-                "set a higher learning rate in `tiny`"
+                "give `overfit` settings that learn faster"
             )
 
     @cached_property
@@ -109,8 +113,7 @@ class Relabelled:
 
     def _run(self, name: str, did: str, label: Callable[[int], Any]) -> Outcome:
         subject, first = self.guard.subject, self._two[0]
-        eval_every, file = subject.role("eval_every"), subject.role("validation_data")
-        values: dict[str, Any] = {eval_every.path: EVAL_EVERY} if eval_every else {}
+        values, file = self._settings(), subject.role("validation_data")
         rows = len(self._labels)
         if file is not None:
             values[file.path] = str(self._written(f"{name}-validation", [label(nth) for nth in range(rows)]))
@@ -125,6 +128,16 @@ class Relabelled:
             places = {row: nth for nth, row in enumerate(sorted(held_out))}
             data = self._written(name, [label(places[row]) if row in places else first for row in range(rows)])
         return self.guard.run(did, data=data, settings=values, steps=STEPS)
+
+    def _settings(self) -> dict[str, Any]:
+        """What learns by heart, with validations: `overfit` may well have turned them off."""
+        subject = self.guard.subject
+        values = dict(subject.description["overfit"])
+        eval_every, fraction = subject.role("eval_every"), subject.role("validation_fraction")
+        if fraction is not None:
+            tiny = settings.value_at(subject.base_settings, fraction.path)
+            values[fraction.path] = fraction.default if tiny is None else tiny
+        return settings.merge(values, {eval_every.path: EVAL_EVERY} if eval_every else {})
 
     def _written(self, name: str, values: list[Any]) -> Path:
         return labels.write(self.guard.data(), self.guard.folder / name, self._field, values)
