@@ -84,6 +84,7 @@ def prepare(device: Device, how: str) -> Tracer:
     _patch_after_import()
     _load_in_process(tracer)
     _leave_uncompiled(tracer)
+    _stay_here()
     torch.save = tracer.labels.around_save(torch.save)
     return tracer
 
@@ -165,6 +166,16 @@ def _leave_uncompiled(tracer: Tracer) -> None:
 
     torch.compile = compiled
     torch.nn.Module.compile = lambda module, *args, **kwargs: compiled(module)
+
+
+def _stay_here() -> None:
+    """A program that goes on as another one would train there, for real."""
+
+    def stay(program: Any, *args: Any, **kwargs: Any) -> None:
+        raise Unknown(f"{os.fspath(program)}: the program goes on in a process that this Python cannot see into")
+
+    for name in ("execl", "execle", "execlp", "execlpe", "execv", "execve", "execvp", "execvpe"):
+        setattr(os, name, stay)
 
 
 def _patch_after_import() -> None:

@@ -30,6 +30,12 @@ _FACTORIES = frozenset({
     aten.empty.memory_format, aten.zeros.default, aten.ones.default, aten.full.default, aten.rand.default,
     aten.randn.default, aten.empty_strided.default, aten.randn.generator, aten.rand.generator,
 })  # fmt: skip
+_RECURRENT = "recurrent layers are traced cell by cell: cuDNN, which runs them on a GPU, keeps other things"
+_LESS_CERTAIN = {
+    aten.convolution.default: "cuDNN chooses a workspace for each convolution, which is not in the trace",
+    aten._thnn_fused_lstm_cell.default: _RECURRENT,
+    aten._thnn_fused_gru_cell.default: _RECURRENT,
+}
 _ADD = aten.add.Tensor
 _INDEXING = frozenset({aten.index.Tensor, aten._unsafe_index.Tensor})
 _SCALER_CHECK = aten._amp_foreach_non_finite_check_and_unscale_.default
@@ -198,6 +204,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         """With fake tensors, and with their values where those are known."""
         if func in _MATRIX_PRODUCTS:
             self._note_workspace()
+        elif func in _LESS_CERTAIN and _LESS_CERTAIN[func] not in self.notes:
+            self.notes.append(_LESS_CERTAIN[func])
         try:
             with self._fake:
                 results = func(*args, **kwargs)

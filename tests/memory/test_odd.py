@@ -8,12 +8,22 @@ def trace(tracing):
     return lambda oddity: tracing("odd:Odd").trace({"oddity": oddity})
 
 
-@pytest.mark.parametrize("oddity", ["none", "values", "pinned", "asks", "streams", "statistics", "parallel"])
+@pytest.mark.parametrize("oddity", ["none", "values", "pinned", "asks", "streams", "statistics", "parallel", "copies"])
 def test_works(trace, oddity):
     found = trace(oddity)
     assert found.unknown is None
     weights = sum(e.size for e in found.events if e.category == "weight" and e.kind == "alloc")
     assert weights == 4 * (64 * 64 + 64 + 64 * 8 + 8)
+
+
+@pytest.mark.parametrize(
+    ("oddity", "note"),
+    [("convolution", "workspace for each convolution"), ("recurrent", "cell by cell"), ("layers", None)],
+)
+def test_works_and_says_what_is_less_certain(trace, oddity, note):
+    found = trace(oddity)
+    assert found.unknown is None
+    assert [note in said for said in found.notes] == [True] * bool(note)
 
 
 def test_streams_are_noted(trace):
@@ -32,6 +42,7 @@ def test_compiled_code_is_traced_as_it_stands_and_that_is_said(trace):
         ("smi", "nvidia-smi"),
         ("exits", "exit 1 after 0 optimizer steps: no licence for this dongle"),
         ("vanishes", "the process ended by itself, exit 7, and left no trace"),
+        ("becomes", "torchrun: the program goes on in a process that this Python cannot see into"),
         ("router", r"aten::nonzero in 1 \(forward\)"),
         ("extension", "oddlib::twice"),
         ("graph", "CUDA graphs"),

@@ -75,6 +75,9 @@ class Odd(trainguard.Trainer):
     def before_vanishes(self):
         os._exit(7)
 
+    def before_becomes(self):
+        os.execvp("torchrun", ["torchrun", "train.py"])
+
     def before_asks(self):
         properties = torch.cuda.get_device_properties(0)
         free, total = torch.cuda.mem_get_info()
@@ -117,6 +120,32 @@ class Odd(trainguard.Trainer):
         return twice(logits)
 
     def inside_parallel(self, logits):
+        return logits
+
+    def inside_convolution(self, logits):
+        layer = nn.Conv1d(1, 4, 3, padding=1).cuda()
+        return layer(logits[:, None])
+
+    def inside_recurrent(self, logits):
+        return nn.LSTM(8, 8).cuda()(logits[None])[0]
+
+    def inside_layers(self, logits):
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).cuda()
+        with torch.no_grad():
+            layer.eval()(logits[None].detach())
+        return layer.train()(logits[None])
+
+    def inside_copies(self, logits):
+        import copy
+
+        twin = copy.deepcopy(nn.Linear(8, 8).cuda())
+        twin.load_state_dict(nn.Linear(8, 8).state_dict())
+        assert twin.weight.is_cuda
+        assert isinstance(twin.weight, nn.Parameter)
+        host = torch.zeros(len(logits), 8)
+        host.copy_(logits.detach())
+        host[0] = logits[0].detach()
+        assert twin.half().weight.dtype is torch.float16
         return logits
 
     def inside_graph(self, logits):

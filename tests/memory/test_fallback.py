@@ -1,0 +1,39 @@
+"""Where fake CUDA does not hold, fake tensors on the CPU, labelled as less certain."""
+
+import pytest
+
+from pytest_trainguard.memory.predict import Tracing
+
+
+@pytest.fixture(scope="module")
+def loop(pad):
+    tracing = Tracing(pad.subject("loops:Loop", "tests.memory.programs.loops:Loop"))
+    tracing.unheld = "torch 9: RuntimeError: torch did not put its fake device guard in place"
+    return tracing
+
+
+def test_is_labelled_with_the_reason(loop):
+    trace = loop.trace()
+    assert trace.unknown is None
+    assert trace.how == "fake cpu"
+    assert "fake tensors on the CPU" in trace.notes[0]
+    assert trace.notes[1] == f"fake CUDA does not hold: {loop.unheld}"
+
+
+def test_large_models_keep_their_sizes(pad, composition):
+    settings = {"layers": 2, "hidden_size": 512, "heads": 8, "batch_size": 16, "max_length": 128}
+    found = []
+    for unheld in (None, "tried"):
+        tracing = Tracing(pad.subject("Transformer", "trainers.preflight:Transformer"))
+        tracing.unheld = unheld
+        found.append(composition(tracing.trace(settings)))
+    sure, less = found
+    assert less.peak == pytest.approx(sure.peak, rel=0.1)
+    assert less["optimizer state"] == pytest.approx(sure["optimizer state"], rel=0.01)
+
+
+def test_a_failed_self_test_leads_here(pad, monkeypatch):
+    tracing = Tracing(pad.subject("loops:Loop", "tests.memory.programs.loops:Loop"))
+    answers = iter([(1, {"exit": 0, "output": "noise\ntorch 9: AssertionError: autocast gives torch.float32\n"})])
+    monkeypatch.setattr(tracing.subject, "perform", lambda *args: next(answers))
+    assert tracing.unheld == "torch 9: AssertionError: autocast gives torch.float32 (self-test, exit 0)"
