@@ -12,17 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pytest_trainguard.memory.budget import Budget, parse_budget
+    from pytest_trainguard.memory.device import Device
+    from pytest_trainguard.memory.predict import trace_of, tracing
     from pytest_trainguard.memory.trace import Event, Trace, Workspace
 
 _HOMES = {
     "Budget": "budget",
+    "Device": "device",
     "Event": "trace",
     "Trace": "trace",
     "Workspace": "trace",
     "parse_budget": "budget",
+    "trace_of": "predict",
+    "tracing": "predict",
 }
 
-__all__ = ["Budget", "Event", "Trace", "Workspace", "parse_budget"]
+__all__ = ["Budget", "Device", "Event", "Trace", "Workspace", "parse_budget", "trace_of", "tracing"]
 
 
 def __getattr__(name: str) -> Any:

@@ -28,7 +28,7 @@ def test_large_models_keep_their_sizes(pad, composition):
         tracing.unheld = unheld
         found.append(composition(tracing.trace(settings)))
     sure, less = found
-    assert less.peak == pytest.approx(sure.peak, rel=0.1)
+    assert less.peak == pytest.approx(sure.peak, rel=0.25)
     assert less["optimizer state"] == pytest.approx(sure["optimizer state"], rel=0.01)
 
 
