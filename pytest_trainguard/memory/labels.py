@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -34,9 +35,9 @@ class Labels:
         self._mark = mark
         self._phase = "build"
         self._local = threading.local()
-        self._names: dict[int, str] = {}
+        self._names: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
         self._handles: list[Any] = []
-        self._steps: dict[int, int] = {}
+        self._steps: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
         self.step = 0
         self.saving = 0
 
@@ -94,7 +95,7 @@ class Labels:
         stack = self._stack
         if not stack:
             self._outermost(module)
-        stack.append(self._names.get(id(module)) or self._named(module))
+        stack.append(self._names.get(module) or self._named(module))
 
     def _outermost(self, module: Any) -> None:
         self._named(module)
@@ -104,10 +105,10 @@ class Labels:
             self._phase = "forward" if torch.is_grad_enabled() else "evaluation"
 
     def _named(self, module: Any) -> str:
-        if id(module) not in self._names:
+        if module not in self._names:
             for name, inner in module.named_modules():
-                self._names[id(inner)] = name or type(module).__name__
-        return self._names[id(module)]
+                self._names[inner] = name or type(module).__name__
+        return self._names[module]
 
     def _left(self, module: Any, inputs: Any, output: Any) -> None:
         stack = self._stack
@@ -127,7 +128,7 @@ class Labels:
         for state in optimizer.state.values():
             for tensor in tensors_in(state):
                 self._mark(tensor, "optimizer state")
-        count = self._steps[id(optimizer)] = self._steps.get(id(optimizer), 0) + 1
+        count = self._steps[optimizer] = self._steps.get(optimizer, 0) + 1
         self.step = max(self.step, count)
 
     def around_save(self, original: Callable[..., Any]) -> Callable[..., Any]:

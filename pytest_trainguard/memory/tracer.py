@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pytest_trainguard.memory import fakecuda, values
+from pytest_trainguard.memory import fakecuda, posing, values
 from pytest_trainguard.memory.labels import Labels
 from pytest_trainguard.memory.trace import Event, Trace, Workspace
 from pytest_trainguard.memory.values import Unknown, aten, tensors_in
@@ -100,7 +100,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         self._sizes[block] = size
         self.now += size
         self.peak, self.most = max(self.peak, self.now), max(self.most, self.now)
-        stream = fakecuda.current_stream().stream_id
+        stream = posing.current_stream().stream_id
         self._rows.append((True, block, size, stream, op, labels.module, labels.phase, labels.step))
         self._alive[block] = weakref.ref(storage, lambda _: self._died(block, stream))
 
@@ -113,7 +113,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
 
     def _note_workspace(self) -> None:
         thread = "main" if torch._C._current_graph_task_id() == -1 else "autograd"
-        stream = fakecuda.current_stream().stream_id
+        stream = posing.current_stream().stream_id
         if (thread, stream) not in self._workspaces:
             self._workspaces[thread, stream] = Workspace("cublas", thread, stream, len(self._rows))
 

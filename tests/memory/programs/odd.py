@@ -137,6 +137,9 @@ class Odd(trainguard.Trainer):
 
     def inside_copies(self, logits):
         import copy
+        import tempfile
+
+        path = os.path.join(tempfile.mkdtemp(), "twin.pt")
 
         twin = copy.deepcopy(nn.Linear(8, 8).cuda())
         twin.load_state_dict(nn.Linear(8, 8).state_dict())
@@ -146,6 +149,20 @@ class Odd(trainguard.Trainer):
         host.copy_(logits.detach())
         host[0] = logits[0].detach()
         assert twin.half().weight.dtype is torch.float16
+        torch.save(
+            {"twin": twin.state_dict(), "large": torch.randn(2048, 2048, device="cuda")},
+            path,
+        )
+        assert os.path.getsize(path) < 100_000  # shapes, and no numbers
+        loaded = torch.load(path, map_location="cuda", weights_only=True)
+        os.remove(path)
+        assert loaded["large"].is_cuda
+        assert loaded["large"].shape == (2048, 2048)
+        twin.load_state_dict(loaded["twin"])
+        generator = torch.Generator(device="cuda").manual_seed(0)
+        assert torch.rand(4, device="cuda", generator=generator).is_cuda
+        rows = torch.utils.data.TensorDataset(torch.randn(4096, 256), torch.zeros(4096))  # large, and on the CPU
+        assert next(iter(torch.utils.data.DataLoader(rows, 16)))[0].cuda().shape == (16, 256)
         return logits
 
     def inside_graph(self, logits):
