@@ -6,7 +6,6 @@ Each trace is a run in a process of its own, forked from the trainer's warm serv
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import shutil
 import tempfile
@@ -24,6 +23,8 @@ from pytest_trainguard.trainer import spec_of
 STEPS = 2  # the second one holds the optimizer's state
 ENGINE = "pytest_trainguard.memory.engine"
 LENGTH = 512  # where a trainer has no setting for the length of its rows
+AS_THEY_ARE = "with rows as they are in the data, not the longest ones together"
+ENDED = "the program ends with exit"
 TIME_LIMIT = 600.0  # seconds for one trace
 
 
@@ -79,7 +80,7 @@ class Tracing:
                 values = settings.merge(values, {self._setting(role): value})
         key = repr((sorted(values.items(), key=repr), steps))
         if key not in self._traces:
-            self._traces[key] = self._traced(values, steps)
+            self._traces[key] = self._on_longest_rows(values, steps)
         return self._traces[key]
 
     def value(self, role: str) -> int | None:
@@ -102,8 +103,18 @@ class Tracing:
         value = field.default if value is None else value
         return value if isinstance(value, int) and not isinstance(value, bool) else None
 
-    def _traced(self, values: dict[str, Any], steps: int) -> Trace:
+    def _on_longest_rows(self, values: dict[str, Any], steps: int) -> Trace:
+        """The trace; where the program refuses rows that long, of the rows as they are, with a note."""
         data, note = self.rows(values, steps)
+        trace = self._traced(values, steps, data)
+        if data is not None and note is None and trace.unknown and trace.unknown.startswith(ENDED):
+            plain = self._traced(values, steps, self._plain_rows(values, steps))
+            if plain.unknown is None:
+                trace, note = plain, f"{AS_THEY_ARE}: {trace.unknown}"
+        trace.notes += [note] if note else []
+        return trace
+
+    def _traced(self, values: dict[str, Any], steps: int, data: Path | None) -> Trace:
         folder = Path(tempfile.mkdtemp(prefix="trace-", dir=self.subject.folder))
         (folder / "output").mkdir()
         how = "fake cpu" if self.unheld else "fake cuda"
@@ -122,10 +133,9 @@ class Tracing:
             shutil.rmtree(folder, ignore_errors=True)
         self._warm(figures.pop("libraries"))
         self.figures = figures
-        if trace.unknown and trace.unknown.startswith("the program ends"):
+        if trace.unknown and trace.unknown.startswith(ENDED):
             words = [line.strip() for line in ended["output"].splitlines() if line.strip()]
             trace.unknown += f": {words[-1][:300]}" if words else ""
-        trace.notes += [note] if note else []
         if self.unheld:
             trace.notes.append(f"fake CUDA does not hold: {self.unheld}")
         return trace
@@ -140,19 +150,23 @@ class Tracing:
 
     def rows(self, values: Mapping[str, Any], steps: int) -> tuple[Path | None, str | None]:
         """Data whose rows are all as long as they may be, enough of them for the steps; and what is less sure of it."""
-        effective = (self._value("batch_size", values) or 32) * (self._value("accumulation", values) or 1)
-        rows = 2 ** math.ceil(math.log2(effective * (steps + 1)))  # some are held out; a power, to be used again
-        length = self._value("max_length", values) or LENGTH
+        rows, length = self._count(values, steps), self._value("max_length", values) or LENGTH
         if (rows, length) not in self._data:
             folder = Path(tempfile.mkdtemp(prefix="longest-", dir=self.subject.folder))
             made = self.subject.call("make_longest", folder=str(folder), rows=rows, length=length, seed=SEED)
             if made["error"]:
-                plain = self.subject.make_data(Path(tempfile.mkdtemp(prefix="rows-", dir=self.subject.folder)), rows)
-                note = f"with rows as they are in the data, not the longest ones together: {made['error']}"
-                self._data[rows, length] = plain, note
+                self._data[rows, length] = self._plain_rows(values, steps), f"{AS_THEY_ARE}: {made['error']}"
             else:
                 self._data[rows, length] = Path(made["path"]) if made["path"] else None, None
         return self._data[rows, length]
+
+    def _plain_rows(self, values: Mapping[str, Any], steps: int) -> Path | None:
+        folder = Path(tempfile.mkdtemp(prefix="rows-", dir=self.subject.folder))
+        return self.subject.make_data(folder, self._count(values, steps))
+
+    def _count(self, values: Mapping[str, Any], steps: int) -> int:
+        """Rows for the steps, and more, since some may be held out."""
+        return (self._value("batch_size", values) or 32) * (self._value("accumulation", values) or 1) * (steps + 1)
 
 
 def _request(did: str) -> Request:

@@ -106,3 +106,13 @@ def test_matrix_products_of_both_threads_are_noted(traced):
     trace, _ = traced()
     assert [(w.library, w.thread) for w in trace.workspaces] == [("cublas", "main"), ("cublas", "autograd")]
     assert trace.events[trace.workspaces[1].at].phase == "backward"
+
+
+def test_a_program_that_refuses_such_rows_is_traced_on_its_own(tracing, composition):
+    trace = tracing("loops:Loop").trace({"refuses": 200})
+    assert trace.unknown is None
+    assert trace.notes[0].startswith(
+        "with rows as they are in the data, not the longest ones together: the program ends"
+    )
+    assert trace.notes[0].endswith("exit 2 after 0 optimizer steps: rows.jsonl: a row has over 200 characters")
+    assert composition(trace).peak < composition(tracing("loops:Loop").trace({})).peak

@@ -2,6 +2,8 @@
 
 import pytest
 
+from pytest_trainguard.memory.predict import Tracing
+
 
 @pytest.fixture
 def trace(tracing):
@@ -24,6 +26,13 @@ def test_works_and_says_what_is_less_certain(trace, oddity, note):
     found = trace(oddity)
     assert found.unknown is None
     assert [note in said for said in found.notes] == [True] * bool(note)
+
+
+def test_a_command_line_is_traced_where_this_python_runs_it(pad):
+    script = "python tests/memory/programs/script.py --steps {max_steps} --out {output_dir}"
+    found = Tracing(pad.subject("script", {"command": script})).trace()
+    assert found.unknown is None
+    assert sum(e.size for e in found.events if e.category == "weight" and e.kind == "alloc") == 4 * (512 * 512 + 512)
 
 
 def test_streams_are_noted(trace):

@@ -28,6 +28,7 @@ class Config:
     evaluate: int = 0
     ema: bool = False
     workers: int = 0
+    refuses: int = 0
 
 
 class Block(nn.Module):
@@ -136,4 +137,7 @@ class Loop(trainguard.Trainer):
         return path
 
     def train(self, run):
-        main(run.config, run.data, run.output_dir, run.max_steps)
+        if run.config.refuses and any(len(line) > run.config.refuses for line in run.data.read_text().splitlines()):
+            print(f"rows.jsonl: a row has over {run.config.refuses} characters")
+            return 2
+        return main(run.config, run.data, run.output_dir, run.max_steps)
