@@ -116,3 +116,10 @@ def test_a_program_that_refuses_such_rows_is_traced_on_its_own(tracing, composit
     )
     assert trace.notes[0].endswith("exit 2 after 0 optimizer steps: rows.jsonl: a row has over 200 characters")
     assert composition(trace).peak < composition(tracing("loops:Loop").trace({})).peak
+
+
+def test_gradients_that_meet_are_added_in_place_as_autograd_does_on_a_gpu(traced):
+    trace, _ = traced()
+    births = [event.op for event in trace.events if event.phase == "backward" and event.kind == "alloc"]
+    assert "aten::mm" in births
+    assert "aten::add" not in births
