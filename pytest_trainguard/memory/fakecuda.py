@@ -122,7 +122,7 @@ def _never_initialise() -> None:
 
 
 def _keep_modules_movable() -> None:
-    """`Module.to` swaps a fake parameter's inside, which torch refuses where anything has a weak reference to it.
+    """`Module.to` swaps a fake parameter's inside, which torch refuses where there is a weak reference to it.
 
     Parameters keep their identity where they can be swapped, so that an optimizer made before `.to` still holds them;
     otherwise they are replaced, tied ones by the same new parameter.
@@ -167,15 +167,32 @@ def _moved(parameter: Any, fn: Callable[[Any], Any], moved: dict[int, tuple[Any,
             result = torch.nn.Parameter(applied, requires_grad=parameter.requires_grad)
             del applied
             parameter.grad = None
-            try:
-                torch.utils.swap_tensors(parameter, result)
+            if _swapped(parameter, result):
                 result = parameter
-            except (RuntimeError, AttributeError, TypeError):  # replaced instead: see above
-                pass
         if grad is not None:
             result.grad = grad
     moved[id(parameter)] = moved[id(result)] = (parameter, result)
     return result
+
+
+def _swapped(parameter: Any, moved: Any) -> bool:
+    """Whether a parameter could be given the inside of another one, and keeps its identity.
+
+    As `torch.utils.swap_tensors`, which refuses where there are weak references: here the tables of fake tensors
+    hold some, and look things up by them that stay right.
+    """
+    try:
+        parameter.__class__, moved.__class__ = moved.__class__, parameter.__class__
+    except TypeError:
+        return False
+    parameter.__dict__, moved.__dict__ = moved.__dict__, parameter.__dict__
+    try:
+        torch._C._swap_tensor_impl(parameter, moved)
+    except RuntimeError:  # something in C++ holds one of them, such as a graph
+        parameter.__class__, moved.__class__ = moved.__class__, parameter.__class__
+        parameter.__dict__, moved.__dict__ = moved.__dict__, parameter.__dict__
+        return False
+    return True
 
 
 def _support_fast_optimizers() -> None:
@@ -221,6 +238,7 @@ def _read_without_memory() -> None:
     torch.UntypedStorage.data_ptr = storage_address
     FakeTensor.tolist = lambda tensor: in_memory(tensor).tolist()
     FakeTensor.numpy = lambda tensor, *, force=False: in_memory(tensor, force=force).numpy()
+    FakeTensor.__format__ = lambda tensor, spec: format(tensor.item() if tensor.dim() == 0 else repr(tensor), spec)
     FakeTensor.__reduce_ex__ = pickled
     FakeTensor.__deepcopy__ = copied
 

@@ -10,12 +10,15 @@ def trace(tracing):
     return lambda oddity: tracing("odd:Odd").trace({"oddity": oddity})
 
 
-@pytest.mark.parametrize("oddity", ["none", "values", "pinned", "asks", "streams", "statistics", "parallel", "copies"])
+@pytest.mark.parametrize(
+    "oddity", ["none", "values", "pinned", "asks", "streams", "statistics", "parallel", "copies", "early"]
+)
 def test_works(trace, oddity):
     found = trace(oddity)
     assert found.unknown is None
     weights = sum(e.size for e in found.events if e.category == "weight" and e.kind == "alloc")
     assert weights == 4 * (64 * 64 + 64 + 64 * 8 + 8)
+    assert 2 * weights == sum(e.size for e in found.events if e.category == "optimizer state" and e.kind == "alloc")
 
 
 @pytest.mark.parametrize(

@@ -48,9 +48,11 @@ class Odd(trainguard.Trainer):
             before()
         if not torch.cuda.is_available():
             raise SystemExit("this program needs a GPU")
-        model = nn.Sequential(nn.Linear(64, 64), Router() if oddity == "router" else nn.ReLU(), nn.Linear(64, 8)).cuda()
+        model = nn.Sequential(nn.Linear(64, 64), Router() if oddity == "router" else nn.ReLU(), nn.Linear(64, 8))
+        early = torch.optim.AdamW(model.parameters())  # some make it before they move the model
+        model.cuda()
         called = {"compile": torch.compile, "parallel": nn.DataParallel}.get(oddity, lambda model: model)(model)
-        optimizer = torch.optim.AdamW(model.parameters())
+        optimizer = early if oddity == "early" else torch.optim.AdamW(model.parameters())
         for step in range(run.max_steps):
             x = torch.randn(run.config.batch_size, 64)
             if oddity == "pinned":
@@ -91,6 +93,7 @@ class Odd(trainguard.Trainer):
 
     def inside_values(self, logits):
         assert isinstance(logits.mean().item(), float)
+        assert isinstance(float(f"{logits.mean():.2f}"), float)
         assert logits.detach().cpu().numpy().shape == (64, 8)
         assert len(logits.argmax(1).tolist()) == 64
         assert not torch.isnan(logits).any()
