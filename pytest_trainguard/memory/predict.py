@@ -9,7 +9,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -205,7 +205,7 @@ def tracing(trainer: object, *, device: Device | None = None, root: Path | None 
         pad.close()
 
 
-def trace(
+def trace_of(
     trainer: object, settings: Mapping[str, Any] | None = None, *, batch_size: int | None = None,
     max_length: int | None = None, device: Device | None = None,
 ) -> Trace:  # fmt: skip
@@ -225,6 +225,3 @@ def trace(
     """
     with tracing(trainer, device=device) as traced:
         return traced.trace(settings, batch_size=batch_size, max_length=max_length)
-
-
-Fits = Callable[[Trace], bool]
