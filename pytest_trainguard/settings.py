@@ -34,7 +34,7 @@ ROLES: dict[str, tuple[str, ...]] = {
     "hidden_size": ("hidden_size", "hidden_dim", "hidden", "d_model", "n_embd", "embed_dim"),
     "layers": ("layers", "num_layers", "num_hidden_layers", "n_layer", "n_layers"),
     "adapter": ("adapter", "adapter_path", "lora_path", "peft_path", "adapter_name_or_path"),
-    "checkpointing": ("gradient_checkpointing", "activation_checkpointing", "checkpoint_activations"),
+    "checkpointing": ("gradient_checkpointing", "checkpointing", "activation_checkpointing", "checkpoint_activations"),
     "optimizer": ("optim", "optimizer"),
     "fused": ("fused", "fused_optimizer"),
 }

@@ -8,7 +8,7 @@ accumulation, clipping, checkpointing, LoRA, padding masks.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -44,7 +44,8 @@ class Job(Trainer):
         """Train for `run.max_steps` optimizer steps."""
         settings: Settings = run.config
         device = torch.device("cuda")
-        model, batch = ARCHITECTURES[settings.architecture](settings)
+        with device, _dtype(settings):  # where it will be, so that 7 billion weights need no memory of the host's
+            model, batch = ARCHITECTURES[settings.architecture](settings)
         model = _prepared(model, settings).to(device)
         learns = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = _optimizer(learns, settings)
@@ -89,12 +90,23 @@ def _prepared(model: Any, settings: Settings) -> Any:
     if settings.lora:
         from peft import LoraConfig, get_peft_model
 
-        model = get_peft_model(model.to(torch.bfloat16), LoraConfig(r=16, target_modules=["q_proj", "v_proj"]))
+        model = get_peft_model(model, LoraConfig(r=16, target_modules=["q_proj", "v_proj"]))
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         if settings.lora:
             model.enable_input_require_grads()
     return model
+
+
+@contextlib.contextmanager
+def _dtype(settings: Settings) -> Iterator[None]:
+    """What weights are made in: half precision where only adapters learn."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16 if settings.lora else before)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _optimizer(learns: list[torch.nn.Parameter], settings: Settings) -> torch.optim.Optimizer:

@@ -14,20 +14,37 @@ if TYPE_CHECKING:
     from pytest_trainguard.memory.budget import Budget, parse_budget
     from pytest_trainguard.memory.device import Device
     from pytest_trainguard.memory.predict import trace_of, tracing
+    from pytest_trainguard.memory.prediction import Prediction, predicting
     from pytest_trainguard.memory.trace import Event, Trace, Workspace
+    from pytest_trainguard.memory.verdict import Judgement
 
 _HOMES = {
     "Budget": "budget",
     "Device": "device",
     "Event": "trace",
+    "Judgement": "verdict",
+    "Prediction": "prediction",
     "Trace": "trace",
     "Workspace": "trace",
     "parse_budget": "budget",
+    "predicting": "prediction",
     "trace_of": "predict",
     "tracing": "predict",
 }
 
-__all__ = ["Budget", "Device", "Event", "Trace", "Workspace", "parse_budget", "trace_of", "tracing"]
+__all__ = [
+    "Budget",
+    "Device",
+    "Event",
+    "Judgement",
+    "Prediction",
+    "Trace",
+    "Workspace",
+    "parse_budget",
+    "predicting",
+    "trace_of",
+    "tracing",
+]
 
 
 def __getattr__(name: str) -> Any:

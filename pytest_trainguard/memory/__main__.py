@@ -9,13 +9,10 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pytest_trainguard.expect import CannotJudge
-from pytest_trainguard.memory import measure
-from pytest_trainguard.memory.budget import limit_of, parse_budget, parse_headroom
 
 FITS, DOES_NOT, BAD, UNKNOWN = 0, 1, 2, 3
 EXIT = {"FITS": FITS, "TIGHT": FITS, "OUT OF MEMORY": DOES_NOT, "UNKNOWN": UNKNOWN}
@@ -24,34 +21,23 @@ EXIT = {"FITS": FITS, "TIGHT": FITS, "OUT OF MEMORY": DOES_NOT, "UNKNOWN": UNKNO
 def main(arguments: Sequence[str] | None = None) -> int:
     """Answer; the exit code."""
     asked = _parser().parse_args(arguments)
-    try:
-        present = measure.look()
-        budget = parse_budget(asked.gpu_budget)
-        limit = limit_of(budget, present.device if present else None, parse_headroom(asked.headroom))
-        _check(asked)
-    except (ValueError, OSError) as error:
-        return _bad(str(error))
-    # A card's name asks about that card, whatever is here.
-    measures = present is not None and budget.card is None
-    if present is not None and measures and (why := measure.obstacle(present, limit)):
-        print(f"UNKNOWN under {limit.text}: {why}; to predict only, hide the GPU: CUDA_VISIBLE_DEVICES=")
-        return UNKNOWN
-    from pytest_trainguard.memory.predict import tracing
-    from pytest_trainguard.memory.prediction import Prediction
+    from pytest_trainguard.memory.prediction import Busy, predicting
 
     sys.path.insert(0, "")
     try:
-        with tracing(asked.trainer, device=limit.device) as traced:
-            on_gpu = partial(measure.on_gpu, traced, limit.cap) if measures else None
-            prediction = Prediction(traced.subject, traced.trace, limit, _tell, on_gpu)
+        _check(asked)
+        with predicting(asked.trainer, asked.gpu_budget, headroom=asked.headroom, tell=_tell) as prediction:
             _answer(asked, prediction)
-    except CannotJudge as error:
+            return EXIT[prediction.word]
+    except Busy as busy:
+        print(f"UNKNOWN under {asked.gpu_budget}: {busy}")
+        return UNKNOWN
+    except (ValueError, CannotJudge) as error:
         return _bad(str(error))
     except OSError as error:
         return _bad(f"{error.filename}: {error.strerror}")
     except KeyboardInterrupt:
         return 130
-    return EXIT[prediction.word]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -76,7 +62,7 @@ def _check(asked: argparse.Namespace) -> None:
     """What is wrong with the rest of what was asked, told before anything is loaded.
 
     Raises:
-        ValueError, OSError: something is.
+        ValueError: something is.
     """
     from pytest_trainguard.memory import timeline
     from pytest_trainguard.session import _exists

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
+from pytest_trainguard.memory import measure
 from pytest_trainguard.memory.alternatives import Alternative, Settings, Tracer, largest_of, what_helps
-from pytest_trainguard.memory.budget import Limit
+from pytest_trainguard.memory.budget import Limit, limit_of, parse_budget, parse_headroom
 from pytest_trainguard.memory.measure import Measured
 from pytest_trainguard.memory.search import Largest
 from pytest_trainguard.memory.verdict import Judgement, judge, shown, text
@@ -19,6 +22,10 @@ SIZES = ("batch_size", "max_length")  # the roles whose largest fitting value is
 
 def _silent(words: str) -> None:
     """Tell nobody."""
+
+
+class Busy(Exception):
+    """The GPU that is present is too small, or others are using it."""
 
 
 class Prediction:
@@ -89,6 +96,38 @@ class Prediction:
         helps = [one.as_dict() for one in self.alternatives]
         measured = {**asdict(self.measured), "verdict": self.measured.word} if self.measured else None
         return {**self.judgement.as_dict(), "measured": measured, "largest_settings": found, "alternatives": helps}
+
+
+@contextlib.contextmanager
+def predicting(
+    trainer: object, budget: str, *, headroom: str = "10%", root: Path | None = None,
+    tell: Callable[[str], None] = _silent,
+) -> Iterator[Prediction]:  # fmt: skip
+    """A trainer's memory under a budget, outside pytest; its processes end with the context.
+
+    Where a GPU is present and the budget names no card, it is measured there too.
+
+    Args:
+        trainer: a `Trainer` subclass that can be imported, `module:Class`, or the table of a command line.
+        budget: `40GiB`, `40GB`, `80%`, a card's name, or bytes.
+        headroom: share of the budget that should stay free.
+        root: the folder that the trainer's relative paths start from, and its modules; by default the current one.
+        tell: takes what is being done, in words.
+
+    Raises:
+        ValueError: the budget or the headroom is none; in one line.
+        Busy: the GPU that is present cannot be measured on as it is.
+    """
+    from pytest_trainguard.memory.predict import tracing
+
+    asked, present = parse_budget(budget), measure.look()
+    limit = limit_of(asked, present.device if present else None, parse_headroom(headroom))
+    measures = present is not None and asked.card is None  # a name asks about that card, whatever is here
+    if present is not None and measures and (why := measure.obstacle(present, limit)):
+        raise Busy(f"{why}; to predict only, hide the GPU: CUDA_VISIBLE_DEVICES=")
+    with tracing(trainer, device=limit.device, root=root) as traced:
+        on_gpu = partial(measure.on_gpu, traced, limit.cap) if measures else None
+        yield Prediction(traced.subject, traced.trace, limit, tell, on_gpu)
 
 
 def lines(report: dict[str, Any]) -> list[str]:
