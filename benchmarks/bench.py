@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks import chats, programs, queues
+from benchmarks.memory import rivals
 from pytest_trainguard.subject import Launchpad, Request
 from trainers import fusion, gnn, transformer
 
@@ -190,6 +191,8 @@ def main() -> int:
         what = f"queue killed {left.kills} times: lost, trained twice of {left.files} files"
         met = "met" if not (left.lost or left.twice or left.untrained) else "MISSED"
         print(f"{what:<62} {left.lost:>8} {left.twice:>8} {'':>7} {'0, 0':>7}  {met}")
+    if find_spec("accelerate"):
+        print("\n".join(rivals.table()))
     return 0
 
 

@@ -346,7 +346,8 @@ def _exists(module: str, paths: list[str]) -> bool:
     name, where = "", None
     for part in module.split("."):
         name = f"{name}.{part}" if name else part
-        found = importlib.machinery.PathFinder.find_spec(name, paths) if where is None else None
+        # By its last part: a namespace package in another, asked for by its whole name, wants that one imported.
+        found = importlib.machinery.PathFinder.find_spec(part, paths if where is None else where)
         # Any finder, not only that of paths: an editable install may bring its own.
         finders = (finder for finder in sys.meta_path if hasattr(finder, "find_spec"))
         spec = found or next(filter(None, (finder.find_spec(name, where) for finder in finders)), None)

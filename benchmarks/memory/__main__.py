@@ -171,7 +171,7 @@ def _spread(errors: list[float]) -> str:
     if not errors:
         return "nothing to score"
     sizes = [abs(error) for error in errors]
-    high = quantiles(sizes, n=20)[-1] if len(sizes) > 1 else sizes[0]
+    high = quantiles(sizes, n=20, method="inclusive")[-1] if len(sizes) > 1 else sizes[0]
     return f"median error {median(sizes):.1%}, 95th percentile {high:.1%}, mean signed {sum(errors) / len(errors):+.1%}"
 
 

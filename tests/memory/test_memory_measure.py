@@ -10,6 +10,7 @@ import torch
 
 from pytest_trainguard import Trainer
 from pytest_trainguard.memory import measure
+from pytest_trainguard.memory.__main__ import main
 from pytest_trainguard.memory.budget import limit_of, parse_budget
 from pytest_trainguard.memory.device import Device
 
@@ -135,6 +136,20 @@ def test_a_busy_or_too_small_gpu_is_told(nvml):
     )
     assert measure.obstacle(present, limit_of(parse_budget("10GiB"), present.device)) == ""
     assert "is too small: 39.50 GiB of 79.11 GiB" in measure.obstacle(present, limit_of(parse_budget("h100")))
+
+
+@pytest.mark.parametrize(
+    ("used", "budget", "code", "says"),
+    [
+        (20 * GIB, "30GiB", 3, "UNKNOWN under 30GiB: NVIDIA A100-SXM4-40GB (0) is busy"),
+        (0, "50GiB", 2, "error: 50GiB is more than NVIDIA A100-SXM4-40GB (0) has: 39.50 GiB"),
+    ],
+)
+def test_the_command_line_says_so_before_anything_is_loaded(nvml, capsys, used, budget, code, says):
+    nvml(used=used)
+    assert main(["json:Nobody", "--gpu-budget", budget]) == code
+    told = capsys.readouterr()
+    assert (told.out + told.err).startswith(says)
 
 
 class Tried(Trainer):
