@@ -1,6 +1,6 @@
 """The largest value of a setting that fits: each trial is a trace of the very value asked about.
 
-Found to the exact number up to a thousand, beyond that to one part in a thousand.
+Found to the exact number up to `CLOSE`, beyond that to one part in as many.
 
 Lines through what was traced only say where to look next: memory has knees (the peak moves from the optimizer step to
 the backward pass), across which no fit holds.
@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 from pytest_trainguard.memory.verdict import Judgement
 
-CLOSE = 1000  # a bracket narrower than this part of its value is closed
+CLOSE = 500  # a bracket narrower than this part of its value is closed
+MISSES = 3  # lines that did not halve the bracket; from then on it is halved
 AT_MOST = 12  # traces; a search that has not closed by then says so
 FIXED = ("weights", "gradients", "optimizer state", "CUDA context", "workspaces")  # what no batch makes larger
 
@@ -66,6 +67,11 @@ class _Bracket:
             self.fails = min(self.fails, value)
 
     @property
+    def width(self) -> int | None:
+        """From what fits to what does not; None until both were traced."""
+        return self.fails - self.fits if {self.fits, self.fails} <= self.known.keys() else None
+
+    @property
     def open(self) -> bool:
         return self.fails - self.fits > max(1, self.fits // CLOSE)
 
@@ -96,14 +102,16 @@ def largest(
     end = highest // step + 1 if highest is not None else 2**62
     bracket = _Bracket(-(-smallest // step) - 1, max(end, start // step + 1))
     bracket.add(start // step, first)
-    traces = 0
+    traces, missed = 0, 0
     while bracket.open and traces < at_most:
-        value = _next(bracket, traces)
+        value, width = _next(bracket, halve=missed >= MISSES), bracket.width
         judgement = judge(value * step)
         traces += 1
         if judgement.word == "UNKNOWN":
             return Largest(traces=traces, unknown=judgement.reason)
         bracket.add(value, judgement)
+        # A line that keeps missing on one side (a knee lies between, or fragmentation) halves nothing.
+        missed += width is not None and bracket.fails - bracket.fits > width / 2 + 1
     found = bracket.known.get(bracket.fits)
     exact, beyond = bracket.fails - bracket.fits == 1, None if bracket.open else bracket.fails * step
     if found is None:
@@ -111,14 +119,10 @@ def largest(
     return Largest(bracket.fits * step, found, beyond, exact, traces)
 
 
-def _next(bracket: _Bracket, traces: int) -> int:
-    """The value to try next: where the line through the two nearest says, but never outside the bracket."""
+def _next(bracket: _Bracket, *, halve: bool) -> int:
+    """The value to try next: where a line says, but never outside the bracket; the middle where lines only creep."""
     low, high = bracket.fits + 1, bracket.fails - 1
-    guess = _crossing(bracket)
-    # A line that keeps missing (a knee lies between) must not creep: every third trial halves what is left.
-    if traces % 3 == 2 and high < 2**61 and high - low > 2:
-        guess = (low + high) // 2
-    return max(low, min(high, guess))
+    return (low + high) // 2 if halve else max(low, min(high, _crossing(bracket)))
 
 
 def _crossing(bracket: _Bracket) -> int:

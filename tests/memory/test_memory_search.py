@@ -11,7 +11,7 @@ from pytest_trainguard.memory.alternatives import largest_of, proposals, what_he
 from pytest_trainguard.memory.budget import Limit
 from pytest_trainguard.memory.measure import Measured
 from pytest_trainguard.memory.prediction import Prediction, lines
-from pytest_trainguard.memory.search import Largest, largest
+from pytest_trainguard.memory.search import CLOSE, Largest, largest
 from pytest_trainguard.memory.verdict import Judgement, judge, shown
 from pytest_trainguard.settings import Field
 
@@ -63,9 +63,18 @@ def test_whatever_the_slopes(base, slope, floor, start, highest):
     found = largest(needs, min(start, highest), needs(min(start, highest)), highest=highest,
                     at_most=60)  # fmt: skip
     true = max((value for value in range(1, highest + 1) if needs(value).fits), default=None)
-    assert found.exact or (found.value > 1000 and found.value <= true < found.beyond)
-    assert found.beyond - (found.value or 0) <= max(1, (found.value or 0) // 1000)
+    assert found.exact or (found.value > CLOSE and found.value <= true < found.beyond)
+    assert found.beyond - (found.value or 0) <= max(1, (found.value or 0) // CLOSE)
     assert found.value == true or not found.exact
+
+
+def test_where_lines_only_creep_the_middle_is_tried():
+    def needs(value):  # just over the budget for long, as where fragmentation decides
+        return as_if(LIMIT.size + value * MIB // 100 if value > 1234 else value * MIB)
+
+    found = largest(needs, 9000, needs(9000), at_most=18)
+    assert found.value <= 1234 < found.beyond
+    assert found.beyond - found.value <= 2
 
 
 def test_an_upper_end_and_a_step():
