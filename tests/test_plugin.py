@@ -8,6 +8,7 @@ from importlib.resources import files
 import jsonschema
 import pytest
 
+from pytest_trainguard import catalog
 from pytest_trainguard.session import wanted
 from tests.projects import ADOPTED, LOOP, Project
 
@@ -353,3 +354,22 @@ def test_public_fixtures_without_the_catalogue(project):
     assert "4 passed, 1 xfailed" in result.output
     assert "= preflight =" not in result.output
     assert result.report == {}
+
+
+def test_fast_selects_what_costs_seconds_and_says_what_it_leaves_out(project, selected):
+    fast = {case.number for case in catalog.read() if case.fast}
+    assert fast
+    items = selected("-m", "preflight", "--fast", "--trainer=Unsaving")
+    assert {int(item.partition("::test_")[2][:2]) for item in items} == fast
+    assert selected("-m", "preflight", "--fast", "--edge-case=1,2", "--trainer=Unsaving") == [
+        "edge_cases/test_data.py::test_01_empty_training_file[Unsaving]"
+    ]
+    result = project.pytest(
+        "-m", "preflight", "--fast", "--edge-case=1-2,4-5", "--trainer=Unsaving", "-p", "no:cacheprovider", "-n2"
+    )
+    assert set(result.verdicts("Unsaving")) == {1, 4}
+    assert "left out by --fast, 2 cases: 2,5: run them without it" in result.output
+    assert "(of what --trainer --edge-case --fast left)" in result.output
+    alone = project.pytest("--fast", "-p", "no:cacheprovider")
+    assert alone.code == 4
+    assert "--fast narrows a preflight: run it with -m preflight" in alone.output

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 
-def corrupted(files: Mapping[Path, bytes]) -> Iterator[tuple[str, dict[Path, bytes]]]:
-    """Each way of corrupting files: in words that go before their names, and what is then in them.
-
-    Args:
-        files: their contents. A file that is missing in what is given back is to be removed.
-    """
-    yield "emptied", dict.fromkeys(files, b"")
-    yield "cut in half", {path: content[: len(content) // 2] for path, content in files.items()}
-    yield "put other types into", {path: other_types(content) for path, content in files.items()}
-    yield "overwrote the second half of", {path: _overwritten(content) for path, content in files.items()}
-    yield "removed", {}
+def corrupt(how: str, files: Mapping[Path, bytes]) -> None:
+    """Corrupt files that have these contents, in one of the `WAYS`."""
+    for path, content in files.items():
+        left = WAYS[how](content)
+        if left is None:
+            path.unlink()
+        else:
+            path.write_bytes(left)
 
 
 def other_types(content: bytes) -> bytes:
@@ -44,3 +41,13 @@ def _other(value: Any) -> Any:
 def _overwritten(content: bytes) -> bytes:
     half = len(content) // 2
     return content[:half] + bytes((7 * place) % 256 for place in range(len(content) - half))
+
+
+# In words that go before the files' names: what is left of a content; None where the file is removed.
+WAYS: dict[str, Callable[[bytes], bytes | None]] = {
+    "emptied": lambda content: b"",
+    "cut in half": lambda content: content[: len(content) // 2],
+    "put other types into": other_types,
+    "overwrote the second half of": _overwritten,
+    "removed": lambda content: None,
+}

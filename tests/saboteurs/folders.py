@@ -470,7 +470,7 @@ class OldestFirst(FolderQueue):
 class StrictlyByPriority(FolderQueue):
     """What is low waits until nothing else does."""
 
-    case, says = 59, "the low one ran after 3 others, the stated bound is 1"
+    case, says = 59, "the low one ran after 2 others, the stated bound is 1"
 
     def choose(self, since_low):
         return super().choose(0)
