@@ -86,7 +86,6 @@ def test_34_max_length_too_large(gpu_budget: GpuBudget) -> None:
     severity="major",
     brought_about="0, negative, fraction, text, NaN; whatever the stated range leaves out",
     expects="rejects, naming field and range, before a model is built",
-    fast=True,
 )
 def test_35_batch_size_0(config_fuzz: ConfigFuzz) -> None:
     """An unchecked batch size fails deep in the loader, after the model was loaded, or is cut to a whole number."""

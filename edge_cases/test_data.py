@@ -60,6 +60,7 @@ def test_01_empty_training_file(guard: Guard) -> None:
     severity="major",
     brought_about="one row, batch size 8",
     expects="survives with at least one optimizer step, or rejects, naming both numbers",
+    fast=True,
 )
 def test_02_fewer_examples_than_one_batch(guard: Guard) -> None:
     """`DataLoader(drop_last=True)` makes no batch of them: no step, or a division by zero steps in an epoch."""
@@ -164,6 +165,7 @@ def test_04_malformed_row(guard: Guard) -> None:
     severity="critical",
     brought_about="each required field in turn taken out of one row (of a table, its column)",
     expects="rejects, naming file, line and field",
+    fast=True,
 )
 def test_05_required_field_missing(guard: Guard) -> None:
     """`row.get("label", 0)` once turned every row of a renamed column into the first class.

@@ -106,6 +106,7 @@ def _needs_memory_limit() -> None:
     severity="critical",
     brought_about="torch.OutOfMemoryError in the forward pass, the backward pass, the optimizer step",
     expects="stops, naming it; or carries on with a smaller micro-batch at the same effective batch",
+    fast=True,
 )
 def test_23_out_of_memory_in_a_step(oom_probe: OomProbe, guard: Guard) -> None:
     """The batch that did not fit came after hours: the longest rows stood together in it."""
@@ -203,6 +204,7 @@ def test_25_disk_full(guard: Guard) -> None:
     severity="major",
     brought_about="no visible device; then, where the trainer has a setting for it, one that demands a GPU",
     expects="survives on the CPU and says so; or rejects where a GPU was demanded",
+    fast=True,
 )
 def test_26_no_gpu(guard: Guard) -> None:
     """A driver update took the GPU away, and the job trained on the CPU for a day without a word."""

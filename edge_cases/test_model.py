@@ -149,6 +149,7 @@ def test_13_adapter_of_another_base(guard: Guard) -> None:
     severity="major",
     brought_about="resume asked in a fresh folder; resume from a path that is missing",
     expects="survives: starts at step 0 and says so; a missing path is rejected, naming it",
+    fast=True,
 )
 def test_14_no_checkpoint_yet(guard: Guard) -> None:
     """A job that is always started with `--resume` has a first start too; a mistyped path must not look like one."""

@@ -299,6 +299,7 @@ def _newest_by_step(guard: Guard, killed: Outcome, reference: Outcome) -> None:
     severity="critical",
     brought_about="a second start on the same output folder; then a lock left by a killed run",
     expects="the second start rejects, naming the PID of the first; a stale lock is taken over",
+    fast=True,
 )
 def test_48_two_instances(guard: Guard) -> None:
     """Two jobs of one queue wrote their checkpoints over each other for a weekend."""
