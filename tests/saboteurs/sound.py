@@ -185,6 +185,8 @@ class Program:
         """All that the model sees of a text: one number, of as many characters as it reads at most."""
         text.encode()
         self.truncated += len(text) > self.max_length
+        if self.tokens is not None:
+            return fmean(self.embedding[number] for number in self.numbers(text[: self.max_length])) / 10
         return fmean(text[: self.max_length].encode()) / 255
 
     def batches(self, rows, settings, start, stop):
@@ -206,7 +208,8 @@ class Program:
             torch.nn.Linear(settings.hidden, 2),
         )
         if settings.base_model is not None:
-            model.load_state_dict(self.load_base(settings.base_model))
+            path = Path(settings.base_model)
+            model.load_state_dict(self.load_base(path / "base.pt" if path.is_dir() else path))
         return model
 
     def load_base(self, path):
@@ -220,8 +223,28 @@ class Program:
                 raise Reject(f"base_model: {path}: {name} holds NaN, or a value over {LARGEST_WEIGHT:g}")
         return weights
 
+    tokens = embedding = None  # of a base model with a tokenizer: the number of each word, and what it is read as
+
+    def load_tokenizer(self, settings):
+        """What a base model reads texts with. Raises Reject where its tokenizer and its embedding are no pair."""
+        folder = Path(settings.base_model or "")
+        if not (folder / "tokenizer.json").is_file():
+            return
+        told = json.loads((folder / "tokenizer.json").read_text())
+        self.tokens = {**told["model"]["vocab"], **{token["content"]: token["id"] for token in told["added_tokens"]}}
+        self.embedding = self.load_base(folder / "embedding.pt")["words"].tolist()
+        self.check_pair(folder)
+
+    def check_pair(self, folder):
+        if len(self.tokens) > len(self.embedding):
+            told = f"the tokenizer has {len(self.tokens)} tokens, the embedding {len(self.embedding)} rows"
+            raise Reject(f"base_model: {folder}: {told}")
+
+    def numbers(self, text):
+        return [self.tokens.get(word, 0) for word in text.split() or [""]]
+
     def check_base_model(self, settings):
-        if settings.base_model is not None and not Path(settings.base_model).is_file():
+        if settings.base_model is not None and not Path(settings.base_model).exists():
             raise Reject(f"base_model: {settings.base_model}: no such file")
 
     def device(self, settings):
@@ -512,6 +535,7 @@ class Program:
         try:
             settings = self.settings(self.read_settings(values) if isinstance(values, Path) else values)
             self.check_base_model(settings)
+            self.load_tokenizer(settings)
             self.stage = f"reading {data}"
             self.max_length = settings.max_length
             rows = self.read_rows(data)
@@ -572,10 +596,13 @@ class Sound(Program, Trainer):
         return path
 
     def make_model(self, folder):
-        path = folder / "base.pt"
+        folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(1)
-        torch.save(Program.build(self, Settings()).state_dict(), path)
-        return path
+        torch.save(Program.build(self, Settings()).state_dict(), folder / "base.pt")
+        known = {"<unk>": 0, **{word: number for number, word in enumerate(WORDS[:4], 1)}}
+        torch.save({"words": torch.linspace(0, 1, len(known))}, folder / "embedding.pt")
+        (folder / "tokenizer.json").write_text(json.dumps({"added_tokens": [], "model": {"vocab": known}}))
+        return folder
 
     def resume_from(self, output_dir):
         return output_dir
