@@ -6,14 +6,27 @@ import math
 import re
 from pathlib import Path
 
-from pytest_trainguard import CannotJudge, Finding, Guard, Outcome, edge_case, faults, rejects, stops, survives
-from pytest_trainguard.expect import Wording
-from pytest_trainguard.faults import settings_file
+from pytest_trainguard import (
+    CannotJudge,
+    Finding,
+    Guard,
+    NotApplicable,
+    Outcome,
+    edge_case,
+    faults,
+    rejects,
+    stops,
+    survives,
+)
+from pytest_trainguard.expect import Wording, number, word
+from pytest_trainguard.faults import settings_file, tokenizer
 from pytest_trainguard.probes.budget import GpuBudget
 from pytest_trainguard.probes.fuzz import ConfigFuzz
 from pytest_trainguard.subject import STEPS
 
 FAR_TOO_HIGH = 10.0
+TOKENIZER = Wording("the tokenizer or its vocabulary", re.compile(r"tokeni[sz]er|vocab", re.I))
+ENLARGED = Wording("an embedding that was enlarged", re.compile(r"(enlarg|resiz|extend|grow)\w*[^\n]*embedding", re.I))
 DIVERGED = Wording("what diverged (the loss, a gradient)", re.compile(r"loss|grad|diverg|finite|\bnan\b|\binf", re.I))
 
 
@@ -64,6 +77,33 @@ def _with_settings(guard: Guard, started: list[tuple[str, Path]]) -> list[Outcom
     if first.exit != 0 or not first.recording.steps:
         raise CannotJudge(f"its command does not train with a whole {whole.name}: {first.how}", first.output[-4000:])
     return others
+
+
+@edge_case(
+    33,
+    "max_length too small",
+    verdict="rejects/survives",
+    severity="major",
+    brought_about="0 and 1, below the shortest example; the least that the settings allow",
+    expects="rejects, naming field and value; the least that is allowed may also be trained with",
+)
+def test_33_max_length_too_small(guard: Guard) -> None:
+    """With a prompt that fills all of `max_length` no answer is left: the mean over no tokens is NaN, or 0 for days."""
+    field = guard.needs("max_length")
+    least = math.ceil(field.bounds.get("ge", math.floor(field.bounds.get("gt", 0)) + 1))
+    values = [0, 1, *([least] if least > 1 else [])]
+    outcomes = guard.run_all(
+        [
+            {"did": f"set {field.path} = {value}", "settings": {field.path: value}, "time_limit": guard.patience}
+            for value in values
+        ],
+        side_by_side=3,
+    )
+    for value, outcome in zip(values, outcomes, strict=True):
+        if value == least > 1 and outcome.exit == 0:
+            survives(outcome)
+        else:
+            rejects(outcome, word(field.path.rpartition(".")[2]), number(value, "the value"))
 
 
 @edge_case(
@@ -181,3 +221,36 @@ def test_39_unknown_model_name(guard: Guard) -> None:
                 outcome.stack,
             )
         rejects(outcome, name, before="model")
+
+
+@edge_case(
+    40,
+    "tokenizer and model disagree",
+    verdict="rejects/survives",
+    severity="critical",
+    brought_about="a base model whose tokenizer has words of the data for tokens, beyond the rows of its embedding",
+    expects="rejects, naming the tokenizer, before the first step; or enlarges the embedding, and says so",
+)
+def test_40_tokenizer_and_model_disagree(guard: Guard) -> None:
+    """`add_tokens` without `resize_token_embeddings`: on a GPU a device-side assert, hours after the start."""
+    field = guard.needs("model")
+    model = guard.model(field)
+    grown = tokenizer.outgrown(model, guard.data(), guard.folder)
+    shown = ", ".join(map(repr, grown.words[:3]))
+    did = (
+        f"gave the tokenizer of the base model {grown.tokens} tokens ({shown} and others of the data's words are new), "
+        f"its embedding has {grown.rows} rows"
+    )
+    pair, outcome = guard.run_all(
+        [
+            {"did": f"set {field.path} to {model.name}, a small base model", "settings": {field.path: str(model)}},
+            {"did": did, "settings": {field.path: str(grown.path)}, "time_limit": guard.patience},
+        ]
+    )
+    if pair.exit != 0:
+        last = (pair.last_words.splitlines() or [pair.how])[-1]
+        raise NotApplicable(f"it does not start from {model}: make_model() is to make one that it takes ({last})")
+    if outcome.exit == 0:
+        survives(outcome, ENLARGED)
+    else:
+        rejects(outcome, TOKENIZER)

@@ -84,7 +84,8 @@ def test_61_zero_training_steps(guard: Guard) -> None:
         if outcome.exit == 0:
             survives(outcome, steps=STEPS if "data" not in request else None)
         else:
-            rejects(outcome, *map(number, request["settings"].values()), *[number(FEW)] * ("data" in request))
+            rows = [number(FEW, "the number of rows")] * ("data" in request)
+            rejects(outcome, *(number(value, name) for name, value in request["settings"].items()), *rows)
 
 
 def _no_epochs(guard: Guard) -> list[dict[str, Any]]:

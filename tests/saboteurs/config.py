@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import torch
 from pydantic import BaseModel, Field
 
-from tests.saboteurs.sound import Reject, Settings, Sound
+from tests.saboteurs.sound import Failure, Reject, Settings, Sound
 
 
 @dataclass
@@ -21,7 +21,6 @@ class Unchecked:
     batch_size: int = field(default=8, metadata={"ge": 1, "le": 128})
     learning_rate: float = field(default=0.01, metadata={"gt": 0, "le": 0.1})
     hidden: int = field(default=16, metadata={"ge": 4, "le": 256})
-    max_length: int = 4
     dropout: float = 0.1
     save_every: int = 100
     num_workers: int = 0
@@ -199,6 +198,52 @@ class BatchJustFits(BatchDoesNotFit):
     case = 0
     only = (34, 36)
     production = {"batch_size": 512, "hidden": 65_536}
+
+
+class ZeroIsNoLimit(Sound):
+    """`if max_length:` around the cutting."""
+
+    case = 33
+    says = "set max_length = 0: exit 0"
+
+    def settings(self, values):
+        return super().settings({name: v for name, v in values.items() if (name, v) != ("max_length", 0)})
+
+
+class OneIsEnough(Sound):
+    """Takes any whole number above 0: cut to one number each, the rows have little left to learn from."""
+
+    case = 33
+    says = "set max_length = 1: exit 0"
+
+    def settings(self, values):
+        if values.get("max_length") != 1:
+            return super().settings(values)
+        return super().settings({**values, "max_length": 64}).model_copy(update={"max_length": 1})
+
+
+class TooShort(Sound):
+    """Says that something is too short, and not what."""
+
+    case = 33
+    says = "does not name 'max_length', nor the value .0."
+
+    def settings(self, values):
+        try:
+            return super().settings(values)
+        except Reject as error:
+            raise Reject("sequences too short" if "max_length" in str(error) else str(error)) from error
+
+
+class MeanOverNoTokens(Sound):
+    """Four tokens are taken up by the template; what is left is what a mean is taken over."""
+
+    case = 33
+    says = "set max_length = 4: it trained first: exit 1 after 1 optimizer step\n.*does not name"
+
+    def step(self, model, optimizer, scaler, batch, settings, number, device):
+        super().step(model, optimizer, scaler, batch, settings, number, device)
+        print("loss of a token:", 1 / (settings.max_length - 4))
 
 
 class NeverLooks(Sound):
@@ -446,3 +491,37 @@ class LoadsLate(Sound):
 
     def check_base_model(self, settings):
         pass
+
+
+class NeverCompares(Sound):
+    """Leaves it to the look-up: an index out of range, of whatever."""
+
+    case = 40
+    says = "does not name the tokenizer"
+
+    def check_pair(self, folder):
+        pass
+
+
+class ReadsThemAsTheLast(Sound):
+    """`ids.clamp(max=vocabulary - 1)`: every new word is the last of the old ones."""
+
+    case = 40
+    says = "does not name an embedding that was enlarged"
+
+    def check_pair(self, folder):
+        pass
+
+    def numbers(self, text):
+        return [min(number, len(self.embedding) - 1) for number in super().numbers(text)]
+
+
+class FindsOutOnTheWay(ReadsThemAsTheLast):
+    """Counts what it did not know, and looks at the count after a step."""
+
+    says = "it trained first: exit 1 after 1 optimizer step"
+
+    def step(self, model, optimizer, scaler, batch, settings, number, device):
+        super().step(model, optimizer, scaler, batch, settings, number, device)
+        if self.tokens and len(self.tokens) > len(self.embedding):
+            raise Failure("tokens beyond the vocabulary")
