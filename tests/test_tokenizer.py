@@ -47,7 +47,7 @@ def test_without_a_configuration_the_tokenizer_tells_the_rows(tmp_path, data):
 
 def test_what_cannot_outgrow(tmp_path, data):
     (tmp_path / "bare").mkdir()
-    with pytest.raises(NotApplicable, match="no tokenizer.json in bare"):
+    with pytest.raises(NotApplicable, match=r"no tokenizer\.json in bare"):
         tokenizer.outgrown(tmp_path / "bare", data, tmp_path)
     model = _model(tmp_path / "model", {"<unk>": 0, "brook": 1, "cedar": 2, "amber": 3})
     with pytest.raises(NotApplicable, match="no word that is not a token already"):
