@@ -7,7 +7,9 @@ type and traceback, the checkpoints stay whole, and the next start recovers.
 
 from __future__ import annotations
 
-from pytest_trainguard import Finding, Guard, edge_case, faults, recovers, stops
+import contextlib
+
+from pytest_trainguard import Finding, Guard, NotApplicable, edge_case, faults, recovers, stops
 from pytest_trainguard.probes.static import StaticCheck
 
 PLACES = {
@@ -47,6 +49,48 @@ def test_72_name_error(guard: Guard, static_check: StaticCheck) -> None:
 
 
 @edge_case(
+    73,
+    "AttributeError",
+    verdict="stops",
+    severity="major",
+    brought_about="a checker reads the source; the exception raised in loader, forward, optimizer step, save",
+    expects="the source is free of it; raised, it stops with type and traceback, and the next start recovers",
+)
+def test_73_attribute_error(guard: Guard, static_check: StaticCheck) -> None:
+    """A setting was renamed; the line that reads it under the old name is reached when training ends."""
+    static_check.free_of(AttributeError)
+    _raised(guard, AttributeError)
+
+
+@edge_case(
+    74,
+    "KeyError",
+    verdict="stops",
+    severity="major",
+    brought_about="a checker reads the source; the exception raised in loader, forward, optimizer step, save",
+    expects="the source is free of it; raised, it stops with type and traceback, and the next start recovers",
+)
+def test_74_key_error(guard: Guard, static_check: StaticCheck) -> None:
+    """One row in a million has no such key, and it comes up in the second night."""
+    _free_of(KeyError, static_check)
+    _raised(guard, KeyError)
+
+
+@edge_case(
+    75,
+    "IndexError",
+    verdict="stops",
+    severity="major",
+    brought_about="a checker reads the source; the exception raised in loader, forward, optimizer step, save",
+    expects="the source is free of it; raised, it stops with type and traceback, and the next start recovers",
+)
+def test_75_index_error(guard: Guard, static_check: StaticCheck) -> None:
+    """A loop over indices takes the end of its list for the end of its data, and trains on less."""
+    _free_of(IndexError, static_check)
+    _raised(guard, IndexError)
+
+
+@edge_case(
     76,
     "TypeError",
     verdict="stops",
@@ -60,11 +104,70 @@ def test_76_type_error(guard: Guard, static_check: StaticCheck) -> None:
     _raised(guard, TypeError)
 
 
+@edge_case(
+    77,
+    "ValueError",
+    verdict="stops",
+    severity="major",
+    brought_about="the exception raised in loader, forward, optimizer step, save",
+    expects="raised, it stops with type and traceback, and the next start recovers",
+)
+def test_77_value_error(guard: Guard) -> None:
+    """A batch of another shape than all others: the last one, after nine hours."""
+    _raised(guard, ValueError)
+
+
+@edge_case(
+    78,
+    "ZeroDivisionError",
+    verdict="stops",
+    severity="major",
+    brought_about="a checker reads the source; the exception raised in loader, forward, optimizer step, save",
+    expects="the source is free of it; raised, it stops with type and traceback, and the next start recovers",
+)
+def test_78_zero_division_error(guard: Guard, static_check: StaticCheck) -> None:
+    """A mean over the correct answers, in the first evaluation in which there were none."""
+    _free_of(ZeroDivisionError, static_check)
+    _raised(guard, ZeroDivisionError)
+
+
+@edge_case(
+    79,
+    "RecursionError",
+    verdict="stops",
+    severity="major",
+    brought_about="the exception raised in loader, forward, optimizer step, save",
+    expects="raised, it stops with type and traceback, and the next start recovers",
+)
+def test_79_recursion_error(guard: Guard) -> None:
+    """A tree in the data that is deeper than all that were tried."""
+    _raised(guard, RecursionError)
+
+
+@edge_case(
+    80,
+    "MemoryError",
+    verdict="stops",
+    severity="major",
+    brought_about="the exception raised in loader, forward, optimizer step, save",
+    expects="raised, it stops with type and traceback, and the next start recovers",
+)
+def test_80_memory_error(guard: Guard) -> None:
+    """A row so long that the host's memory could not hold its tensor; some programs take that for a full disk."""
+    _raised(guard, MemoryError)
+
+
+def _free_of(exception: type[Exception], static_check: StaticCheck) -> None:
+    """Where a checker can see it at all, which it can of few; what is left is for the run to show."""
+    with contextlib.suppress(NotApplicable):
+        static_check.free_of(exception)
+
+
 def _raised(guard: Guard, exception: type[Exception]) -> None:
     """Raise it once at each place, after a checkpoint was saved; then start again."""
     recoverable = guard.recoverable
     step = guard.first_save() + 2 if recoverable else 4
-    text = f"{exception.__name__.lower()} raised on purpose"
+    text = "raised on purpose, to see what comes of it"
     # In the middle of a save, where half of it is written: before its last write but one.
     nth = {"save": max(1, guard.writes(step) - 1)}
     outcomes = guard.run_all(

@@ -21,10 +21,11 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_trainguard import attributes
 from pytest_trainguard.expect import CannotJudge, NotApplicable
 
 TIME_LIMIT = 300.0  # seconds
@@ -49,12 +50,6 @@ _CALLS = (
 _PLAINLY = re.compile(
     r"Expected `(?:int|float|int \| float)`, "
     r"found `(?:None|str|Literal\[\"[^|]*\"\]|bytes|list\[[^|]*\]|dict\[[^|]*\])`"
-)
-# What has no attributes but those that everybody can look up: a module, None, a value of a built-in type.
-_ATTRIBUTE = re.compile(
-    r"^(?:Module `[\w.]+` has no member"
-    r"|Object of type `(?:None|Literal\[.*\]|(?:str|bytes|int|float|list|dict|set|tuple)(?:\[.*\])?)` has no attribute"
-    r"|Object of type `(?:Self@)?(?P<own>\w+)` has no attribute) `(?P<name>\w+)`"
 )
 
 
@@ -106,18 +101,18 @@ def check(files: list[Path], root: Path, python: Path | None = None) -> list[Pro
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
     }
-    bound = _attributes_bound(trees.values())
+    project = attributes.Project(trees)
     problems = []
     for match in filter(None, map(_LINE.match, done.stdout.splitlines())):
         path = Path(match["path"])
         tree = trees.get(path if path.is_absolute() else root / path)
-        exception = _exception(match, tree, own, bound) if tree else None
+        exception = _exception(match, tree, own, project) if tree else None
         if exception:
             problems.append(Problem(path, int(match["line"]), exception, match["text"]))
     return problems
 
 
-def _exception(match: re.Match[str], tree: ast.Module, own: set[str], bound: set[str]) -> str | None:
+def _exception(match: re.Match[str], tree: ast.Module, own: set[str], project: attributes.Project) -> str | None:
     """The exception that a diagnostic leads to; None where that is not certain enough to be told."""
     rule, text, line = match["rule"], match["text"], int(match["line"])
     if rule in _UNBOUND:
@@ -126,53 +121,12 @@ def _exception(match: re.Match[str], tree: ast.Module, own: set[str], bound: set
     if rule in _SIMPLE:
         return _SIMPLE[rule]
     if rule in _ATTRIBUTES:
-        found = _ATTRIBUTE.match(text)
-        certain = found and (
-            found["own"] is None or (found["own"] in _classes_at(tree, line, own) and found["name"] not in bound)
-        )
-        return "AttributeError" if certain and not _caught(tree, line, "AttributeError") else None
+        certain = attributes.certainly_missing(text, tree, line, int(match["column"]), project)
+        return "AttributeError" if certain else None
     # Libraries take arguments that their signatures do not show; the project's own functions do not.
     if rule in _CALLS and _callee(tree, line, int(match["column"])) in own:
         return "TypeError"
     return "TypeError" if rule == "invalid-argument-type" and _PLAINLY.search(text) else None
-
-
-def _attributes_bound(trees: Iterable[ast.Module]) -> set[str]:
-    """Every name that some attribute, method or class is given anywhere: it may be there by another class's doing."""
-    nodes = [node for tree in trees for node in ast.walk(tree)]
-    added_to = {id(node.target) for node in nodes if isinstance(node, ast.AugAssign)}  # which must be there before
-    names = set()
-    for node in nodes:
-        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and id(node) not in added_to:
-            names.add(node.attr)
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            names.add(node.name)
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "setattr":
-            names |= {arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)}
-    return names
-
-
-def _classes_at(tree: ast.Module, line: int, own: set[str]) -> set[str]:
-    """The project's classes, and the method around a line, which stands for its own class in `Self@method`."""
-    return own | {function.name for function in _functions_at(tree, line)}
-
-
-def _functions_at(tree: ast.Module, line: int) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
-    return [
-        node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.lineno <= line <= (node.end_lineno or 0)
-    ]
-
-
-def _caught(tree: ast.Module, line: int, exception: str) -> bool:
-    """Whether a line stands in a `try` that catches the exception by its name."""
-    return any(
-        node.body[0].lineno <= line <= (node.body[-1].end_lineno or 0)
-        and any(handler.type is not None and exception in ast.unparse(handler.type) for handler in node.handlers)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Try)
-    )
 
 
 def _callee(tree: ast.Module, line: int, column: int) -> str | None:
@@ -191,7 +145,7 @@ def _callee(tree: ast.Module, line: int, column: int) -> str | None:
 
 def _is_local(tree: ast.Module, line: int, name: str) -> bool:
     """Whether the function around a line assigns the name: then a missing value is an UnboundLocalError."""
-    functions = _functions_at(tree, line)
+    functions = [node for node in attributes.around(tree, line) if isinstance(node, attributes.FUNCTIONS)]
     if not functions:
         return False
     innermost = max(functions, key=lambda node: node.lineno)

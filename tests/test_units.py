@@ -457,9 +457,9 @@ def test_bad_settings_files(tmp_path, name, text, said):
 
 def test_which_python_goes_on_in_the_warm_process():
     for program in ("python", "python3", "python3.11", sys.executable):
-        assert command._is_this_python(program)
+        assert command.is_this_python(program)
     for program in ("sh", "torchrun", "ipython", "/opt/other/bin/python", "python3-config"):
-        assert not command._is_this_python(program)
+        assert not command.is_this_python(program)
 
 
 # --- tiny twins: of the real architectures, built and run

@@ -3,6 +3,7 @@
 The defects of the static half stand in methods that are never called: that is how they come to be shipped.
 """
 
+import contextlib
 import os
 import sys
 import traceback
@@ -89,3 +90,135 @@ class LeavesItsTemporaryFolder(Sound):
         import torch
 
         return torch.load(checkpoint / "state.pt", weights_only=True)
+
+
+class TakesAnAttributeForAnOption(Sound):
+    """`except AttributeError`, since one of the schedulers has no such method; so has nothing else, it seems."""
+
+    case = 73
+    says = "exit 0"
+
+    def step(self, *args):
+        try:
+            super().step(*args)
+        except AttributeError:
+            print("no such option: skipped")
+
+
+class SkipsARowWithoutAKey(Sound):
+    """A row without the key is left out, and with it the step that it was in."""
+
+    case = 74
+    says = "exit 0"
+
+    def step(self, *args):
+        try:
+            super().step(*args)
+        except KeyError as error:
+            print(f"skipped a batch without {error}")
+
+
+class SaysOnlyTheKey(Sound):
+    """`print(error)` of a KeyError is the key, and of its kind not a word."""
+
+    case = 74
+    says = "does not name 'KeyError'"
+
+    def fit(self, *args):
+        try:
+            super().fit(*args)
+        except KeyError as error:
+            sys.exit(f"failed: {error}")
+
+
+class EndsWithTheIndex(Sound):
+    """An IndexError is the end of the data."""
+
+    case = 75
+    says = "exit 0"
+
+    def fit(self, *args):
+        with contextlib.suppress(IndexError):
+            super().fit(*args)
+
+
+class TakesAValueForABadBatch(Sound):
+    """`except ValueError: continue`, for batches that do not parse."""
+
+    case = 77
+    says = "exit 0"
+
+    def step(self, *args):
+        with contextlib.suppress(ValueError):
+            super().step(*args)
+
+
+class RaisesWithoutItsCause(Sound):
+    """Raises an exception of its own `from None`: the type and the place of the first are gone."""
+
+    case = 77
+    says = "does not name 'ValueError'"
+
+    def fit(self, *args):
+        try:
+            super().fit(*args)
+        except ValueError:
+            raise RuntimeError("training failed") from None
+
+
+class CountsNothingAsZero(Sound):
+    """A division by zero is a zero: there were no answers, so none was right."""
+
+    case = 78
+    says = "exit 0"
+
+    def step(self, *args):
+        try:
+            super().step(*args)
+        except ZeroDivisionError:
+            print("accuracy 0")
+
+
+class SavesAnythingInTheEnd(Sound):
+    """Saves under the final name of the next step, whatever is in the middle of being computed."""
+
+    case = 79
+    says = "parts from|did not carry on|began again|no good"
+
+    def step(self, model, optimizer, scaler, batch, settings, number, device):
+        try:
+            super().step(model, optimizer, scaler, batch, settings, number, device)
+        except RecursionError:
+            for parameter in model.parameters():
+                parameter.data.mul_(0.5)
+            self.save(self._output, self.state(model, optimizer, scaler, number))
+            raise
+
+    def fit(self, settings, rows, output_dir, *rest):
+        self._output = output_dir
+        super().fit(settings, rows, output_dir, *rest)
+
+
+class TriesWithLess(Sound):
+    """Out of memory: gives up the batch and goes on with the next, in silence."""
+
+    case = 80
+    says = "exit 0"
+
+    def step(self, *args):
+        with contextlib.suppress(MemoryError):
+            super().step(*args)
+
+
+class TakesMemoryForARoom(Sound):
+    """`save` takes everything for a full disk, and leaves its half behind for a later look."""
+
+    case = 80
+    says = "temporary files or folders left behind|does not name 'MemoryError'"
+
+    def save(self, output_dir, state):
+        try:
+            super().save(output_dir, state)
+        except MemoryError:
+            (output_dir / ".tmp-rest").mkdir(exist_ok=True)
+            raise
