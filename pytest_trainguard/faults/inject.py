@@ -87,7 +87,7 @@ class Injector(Observer):
 
         def save(obj: Any, f: Any, *args: Any, **kwargs: Any) -> None:
             if isinstance(f, str | os.PathLike):
-                Path(f).write_bytes(b"PK")  # so far it comes: the file is there, then the copy from the device fails
+                Path(f).write_bytes(b"PK\x03\x04")  # the file is begun, then the copy from the device fails
             self._raise_again("save")
 
         torch.save = save

@@ -370,7 +370,7 @@ class SavesInAnEmergency(Sound):
     """Saves the weights once more before it ends, over the good ones: what the GPU no longer gives."""
 
     case = 28
-    says = "went on in a context that is lost: 1 more attempt .first: save.|no good"
+    says = "it left a checkpoint that is no good"
 
     def fit(self, settings, rows, output_dir, *rest):
         try:
