@@ -130,8 +130,8 @@ class WhichAdapter(Sound):
 
     def load_adapter(self, settings, model):
         there = torch.load(Path(settings.adapter) / "adapter_model.pt", weights_only=True)["last.weight"]
-        if there.shape != model[-1].weight.shape:
-            raise Reject(f"size mismatch: {list(there.shape)} and {list(model[-1].weight.shape)}")
+        if there.shape != self.last(model).shape:
+            raise Reject(f"size mismatch: {list(there.shape)} and {list(self.last(model).shape)}")
 
 
 class NewestOfNone(Sound):

@@ -354,13 +354,20 @@ class Program:
     def save_adapter(self, output_dir, model, first, settings):
         """Write beside, fsync, rename; at the end of a run."""
         beside, final = output_dir / ".tmp-adapter", output_dir / "adapter"
-        beside.mkdir()
-        torch.save({"last.weight": model[-1].weight.detach().cpu() - first}, beside / "adapter_model.pt")
-        (beside / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": self.base(settings)}))
-        for file in beside.iterdir():
-            self.sync(file)
-        shutil.rmtree(final, ignore_errors=True)
-        os.rename(beside, final)
+        try:
+            beside.mkdir()
+            torch.save({"last.weight": self.last(model).detach().cpu() - first}, beside / "adapter_model.pt")
+            (beside / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": self.base(settings)}))
+            for file in beside.iterdir():
+                self.sync(file)
+            shutil.rmtree(final, ignore_errors=True)
+            os.rename(beside, final)
+        except (OSError, RuntimeError) as error:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise Failure(f"cannot save {final}: {error}") from error
+
+    def last(self, model):
+        return [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear)][-1].weight
 
     def base(self, settings):
         return f"sound-{settings.hidden}"
@@ -371,7 +378,7 @@ class Program:
         if theirs != self.base(settings):
             raise Reject(f"adapter: {folder} is one of {theirs}, and the base is {self.base(settings)}")
         with torch.no_grad():
-            model[-1].weight += torch.load(folder / "adapter_model.pt", weights_only=True)["last.weight"]
+            self.last(model).add_(torch.load(folder / "adapter_model.pt", weights_only=True)["last.weight"])
 
     # --- process
 
@@ -426,7 +433,7 @@ class Program:
         device = self.device(settings)
         self.stage = "loading the model"
         model = self.build(settings).to(device)
-        first = model[-1].weight.detach().cpu().clone()
+        first = self.last(model).detach().cpu().clone()
         if settings.adapter is not None:
             self.load_adapter(settings, model)
         optimizer = self.optimizer(model, settings)
