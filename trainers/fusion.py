@@ -44,6 +44,8 @@ class Settings(transformer.Settings, gnn.Settings):
     The sizes of a branch are those of its checkpoint, where one is named.
     """
 
+    # The branches have learnt already; a head that learns fast makes them too sure of what they know by heart.
+    learning_rate: float = with_default(RunSettings, "learning_rate", 1e-4)
     max_epochs: int = with_default(RunSettings, "max_epochs", 1)
     eval_every: int = with_default(RunSettings, "eval_every", 150)
     text_branch: str | None = Field(
