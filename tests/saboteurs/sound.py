@@ -367,7 +367,7 @@ class Program:
             raise Failure(f"cannot save {final}: {error}") from error
 
     def last(self, model):
-        return [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear)][-1].weight
+        return list(model.parameters())[-2:][0]  # the last layer's weight: its bias comes after it
 
     def base(self, settings):
         return f"sound-{settings.hidden}"
