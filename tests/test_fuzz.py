@@ -64,4 +64,4 @@ def test_wrong_values_are_tried_all_the_same(config_fuzz):
 @pytest.mark.parametrize("trainer", [Sound], indirect=True)
 def test_a_field_that_is_not_there_says_how_to_name_it(config_fuzz):
     with pytest.raises(NotApplicable, match="fields = "):
-        config_fuzz.rejects("max_length", 0)
+        config_fuzz.rejects("layers", 0)
