@@ -34,7 +34,7 @@ NO_STEPS = Wording(
     "the number of steps (0)", re.compile(r"(?<![\w./-])0(?![\w/-]|\.\d)|\b(?:no|zero) (?:\w+ )?steps?\b", re.I)
 )
 FEW, MANY = 3, 64  # rows, and batches that one optimizer step is to be accumulated from
-VALIDATION = re.compile(r"\b(?:validation|eval|val|early|overfit)", re.I)
+VALIDATION = re.compile(r"\b(?:validation|eval|val\b|early|overfit)", re.I)
 ONE_ANSWER = Wording(
     "no word of one class, or of predictions that are all the same",
     re.compile(
