@@ -525,14 +525,51 @@ class DiesOfABadRow(FolderQueue):
         raise error
 
 
-def sabotaged():
-    """Every twin with a defect, by name."""
-    return {cls.__name__: cls for cls in FolderQueue.__subclasses__()}
+# --- with trainings that torch does, whose steps are counted
+
+
+class TrainsWithTorch(FolderQueue):
+    """As sound as the sound one, with a process for each training."""
+
+    def train(self, path, digest):
+        command = [sys.executable, "-m", "tests.saboteurs.folder_training", path]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            if not path.exists():
+                raise FileNotFoundError(path)
+            raise ValueError(done.stderr.strip().splitlines()[-1])
+
+
+class TrainsTheMovedOneAgain(TrainsWithTorch):
+    """What lies in `processing` at its start was never finished, whatever its log says."""
+
+    case, says = 52, "trained the same content twice"
+
+    def duplicate(self, path):
+        self.process(path, self.digest(path.read_bytes()))
+
+
+class TriesMoreOftenThanItSays(TrainsWithTorch):
+    """Counts the failures from 0, and those of each night anew."""
+
+    case, says = 60, "it was trained 4 times, the stated attempts are 2"
+
+    def failed(self, path, digest, error):
+        self.ledger["attempts"][digest] = self.ledger["attempts"].get(digest, 0) - 0.5
+        super().failed(path, digest, error)
+
+
+def twins(of=FolderQueue):
+    """Every other queue, by name."""
+    found = {}
+    for cls in of.__subclasses__():
+        found |= {cls.__name__: cls, **twins(cls)}
+    return found
 
 
 def main():
     parser = argparse.ArgumentParser(allow_abbrev=False)
-    parser.add_argument("queue", choices=["FolderQueue", *sabotaged()])
+    parser.add_argument("queue", choices=["FolderQueue", *twins()])
     parser.add_argument("--root", type=Path, required=True)
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("once", "retry", "status"):

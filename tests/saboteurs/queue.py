@@ -33,7 +33,7 @@ class Queued(Sound):
     queue = _in_folders("FolderQueue")
 
 
-for _name, _queue in folders.sabotaged().items():  # a trainer of each, which is known by its name in this module
+for _name, _queue in folders.twins().items():  # a trainer of each, which is known by its name in this module
     _made = {"__doc__": _queue.__doc__, "case": _queue.case, "says": _queue.says, "queue": _in_folders(_name)}
     globals()[_name] = type(_name, (Queued,), {**_made, "__module__": __name__})
 
