@@ -15,7 +15,8 @@ from pytest_trainguard import CannotJudge, Finding, Guard, NotApplicable, Outcom
 from pytest_trainguard.faults import data as tamper
 from pytest_trainguard.faults.metadata import WAYS, corrupt
 from pytest_trainguard.launch.watch import Held
-from pytest_trainguard.probes.queue import Folders, TrainingQueue, Turn
+from pytest_trainguard.probes.folders import Folders, Turn
+from pytest_trainguard.probes.queue import TrainingQueue
 
 TIME_LIMIT = 10.0  # seconds, in which an endless walk shows
 TWICE = 0.75  # of a file more than there are: one was trained twice, and not only looked at once more
