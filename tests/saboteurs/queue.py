@@ -10,6 +10,7 @@ from pathlib import Path
 from pytest_trainguard import Queue
 from tests.saboteurs import folders
 from tests.saboteurs.sound import Reject, Sound
+from tests.trainers.queue_runs import QUICK
 
 
 def _in_folders(name):
@@ -31,6 +32,28 @@ class Queued(Sound):
     """The sound program, with the sound queue in front of it."""
 
     queue = _in_folders("FolderQueue")
+
+
+def _repositorys():
+    command = "python -m trainers.queue --root {root}"
+    return Queue(
+        once=f"{command} once",
+        add=f"{command} add --priority {{priority}} -- {{file}}",
+        retry=f"{command} retry",
+        status=f"{command} status --json",
+        processing="processing",
+        priorities=("high", "normal", "low"),
+        starvation_bound=2,
+        attempts=2,
+        metadata="ledger.sqlite*",
+        files={"queue.json": json.dumps({**QUICK, "max_attempts": 2, "starvation_bound": 2})},
+    )
+
+
+class RepositorysQueue(Queued):
+    """`trainers.queue`, with the trainer of its own tests behind it."""
+
+    queue = _repositorys()
 
 
 for _name, _queue in folders.twins().items():  # a trainer of each, which is known by its name in this module
