@@ -31,6 +31,9 @@ class Unchecked:
     base_model: str | None = None
     max_length: int = 64
     adapter: str | None = None
+    validation_data: str | None = None
+    eval_every: int = 100
+    max_epochs: int = 10_000
 
 
 class FallsBackOnDefaults(Sound):
@@ -185,8 +188,8 @@ class BatchDoesNotFit(Sound):
     case = 36
     says = r"OUT OF MEMORY: .*\n.*\nthe largest batch_size that fits: \d+$"
     config = Wide
-    production = {"batch_size": 4096, "hidden": 65_536}
-    tiny = {"batch_size": 8, "hidden": 16}
+    production = {"batch_size": 4096, "hidden": 65_536, "max_length": 4}
+    tiny = {"batch_size": 8, "hidden": 16, "max_length": 4}
 
     def settings(self, values):
         return Wide(**values)
@@ -197,7 +200,7 @@ class BatchJustFits(BatchDoesNotFit):
 
     case = 0
     only = (34, 36)
-    production = {"batch_size": 512, "hidden": 65_536}
+    production = {"batch_size": 512, "hidden": 65_536, "max_length": 4}
 
 
 class ZeroIsNoLimit(Sound):
@@ -255,6 +258,9 @@ class NeverLooks(Sound):
 
     def settings(self, values):
         return Unchecked(**values)
+
+    def steps(self, settings, rows, max_steps):
+        return max_steps
 
 
 class PrintsItsSettings(Sound):

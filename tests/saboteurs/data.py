@@ -28,10 +28,10 @@ class NothingToDo(Sound):
 
 
 class NeverCounts(Sound):
-    """Does not look whether there is a row; the loader fails, and names no file."""
+    """Does not look whether there is a row: without one there is no step, and all is well."""
 
     case = 1
-    says = "does not name 'rows.jsonl'"
+    says = "exit 0 after 0 optimizer steps"
 
     def read_rows(self, path):
         with self.open_data(path) as lines:
@@ -276,7 +276,7 @@ class ParsesLazily(Sound):
                 parsed = [self.parse(rows[i], self.path, i + 1) for i in chosen]
             except Reject as error:
                 raise Failure(str(error)) from error
-            yield torch.utils.data.default_collate(list(Rows(parsed)))
+            yield torch.utils.data.default_collate(list(Rows(parsed, settings.max_length)))
 
 
 class DefaultLabel(Sound):
@@ -569,7 +569,7 @@ class ReadsAllLines(Sound):
     """`list(file)`: the file in memory, before the first row is parsed."""
 
     case = 10
-    says = "does not name 'rows.jsonl', nor the file's size, nor the limit"
+    says = "does not name the file's size"
 
     def read_rows(self, path):
         with self.open_data(path) as lines:

@@ -341,7 +341,7 @@ class SkipsBadBatches(Sound):
     """Every error of a step is a bad batch, and so are all the batches after it."""
 
     case = 28
-    says = "exit 0"
+    says = "went on in a context that is lost"
 
     def step(self, *args):
         try:

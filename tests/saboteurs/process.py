@@ -267,7 +267,7 @@ class ReadsAgain:
     def again(self, index):
         if not self.path.exists():
             raise Failure(f"{self.path} is gone")
-        return Rows(Sound.read_rows(self, self.path))[index]
+        return Rows(Sound.read_rows(self, self.path), self.max_length)[index]
 
 
 class WaitsForTheMount(ReadsAgain, Sound):
@@ -305,7 +305,7 @@ class PadsWhatItCannotRead(ReadsAgain, Sound):
         try:
             return super().again(index)
         except Failure:
-            return torch.zeros(4), torch.tensor(0)
+            return torch.zeros(self.max_length), torch.tensor(0)
 
 
 class FindsOutAtTheFirstSave(Sound):

@@ -18,6 +18,7 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 from array import array
 from pathlib import Path
 from statistics import fmean
@@ -103,9 +104,13 @@ class RowFile:
         return len(self.starts)
 
     def __getitem__(self, index):
-        with self.path.open("rb") as file:
-            file.seek(self.starts[index])
-            line, number = file.readline(), self.numbers[index]
+        number = self.numbers[index]
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.starts[index])
+                line = file.readline()
+        except OSError as error:
+            raise Failure(f"{self.path}: cannot be read: {error.strerror}") from error
         return self.program.check_row(self.program.parse(line, self.path, number), self.path, number)
 
 
@@ -461,7 +466,7 @@ class Program:
 
     def validate(self, model, step, output_dir):
         """Whether this validation is the best so far. Warns by name of what no model should do."""
-        x, y = (torch.stack(part) for part in zip(*Rows(self.validation), strict=True))
+        x, y = (torch.stack(part) for part in zip(*Rows(self.validation, self.max_length), strict=True))
         model.eval()
         with torch.no_grad():
             scores = model(x.to(next(model.parameters()).device)).float().cpu()
@@ -627,7 +632,8 @@ class Sound(Program, Trainer):
         except (MemoryError, RuntimeError) as error:
             if not isinstance(error, MemoryError) and "memory: you tried" not in str(error):
                 raise  # torch's own error of a GPU says all that there is to say
-            print(f"failed: out of memory in {self.stage}: {error}", file=sys.stderr)
+            traceback.print_exc()
+            print(f"failed: out of memory in {self.stage}: {type(error).__name__}: {error}", file=sys.stderr)
             return 1
 
 
