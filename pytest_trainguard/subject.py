@@ -34,6 +34,7 @@ OF_THE_TRAINER = frozenset(  # of the functions in `jobs`, those that are told w
     {"describe", "make_data", "make_longest", "make_model", "own_checkpoints", "resume_point", "settings_file",
      "held_out", "validated"}
 )  # fmt: skip
+WARM = 6  # trainers whose servers are kept at the same time
 TMP_LENGTH = 70  # characters; a socket's name has at most 107, of which multiprocessing adds 32
 
 
@@ -130,6 +131,7 @@ class Launchpad:
         self.root, self.folder, self.paths, self.time_limit = root, folder, paths, time_limit
         self._cache = cache
         self._subjects: dict[str, Subject] = {}
+        self._warm: list[Subject] = []  # those with a server, the last used at the end
         self._tmps = 0
 
     @cached_property
@@ -146,6 +148,14 @@ class Launchpad:
         if key not in self._subjects:
             self._subjects[key] = Subject(self, name, spec)
         return self._subjects[key]
+
+    def keep_warm(self, subject: Subject) -> None:
+        """Have a subject's server stay; of the others, those used last. Each takes memory of its own."""
+        if subject in self._warm:
+            self._warm.remove(subject)
+        self._warm.append(subject)
+        if len(self._warm) > WARM:
+            self._warm.pop(0).close()
 
     def recalled(self, spec: object) -> list[str]:
         """The libraries that a trainer's undisturbed run imported in an earlier session."""
@@ -167,6 +177,7 @@ class Launchpad:
 
     def close(self) -> None:
         """End every server, and remove what the runs left; runs end with their connections. Closing twice is fine."""
+        self._warm.clear()
         while self._subjects:
             self._subjects.popitem()[1].close()
         server = self.__dict__.pop("server", None)
@@ -182,20 +193,28 @@ class Subject:
         self.pad, self.name, self.spec = pad, name, spec
         self.folder = Path(tempfile.mkdtemp(prefix="".join(filter(str.isalnum, name))[:20] + "-", dir=pad.folder))
         self.kept: dict[str, Any] = {}  # what a probe found out about it and need not find out again
+        self._server: Server | None = None
+        self._libraries: list[str] = []
         self._runs = 0
         self._broken = ""
 
-    @cached_property
+    @property
     def server(self) -> Server:
         """A warm server of the trainer's own, with its module imported.
 
         Raises:
             CannotJudge: its module cannot be imported.
         """
+        if self._server is None:
+            self._server = self._warmed()
+        self.pad.keep_warm(self)
+        return self._server
+
+    def _warmed(self) -> Server:
         self._raise_if_broken()
         server = self.pad.server.fork()
         try:
-            error = server.load(self.pad.recalled(self.spec), self.spec)
+            error = server.load(self._libraries or self.pad.recalled(self.spec), self.spec)
         except BaseException:  # Ctrl-C while it is being imported
             server.close()
             raise
@@ -214,9 +233,10 @@ class Subject:
             raise CannotJudge(self._broken)
 
     def close(self) -> None:
-        """End this trainer's server."""
-        if "server" in self.__dict__:
-            self.server.close()
+        """End this trainer's server. Runs in progress go on; for the next one there is a new server."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
 
     @cached_property
     def description(self) -> dict[str, Any]:
@@ -393,7 +413,7 @@ class Subject:
             raise self._break(f"{self.name}: {problem}{detail}", outcome.output[-4000:] + outcome.stack)
         modules = started.folder / child.MODULES_FILE
         if modules.exists():
-            libraries = json.loads(modules.read_text())["libraries"]
+            libraries = self._libraries = json.loads(modules.read_text())["libraries"]
             if set(libraries) - set(self.pad.recalled(self.spec)):
                 self.server.load(libraries, None)
                 self.pad.remember(self.spec, libraries)

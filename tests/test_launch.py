@@ -11,7 +11,7 @@ import pytest
 
 from pytest_trainguard.expect import CannotJudge
 from pytest_trainguard.launch.supervisor import HEAD, TAIL, Output
-from pytest_trainguard.subject import Launchpad, Request
+from pytest_trainguard.subject import WARM, Launchpad, Request
 from tests.projects import Project
 
 # Seen in the command line of what is left behind; another for each worker of xdist.
@@ -462,6 +462,22 @@ def test_closing_ends_every_server(tmp_path):
     pad.close()
     assert until(lambda: not any(map(psutil.pid_exists, pids)))
     assert not pad.folder.exists()
+
+
+def test_only_the_servers_used_last_stay_warm(tmp_path):
+    (tmp_path / "odd.py").write_text(PROGRAMS)
+    pad = Launchpad(tmp_path, tmp_path / "pad", [str(tmp_path)], 30.0)
+    pad.folder.mkdir()
+    try:
+        names = ["Returns", "Hangs", "Leaves", "Daemon", "Closes", "Listens", "FillsDisk"]
+        assert len(names) == WARM + 1
+        subjects = [pad.subject(name, f"odd:{name}") for name in names]
+        pids = [subject.server.pid for subject in subjects]
+        assert until(lambda: not psutil.pid_exists(pids[0]))
+        assert all(map(psutil.pid_exists, pids[1:]))
+        assert subjects[0].start(Request("tried", steps=1)).outcome().exit == 0  # in a new one
+    finally:
+        pad.close()
 
 
 # --- pytest itself is interrupted
