@@ -75,6 +75,7 @@ def write_stack_on_signal(folder: Path) -> None:
 def _limit(request: dict[str, Any]) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a provoked segfault leaves no core file behind
     if request.get("memory_limit"):
+        linux.one_arena()
         # The address space that the warm server brought along does not count against the run.
         pages = int(Path("/proc/self/statm").read_text().split()[0]) if sys.platform == "linux" else 0
         limit = pages * resource.getpagesize() + request["memory_limit"]

@@ -15,6 +15,7 @@ from typing import Any
 _PR_SET_PDEATHSIG, _PR_CAPBSET_DROP, _PR_SET_CHILD_SUBREAPER = 1, 24, 36
 _CAPABILITY_VERSION_3, _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 0x20080522, 1, 2
 _CLONE_NEWNS, _CLONE_NEWUSER = 0x00020000, 0x10000000
+_M_ARENA_MAX = -8
 _MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 1 << 18
 
 
@@ -33,6 +34,15 @@ def die_with_parent(signum: int) -> None:
     libc = _libc()
     if libc is not None:
         libc.prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0)
+
+
+def one_arena() -> None:
+    """Have C's allocator keep to one arena (mallopt(3)): each further one, made where two threads happen to meet in it,
+    takes 64 to 128 MiB of address space, so that a limit on that would hold on one day and not on the next.
+    """
+    mallopt = getattr(_libc(), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, 1)
 
 
 class _Mallinfo2(ctypes.Structure):
