@@ -37,8 +37,10 @@ def die_with_parent(signum: int) -> None:
 
 
 def one_arena() -> None:
-    """Have C's allocator keep to one arena (mallopt(3)): each further one, made where two threads happen to meet in it,
-    takes 64 to 128 MiB of address space, so that a limit on that would hold on one day and not on the next.
+    """Have C's allocator keep to one arena (mallopt(3)), before a limit is put on the address space.
+
+    Each further one takes 64 to 128 MiB of it, and is made where two threads happen to meet: on one day and not on the
+    next.
     """
     mallopt = getattr(_libc(), "mallopt", None)
     if mallopt is not None:

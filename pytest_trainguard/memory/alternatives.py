@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from pytest_trainguard.memory.between import drawn
 from pytest_trainguard.memory.budget import Limit
+from pytest_trainguard.memory.replay import replay
 from pytest_trainguard.memory.search import Largest, largest
 from pytest_trainguard.memory.trace import Trace
 from pytest_trainguard.memory.verdict import Judgement, judge
@@ -90,15 +92,21 @@ def largest_of(
     if field is None or type(start) is not int or start < 1:
         return None
     path, bounds = field.path, field.bounds
+    made = {start: trace({})}
 
     def judged(value: int) -> Judgement:
         tell(f"tracing with {path} = {value}")
-        return judge(trace({path: value}), limit)
+        made[value] = trace({path: value})
+        return judge(made[value], limit)
+
+    def expected(value: int) -> bool | None:
+        between = drawn(made, value)
+        return None if between is None else not replay(between, limit.cap, workspace=limit.workspace).failed
 
     low = int(bounds.get("ge", bounds.get("gt", 0) + 1))
     high = int(bounds["le"]) if "le" in bounds else int(bounds["lt"]) - 1 if "lt" in bounds else None
     step = int(bounds.get("multiple_of", 1))
-    return field, largest(judged, start, first, smallest=max(low, 1), highest=high, step=step)
+    return field, largest(judged, start, first, smallest=max(low, 1), highest=high, step=step, expected=expected)
 
 
 def _whole(settings: Settings, role: str) -> tuple[str, int] | None:

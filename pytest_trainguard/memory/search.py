@@ -1,9 +1,7 @@
-"""The largest value of a setting that fits: each trial is a trace of the very value asked about.
+"""The largest value of a setting that fits, to the exact number: each trial is a trace of the very value asked about.
 
-Found to the exact number up to `CLOSE`, beyond that to one part in as many.
-
-Lines through what was traced only say where to look next: memory has knees (the peak moves from the optimizer step to
-the backward pass), across which no fit holds.
+What was traced only says where to look next: first a line through the sums, then, from two traces on, storages whose
+sizes are drawn out from them (`between`), which holds across the knees where the peak moves to another moment.
 """
 
 from __future__ import annotations
@@ -13,10 +11,15 @@ from dataclasses import dataclass, field
 
 from pytest_trainguard.memory.verdict import Judgement
 
-CLOSE = 500  # a bracket narrower than this part of its value is closed
-MISSES = 3  # lines that did not halve the bracket; from then on it is halved
-AT_MOST = 12  # traces; a search that has not closed by then says so
+MISSES = 3  # guesses that did not halve the bracket; from then on it is halved
+FAR = 16  # times what was traced, or guessed: nothing farther is believed
+AT_MOST = 12  # traces; a search that has not closed by then says how far it came
 FIXED = ("weights", "gradients", "optimizer state", "CUDA context", "workspaces")  # what no batch makes larger
+
+
+def _no_idea(value: int) -> bool | None:
+    """Nothing was traced that would say."""
+    return None
 
 
 @dataclass
@@ -26,7 +29,7 @@ class Largest:
     Attributes:
         value: the largest that fits; None where not even the smallest does.
         judgement: of that value; of the smallest where none fits.
-        beyond: the smallest that was traced and does not fit, or is not allowed; None where the search did not close.
+        beyond: the smallest that was traced and does not fit, or is not allowed; None where none was met.
         exact: it is the next after `value`.
         traces: how many were made for it.
         unknown: why it could not be found out, where that is so.
@@ -45,7 +48,7 @@ class Largest:
         if self.unknown:
             return f"not known ({self.unknown})"
         if self.value is None:
-            return "none fits"
+            return "none fits" if self.exact else f"below {self.beyond}"
         if self.beyond is None:
             return f"at least {self.value} ({self.traces} traces made)"
         return str(self.value) if self.exact else f"{self.value} ({self.beyond} does not)"
@@ -72,8 +75,12 @@ class _Bracket:
         return self.fails - self.fits if {self.fits, self.fails} <= self.known.keys() else None
 
     @property
+    def middle(self) -> int:
+        return (self.fits + self.fails) // 2
+
+    @property
     def open(self) -> bool:
-        return self.fails - self.fits > max(1, self.fits // CLOSE)
+        return self.fails - self.fits > 1
 
 
 def largest(
@@ -85,6 +92,7 @@ def largest(
     highest: int | None = None,
     step: int = 1,
     at_most: int = AT_MOST,
+    expected: Callable[[int], bool | None] = _no_idea,
 ) -> Largest:
     """The largest value that fits, between `smallest` and `highest`.
 
@@ -96,6 +104,7 @@ def largest(
         highest: the most; None where there is no upper end.
         step: what values have to be a multiple of.
         at_most: how many traces may be made.
+        expected: whether a value should fit, going by what was traced; None where that says nothing.
     """
     if first.word == "UNKNOWN":
         return Largest(unknown=first.reason)
@@ -104,25 +113,46 @@ def largest(
     bracket.add(start // step, first)
     traces, missed = 0, 0
     while bracket.open and traces < at_most:
-        value, width = _next(bracket, halve=missed >= MISSES), bracket.width
+        width = bracket.width
+        value = bracket.middle if missed >= MISSES else _next(bracket, lambda one: expected(one * step))
         judgement = judge(value * step)
         traces += 1
         if judgement.word == "UNKNOWN":
             return Largest(traces=traces, unknown=judgement.reason)
         bracket.add(value, judgement)
-        # A line that keeps missing on one side (a knee lies between, or fragmentation) halves nothing.
+        # What keeps missing on one side halves nothing.
         missed += width is not None and bracket.fails - bracket.fits > width / 2 + 1
     found = bracket.known.get(bracket.fits)
-    exact, beyond = bracket.fails - bracket.fits == 1, None if bracket.open else bracket.fails * step
+    exact, met = not bracket.open, not bracket.open or bracket.fails in bracket.known
+    beyond = bracket.fails * step if met else None
     if found is None:
         return Largest(None, bracket.known[min(bracket.known)], beyond, exact, traces)
     return Largest(bracket.fits * step, found, beyond, exact, traces)
 
 
-def _next(bracket: _Bracket, *, halve: bool) -> int:
-    """The value to try next: where a line says, but never outside the bracket; the middle where lines only creep."""
+def _next(bracket: _Bracket, expected: Callable[[int], bool | None]) -> int:
+    """The value to try next: where what was traced says, but never outside the bracket."""
     low, high = bracket.fits + 1, bracket.fails - 1
-    return (low + high) // 2 if halve else max(low, min(high, _crossing(bracket)))
+    guess = max(low, min(high, _crossing(bracket), FAR * max(bracket.known)))
+    if expected(guess) is None:
+        return guess
+    return max(low, min(high, _edge(guess, bracket, lambda value: bool(expected(value)))))
+
+
+def _edge(guess: int, bracket: _Bracket, fits: Callable[[int], bool]) -> int:
+    """The largest value that is expected to fit: away from the guess in ever longer strides, then by bisection."""
+    low, high = bracket.fits, min(bracket.fails, FAR * (guess + 1))
+    value, stride = guess, 1
+    while low < value < high:
+        if fits(value):
+            low, value = value, value + stride
+        else:
+            high, value = value, value - stride
+        stride *= 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
 
 
 def _crossing(bracket: _Bracket) -> int:
