@@ -9,7 +9,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from pytest_trainguard.memory import measure
+from pytest_trainguard.memory import measure, timeline
 from pytest_trainguard.memory.alternatives import Alternative, Settings, Tracer, largest_of, what_helps
 from pytest_trainguard.memory.budget import Limit, limit_of, parse_budget, parse_headroom
 from pytest_trainguard.memory.measure import Measured
@@ -78,13 +78,24 @@ class Prediction:
             self.largest[role] = found
         return self.largest[role]
 
+    def find_alternatives(self) -> list[Alternative]:
+        """What would help; see `what_helps`."""
+        if not self.alternatives:
+            self.alternatives = what_helps(self.trace, self.settings, self.limit, self._tell)
+        return self.alternatives
+
     def find_all(self) -> None:
         """The largest batch and length, and what would help; nothing where the production settings are unknown."""
         if self.judgement.word == "UNKNOWN":
             return
         for role in SIZES:
             self.find_largest(role)
-        self.alternatives = what_helps(self.trace, self.settings, self.limit, self._tell)
+        self.find_alternatives()
+
+    @cached_property
+    def over_time(self) -> dict[str, Any] | None:
+        """Memory over the trace of the production settings; see `timeline.over_time`."""
+        return timeline.over_time(self.trace({}), self.limit)
 
     def as_dict(self) -> dict[str, Any]:
         """As plain values, for JSON; sizes in bytes."""

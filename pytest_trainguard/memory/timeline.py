@@ -18,6 +18,7 @@ from pytest_trainguard.memory.trace import Trace
 from pytest_trainguard.memory.verdict import PARTS, Judgement, headline
 
 POINTS = 1500  # across the picture
+TOLD = 240  # in the report, where a page is narrower
 LETTER = 1 / 170  # width of a letter of a phase's name, as a share of the picture
 FORMATS = (".svg", ".png")
 # Told apart by people who see colours differently, and in print (P. Tol, "Colour schemes", the bright one).
@@ -78,6 +79,31 @@ def _highest(found: Replay, points: int) -> set[int]:
     stretch = max(1, -(-count // points))
     firsts = range(0, count, stretch)
     return {max(range(a, min(a + stretch, count)), key=found.allocated.__getitem__) for a in firsts}
+
+
+def over_time(trace: Trace, limit: Limit, points: int = TOLD) -> dict[str, Any] | None:
+    """Memory over a trace as plain values, for the report; sizes in bytes.
+
+    Args:
+        trace: what the program did.
+        limit: the budget, which is no cap here: what the program wants is told.
+        points: how many at the most.
+
+    Returns:
+        `events`, how many the trace has; `at`, the event that each point stands for; `parts`, by name (those of a
+        breakdown) what is in use at each point; `reserved`, what the allocator has taken; `phases`, where each begins.
+        None for a trace without events.
+    """
+    if not trace.events:
+        return None
+    drawn = series(trace, replay(trace, workspace=limit.workspace), limit.workspace, points)
+    return {
+        "events": len(trace.events),
+        "at": drawn["event"],
+        "parts": {PARTS[category]: drawn[category] for category in COLOURS if any(drawn[category])},
+        "reserved": drawn["reserved"],
+        "phases": [{"at": index, "phase": name} for index, name in phases(trace)],
+    }
 
 
 def phases(trace: Trace) -> list[tuple[int, str]]:

@@ -76,12 +76,14 @@ class GpuBudget:
             if prediction.word == "UNKNOWN":
                 raise CannotJudge(f"GPU memory: {judgement.reason}", "\n".join(judgement.notes))
             if prediction.word == "OUT OF MEMORY":
+                prediction.find_alternatives()  # for the report
                 found = prediction.find_largest(role)
                 largest = f"\nthe largest {field.path} that fits: {found[1].words}" if found else ""
                 how = "measured on the GPU, predicted: " if prediction.measured else ""
                 raise Finding(did, f"{how}{headline(judgement)}\n{judgement.reason}{largest}")
         finally:
-            self._note({**prediction.as_dict(), "timeline": self._draw(prediction)})
+            drawn = {"timeline": self._draw(prediction), "over_time": prediction.over_time}
+            self._note({**prediction.as_dict(), **drawn})
 
     def _draw(self, prediction: Prediction) -> str | None:
         trace = prediction.trace({})
