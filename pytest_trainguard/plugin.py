@@ -59,7 +59,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--fast", action="store_true", help="only cases that cost seconds, as before a commit; says what it leaves out"
     )
     group.addoption("--catalogue", action="store_true", help="print the catalogue of edge cases and exit")
-    group.addoption("--preflight-report", metavar="PATH.json", help="write the machine-readable report to this file")
+    group.addoption(
+        "--preflight-report",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="write the report to this file: .html for people, .json for machines (repeatable)",
+    )
     group.addoption(
         "--gpu-budget",
         metavar="SIZE",
@@ -149,9 +155,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     preflight = sessions.of(session.config)
     preflight.close()
     if preflight.active and not hasattr(session.config, "workerinput"):
-        from pytest_trainguard.report import json_report
+        from pytest_trainguard.report import files
 
-        json_report.finish(preflight, session)
+        files.finish(preflight, session)
 
 
 def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:

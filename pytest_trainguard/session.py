@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.machinery
 import sys
+import time
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -55,7 +56,8 @@ class Preflight:
         self.config = config
         self.active = wanted(config.option.markexpr or "")
         self._verdicts: dict[str, dict[str, Any]] = {}
-        self.report_problem = ""
+        self.began = time.time()  # seconds since the epoch
+        self.report_problems: list[str] = []
         option = config.option
         self.budget = _usage("--gpu-budget", _budget, option.gpu_budget) if option.gpu_budget else None
         self.limit = self._limit()
@@ -104,7 +106,7 @@ class Preflight:
         if not found:
             raise pytest.UsageError(
                 "no trainers: name them in the ini option trainguard_trainers ('module:Class'), "
-                "or as [tool.trainguard.trainers.NAME] in pyproject.toml"
+                f"or as [tool.trainguard.trainers.NAME] in pyproject.toml{self._elsewhere()}"
             )
         by_lower = {name.lower(): name for name in found}
         for name in chosen:
@@ -112,6 +114,13 @@ class Preflight:
                 raise pytest.UsageError(f"--trainer {name}: no such trainer; there are {', '.join(found)}")
         names = {by_lower[name.lower()] for name in chosen} or set(found)
         return {name: spec for name, spec in found.items() if name in names}
+
+    def _elsewhere(self) -> str:
+        """A hint where pytest took another folder for the project's: it takes an option's value for a test's path."""
+        root, here = self.config.rootpath, self.config.invocation_params.dir
+        if root == here:
+            return ""
+        return f"; looked for in {root}; if the project is elsewhere, join options to values: --preflight-report=PATH"
 
     def _configured(self) -> dict[str, object]:
         found: dict[str, object] = {}
@@ -164,12 +173,10 @@ class Preflight:
         """A report that cannot be written is told before an hour of running, not after it."""
         option = self.config.option
         if option.preflight_report and not option.collectonly and not hasattr(self.config, "workerinput"):
-            from pytest_trainguard.report import json_report
+            from pytest_trainguard.report import files
 
-            try:
-                json_report.check(Path(option.preflight_report))
-            except OSError as error:
-                raise pytest.UsageError(f"--preflight-report {option.preflight_report}: {error.strerror}") from None
+            for path in option.preflight_report:
+                _usage(f"--preflight-report {path}", lambda text: files.check(Path(text)), path)
 
     def _check_timeline(self) -> None:
         path = self.config.option.memory_timeline

@@ -1,15 +1,14 @@
-"""The machine-readable report. Its form is `schema.json` beside this file, and has a version."""
+"""The report as data, from which each of its files is written. Its form is `schema.json` beside this file."""
 
 from __future__ import annotations
 
-import errno
 import importlib.metadata
-import json
 import os
 import platform
-import tempfile
+import shlex
+import time
 from collections import Counter
-from pathlib import Path
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,27 +24,15 @@ CASE_KEYS = (
     "title",
     "category",
     "severity",
+    "expects",
     "trainer",
     "verdict",
     "reason",
     "seconds",
     "did",
+    "evidence",
     "alone",
 )
-
-
-def finish(preflight: Preflight, session: pytest.Session) -> None:
-    """At the end of a session: NO-GO becomes exit code 1, and the report is written where one was asked for."""
-    listing = session.config.option.collectonly
-    if not listing and session.exitstatus == 0 and preflight.clearance(0) == "NO-GO":
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
-    path = session.config.option.preflight_report
-    if path and not listing:
-        try:
-            write(Path(path), made(preflight, int(session.exitstatus)))
-        except OSError as error:  # it could be written when the session began; the summary is still to come
-            preflight.report_problem = f"--preflight-report {path}: {error.strerror}"
-            session.exitstatus = pytest.ExitCode.USAGE_ERROR
 
 
 def made(preflight: Preflight, exitstatus: int) -> dict[str, Any]:
@@ -57,6 +44,8 @@ def made(preflight: Preflight, exitstatus: int) -> dict[str, Any]:
     return {
         "version": VERSION,
         "clearance": preflight.clearance(exitstatus),
+        "why": why(preflight, exitstatus),
+        "left_out": sorted(preflight.left_out),
         "trainers": [_trainer(name, preflight.trainers.get(name), verdicts) for name in names],
         "memory": memory(verdicts),
         "cases": [{key: verdict[key] for key in CASE_KEYS} for verdict in verdicts],
@@ -70,6 +59,9 @@ def made(preflight: Preflight, exitstatus: int) -> dict[str, Any]:
             "error": counts["error"],
         },
         "environment": {
+            "date": datetime.fromtimestamp(preflight.began).astimezone().isoformat(timespec="seconds"),
+            "command": shlex.join(["pytest", *map(str, preflight.config.invocation_params.args)]),
+            "seconds": round(time.time() - preflight.began, 1),
             "pytest_trainguard": _version("pytest-trainguard"),
             "pytest": pytest.__version__,
             "python": platform.python_version(),
@@ -79,6 +71,24 @@ def made(preflight: Preflight, exitstatus: int) -> dict[str, Any]:
             "gpu_budget": preflight.budget,
         },
     }
+
+
+def why(preflight: Preflight, exitstatus: int) -> str:
+    """What stands behind GO or NO-GO, in one line."""
+    counts = Counter(verdict["verdict"] for verdict in preflight.verdicts)
+    told = [
+        f"{counts['passed']} passed",
+        f"{counts['failed']} failed",
+        f"{counts['not_applicable']} not applicable",
+    ]
+    if counts["error"]:
+        told.append(f"{counts['error']} not judged")
+    if exitstatus == pytest.ExitCode.INTERRUPTED:
+        told.append("interrupted before the end")
+    elif not preflight.judged:
+        told.append("nothing was judged")
+    among = f" (of what {preflight.narrowed} left)" if preflight.narrowed else ""
+    return ", ".join(told) + among
 
 
 def memory(verdicts: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -114,28 +124,3 @@ def _version(distribution: str) -> str | None:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def check(path: Path) -> None:
-    """Whether a report can be written there, by writing nothing.
-
-    Raises:
-        OSError: it cannot.
-    """
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=path.parent):
-        pass
-
-
-def write(path: Path, report: dict[str, Any]) -> None:
-    """Write the report whole or not at all.
-
-    Raises:
-        OSError: the path cannot be written to.
-    """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
-    os.replace(beside, path)

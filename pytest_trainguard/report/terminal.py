@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from pytest_trainguard.catalog import CATEGORIES
-from pytest_trainguard.report.json_report import memory
+from pytest_trainguard.report.json_report import memory, why
 
 if TYPE_CHECKING:
     from pytest_trainguard.session import Preflight
@@ -32,7 +32,7 @@ def write(preflight: Preflight, reporter: Any, exitstatus: int) -> None:
             reporter.write_line(f"       {verdict['alone']}")
     slowest = sorted(verdicts, key=lambda verdict: -verdict["seconds"])[:SLOWEST]
     if len(verdicts) > SLOWEST:
-        shown = ", ".join(f"{v['number']} {v['seconds']:.1f} s" for v in slowest)
+        shown = "; ".join(f"{v['number']} {v['title']}: {v['trainer']} {v['seconds']:.1f} s" for v in slowest)
         reporter.write_line(f"slowest: {shown}")
     _clearance(preflight, reporter, exitstatus)
 
@@ -87,28 +87,14 @@ def _memory(verdicts: list[dict[str, Any]], reporter: Any) -> None:
 
 
 def _clearance(preflight: Preflight, reporter: Any, exitstatus: int) -> None:
-    counts = Counter(verdict["verdict"] for verdict in preflight.verdicts)
     clearance = preflight.clearance(exitstatus)
-    told = [
-        f"{counts['passed']} passed",
-        f"{counts['failed']} failed",
-        f"{counts['not_applicable']} not applicable",
-    ]
-    if counts["error"]:
-        told.append(f"{counts['error']} not judged")
-    if exitstatus == 2:
-        told.append("interrupted before the end")
-    elif not preflight.judged:
-        told.append("nothing was judged")
-    narrowed = preflight.narrowed
-    among = f" (of what {narrowed} left)" if narrowed else ""
     if preflight.left_out:
         shown = ranges(preflight.left_out)
         reporter.write_line(f"left out by --fast, {len(preflight.left_out)} cases: {shown}: run them without it")
-    if preflight.report_problem:
-        reporter.write_line(f"ERROR: {preflight.report_problem}", red=True)
+    for problem in preflight.report_problems:
+        reporter.write_line(f"ERROR: {problem}", red=True)
     markup = {"bold": True, "green" if clearance == "GO" else "red": True}
-    reporter.write_line(f"{clearance}: {', '.join(told)}{among}", **markup)
+    reporter.write_line(f"{clearance}: {why(preflight, exitstatus)}", **markup)
 
 
 def ranges(numbers: set[int]) -> str:

@@ -1,0 +1,101 @@
+"""GPU memory as pictures: what the page's template draws, in per cent of each picture's width and height.
+
+No drawing library: the page is to have its pictures with the plain installation, and all that they need are a few
+polygons. Letters are the page's, beside the drawing, so that they stay readable where it is narrow.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from pytest_trainguard.memory.cards import GIB
+from pytest_trainguard.memory.timeline import COLOURS, CONTEXT_COLOUR
+from pytest_trainguard.memory.verdict import PARTS, shown
+
+CONTEXT = "CUDA context"
+TINTS = {**{PARTS[category]: colour for category, colour in COLOURS.items()}, CONTEXT: CONTEXT_COLOUR}
+OTHER = "#999999"  # fragmentation, and what a later version may tell of
+LINES = 5  # of the scale, at the most
+ROOM = 1.04  # above the highest point
+
+
+def breakdown(one: dict[str, Any]) -> dict[str, Any]:
+    """What takes the memory at the peak, as one bar, with the budget on the same scale.
+
+    Args:
+        one: what was predicted of a trainer, as the report has it.
+
+    Returns:
+        `parts` (name, colour, size in words, share of what is needed, width), the largest first, and `budget`, where
+        its line stands.
+    """
+    whole = max(one["needs"], one["budget"]["size"], 1) * ROOM
+    parts = sorted(one["breakdown"].items(), key=lambda part: -part[1])
+    return {
+        "parts": [
+            {"name": name, "colour": TINTS.get(name, OTHER), "size": shown(size), "share": size / max(one["needs"], 1),
+             "width": 100 * size / whole}
+            for name, size in parts
+            if size
+        ],
+        "budget": 100 * one["budget"]["size"] / whole,
+    }  # fmt: skip
+
+
+def timeline(one: dict[str, Any]) -> dict[str, Any] | None:
+    """Memory over the trace as stacked areas; None where the report holds none.
+
+    Args:
+        one: what was predicted of a trainer, as the report has it.
+
+    Returns:
+        `layers` (name, colour, the points of a polygon), lowest first; `reserved`, the points of a line; `budget`, the
+        height of its line; `scale` (words, height); `phases` (name, left, width). Heights are from the top.
+    """
+    told = one.get("over_time")
+    if not told or not told["at"]:
+        return None
+    context = one["budget"]["context"]
+    taken = [size + context for size in told["reserved"]]
+    top = max(*taken, one["budget"]["size"]) * ROOM
+    width = max(told["events"] - 1, 1)
+    across = [100 * at / width for at in told["at"]]
+
+    def line(sizes: list[int]) -> list[tuple[float, float]]:  # in steps: memory is taken and given back at once
+        places = zip(across, [*across[1:], 100.0], sizes, strict=True)
+        return [(x, 100 - 100 * size / top) for start, end, size in places for x in (start, end)]
+
+    layers, below = [], [0] * len(across)
+    for name, sizes in {CONTEXT: [context] * len(across), **told["parts"]}.items():
+        above = [low + size for low, size in zip(below, sizes, strict=True)]
+        outline = line(above) + line(below)[::-1]
+        layers.append({"name": name, "colour": TINTS.get(name, OTHER), "points": _points(outline)})
+        below = above
+    return {
+        "layers": layers,
+        "reserved": _points(line(taken)),
+        "budget": 100 - 100 * one["budget"]["size"] / top,
+        "scale": [(words, 100 - 100 * size / top) for words, size in _scale(top)],
+        "phases": _phases(told, width),
+    }
+
+
+def _points(line: list[tuple[float, float]]) -> str:
+    return " ".join(f"{x:.2f},{y:.2f}" for x, y in line)
+
+
+def _scale(top: float) -> list[tuple[str, float]]:
+    """Round sizes up to the top, a handful of them."""
+    steps = (GIB * 2.0**power for power in itertools.count(-30))
+    step = next(step for step in steps if top / step < LINES)
+    return [(f"{count * step / GIB:g} GiB", count * step) for count in range(1, int(top / step) + 1)]
+
+
+def _phases(told: dict[str, Any], width: int) -> list[dict[str, Any]]:
+    begins = [phase["at"] for phase in told["phases"]]
+    ends = [*begins[1:], width]
+    return [
+        {"name": phase["phase"], "left": 100 * begin / width, "width": 100 * (end - begin) / width}
+        for phase, begin, end in zip(told["phases"], begins, ends, strict=True)
+    ]
