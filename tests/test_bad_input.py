@@ -72,6 +72,10 @@ def usage_error(pytester):
         ("--preflight-report=/proc/nowhere/report.json", "--preflight-report /proc/nowhere/report.json: "),
         ("--preflight-report=preflight.py/report.json", "--preflight-report preflight.py/report.json: "),
         ("--preflight-report=.", "--preflight-report .: Is a directory"),
+        (
+            "--preflight-report=report.txt",
+            "--preflight-report report.txt: the suffix says what is written: .json or .html",
+        ),
     ],
 )
 def test_bad_options(usage_error, option, said):

@@ -22,7 +22,7 @@ LONGEST = 6000  # characters of one text; of a longer one the middle is left out
 ORDER = ("failed", "error", "passed", "not_applicable")  # of what a field of the grid stands for and leads to
 # Colours and cursor movements of a terminal, titles of its window, and what else is not to be read: control characters
 # (but for tab and new line), marks that turn the direction of what follows, halves of surrogate pairs.
-ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])")
+ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\)?|[ -/]*[0-~])")
 UNREADABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 

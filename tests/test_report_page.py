@@ -1,0 +1,399 @@
+"""The report as a page: what it says, that it is safe to open whatever a trainer prints, and where it comes from."""
+
+import json
+from html.parser import HTMLParser
+from importlib.resources import files
+
+import jsonschema
+import pytest
+
+from pytest_trainguard.memory import timeline
+from pytest_trainguard.memory.budget import limit_of, parse_budget
+from pytest_trainguard.memory.cards import GIB
+from pytest_trainguard.memory.verdict import judge
+from pytest_trainguard.report import page, pictures
+from pytest_trainguard.report.__main__ import main
+from tests.memory.traces import small_program
+from tests.projects import Project
+
+VOID = {"meta", "line", "polyline", "br"}
+TITLE = '"><img src=x onerror=alert(1)>'
+
+TRAINER = r"""
+from pytest_trainguard import Trainer
+
+
+class Loud(Trainer):
+    sample = "train.jsonl"
+
+    def train(self, run):
+        import torch
+
+        model = torch.nn.Linear(1, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for _ in range(run.max_steps):
+            model(torch.ones(1, 1)).sum().backward()
+            optimizer.step()
+        print("\x1b[31m<script>alert(1)</script>\x1b[0m \x1b]0;title\x07\x08</pre>&amp; \u202eover")
+        print("x" * 100_000)
+"""
+
+CASES = f"""
+import shutil
+from pathlib import Path
+
+from pytest_trainguard import CannotJudge, Finding, NotApplicable, edge_case
+
+
+def case(number, title, **more):
+    told = {{"category": "code", "severity": "critical", "verdict": "survives", "brought_about": "-"}}
+    return edge_case(number, title, **{{**told, "expects": "keeps quiet", **more}})
+
+
+@case(81, {TITLE!r})
+def test_81(guard):
+    outcome = guard.run("asked it to train", steps=1)
+    raise Finding(outcome.did, "it printed <b>much</b>", outcome.output)
+
+
+@case(82, "has what it lacks", category="data")
+def test_82(trainer):
+    raise NotApplicable("no spoon: give it one, spoon = True")
+
+
+@case(83, "is too dark", category="model")
+def test_83(trainer):
+    raise CannotJudge("the lamp is broken", "no light")
+
+
+@case(84, "is quiet", category="process")
+def test_84(trainer):
+    gone = Path(__file__).parent / "gone"
+    if gone.is_dir():
+        shutil.rmtree(gone)
+        gone.write_text("a file now")
+
+
+@case(85, "is quiet too", category="process")
+def test_85(trainer):
+    pass
+
+
+@case(86, "lacks a spoon as well", category="data", severity="minor")
+def test_86(trainer):
+    raise NotApplicable("no spoon: give it one, spoon = True")
+"""
+
+
+class Page(HTMLParser):
+    """A page as a browser would take it: its tags, each text with the tags around it, anchors and links."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.texts, self.ids, self.links, self.attributes = [], [], [], [], [], []
+        self.feed(text)
+        assert self.open == [], "tags that are never closed"
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        self.ids += [value for name, value in attrs if name == "id"]
+        self.links += [value for name, value in attrs if name == "href"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if data.strip() and self.open[-1] != "style":
+            self.texts.append((self.open[-1], " ".join(data.split())))
+
+    @property
+    def text(self):
+        return " ".join(text for _, text in self.texts)
+
+    def of(self, tag):
+        return [text for where, text in self.texts if where == tag]
+
+
+def schema():
+    return json.loads(files("pytest_trainguard.report").joinpath("schema.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """A real preflight that wrote both reports: its result, the page's text, and its folder."""
+    project = Project(tmp_path_factory.mktemp("project"), ["loud:Loud"])
+    project.write("loud.py", TRAINER)
+    project.write("test_own.py", CASES)
+    result = project.pytest(
+        "-m", "preflight", "--edge-case=81-86", "--preflight-report=page.html", "-p", "no:cacheprovider"
+    )
+    return result, (project.folder / "page.html").read_text(), project.folder
+
+
+@pytest.fixture(scope="module")
+def shown(ran):
+    return Page(ran[1])
+
+
+def test_one_run_writes_both(ran, shown):
+    result, _, _ = ran
+    assert result.code == 1
+    assert result.verdicts("Loud") == {
+        81: "failed", 82: "not_applicable", 83: "error", 84: "passed", 85: "passed", 86: "not_applicable",
+    }  # fmt: skip
+    jsonschema.validate(result.report, schema())
+    assert shown.of("h1") == ["NO-GO"]
+    assert shown.of("title") == ["NO-GO: preflight of Loud"]
+    assert "2 passed, 1 failed, 2 not applicable, 1 not judged (of what --edge-case left)" in shown.of("p")
+    assert result.report["why"] in shown.of("p")
+    assert "NO-GO: " + result.report["why"] in result.output
+
+
+def test_a_failed_case_is_told_whole(shown):
+    assert f"81 {TITLE}" in shown.of("h3")
+    for label in ("done", "expected", "happened", "its words", "alone"):
+        assert label in shown.of("dt"), label
+    assert "asked it to train" in shown.of("dd")
+    assert "keeps quiet" in shown.of("dd")
+    assert "it printed <b>much</b>" in shown.of("dd")
+    assert "pytest -m preflight --trainer Loud --edge-case 81" in shown.of("pre")
+    assert "1 case failed, 1 of them critical:" in shown.text
+
+
+def test_what_a_trainer_prints_stays_text(ran, shown):
+    words = next(text for text in shown.of("pre") if "alert(1)" in text)
+    assert words.startswith("<script>alert(1)</script> </pre>&amp; over")
+    assert not {"script", "img", "b", "iframe", "link", "object"} & set(shown.tags)
+    assert "<b>much" not in ran[1]
+    assert not set(ran[1]) & {chr(code) for code in (*range(9), *range(11, 32), 0x7F, 0x202E)}
+    assert not [name for name, _ in shown.attributes if name.startswith("on")]
+
+
+def test_a_flood_of_words_is_cut(ran, shown):
+    words = next(text for text in shown.of("pre") if "alert(1)" in text)
+    assert " characters left out " in words
+    assert len(words) < page.LONGEST + 100
+    assert len(ran[1]) < 60_000
+
+
+def test_it_needs_nothing_beside_itself(ran, shown):
+    assert "http" not in ran[1].replace('http-equiv="Content-Security-Policy"', "")
+    assert "url(" not in ran[1]
+    assert "@import" not in ran[1]
+    assert ("content", "default-src 'none'; style-src 'unsafe-inline'") in shown.attributes
+    assert not {"src", "srcset", "data"} & {name for name, _ in shown.attributes}
+
+
+def test_every_link_leads_somewhere(shown):
+    assert shown.links
+    assert all(link.startswith("#") for link in shown.links)
+    assert {link[1:] for link in shown.links} <= set(shown.ids)
+    assert len(shown.ids) == len(set(shown.ids))
+    assert len([name for name in shown.ids if name.startswith("case-")]) == 6
+
+
+def test_the_grid_counts_and_leads_to_the_cases(ran, shown):
+    cells = [text for tag, text in shown.texts if tag == "a"]
+    assert "2/2" in cells  # process
+    assert "0/1" in cells  # code
+    assert "2/3" in cells  # all
+    titles = [value for name, value in shown.attributes if name == "title"]
+    assert "data: 0 passed, 0 failed, 2 not applicable, 0 not judged" in titles
+    assert "model: 0 passed, 0 failed, 0 not applicable, 1 not judged" in titles
+
+
+def test_what_was_not_judged_and_what_to_add(shown):
+    assert "the lamp is broken" in shown.of("dd")
+    assert "no light" in shown.of("pre")
+    assert shown.of("dt").count("no spoon: give it one, spoon = True") == 1  # both cases under it
+    assert {"82 has what it lacks", "86 lacks a spoon as well"} <= set(shown.of("span"))
+
+
+def test_seconds_and_the_five_slowest(ran, shown):
+    result, _, _ = ran
+    assert len([text for text in shown.of("a") if text.startswith("8") and " " in text]) == 5
+    line = next(line for line in result.output.splitlines() if line.startswith("slowest: "))
+    assert line.startswith(f"slowest: 81 {TITLE}: Loud ")
+    assert line.count("; ") == 4
+    seconds = result.case("Loud", 81)["seconds"]
+    assert f"{seconds:.1f} s" in shown.of("span")  # beside the case itself
+    assert f"{seconds:.1f} s" in shown.of("td")
+
+
+def test_the_environment(ran, shown):
+    environment = ran[0].report["environment"]
+    assert environment["command"].startswith("pytest --basetemp")
+    assert environment["seconds"] > 0
+    assert environment["command"] in shown.text
+    assert environment["platform"] in shown.text
+    assert environment["date"].replace("T", " ") in shown.text
+
+
+def test_the_page_can_be_made_later(ran, tmp_path, capsys):
+    _, text, folder = ran
+    assert main([str(folder / "report.json"), str(tmp_path / "later.html")]) == 0
+    assert (tmp_path / "later.html").read_text() == text
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("kept", "out", "said"),
+    [
+        (None, "page.html", "report.json: No such file or directory"),
+        ("{", "page.html", "report.json: no JSON: "),
+        ("[1]", "page.html", "report.json: no preflight report"),
+        ('{"clearance": "GO", "version": 7}', "page.html", "its version is 7, this program reads 1"),
+        ('{"clearance": "GO", "version": 1}', "page.html", "it is not as schema.json says: KeyError: 'cases'"),
+        ('{"clearance": "GO", "version": 1}', "page.pdf", "page.pdf: the suffix says what is written: .html"),
+    ],
+)
+def test_bad_input_is_told_in_one_line(tmp_path, capsys, kept, out, said):
+    if kept is not None:
+        (tmp_path / "report.json").write_text(kept)
+    assert main([str(tmp_path / "report.json"), str(tmp_path / out)]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert said in told
+    assert told.count("\n") == 1
+    assert not (tmp_path / out).exists()
+
+
+def test_a_report_of_an_earlier_version_of_the_package(ran):
+    report = json.loads(json.dumps(ran[0].report))
+    del report["why"], report["left_out"]
+    for name in ("date", "command", "seconds"):
+        del report["environment"][name]
+    for case in report["cases"]:
+        del case["expects"], case["evidence"]
+    jsonschema.validate(report, schema())
+    assert "2 passed, 1 failed, 2 not applicable" in Page(page.made(report)).of("p")
+
+
+def test_one_that_cannot_be_written_takes_no_other_with_it(pytester):
+    project = Project(pytester.path, ["loud:Loud"])
+    project.write("loud.py", TRAINER)
+    project.write("test_own.py", CASES)
+    (pytester.path / "gone").mkdir()
+    result = pytester.runpytest_inprocess(
+        "-m", "preflight", "--edge-case=84,85", "--preflight-report=gone/page.html", "--preflight-report=kept.html"
+    )
+    assert result.ret == 4
+    result.stdout.fnmatch_lines("ERROR: --preflight-report gone/page.html: *")
+    assert Page((pytester.path / "kept.html").read_text()).of("h1") == ["GO"]
+    assert sorted(path.name for path in pytester.path.glob("*.html")) == ["kept.html"]
+
+
+def test_where_pytest_looks_elsewhere_it_is_told_why(pytester, tmp_path):
+    Project(pytester.path, ["loud:Loud"]).write("loud.py", TRAINER)
+    (tmp_path / "report.json").touch()
+    result = pytester.runpytest_inprocess("-m", "preflight", "--preflight-report", str(tmp_path / "report.json"))
+    assert result.ret == 4
+    assert "join options to values: --preflight-report=PATH" in result.stderr.str()
+
+
+# --- GPU memory, of a trace that is made by hand
+
+TRACE = small_program()
+
+
+def predicted(budget, **more):
+    limit = limit_of(parse_budget(budget))
+    told = {**judge(TRACE, limit).as_dict(), "measured": None, "largest_settings": {}, "alternatives": []}
+    return {"trainer": "Six", **told, "timeline": None, "over_time": timeline.over_time(TRACE, limit), **more}
+
+
+def with_memory(ran, *memory):
+    report = {**ran[0].report, "memory": json.loads(json.dumps(memory))}
+    jsonschema.validate(report, schema())
+    return Page(page.made(report))
+
+
+def test_memory_that_fits(ran):
+    told = with_memory(ran, predicted("8GiB"))
+    assert any(text.startswith("FITS: ") for text in told.of("strong"))
+    assert {"svg", "polygon", "polyline"} <= set(told.tags)
+    assert {"CUDA context", "weights", "gradients", "optimizer state", "activations", "temporaries"} <= set(
+        told.of("title") + told.of("li")
+    )
+    assert told.of("span").count("backward") == 2
+    assert any("step 2" in text for text in told.of("p"))  # where the peak stands
+
+
+def test_memory_that_does_not_fit(ran):
+    largest = {"setting": "batch", "value": 3, "beyond": 4, "exact": True, "traces": 5, "unknown": ""}
+    helps = {"words": "batch = 2", "settings": {"batch": 2}, "verdict": "TIGHT", "needs": 3 * GIB, "least": 1,
+             "reason": ""}  # fmt: skip
+    one = predicted("2GiB", largest_settings={"batch_size": largest}, alternatives=[helps], notes=["<i>less</i>"])
+    told = with_memory(ran, one)
+    assert any(text.startswith("OUT OF MEMORY: ") for text in told.of("strong"))
+    assert any("memory runs out at " in text for text in told.of("p"))
+    assert "the largest batch" in told.of("dt")
+    assert "batch = 2: TIGHT , 3.00 GiB" in told.text
+    assert "<i>less</i>" in told.of("dd")
+
+
+def test_memory_that_is_not_known(ran):
+    unknown = {**predicted("8GiB"), "verdict": "UNKNOWN", "reason": "unknown: aten::odd", "over_time": None}
+    told = with_memory(ran, unknown)
+    assert any(text.startswith("UNKNOWN under 8GiB") and "aten::odd" in text for text in told.of("strong"))
+    assert "svg" not in told.tags
+
+
+def test_the_picture_is_to_scale():
+    one = predicted("8GiB")
+    drawn = pictures.timeline(one)
+    heights = [100 - float(point.split(",")[1]) for point in drawn["layers"][-1]["points"].split()]
+    budget = 100 - drawn["budget"]
+    peak = one["allocated"] + one["budget"]["context"]
+    assert max(heights) / budget == pytest.approx(peak / one["budget"]["size"], abs=1e-3)
+    reserved = [100 - float(point.split(",")[1]) for point in drawn["reserved"].split()]
+    assert max(reserved) / budget == pytest.approx(one["needs"] / one["budget"]["size"], abs=1e-3)
+    assert [words for words, _ in drawn["scale"]] == ["2 GiB", "4 GiB", "6 GiB", "8 GiB"]
+    assert sum(phase["width"] for phase in drawn["phases"]) == pytest.approx(100)
+
+
+def test_the_bar_is_to_scale():
+    one = predicted("2GiB")
+    drawn = pictures.breakdown(one)
+    assert sum(part["share"] for part in drawn["parts"]) == pytest.approx(1)
+    assert sum(part["width"] for part in drawn["parts"]) == pytest.approx(100 / pictures.ROOM)
+    widths = [part["width"] for part in drawn["parts"]]
+    assert widths == sorted(widths, reverse=True)
+    assert drawn["budget"] / sum(widths) == pytest.approx(2 * GIB / one["needs"])
+
+
+@pytest.mark.parametrize("size", [700, 3 * 2**20, 2 * GIB, 80 * GIB, 3000 * GIB])
+def test_a_scale_is_round_and_short(size):
+    scale = pictures._scale(size)
+    assert 2 <= len(scale) <= 5
+    assert all(height <= size for _, height in scale)
+
+
+def test_a_long_trace_gives_few_points():
+    told = timeline.over_time(TRACE, limit_of(parse_budget("8GiB")), points=10)
+    assert len(told["at"]) <= 10
+    assert told["events"] == len(TRACE.events)
+    assert {len(sizes) for sizes in told["parts"].values()} == {len(told["at"])} == {len(told["reserved"])}
+    assert max(map(sum, zip(*told["parts"].values(), strict=True))) == predicted("8GiB")["allocated"]
+
+
+@pytest.mark.parametrize(
+    ("printed", "read"),
+    [
+        ("\x1b[1;31mred\x1b[0m \x1b[2K\x1b[1A", "red "),
+        ("\x1b]8;;http://x\x1b\\link\x1b]8;;\x1b\\", "link"),
+        ("\x1b]0;never closed\nthe next line", "\nthe next line"),
+        ("a\r\nb\rc\td", "a\nb\nc\td"),
+        ("half \ud83d of a pair", "half  of a pair"),
+        (3, 3),
+    ],
+)
+def test_what_a_terminal_obeys_is_not_shown(printed, read):
+    assert page.clean(printed) == read
