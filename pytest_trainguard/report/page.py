@@ -64,10 +64,7 @@ def _view(report: dict[str, Any]) -> dict[str, Any]:
     """What the template shows, in the order in which it does."""
     cases = [{"expects": "", "evidence": "", **case, "id": f"case-{n}"} for n, case in enumerate(report["cases"])]
     of = {verdict: [case for case in cases if case["verdict"] == verdict] for verdict in ORDER}
-    categories = {
-        **CATEGORIES,
-        **{name: name for name in (case["category"] for case in cases) if name not in CATEGORIES},
-    }
+    categories = CATEGORIES | {case["category"]: CATEGORIES.get(case["category"], "") for case in cases}
     return {
         "report": report,
         "why": report.get("why") or _counted(report["coverage"]),
