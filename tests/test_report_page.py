@@ -359,6 +359,31 @@ def test_the_picture_is_to_scale():
     assert sum(phase["width"] for phase in drawn["phases"]) == pytest.approx(100)
 
 
+def test_a_long_picture_is_drawn_whole(ran):
+    over_time = {
+        "events": 10_000, "at": list(range(0, 10_000, 40)), "parts": {"weights": [GIB] * 250}, "reserved": [GIB] * 250,
+        "phases": [{"at": at, "phase": "forward"} for at in range(0, 10_000, 100)],
+    }  # fmt: skip
+    told = with_memory(ran, predicted("8GiB", over_time=over_time))
+    drawn = [value.split() for name, value in told.attributes if name == "points"]
+    assert [len(points) for points in drawn] == [1000, 1000, 500]  # the context, the weights; what was taken
+    assert all(len([float(part) for part in point.split(",")]) == 2 for points in drawn for point in points)
+    assert "forward" not in told.of("span")  # a hundred names would be on top of each other
+
+
+def test_a_budget_far_above_leaves_the_rest_to_be_seen(ran):
+    one = predicted("80GiB")
+    drawn = pictures.timeline(one)
+    assert drawn["budget"] < 0
+    highest = min(float(point.split(",")[1]) for point in drawn["reserved"].split())
+    assert highest == pytest.approx(100 - 100 / pictures.ROOM, abs=0.01)
+    assert pictures.breakdown(one)["budget"] > 100
+    told = with_memory(ran, one)
+    assert "the budget is far above" in told.of("figcaption")[0]
+    assert ("class", "budget") in told.attributes  # in the legend
+    assert "b" not in told.tags
+
+
 def test_the_bar_is_to_scale():
     one = predicted("2GiB")
     drawn = pictures.breakdown(one)

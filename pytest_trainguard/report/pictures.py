@@ -9,6 +9,8 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+from markupsafe import Markup
+
 from pytest_trainguard.memory.cards import GIB
 from pytest_trainguard.memory.timeline import COLOURS, CONTEXT_COLOUR
 from pytest_trainguard.memory.verdict import PARTS, shown
@@ -17,7 +19,9 @@ CONTEXT = "CUDA context"
 TINTS = {**{PARTS[category]: colour for category, colour in COLOURS.items()}, CONTEXT: CONTEXT_COLOUR}
 OTHER = "#999999"  # fragmentation, and what a later version may tell of
 LINES = 5  # of the scale, at the most
+NARROW = 3  # per cent: a phase under that is too short to be seen apart
 ROOM = 1.04  # above the highest point
+FAR = 3  # a budget of more than so many times what is needed would leave nothing to be seen of the rest
 
 
 def breakdown(one: dict[str, Any]) -> dict[str, Any]:
@@ -30,7 +34,7 @@ def breakdown(one: dict[str, Any]) -> dict[str, Any]:
         `parts` (name, colour, size in words, share of what is needed, width), the largest first, and `budget`, where
         its line stands.
     """
-    whole = max(one["needs"], one["budget"]["size"], 1) * ROOM
+    whole = _whole(one["needs"], one["budget"]["size"])
     parts = sorted(one["breakdown"].items(), key=lambda part: -part[1])
     return {
         "parts": [
@@ -39,7 +43,7 @@ def breakdown(one: dict[str, Any]) -> dict[str, Any]:
             for name, size in parts
             if size
         ],
-        "budget": 100 * one["budget"]["size"] / whole,
+        "budget": 100 * one["budget"]["size"] / whole,  # beyond 100: far outside the picture
     }  # fmt: skip
 
 
@@ -58,7 +62,7 @@ def timeline(one: dict[str, Any]) -> dict[str, Any] | None:
         return None
     context = one["budget"]["context"]
     taken = [size + context for size in told["reserved"]]
-    top = max(*taken, one["budget"]["size"]) * ROOM
+    top = _whole(max(taken), one["budget"]["size"])
     width = max(told["events"] - 1, 1)
     across = [100 * at / width for at in told["at"]]
 
@@ -75,14 +79,19 @@ def timeline(one: dict[str, Any]) -> dict[str, Any] | None:
     return {
         "layers": layers,
         "reserved": _points(line(taken)),
-        "budget": 100 - 100 * one["budget"]["size"] / top,
+        "budget": 100 - 100 * one["budget"]["size"] / top,  # below 0: far above the picture
         "scale": [(words, 100 - 100 * size / top) for words, size in _scale(top)],
         "phases": _phases(told, width),
     }
 
 
-def _points(line: list[tuple[float, float]]) -> str:
-    return " ".join(f"{x:.2f},{y:.2f}" for x, y in line)
+def _whole(needed: int, budget: int) -> float:
+    """What a picture's whole width or height stands for, in bytes."""
+    return max(needed, budget if budget <= FAR * needed else 0, 1) * ROOM
+
+
+def _points(line: list[tuple[float, float]]) -> Markup:
+    return Markup(" ".join(f"{x:.2f},{y:.2f}" for x, y in line))  # numbers alone: nothing to escape, never to be cut
 
 
 def _scale(top: float) -> list[tuple[str, float]]:
@@ -95,7 +104,8 @@ def _scale(top: float) -> list[tuple[str, float]]:
 def _phases(told: dict[str, Any], width: int) -> list[dict[str, Any]]:
     begins = [phase["at"] for phase in told["phases"]]
     ends = [*begins[1:], width]
-    return [
+    every = [
         {"name": phase["phase"], "left": 100 * begin / width, "width": 100 * (end - begin) / width}
         for phase, begin, end in zip(told["phases"], begins, ends, strict=True)
     ]
+    return [phase for phase in every if phase["width"] >= NARROW]
