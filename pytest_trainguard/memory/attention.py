@@ -10,6 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+
+from pytest_trainguard.memory import fakecuda
 from torch._subclasses.fake_tensor import FakeTensor
 
 aten = torch.ops.aten
@@ -31,7 +33,7 @@ class Chooser:
         """Put the choice in the dispatcher, for CUDA tensors and `more` keys, for the rest of this process's life."""
         self._library = torch.library.Library("aten", "IMPL")
         for key in ("AutogradCUDA", "CUDA", *more):
-            self._library.impl("scaled_dot_product_attention", self.attend, key, allow_override=True)
+            fakecuda.put_in_dispatcher(self._library, "scaled_dot_product_attention", self.attend, key)
 
     def attend(
         self, query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0,

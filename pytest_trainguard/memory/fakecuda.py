@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import inspect
+import re
 import threading
 import warnings
 from collections.abc import Callable
@@ -24,7 +26,7 @@ from pytest_trainguard.memory.device import Device
 from pytest_trainguard.memory.posing import pose
 
 _LIBRARIES = Path(torch.__file__).parent / "lib"
-_CUDA = 1  # its number among c10's device types
+_CUDA, _META = 1, 14  # their numbers among c10's device types
 _kept_alive: list[Any] = []  # what C++ now points to
 
 
@@ -35,6 +37,12 @@ class Mode(FakeTensorMode):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__(allow_non_fake_inputs=True)
+
+    def dispatch(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """One operation. A real tensor to be copied is made fake first: torch 2.6 would copy it to a real device."""
+        if func is torch.ops.aten._to_copy.default and not isinstance(args[0], FakeTensor):
+            args = (self.fake_tensor_converter.from_real_tensor(self, args[0]),)
+        return super().dispatch(func, types, args, kwargs)
 
 
 def install(device: Device, meter: Any) -> None:
@@ -50,6 +58,7 @@ def install(device: Device, meter: Any) -> None:
     _register_device_guard()
     _answer_hooks()
     _never_initialise()
+    _leave_recurrent_layers_to_torch()
     install_on_cpu()
     pose(device, meter)
 
@@ -71,10 +80,12 @@ def _register_device_guard() -> None:
     "not linked with support for cuda devices", and one path of attention aborts the process. So one is registered
     whose every virtual function returns 0; torch asks it once and replaces it.
     """
-    registry = (ctypes.c_void_p * 2).in_dll(
+    registry = (ctypes.c_void_p * (_META + 1)).in_dll(
         ctypes.CDLL(str(_LIBRARIES / "libc10.so")), "_ZN3c104impl26device_guard_impl_registryE"
     )
-    if registry[_CUDA] is None:
+    if not hasattr(torch._C, "_ensureCUDADeviceGuardSet"):  # torch 2.6
+        _adapt_guard_of_meta(registry)
+    elif registry[_CUDA] is None:
         zero = ctypes.CFUNCTYPE(ctypes.c_int8, ctypes.c_void_p)(lambda this: 0)
         address = ctypes.cast(zero, ctypes.c_void_p).value
         virtual = (ctypes.c_void_p * 64)(*[address] * 64)
@@ -89,24 +100,78 @@ def _register_device_guard() -> None:
         torch._C._ensureCUDADeviceGuardSet()
 
 
+def _adapt_guard_of_meta(registry: Any) -> None:
+    """In torch 2.6 there is no fake guard for CUDA: the meta device's, which does nothing either, is adapted.
+
+    Its type and its current device become CUDA's, so that autograd has a thread for it and `.to("cuda")` goes there;
+    its default stream is the one that it has.
+    """
+    entries = _virtual_functions("c10/core/impl/DeviceGuardImplInterface.h", "DeviceGuardImplInterface")
+    # A device is two bytes, its type and its index: here 1 and 0.
+    device_type = ctypes.CFUNCTYPE(ctypes.c_int8, ctypes.c_void_p)(lambda this: _CUDA)
+    current = ctypes.CFUNCTYPE(ctypes.c_int16, ctypes.c_void_p)(lambda this: _CUDA)
+    exchanged = ctypes.CFUNCTYPE(ctypes.c_int16, ctypes.c_void_p, ctypes.c_int16)(lambda this, other: _CUDA)
+    guard = ctypes.c_void_p(ctypes.c_void_p.from_address(registry[_META]).value)
+    answers = {"type": device_type, "getDevice": current, "exchangeDevice": exchanged}
+    _replace(guard, {**{entries[name]: answer for name, answer in answers.items()},
+                     entries["getDefaultStream"]: entries["getStream"]})  # fmt: skip
+    _kept_alive.append(guard)
+    registry[_CUDA] = ctypes.addressof(guard)
+
+
 def _answer_hooks() -> None:
     """The backward pass asks CUDA's hooks two things, which a build without CUDA answers by raising.
 
-    `isBuilt` becomes true and `hasPrimaryContext` false: there is CUDA, and no context that would need care. They are
-    the third and fifth entry of `AcceleratorHooksInterface`'s virtual table, after its two destructors.
+    `isBuilt` becomes true and `hasPrimaryContext` false: there is CUDA, and no context that would need care.
+    torch 2.6 has no `isBuilt`, and asks nothing where it finds no device.
     """
+    entries = _virtual_functions("ATen/detail/AcceleratorHooksInterface.h", "AcceleratorHooksInterface")
     get_hooks = ctypes.CDLL(str(_LIBRARIES / "libtorch_cpu.so"))._ZN2at6detail12getCUDAHooksEv
     get_hooks.restype = ctypes.c_void_p
-    table = ctypes.c_void_p.from_address(get_hooks())
+    yes = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p)(lambda this: True)
+    no = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_int8)(lambda this, index: False)
+    answers: dict[int, Any] = {entries["hasPrimaryContext"]: no}
+    if "isBuilt" in entries:
+        answers[entries["isBuilt"]] = yes
+    _replace(ctypes.c_void_p.from_address(get_hooks()), answers)
+
+
+def _virtual_functions(header: str, name: str) -> dict[str, int]:
+    """The places of a class's virtual functions in its table, by name: in the order of torch's own header.
+
+    Raises:
+        RuntimeError: this build has no such header, or declares no such class in it.
+    """
+    path = _LIBRARIES.parent / "include" / header
+    if not path.exists():
+        raise RuntimeError(f"this build of torch comes without its header {header}")
+    text = re.sub(r"//[^\n]*|/\*.*?\*/", "", path.read_text(), flags=re.DOTALL)
+    body = re.search(rf"struct\s+(?:\w+\s+)?{name}\s*\{{(.*?)^\}};", text, flags=re.DOTALL | re.MULTILINE)
+    if body is None:
+        raise RuntimeError(f"torch's header {header} has no {name}")
+    places: dict[str, int] = {}
+    count = 0
+    for declared in re.findall(r"\bvirtual\b[^(]*?(~?\w+)\s*\(", body[1]):
+        places[declared] = count
+        count += 2 if declared.startswith("~") else 1  # a destructor has two
+    return places
+
+
+def _replace(table: ctypes.c_void_p, answers: dict[int, Any]) -> None:
+    """Point `table`, an object's pointer to its virtual functions, to a copy with some of them exchanged.
+
+    Args:
+        table: is written to.
+        answers: by their places, functions of ctypes, or the places of others that stand in for them.
+    """
     assert table.value is not None
     before, entries = 2, 48  # two words stand before a table: the offset to the top, the type's information
     old = (ctypes.c_void_p * (before + entries)).from_address(table.value - before * 8)
     new = (ctypes.c_void_p * (before + entries))(*old)
-    yes = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p)(lambda this: True)
-    no = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_int8)(lambda this, index: False)
-    new[before + 2] = ctypes.cast(yes, ctypes.c_void_p).value
-    new[before + 4] = ctypes.cast(no, ctypes.c_void_p).value
-    _kept_alive.extend([yes, no, new])
+    for place, answer in answers.items():
+        there = old[before + answer] if isinstance(answer, int) else ctypes.cast(answer, ctypes.c_void_p).value
+        new[before + place] = there
+    _kept_alive.extend([*answers.values(), new])
     table.value = ctypes.addressof(new) + before * 8
 
 
@@ -116,6 +181,18 @@ def _never_initialise() -> None:
     torch.cuda._lazy_call = lambda call, **options: None  # seeds and generator states wait for an initialisation
     fake_tensor.init_gpu_context = lambda device: None
     torch._C._set_only_lift_cpu_tensors(True)
+
+
+def _leave_recurrent_layers_to_torch() -> None:
+    """A build with CUDA gives recurrent layers to cuDNN, whose weights want the device's driver: cell by cell instead.
+
+    As a build without does; convolutions, which torch asks about otherwise, keep the layout that cuDNN gives them.
+    """
+    torch.backends.cudnn.is_acceptable = lambda tensor: False
+    library = torch.library.Library("aten", "IMPL")
+    _kept_alive.append(library)
+    for key in ("AutogradCUDA", "CUDA"):
+        put_in_dispatcher(library, "cudnn_is_acceptable", lambda tensor: False, key)
 
 
 # ---- what Python code takes a fake tensor for
@@ -291,6 +368,13 @@ def references_of_autograd() -> tuple[int, int] | None:
         met = torch.zeros(4, requires_grad=True) * 2
         (met.relu() + met.sigmoid()).backward(torch.zeros(4))
     return seen[0] if seen else None
+
+
+def put_in_dispatcher(library: Any, name: str, function: Callable[..., Any], key: str) -> None:
+    """Have the dispatcher call `function` for an operation of torch's own."""
+    # torch 2.6 lets everything be overridden, and does not know the option.
+    options = {"allow_override": True} if "allow_override" in inspect.signature(library.impl).parameters else {}
+    library.impl(name, function, key, **options)
 
 
 def after_import(name: str, module: Any) -> None:
