@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: preflight test coverage lint bench proof catalogue clean
+.PHONY: preflight test coverage lint bench proof catalogue torch-versions clean
 
 preflight: $(READY)  ## the catalogue and the post-mortem's pre-launch checks against the repository's own trainers
 	$(BIN)/pytest -n 2 -m preflight
@@ -28,6 +28,9 @@ catalogue: $(READY)  ## edge_cases/README.md anew, from the cases
 
 bench: $(READY)  ## the project's figures, as ratios in one run
 	$(BIN)/python -m benchmarks.bench
+
+torch-versions: $(READY)  ## the memory prediction on the oldest and the newest torch (downloads gigabytes)
+	$(BIN)/python -m tests.torch_versions
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*

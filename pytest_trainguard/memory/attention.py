@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from pytest_trainguard.memory import fakecuda
-from torch._subclasses.fake_tensor import FakeTensor
+from pytest_trainguard.memory.fakecuda import FakeTensor
 
 aten = torch.ops.aten
 _HALF = (torch.float16, torch.bfloat16)

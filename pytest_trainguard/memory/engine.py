@@ -75,6 +75,8 @@ def prepare(device: Device, how: str) -> Tracer:
     os.environ.pop("CUDA_VISIBLE_DEVICES", None)
     cuda = how == "fake cuda"
     tracer = Tracer("cuda" if cuda else "cpu", fakecuda.Mode())
+    if untried := fakecuda.untried(torch.__version__):
+        tracer.notes.append(untried)
     if cuda:
         fakecuda.install(device, tracer)
     else:

@@ -20,11 +20,24 @@ from typing import Any
 
 import torch
 from torch._subclasses import fake_tensor
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+    FakeTensorMode,
+    UnsupportedOperatorException,
+)
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pytest_trainguard.memory.device import Device
-from pytest_trainguard.memory.posing import pose
 
+__all__ = [
+    "DataDependentOutputException", "DynamicOutputShapeException", "FakeTensor", "Mode", "TorchDispatchMode",
+    "UnsupportedOperatorException", "after_import", "in_backward_pass", "in_memory", "install", "install_on_cpu",
+    "is_parameter", "node_at_work", "put_in_dispatcher", "references", "references_of_autograd", "untried",
+]  # fmt: skip
+
+OLDEST, NEWEST = (2, 6), (2, 15)  # the versions of torch that `make torch-versions` tries
 _LIBRARIES = Path(torch.__file__).parent / "lib"
 _CUDA, _META = 1, 14  # their numbers among c10's device types
 _kept_alive: list[Any] = []  # what C++ now points to
@@ -45,6 +58,16 @@ class Mode(FakeTensorMode):  # type: ignore[misc]
         return super().dispatch(func, types, args, kwargs)
 
 
+def untried(version: str) -> str | None:
+    """What to say of a version of torch that fake CUDA was not tried with; None of one between those that were."""
+    major, minor = (int(part) for part in version.split(".")[:2])
+    if OLDEST <= (major, minor) <= NEWEST:
+        return None
+    oldest, newest = (".".join(map(str, tried)) for tried in (OLDEST, NEWEST))
+    how = "older" if (major, minor) < OLDEST else "newer"
+    return f"torch {version} is {how} than what fake CUDA was tried with, torch {oldest} to {newest}"
+
+
 def install(device: Device, meter: Any) -> None:
     """Make this process believe in one CUDA device.
 
@@ -55,6 +78,8 @@ def install(device: Device, meter: Any) -> None:
     Raises:
         RuntimeError: this build of torch does not let itself be told.
     """
+    from pytest_trainguard.memory.posing import pose  # which needs this module
+
     _register_device_guard()
     _answer_hooks()
     _never_initialise()
@@ -353,13 +378,11 @@ def references_of_autograd() -> tuple[int, int] | None:
     The numbers depend on how torch passes arguments, so they are measured: two gradients meet at one tensor, and the
     first of them is added to the second. None where they do not.
     """
-    from torch.utils._python_dispatch import TorchDispatchMode
-
     seen: list[tuple[int, int]] = []
 
     class Look(TorchDispatchMode):  # type: ignore[misc]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            if func is torch.ops.aten.add.Tensor and torch._C._current_graph_task_id() != -1:
+            if func is torch.ops.aten.add.Tensor and in_backward_pass():
                 first, _ = args
                 seen.append(references(first))
             return func(*args, **(kwargs or {}))
@@ -368,6 +391,16 @@ def references_of_autograd() -> tuple[int, int] | None:
         met = torch.zeros(4, requires_grad=True) * 2
         (met.relu() + met.sigmoid()).backward(torch.zeros(4))
     return seen[0] if seen else None
+
+
+def in_backward_pass() -> bool:
+    """Whether this thread is at work for autograd."""
+    return bool(torch._C._current_graph_task_id() != -1)
+
+
+def node_at_work() -> Any:
+    """The node of autograd's graph that is computed now, in a backward pass; else None."""
+    return torch._C._current_autograd_node()
 
 
 def put_in_dispatcher(library: Any, name: str, function: Callable[..., Any], key: str) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
+from pytest_trainguard.memory import fakecuda
 from pytest_trainguard.memory.values import tensors_in
 
 Mark = Callable[[torch.Tensor, str], None]
@@ -60,7 +61,7 @@ class Labels:
         """One of `trace.PHASES`."""
         if self.saving:
             return "save"
-        if torch._C._current_graph_task_id() != -1:
+        if fakecuda.in_backward_pass():
             self._phase = "optimizer step"  # what comes next, unless another forward pass does
             return "backward"
         return self._phase
@@ -71,7 +72,7 @@ class Labels:
         stack = self._stack
         if stack:
             return stack[-1]
-        node = torch._C._current_autograd_node()
+        node = fakecuda.node_at_work()
         return "" if node is None else str(node.metadata.get(_KEY, ""))
 
     @property
@@ -101,7 +102,7 @@ class Labels:
         self._named(module)
         for tensor in (*module.parameters(), *module.buffers()):
             self._mark(tensor, "weight")
-        if torch._C._current_graph_task_id() == -1:  # else activation checkpointing computes it again
+        if not fakecuda.in_backward_pass():  # else activation checkpointing computes it again
             self._phase = "forward" if torch.is_grad_enabled() else "evaluation"
 
     def _named(self, module: Any) -> str:

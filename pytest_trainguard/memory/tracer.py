@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import (
+
+from pytest_trainguard.memory import fakecuda, posing, values
+from pytest_trainguard.memory.fakecuda import (
     DataDependentOutputException,
     DynamicOutputShapeException,
     FakeTensor,
+    TorchDispatchMode,
     UnsupportedOperatorException,
 )
-from torch.utils._python_dispatch import TorchDispatchMode
-
-from pytest_trainguard.memory import fakecuda, posing, values
 from pytest_trainguard.memory.labels import Labels
 from pytest_trainguard.memory.trace import Event, Trace, Workspace
 from pytest_trainguard.memory.values import Unknown, aten, tensors_in
@@ -112,7 +112,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         self._rows.append((False, block, size, stream, "", "", self.labels.phase, self.labels.step))
 
     def _note_workspace(self) -> None:
-        thread = "main" if torch._C._current_graph_task_id() == -1 else "autograd"
+        thread = "autograd" if fakecuda.in_backward_pass() else "main"
         stream = posing.current_stream().stream_id
         if (thread, stream) not in self._workspaces:
             self._workspaces[thread, stream] = Workspace("cublas", thread, stream, len(self._rows))
@@ -175,7 +175,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         counts of references tell: see `fakecuda.references`.
         """
         first, second = args
-        if torch._C._current_graph_task_id() == -1 or torch.is_grad_enabled():
+        if not fakecuda.in_backward_pass() or torch.is_grad_enabled():
             return False
         if not (isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor)):
             return False

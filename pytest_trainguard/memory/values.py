@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensor
+
+from pytest_trainguard.memory.fakecuda import FakeTensor
 
 aten = torch.ops.aten
 
