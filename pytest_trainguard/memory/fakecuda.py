@@ -84,6 +84,7 @@ def install(device: Device, meter: Any) -> None:
     _answer_hooks()
     _never_initialise()
     _leave_recurrent_layers_to_torch()
+    _tell_shapes()
     install_on_cpu()
     pose(device, meter)
 
@@ -204,7 +205,7 @@ def _never_initialise() -> None:
     """Making a tensor on CUDA initialises it first, from C++, by this name; `torch.tensor` has to copy to it late."""
     torch.cuda._lazy_init = lambda: None
     torch.cuda._lazy_call = lambda call, **options: None  # seeds and generator states wait for an initialisation
-    fake_tensor.init_gpu_context = lambda device: None
+    fake_tensor.init_gpu_context = lambda *device: None  # torch 2.5 names none
     torch._C._set_only_lift_cpu_tensors(True)
 
 
@@ -218,6 +219,39 @@ def _leave_recurrent_layers_to_torch() -> None:
     _kept_alive.append(library)
     for key in ("AutogradCUDA", "CUDA"):
         put_in_dispatcher(library, "cudnn_is_acceptable", lambda tensor: False, key)
+
+
+def _tell_shapes() -> None:
+    """An operation without a function for shapes alone would be run on the device: it is not supported instead.
+
+    Then the verdict names it. torch 2.6 lacks those of the two operations by which transformer layers are evaluated.
+    """
+    Mode.can_run_unsafe_fallback = lambda mode, func: False
+    library = torch.library.Library("aten", "IMPL")
+    _kept_alive.append(library)
+    for name, function in (
+        ("_transformer_encoder_layer_fwd", _shape_of_layer), ("_native_multi_head_attention", _shapes_of_attention)
+    ):  # fmt: skip
+        if not torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{name}", "Meta"):
+            put_in_dispatcher(library, name, function, "Meta")
+
+
+def _shape_of_layer(rows: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    if rows.is_nested:
+        raise NotImplementedError
+    return torch.empty_like(rows)
+
+
+def _shapes_of_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, width: int, heads: int, qkv_weight: torch.Tensor,
+    qkv_bias: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, mask: Any = None, need_weights: bool = True,
+    average: bool = True, mask_type: Any = None,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    if query.is_nested:
+        raise NotImplementedError
+    count, length = query.shape[:2]
+    shape = (0,) if not need_weights else (count, *([] if average else [heads]), length, length)
+    return query.new_empty(count, length, weight.shape[0]), query.new_empty(shape)
 
 
 # ---- what Python code takes a fake tensor for

@@ -33,6 +33,7 @@ def test_torchs_own_tools_read_the_snapshot(tmp_path):
     assert "Active Memory Timeline" in _memory_viz.trace_plot(snapshot)
 
 
+@pytest.mark.skipif(not hasattr(_memory_viz, "filter_alloc_free_pairs"), reason="torch 2.6 has no such filter")
 def test_every_free_in_it_has_its_request(capsys):
     snapshot = made(TRACE)
     born = sum(event.kind == "alloc" for event in TRACE.events) - sum(event.kind == "free" for event in TRACE.events)
