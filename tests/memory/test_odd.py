@@ -57,6 +57,7 @@ def test_compiled_code_is_traced_as_it_stands_and_that_is_said(trace):
         ("becomes", "torchrun: the program goes on in a process that this Python cannot see into"),
         ("router", r"aten::nonzero in 1 \(forward\)"),
         ("extension", "oddlib::twice"),
+        ("shapeless", r"aten::geqrf \(forward\)"),
         ("graph", "CUDA graphs"),
     ],
 )

@@ -119,6 +119,9 @@ class Odd(trainguard.Trainer):
         torch.cuda.reset_peak_memory_stats()
         return logits
 
+    def inside_shapeless(self, logits):
+        return logits + torch.geqrf(logits.detach())[0]  # torch has no function for its shapes alone
+
     def inside_extension(self, logits):
         return twice(logits)
 
