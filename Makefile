@@ -20,8 +20,8 @@ lint: $(READY)  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-proof: $(READY)  ## every case against its saboteurs and the sound programs
-	$(BIN)/pytest tests/test_proof.py
+proof: $(READY)  ## every case against its saboteurs and the sound programs; a table of them at the end
+	$(BIN)/pytest -n 2 tests/test_proof.py
 
 catalogue: $(READY)  ## edge_cases/README.md anew, from the cases
 	$(BIN)/python -m pytest_trainguard.catalog > edge_cases/README.md

@@ -1,3 +1,3 @@
 """What the project's own tests share."""
 
-pytest_plugins = ["pytester"]
+pytest_plugins = ["pytester", "tests.proof_table"]

@@ -8,7 +8,7 @@ import pytest
 
 from pytest_trainguard import Finding, NotApplicable, catalog, session
 from pytest_trainguard.memory.budget import limit_of, parse_budget
-from tests import saboteurs
+from tests import proof_table, saboteurs
 from tests.saboteurs.queue import Queued, RepositorysQueue, TrainsWithTorch
 from tests.saboteurs.sound import Sound
 
@@ -55,8 +55,18 @@ def judge(number, request):
     case(**{name: request.getfixturevalue(name) for name in inspect.signature(case).parameters})
 
 
+@pytest.fixture
+def noted(request, trainer):
+    """A note of what a test is about, for `proof_table`."""
+    whole = len(SABOTEURS) + len(SOUND_PAIRS)
+    note = {"kind": "", "case": 0, "program": trainer.__name__, "not_applicable": False, "all": whole}
+    request.node.user_properties.append((proof_table.NOTE, note))
+    return note
+
+
 @pytest.mark.parametrize("trainer", SABOTEURS, indirect=True, ids=lambda p: f"{p.case}-{p.__name__}")
-def test_saboteur_is_found(trainer, request):
+def test_saboteur_is_found(trainer, noted, request):
+    noted.update(kind="saboteur", case=trainer.case)
     with pytest.raises(Finding, match=trainer.says):
         judge(trainer.case, request)
 
@@ -80,10 +90,12 @@ SOUND_PAIRS = [(program, number) for number in sorted(CASES) for program in SOUN
 @pytest.mark.parametrize(
     ("trainer", "number"), SOUND_PAIRS, indirect=["trainer"], ids=lambda p: p if isinstance(p, int) else p.__name__
 )
-def test_sound_program_passes(trainer, number, request):
+def test_sound_program_passes(trainer, number, noted, request):
+    noted.update(kind="sound", case=number)
     try:
         judge(number, request)
     except NotApplicable as reason:
+        noted.update(not_applicable=True)
         # Between them these two have all that a case can ask for.
         if trainer in (Queued, RepositorysQueue) or (trainer is Sound and "no queue" not in str(reason)):
             raise AssertionError(f"case {number} should apply: {reason}") from reason
