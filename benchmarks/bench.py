@@ -1,29 +1,35 @@
 """What the harness costs, as ratios measured in one run; each is printed beside its goal.
 
-    python -m benchmarks.bench
+    python -m benchmarks.bench [--only TEXT]
 
-Two things that take turns are measured alternately, so that a busy machine slows both; the median counts.
+The whole takes long. Two things that take turns are measured alternately, so that a busy machine slows both; the
+median counts.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
+from typing import Any
 
-from benchmarks import chats, programs, queues
+from benchmarks import chats, preflights, programs, queues
 from benchmarks.memory import rivals
 from pytest_trainguard.subject import Launchpad, Request
-from trainers import fusion, gnn, transformer
+from trainers import gnn, transformer
 
-PROJECT = Path(__file__).parent.parent
+WIDTH = 66
+FIVE_MINUTES = 300.0
+WARM = "warm run ÷ cold import of torch, transformers, peft, PyG"
 STARTS, WARM_RUNS, PAIRS, STEPS = 21, 15, 10, 30
 
 TRAINERS = '''
@@ -134,73 +140,146 @@ def recorder(pad: Launchpad, folder: Path) -> tuple[float, float]:
     return in_turns(PAIRS, lambda: step(True), lambda: step(False))
 
 
-def preflight(pad: Launchpad, folder: Path) -> tuple[float, float]:
-    """The whole preflight of one of the repository's own trainers, and a cold import of its libraries."""
-    libraries = [name for name in fusion.PRELOAD if not name.startswith("trainers.")]
-    cold = cold_import(folder, *libraries)
-    cache = f"cache_dir={folder / 'cache'}"
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-n",
-        "2",
-        "-m",
-        "preflight",
-        "-o",
-        cache,
-        "edge_cases",
-        "--trainer",
-        "Fusion",
-    ]
-    seconds_of(command, folder, cwd=PROJECT)  # set-up: from here on the trainer's libraries are known
-    return seconds_of(command, folder, cwd=PROJECT), cold
+class Place:
+    """Where things are measured: a folder, and a launchpad in it that is started when the first part needs it."""
 
-
-def main() -> int:
-    """Measure, and print a line for each."""
-    print(f"{'measured':<62} {'this':>8} {'÷':>8} {'ratio':>7} {'goal':>7}")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    def __init__(self, folder: Path):
+        self.folder = folder
         (folder / "timed.py").write_text(TRAINERS)
-        (folder / "pad").mkdir()
-        pad = Launchpad(folder, folder / "pad", [str(folder)], 120.0)
-        try:
-            show("start-up of pytest with the plugin ÷ without", 1.05, start_up(folder))
-            if find_spec("peft") and find_spec("torch_geometric"):
-                show("warm run ÷ cold import of torch, transformers, peft, PyG", 1 / 25, warm_run(pad, folder))
-            else:
-                print("skipped: warm run ÷ cold import (peft and torch_geometric are not installed)")
-            show("seconds per step, recorded ÷ not", 1.03, recorder(pad, folder))
-            show("make preflight ÷ cold import of its trainer's libraries", 6, preflight(pad, folder))
-        finally:
-            pad.close()
-        for program in (transformer, gnn):
-            name = program.__name__
-            show(f"seconds per step, {name} ÷ a bare loop", 1 / 0.95, programs.seconds_per_step(folder, program))
-        for program in (transformer, gnn):
-            name = program.__name__
-            show(f"peak MiB, {name}, 100,000 rows ÷ 1,000", 1.2, programs.peak_memory(folder, name))
-        print(f"{'functions prepared per second':<62} {programs.preparation(folder):>8.0f}")
-        validated = chats.validation(folder)
-        show("seconds for 20,000 chat rows, validated ÷ json.loads alone", 1 / 0.3, validated)
-        print(f"{'chat rows validated per second':<62} {chats.ROWS / validated[0]:>8.0f}")
-        for what, seconds in queues.lengths(folder).items():
-            show(f"queue, {what}: seconds at 10,000 files ÷ at 100", 3, seconds)
-        left = queues.kills(folder)
-        what = f"queue killed {left.kills} times: lost, trained twice of {left.files} files"
-        met = "met" if not (left.lost or left.twice or left.untrained) else "MISSED"
-        print(f"{what:<62} {left.lost:>8} {left.twice:>8} {'':>7} {'0, 0':>7}  {met}")
-    if find_spec("accelerate"):
-        print("\n".join(rivals.table()))
-    return 0
+
+    @cached_property
+    def pad(self) -> Launchpad:
+        """Where runs start from."""
+        (self.folder / "pad").mkdir()
+        return Launchpad(self.folder, self.folder / "pad", [str(self.folder)], 120.0)
+
+    def close(self) -> None:
+        """End what was started."""
+        if "pad" in self.__dict__:
+            self.pad.close()
 
 
-def show(what: str, goal: float, measured: tuple[float, float]) -> None:
+Part = Callable[[Place], Iterable[str]]  # measures, and makes lines of the table
+
+
+def ratio(what: str, goal: float, measure: Callable[[Place], tuple[float, float]]) -> dict[str, Part]:
+    """A part of one line: one thing divided by another, beside the goal."""
+    return {what: lambda place: [row(what, goal, measure(place))]}
+
+
+def row(what: str, goal: float, measured: tuple[float, float]) -> str:
     """One line of the table."""
     ours, theirs = measured
     met = "met" if ours / theirs <= goal else "MISSED"
-    print(f"{what:<62} {ours:>8.3f} {theirs:>8.3f} {ours / theirs:>7.3f} {goal:>7.3f}  {met}", flush=True)
+    return f"{what:<{WIDTH}} {ours:>8.3f} {theirs:>8.3f} {ours / theirs:>7.3f} {goal:>7.3f}  {met}"
+
+
+def rate(what: str, per_second: float) -> str:
+    """A line that has no goal."""
+    return f"{what:<{WIDTH}} {per_second:>8.0f}"
+
+
+def _warm(place: Place) -> Iterable[str]:
+    if find_spec("peft") and find_spec("torch_geometric"):
+        yield row(WARM, 1 / 25, warm_run(place.pad, place.folder))
+    else:
+        yield f"skipped: {WARM} (peft and torch_geometric are not installed)"
+
+
+def _against_import(measure: Callable[[preflights.Seconds, Path, str], float], trainer: str, place: Place) -> Any:
+    took = measure(seconds_of, place.folder, trainer)
+    return took, cold_import(place.folder, *preflights.libraries(trainer))
+
+
+def _everyone(place: Place) -> Iterable[str]:
+    took = preflights.everyone(seconds_of, place.folder)
+    yield row("make preflight, all trainers: seconds ÷ five minutes", 1, (took, FIVE_MINUTES))
+
+
+def _chats(place: Place) -> Iterable[str]:
+    validated = chats.validation(place.folder)
+    yield row("seconds for 20,000 chat rows, validated ÷ json.loads alone", 1 / 0.3, validated)
+    yield rate("chat rows validated per second", chats.ROWS / validated[0])
+
+
+def _queues(place: Place) -> Iterable[str]:
+    for what, seconds in queues.lengths(place.folder).items():
+        yield row(f"queue, {what}: seconds at 10,000 files ÷ at 100", 3, seconds)
+
+
+def _kills(place: Place) -> Iterable[str]:
+    left = queues.kills(place.folder)
+    what = f"queue killed {left.kills} times: lost, trained twice of {left.files} files"
+    met = "met" if not (left.lost or left.twice or left.untrained) else "MISSED"
+    yield f"{what:<{WIDTH}} {left.lost:>8} {left.twice:>8} {'':>7} {'0, 0':>7}  {met}"
+
+
+def _rivals(place: Place) -> Iterable[str]:
+    return rivals.table() if find_spec("accelerate") else ["skipped: GPU memory by others' means (no accelerate)"]
+
+
+def parts() -> dict[str, Part]:
+    """Everything that is measured, by name, in the order of the table."""
+    found = ratio("start-up of pytest with the plugin ÷ without", 1.05, lambda place: start_up(place.folder))
+    found[WARM] = _warm
+    found |= ratio("seconds per step, recorded ÷ not", 1.03, lambda place: recorder(place.pad, place.folder))
+    for trainer in preflights.EXAMPLE:
+        what = f"whole catalogue, {trainer}, -n 2 ÷ cold import of its libraries"
+        found |= ratio(what, 10, partial(_against_import, preflights.whole, trainer))
+        what = f"--fast, {trainer} ÷ cold import of its libraries"
+        found |= ratio(what, 3, partial(_against_import, preflights.fast, trainer))
+    found["make preflight, all trainers"] = _everyone
+    for program in (transformer, gnn):
+        what = f"seconds per step, {program.__name__} ÷ a bare loop"
+        found |= ratio(what, 1 / 0.95, lambda place, it=program: programs.seconds_per_step(place.folder, it))
+    for program in (transformer, gnn):
+        what = f"peak MiB, {program.__name__}, 100,000 rows ÷ 1,000"
+        found |= ratio(what, 1.2, lambda place, it=program.__name__: programs.peak_memory(place.folder, it))
+    what = "functions prepared per second"
+    found[what] = lambda place: [rate(what, programs.preparation(place.folder))]
+    found["chat rows validated"] = _chats
+    found["queue, long ÷ short"] = _queues
+    found["queue killed over and over"] = _kills
+    found["GPU memory, others' means"] = _rivals
+    return found
+
+
+def chosen(only: list[str]) -> dict[str, Part]:
+    """The parts whose names hold one of the texts, upper and lower case alike; all where none is given.
+
+    Raises:
+        ValueError: a text is in no name.
+    """
+    everything = parts()
+    for text in only:
+        if not any(text.lower() in name.lower() for name in everything):
+            raise ValueError(f"--only {text}: no such part; there are:\n  " + "\n  ".join(everything))
+    return {name: part for name, part in everything.items() if not only or any(t.lower() in name.lower() for t in only)}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, and print a line for each."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench", description=__doc__)
+    parser.add_argument("--only", action="append", default=[], metavar="TEXT", help="only parts with this in the name")
+    parser.add_argument("--list", action="store_true", help="print the names of the parts and measure nothing")
+    told = parser.parse_args(arguments)
+    try:
+        measured = chosen(told.only)
+    except ValueError as error:
+        parser.error(str(error))
+    if told.list:
+        print("\n".join(measured))
+        return 0
+    print(f"{'measured':<{WIDTH}} {'this':>8} {'÷':>8} {'ratio':>7} {'goal':>7}")
+    with tempfile.TemporaryDirectory() as name:
+        place = Place(Path(name))
+        try:
+            for part in measured.values():
+                for line in part(place):
+                    print(line, flush=True)
+        finally:
+            place.close()
+    return 0
 
 
 if __name__ == "__main__":
