@@ -358,12 +358,12 @@ def test_49_zombies(guard: Guard) -> None:
         ],
         side_by_side=3,
     )
-    if not any(step.children for outcome in outcomes for step in outcome.recording.steps):
-        raise NotApplicable('no worker process is ever seen: name the setting, fields = {"workers": "..."}')
     for outcome in outcomes:
         if outcome.leftovers:
             shown = ", ".join(f"PID {left.pid} ({left.status}): {left.command}" for left in outcome.leftovers)
             raise Finding(outcome.did, f"{len(outcome.leftovers)} processes were left: {shown}", outcome.last_words)
+    if not any(step.children for outcome in outcomes for step in outcome.recording.steps):
+        raise NotApplicable('no worker process is ever seen: name the setting, fields = {"workers": "..."}')
 
 
 @edge_case(

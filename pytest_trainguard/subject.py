@@ -400,16 +400,10 @@ class Subject:
         self._raise_if_broken()
         started = self.start(Request(did="trained undisturbed", tell_modules=True))
         outcome = started.outcome()
-        problem = None
-        if outcome.exit != 0 or outcome.timed_out:
-            problem = f"the undisturbed run fails: {outcome.how}"
-        elif not outcome.recording.steps:
-            problem = "the undisturbed run takes no optimizer step that torch knows of"
-        elif not outcome.recording.finite:
-            problem = "the undisturbed run has a loss that is not finite"
+        problem = _what_is_wrong_with(outcome)
         if problem:
             said = (outcome.stack if outcome.timed_out else outcome.last_words).splitlines()
-            detail = f" ({said[-1]})" if said and not outcome.timed_out else ""
+            detail = f" ({said[-1]})" if said and outcome.exit != 0 and not outcome.timed_out else ""
             raise self._break(f"{self.name}: {problem}{detail}", outcome.output[-4000:] + outcome.stack)
         modules = started.folder / child.MODULES_FILE
         if modules.exists():
@@ -430,6 +424,22 @@ class Subject:
         self.reference  # noqa: B018 (it writes them down)
         first = next(self.folder.glob(f"*-run/{child.MODULES_FILE}"), None)
         return [Path(path) for path in json.loads(first.read_text())["own"]] if first else []
+
+
+def _what_is_wrong_with(outcome: Outcome) -> str | None:
+    """Why disturbed runs cannot be held against this undisturbed one, if they cannot."""
+    taken = len(outcome.recording.steps)
+    if outcome.exit != 0 or outcome.timed_out:
+        return f"the undisturbed run fails: {outcome.how}"
+    if not outcome.output_dir.exists():
+        return "the undisturbed run removes its own output folder (run.output_dir): what it was to leave there is lost"
+    if not taken:
+        return "the undisturbed run takes no optimizer step that torch knows of"
+    if not outcome.recording.finite:
+        return "the undisturbed run has a loss that is not finite"
+    if taken < STEPS and not outcome.recording.ended:
+        return f"the undisturbed run breaks off, os._exit(0), after {taken} of {STEPS} optimizer steps"
+    return None
 
 
 def _cache_key(spec: object) -> str:

@@ -260,13 +260,12 @@ def exit_words(code: int) -> str:
 
 _TRACEBACK = "Traceback (most recent call last):"
 _OF_AN_ERROR = re.compile(r"error|fatal|critical|fail|cannot|invalid|reject|refuse", re.I)
-_PROGRESS = re.compile(r"[^\n]*\r(?!\n)")  # what a progress bar wrote over
 
 
 def message_of(output: str) -> str:
     """What a person reads as the message: tracebacks without their frames, progress bars without their past."""
     lines, in_traceback = [], False
-    for line in _PROGRESS.sub("", output).splitlines():
+    for line in _without_progress(output).splitlines():
         if line.startswith(_TRACEBACK):
             in_traceback = True
         elif in_traceback and line.startswith(" "):
@@ -275,6 +274,12 @@ def message_of(output: str) -> str:
             in_traceback = False
             lines.append(line)
     return "\n".join(lines)
+
+
+def _without_progress(output: str) -> str:
+    """Each line from where a progress bar began it last; in time that does not grow faster than the line."""
+    *lines, last = output.split("\n")
+    return "\n".join([*(line.removesuffix("\r").rpartition("\r")[2] for line in lines), last.rpartition("\r")[2]])
 
 
 def spec_of(trainer: object) -> object:

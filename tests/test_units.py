@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -604,3 +605,10 @@ def test_the_heap_is_told_to_the_byte():
     assert linux.heap() - before >= len(held)
     del held
     assert linux.heap() - before < 1 << 16
+
+
+def test_a_long_line_without_an_end_is_read_in_no_time():
+    began = time.process_time()
+    assert message_of("x" * 300_000) == "x" * 300_000
+    assert message_of("a\rb\r\nc\r\rd\re") == "b\ne"
+    assert time.process_time() - began < 1.0

@@ -1,7 +1,7 @@
 """Inside a run's own process: limits, streams and environment first, then the trainer's program.
 
-`prepare` makes the forked process look like one that was started by hand: its own process group, default signal
-handlers, standard input from nowhere, its own temporary folder. The harness's frames are left out of its
+`prepare` makes the forked process look like one that was started by hand: its own process group, standard input from
+nowhere, its own temporary folder. The harness's frames are left out of its
 tracebacks, and it ends as a Python program ends: exit code, handlers of `atexit`, open files flushed.
 """
 
@@ -38,8 +38,6 @@ def prepare(request: dict[str, Any], output: int, *, small_disk: bool) -> Callab
     """Set this forked process up as the request says; what it is then to do."""
     os.setpgid(0, 0)
     linux.die_with_parent(signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.dup2(output, 1)
@@ -96,7 +94,7 @@ def _work(request: dict[str, Any], folder: Path, *, small_disk: bool) -> int:
     try:
         return jobs.train(request["job"], folder, disk=disk)
     finally:
-        if request["job"]["tell_modules"]:
+        if request["job"]["tell_modules"] and folder.exists():  # some programs clear up more than is theirs
             (folder / MODULES_FILE).write_text(json.dumps(loaded_modules(request["cwd"])))
 
 

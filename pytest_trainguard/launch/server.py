@@ -4,7 +4,8 @@ Run as `python -m pytest_trainguard.launch.server FD`. Servers form a tree: the 
 is forked once for each trainer, so that one trainer's modules cannot spoil another's. A server never runs
 tensor code itself, never starts threads and never initialises CUDA, so forking it is safe.
 
-It ends when its connection ends, whether pytest finished, was interrupted or was killed.
+It ends when its connection ends, whether pytest finished, was interrupted or was killed, and with it all processes that
+a trainer's module started as it was imported.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collections.abc import Callable
 from pytest_trainguard.launch import linux, supervisor, wire
 
 Job = Callable[[], int]
+LAST_GRACE = 2.0  # seconds in which servers and supervisors end by themselves; then what trainers' modules started, too
 
 
 def load(modules: list[str], trainer: object | None) -> str | None:
@@ -40,7 +42,22 @@ def load(modules: list[str], trainer: object | None) -> str | None:
             load_trainer(trainer)
         except BaseException:  # SystemExit too: a module may call sys.exit() when imported
             return traceback.format_exc()
+        finally:
+            _mend()
     return None
+
+
+def _mend() -> None:
+    """Put right what a trainer's module did to this process as it was imported, and a server cannot do with.
+
+    Standard streams that it closed would be the numbers of the next sockets and pipes.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
 
 
 def serve(control: socket.socket) -> Job:
@@ -73,8 +90,15 @@ def serve(control: socket.socket) -> Job:
 
 def main() -> int:
     """Serve on the socket whose file descriptor is the first argument."""
-    control = socket.socket(fileno=int(sys.argv[1]))
-    return serve(control)()
+    base = os.getpid()
+    # Whatever started pytest, a run begins with the usual handlers, or with those of its trainer's module.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    linux.become_subreaper()
+    job = serve(socket.socket(fileno=int(sys.argv[1])))
+    if os.getpid() == base:
+        supervisor.end_descendants(LAST_GRACE)
+    return job()
 
 
 if __name__ == "__main__":

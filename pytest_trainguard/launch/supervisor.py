@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,20 +30,32 @@ class Output:
     """The beginning and the end of what a run printed, and how much that was."""
 
     def __init__(self) -> None:
-        self.head, self.tail, self.total = b"", b"", 0
+        self.head, self.total = b"", 0
+        self._pieces: deque[bytes] = deque()  # the end, and at most one piece more
+        self._kept = 0
 
     def add(self, data: bytes) -> None:
         """Take in the next piece, in memory that does not grow with what is printed."""
         self.total += len(data)
         room = HEAD - len(self.head)
         self.head += data[:room]
-        self.tail = (self.tail + data[room:])[-TAIL:] if len(data) > room else self.tail
+        if len(data) > room:
+            self._pieces.append(data[room:])
+            self._kept += len(data) - room
+            while self._kept - len(self._pieces[0]) >= TAIL:
+                self._kept -= len(self._pieces.popleft())
+
+    @property
+    def tail(self) -> bytes:
+        """The end of it, as far as it is not in the head."""
+        return b"".join(self._pieces)[-TAIL:]
 
     def text(self) -> str:
         """What was kept, with a line in the middle that says how much was not."""
-        left_out = self.total - len(self.head) - len(self.tail)
+        tail = self.tail
+        left_out = self.total - len(self.head) - len(tail)
         gap = f"\n[... {left_out} bytes left out ...]\n".encode() if left_out > 0 else b""
-        return (self.head + gap + self.tail).decode(errors="replace")
+        return (self.head + gap + tail).decode(errors="replace")
 
 
 def supervise(link: socket.socket, request: dict[str, Any]) -> Callable[[], int]:
@@ -208,6 +221,22 @@ def _leftovers(grace: float) -> list[dict[str, Any]]:
             command = " ".join(process.cmdline())[:200] or process.name()
             found.append({"pid": process.pid, "command": command, "status": process.status()})
     return found
+
+
+def end_descendants(grace: float) -> None:
+    """Wait until this process has no living descendant, for `grace` seconds at most; then kill what is left."""
+    until = time.monotonic() + grace
+    while _living() and time.monotonic() < until:
+        time.sleep(0.02)
+    _kill_descendants()
+
+
+def _living() -> bool:
+    for process in _descendants():
+        with contextlib.suppress(psutil.Error):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                return True
+    return False
 
 
 def _reap_orphans() -> None:

@@ -77,6 +77,9 @@ class Guard:
     def _judged(self, outcome: Outcome, fault: Fault | None) -> Outcome:
         if fault is None or fault.kind in ("offline", "gpus") or outcome.recording.fault_fired:
             return outcome
+        if outcome.exit == 0 and fault.step > len(outcome.recording.steps) + 1:
+            taken = f"the run ends after {len(outcome.recording.steps)} optimizer steps"
+            raise NotApplicable(f"{fault} did not come about: {taken}: let it take run.max_steps ({STEPS})")
         if outcome.exit == 0:
             raise NotApplicable(f"{fault} found no door: {_NO_DOOR.get(fault.where, 'no such event in the run')}")
         evidence = outcome.stack if outcome.timed_out else outcome.output[-4000:]
@@ -90,9 +93,13 @@ class Guard:
         """The undisturbed run, once it is known that a second one has the same losses.
 
         Raises:
-            NotApplicable: two undisturbed runs with one seed differ, so that equality says nothing.
+            NotApplicable: two undisturbed runs with one seed differ, so that equality says nothing; or none is seen.
         """
         reference = self.reference()
+        if not any(step.losses for step in reference.recording.steps):
+            raise NotApplicable(
+                "its losses cannot be seen: call loss.backward(), and leave torch.autograd.backward as it is"
+            )
         if self.subject.second_reference.losses != reference.losses:
             raise NotApplicable("two undisturbed runs with the same seed differ: seed the program with run.seed")
         return reference

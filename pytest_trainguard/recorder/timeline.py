@@ -101,7 +101,7 @@ class Recording:
     def of(self, kind: str) -> list[dict[str, Any]]:
         """The events of one kind.
 
-        `start`, `step`, `model`, `scale`, `write`, `fsync`, `fault`, `again`, `network`, `memory`, `device`.
+        `start`, `step`, `model`, `scale`, `write`, `fsync`, `fault`, `again`, `network`, `memory`, `device`, `end`.
         """
         return [event for event in self.events if event["event"] == kind]
 
@@ -109,6 +109,11 @@ class Recording:
     def built_model(self) -> bool:
         """A module with parameters was made during the run."""
         return bool(self.of("model"))
+
+    @property
+    def ended(self) -> bool:
+        """The program ended as Python programs do: it was not killed, nor did it leave by `os._exit`."""
+        return bool(self.of("end"))
 
     @property
     def fault_fired(self) -> bool:

@@ -5,6 +5,8 @@ It draws no random number and writes no tensor, so a run's results are the same 
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import json
 import os
 import time
@@ -32,7 +34,15 @@ class Recorder(Observer):
         self._before: dict[int, torch.Tensor | None] = {}
         self._followed: dict[int, tuple[int, list[torch.Tensor]]] = {}
         self.steps = 0
-        self.write("start", pid=os.getpid(), rank=int(os.environ.get("RANK", 0)))
+        self._pid = os.getpid()
+        self.write("start", pid=self._pid, rank=int(os.environ.get("RANK", 0)))
+        atexit.register(self._end)
+
+    def _end(self) -> None:
+        """The program came to an end of its own accord: it was not killed, nor left by `os._exit`."""
+        if os.getpid() == self._pid:
+            with contextlib.suppress(OSError):  # its folder may be gone
+                self.write("end")
 
     def write(self, kind: str, /, **values: Any) -> None:
         """Append one event."""
