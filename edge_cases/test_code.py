@@ -13,10 +13,10 @@ from pytest_trainguard import Finding, Guard, NotApplicable, edge_case, faults, 
 from pytest_trainguard.probes.static import StaticCheck
 
 PLACES = {
-    "data": "the data loader",
-    "forward": "the forward pass",
-    "optimizer": "the optimizer step",
-    "save": "the save",
+    "data": "the data loader, as it made the batch of step {step}",
+    "forward": "the forward pass of step {step}",
+    "optimizer": "the optimizer step {step}",
+    "save": "the save after step {step}",
 }
 
 
@@ -173,7 +173,7 @@ def _raised(guard: Guard, exception: type[Exception]) -> None:
     outcomes = guard.run_all(
         [
             {
-                "did": f"raised {exception.__name__} in {words}",
+                "did": f"raised {exception.__name__} in {words.format(step=step)}",
                 "fault": faults.raises(exception, where, step, text, nth.get(where, 1)),
             }
             for where, words in PLACES.items()

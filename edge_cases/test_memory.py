@@ -189,11 +189,13 @@ def test_25_disk_full(guard: Guard) -> None:
     """Checkpoints filled the disk at night; the last one, half written, was the one the next start picked up."""
     reference = guard.needs_checkpoints()
     step = guard.first_save() + 1
-    outcome = guard.run("filled the disk before a save", fault=faults.fill_disk(step), small_disk=DISK)
+    outcome = guard.run(
+        f"filled the disk in step {step}, before the next save", fault=faults.fill_disk(step), small_disk=DISK
+    )
     stops(outcome, str(outcome.output_dir), within=len(reference.losses))
     guard.check_checkpoints(outcome)
     folder = guard.copy(outcome.output_dir)
-    again = guard.run("filled the disk before a save, then started again with room", output_dir=folder, resume=True)
+    again = guard.run(f"{outcome.did}, then started again with room", output_dir=folder, resume=True)
     recovers(again, reference)
 
 

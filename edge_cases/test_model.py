@@ -202,7 +202,8 @@ def test_15_checkpoint_folder_empty(guard: Guard) -> None:
     emptied.mkdir()
     first, second, named = guard.run_all(
         [
-            {"did": f"asked to resume where there is but an empty folder {name}", "output_dir": alone, "resume": True},
+            {"did": f"asked to resume where there is nothing but an empty folder {name}",
+             "output_dir": alone, "resume": True},
             {"did": f"took all files out of {emptied.name}, the newest checkpoint, then started again to resume",
              "output_dir": beside, "resume": True},
             {"did": f"asked to resume from {alone / name}, an empty folder", "resume_from": alone / name},

@@ -361,7 +361,8 @@ def test_49_zombies(guard: Guard) -> None:
     for outcome in outcomes:
         if outcome.leftovers:
             shown = ", ".join(f"PID {left.pid} ({left.status}): {left.command}" for left in outcome.leftovers)
-            raise Finding(outcome.did, f"{len(outcome.leftovers)} processes were left: {shown}", outcome.last_words)
+            count = "1 process was" if len(outcome.leftovers) == 1 else f"{len(outcome.leftovers)} processes were"
+            raise Finding(outcome.did, f"{count} left: {shown}", outcome.last_words)
     if not any(step.children for outcome in outcomes for step in outcome.recording.steps):
         raise NotApplicable('no worker process is ever seen: name the setting, fields = {"workers": "..."}')
 

@@ -17,6 +17,7 @@ from pytest_trainguard.faults.metadata import WAYS, corrupt
 from pytest_trainguard.launch.watch import Held
 from pytest_trainguard.probes.folders import Folders, Turn
 from pytest_trainguard.probes.queue import TrainingQueue
+from pytest_trainguard.trainer import exit_words
 
 TIME_LIMIT = 10.0  # seconds, in which an endless walk shows
 TWICE = 0.75  # of a file more than there are: one was trained twice, and not only looked at once more
@@ -158,7 +159,8 @@ def test_53_duplicate(training_queue: TrainingQueue) -> None:
     name = f"same{first.suffix}"
     for number, file in enumerate((first, second)):
         folders.drop(file, name)
-        did = f"dropped in two files called {name}, one after the other was done" if number else f"dropped in {name}"
+        did = f"dropped in {file.name}, called {name}"
+        did += f", once {first.name}, called so as well, was done" if number else ""
         turn = folders.turn(did)
         folders.kept(turn, *(first, second)[: number + 1])
         folders.went_on(turn, *(first, second)[: number + 1], after=name)
@@ -422,7 +424,8 @@ def test_57_nothing_to_retry(training_queue: TrainingQueue) -> None:
 
 def _retried(folders: Folders, turn: Turn) -> None:
     if turn.outcome.exit != 0:
-        raise Finding(turn.outcome.did, f"exit {turn.outcome.exit}", turn.outcome.last_words)
+        told = f"{exit_words(turn.outcome.exit)}, although there was nothing to do"
+        raise Finding(turn.outcome.did, told, turn.outcome.last_words)
     folders.went_on(turn)
 
 

@@ -8,6 +8,7 @@ VerdictError
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -31,6 +32,9 @@ class Wording:
 
 Named = str | tuple[str, ...] | re.Pattern[str] | Wording
 TEMPORARY = re.compile(r"(?<![a-z])te?mp(?!late)|partial")  # a chat_template.jinja is nothing half-written
+# A loss is of the weights before its step: what the optimizer forgot shows in the step after.
+FIRST_STEP = "the first after the resume: look at the weights, the random generators, the place in the data"
+LATER_STEP = "not the first after the resume: look at the state of optimizer and scheduler"
 SOON = 2  # optimizer steps that may pass between a fault and the stop
 
 
@@ -61,7 +65,7 @@ class CannotJudge(VerdictError):
 
     def __init__(self, reason: str, evidence: str = ""):
         super().__init__(reason)
-        self.evidence = evidence
+        self.evidence = evidence.rstrip()
 
 
 def rejects(outcome: Outcome, *naming: Named, before: str = "step") -> None:
@@ -77,7 +81,8 @@ def rejects(outcome: Outcome, *naming: Named, before: str = "step") -> None:
     """
     problems = _ended_badly(outcome)
     if outcome.recording.steps:
-        problems.append("it trained first" if outcome.exit == 0 else f"it trained first: {outcome.how}")
+        silent = "it trained first, where it was to reject that"
+        problems.append(silent if outcome.exit == 0 else f"it trained first: {outcome.how}")
     elif before == "model" and outcome.recording.built_model:
         problems.append("it built a model before it looked")
     if outcome.exit > 0:
@@ -109,11 +114,19 @@ def survives(outcome: Outcome, *naming: Named, steps: int | None = None, finite:
     elif steps is not None and taken != steps:
         problems.append(f"it took {taken} optimizer steps, {steps} were asked for")
     if finite and not outcome.recording.finite:
-        problems.append("a loss was not finite")
+        problems.append(f"a loss was not finite: {_first_not_finite(outcome)}")
     if outcome.exit == 0:
         problems += _unnamed(outcome.message, naming)
     problems += _left(outcome)
     _judge(outcome, problems)
+
+
+def _first_not_finite(outcome: Outcome) -> str:
+    for step in outcome.recording.steps:
+        for loss in step.losses:
+            if not math.isfinite(loss):
+                return f"{loss} in step {step.number}"
+    return ""
 
 
 def stops(outcome: Outcome, *naming: Named, within: int = SOON) -> None:
@@ -166,7 +179,8 @@ def _where_they_part(outcome: Outcome, reference: Outcome) -> str:
         if ours.loss != theirs.loss:
             rates = f" (learning rate {ours.lr[0]:g}, undisturbed {theirs.lr[0]:g})" if ours.lr != theirs.lr else ""
             losses = f"loss {ours.loss!r}, undisturbed {theirs.loss!r}"
-            return f"it parts from the undisturbed run at step {number}: {losses}{rates}"
+            where = FIRST_STEP if number == skipped + 1 else LATER_STEP
+            return f"it parts from the undisturbed run at step {number}: {losses}{rates}; {where}"
     return f"it took {len(outcome.losses)} steps where {len(reference.losses)} were asked for in all"
 
 
@@ -259,5 +273,7 @@ def _listed(names: list[str]) -> str:
 
 def _judge(outcome: Outcome, problems: list[str]) -> None:
     if problems:
+        if not any(outcome.how in problem for problem in problems):
+            problems[0] += f" ({outcome.how})"
         evidence = outcome.stack if outcome.timed_out else outcome.last_words
         raise Finding(outcome.did, "\n".join(problems), evidence)

@@ -216,9 +216,12 @@ def _leftovers(grace: float) -> list[dict[str, Any]]:
             break
         time.sleep(0.02)
     found = []
+    ours = psutil.Process().cmdline()
     for process in left:
         with contextlib.suppress(psutil.Error), process.oneshot():
             command = " ".join(process.cmdline())[:200] or process.name()
+            if process.cmdline() == ours:  # the warm server's, which all that is forked from a run inherits
+                command = f"{process.name()}, forked from the run itself"
             found.append({"pid": process.pid, "command": command, "status": process.status()})
     return found
 

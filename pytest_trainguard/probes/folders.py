@@ -330,7 +330,12 @@ class Folders:
         """
         lost = [file.name for file in files if not self.places(file)]
         if lost:
-            raise Finding(turn.outcome.did, f"lost: {', '.join(lost)}, in no folder any more", turn.outcome.last_words)
+            raise Finding(
+                turn.outcome.did,
+                f"lost: {', '.join(lost)}: its content is in no folder any more",
+                turn.outcome.last_words,
+            )
 
     def _where(self, file: Path) -> str:
-        return ", ".join(self.places(file)) or "in no folder any more"
+        places = self.places(file)
+        return f"at {', '.join(places)}" if places else "in no folder any more"

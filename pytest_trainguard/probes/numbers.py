@@ -30,7 +30,10 @@ class NanInjection:
         Raises:
             NotApplicable: the place does not exist in this program.
         """
-        return self.guard.run(**_request(where, step, number), **options)
+        request = _request(where, step, number)
+        if options.get("settings"):
+            request["did"] += ", with " + ", ".join(f"{name} = {value}" for name, value in options["settings"].items())
+        return self.guard.run(**request, **options)
 
     def everywhere(self, step: int = 4, *, number: str = "nan") -> list[Outcome]:
         """One run for each of the `PLACES` that exist in this program.

@@ -452,7 +452,7 @@ class LeavesItsWorkers(Sound):
     """A worker of its own making that nobody ends: it waits for work that never comes."""
 
     case = 49
-    says = "processes were left"
+    says = "process(es were| was) left: PID .*, forked from the run itself"
 
     def batches(self, rows, settings, start, stop):
         if settings.num_workers and not os.fork():
@@ -465,7 +465,7 @@ class EndsItsWorkersOnSuccessOnly(Sound):
     """Cleans up at the end of the loop: an exception or a kill passes that line by."""
 
     case = 49
-    says = "(?s)it failed.*processes were left|it was killed.*processes were left"
+    says = "(?s)it (failed|was killed).*process(es were| was) left"
 
     def fit(self, settings, *args):
         import signal
