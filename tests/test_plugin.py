@@ -198,7 +198,12 @@ def test_catalogue_is_printed(project):
     assert result.code == 0
     line = next(line for line in result.output.splitlines() if line.strip().startswith("41 "))
     assert line.split()[1:5] == ["killed", "process", "recovers", "critical"]
-    assert len(result.output.strip().splitlines()) == len(json.loads(catalogue_numbers())) + 1
+    lines = result.output.strip().splitlines()[1:]
+    assert [int(line.split()[0]) for line in lines] == sorted(set(json.loads(catalogue_numbers())))
+    assert all(
+        case.expects and line.endswith(f" {case.expects}") and f" {case.title} " in line
+        for line, case in zip(lines, catalog.read(), strict=True)
+    )
 
 
 def test_catalogue_imports_no_torch():

@@ -89,17 +89,26 @@ class Guard:
         """The undisturbed run of `subject.STEPS` steps, made once for each trainer."""
         return self.subject.reference
 
-    def repeatable(self) -> Outcome:
-        """The undisturbed run, once it is known that a second one has the same losses.
+    def with_losses(self) -> Outcome:
+        """The undisturbed run, where its losses are seen.
 
         Raises:
-            NotApplicable: two undisturbed runs with one seed differ, so that equality says nothing; or none is seen.
+            NotApplicable: no backward pass went through torch's own door.
         """
         reference = self.reference()
         if not any(step.losses for step in reference.recording.steps):
             raise NotApplicable(
                 "its losses cannot be seen: call loss.backward(), and leave torch.autograd.backward as it is"
             )
+        return reference
+
+    def repeatable(self) -> Outcome:
+        """The undisturbed run, once it is known that a second one has the same losses.
+
+        Raises:
+            NotApplicable: two undisturbed runs with one seed differ, so that equality says nothing; or none is seen.
+        """
+        reference = self.with_losses()
         if self.subject.second_reference.losses != reference.losses:
             raise NotApplicable("two undisturbed runs with the same seed differ: seed the program with run.seed")
         return reference

@@ -46,9 +46,10 @@ class TinyOverfit:
 
         Raises:
             Finding: the run fails.
+            NotApplicable: its losses cannot be seen.
         """
         subject = self.guard.subject
-        self.guard.reference()
+        self.guard.with_losses()
         data = subject.make_data(self.guard.folder / "few", examples)
         values = subject.description["overfit"]
         saving = subject.role("save_every")
