@@ -20,6 +20,7 @@ from pytest_trainguard import (
     survives,
 )
 from pytest_trainguard.expect import Wording
+from pytest_trainguard.memory.fragmentation import STEPS, TRACED
 from pytest_trainguard.probes.memory import OomProbe
 from pytest_trainguard.settings import Field
 
@@ -328,6 +329,24 @@ def test_28_gpu_fault(guard: Guard) -> None:
     if recoverable:
         did = f"{outcomes[0].did}, then started again to resume"
         recovers(guard.run(did, output_dir=outcomes[0].output_dir, resume=True), guard.reference())
+
+
+# At the production settings two hundred steps would take minutes to trace, and tiny ones, as they are, would fit the
+# allocator's smallest pieces: so it is the tiny settings that are traced, and their storages that are made larger.
+@edge_case(
+    29,
+    "fragmentation: 200 steps of changing lengths",
+    verdict="survives",
+    severity="major",
+    brought_about=f"{TRACED} steps at the tiny settings, on rows of all lengths, traced with fake CUDA tensors; these "
+    f"steps, in random order, up to {STEPS} through a model of CUDA's caching allocator, storages enlarged to the peak "
+    "of the production settings where --gpu-budget is given, to 8 GiB where not",
+    expects="survives: what is in use after a step stays level; what the allocator holds beyond it comes to rest, and "
+    "stays within the budget",
+)
+def test_29_fragmentation(oom_probe: OomProbe) -> None:
+    """It ran out of memory at night with 20 GiB free, none of it in one piece: every batch had another length."""
+    oom_probe.changing_lengths()
 
 
 @edge_case(

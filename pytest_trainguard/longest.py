@@ -1,4 +1,4 @@
-"""Rows made as long as a program reads them: texts repeated, everything else as it was.
+"""Rows made as long as a program reads them, or of all lengths up to that: texts repeated, the rest as it was.
 
 JSONL, JSON and CSV. What counts as a text is a string with a space in it; labels, names and paths have none.
 """
@@ -14,8 +14,12 @@ from typing import Any
 from pytest_trainguard.samples import LINES
 
 CHARACTERS = 12  # of text for each token, node or whatever a length counts: ordinary text has four or five
+ORDINARY = 4
 
 AS_THEY_ARE = 4  # so many rows stay short
+GOLDEN = 0.6180339887  # its multiples are spread evenly over 0 to 1, without a period
+
+Lengthen = Callable[[str, int], str]
 
 
 def stretched(data: Path, rows: int, length: int) -> Path:
@@ -24,16 +28,32 @@ def stretched(data: Path, rows: int, length: int) -> Path:
     Raises:
         ValueError: it is of a kind whose rows cannot be made longer, or has no text.
     """
+    return _rewritten(data, rows, lambda text, number: _long(text, number, length * CHARACTERS), "make_longest")
+
+
+def varied(data: Path, rows: int, length: int) -> Path:
+    """The same with rows of all lengths, up to about `length` tokens: many short ones, few long.
+
+    Raises:
+        ValueError: as `stretched`.
+    """
+    size = length * ORDINARY
+    return _rewritten(data, rows, lambda text, number: _long(text, number, round(share(number) * size)), "make_varied")
+
+
+def share(number: int) -> float:
+    """How long a row is, as a part of the longest: most are short, so that the longest of a batch differs."""
+    return (number * GOLDEN % 1.0) ** 4
+
+
+def _rewritten(data: Path, rows: int, lengthen: Lengthen, method: str) -> Path:
     rewrite = {".json": _json, ".csv": _csv}.get(data.suffix)
     rewrite = _lines if data.suffix in LINES else rewrite
     if data.is_dir() or rewrite is None:
-        raise ValueError(f"{data.name}: rows of this kind cannot be made longer: override make_longest")
-    if not rewrite(data, rows, lambda text, number: _long(text, number, length * CHARACTERS)):
-        raise ValueError(f"{data.name}: holds no text to make longer: override make_longest")
+        raise ValueError(f"{data.name}: rows of this kind cannot be made longer: override {method}")
+    if not rewrite(data, rows, lengthen):
+        raise ValueError(f"{data.name}: holds no text to make longer: override {method}")
     return data
-
-
-Lengthen = Callable[[str, int], str]
 
 
 def _long(text: str, number: int, size: int) -> str:

@@ -31,7 +31,7 @@ STEPS = 8  # optimizer steps of an ordinary run
 SAVE_EVERY = 2  # steps between its checkpoints, where the trainer has a setting for that
 SEED = 0
 OF_THE_TRAINER = frozenset(  # of the functions in `jobs`, those that are told which trainer it is
-    {"describe", "make_data", "make_longest", "make_model", "own_checkpoints", "resume_point", "settings_file",
+    {"describe", "make_data", "make_model", "make_rows", "own_checkpoints", "resume_point", "settings_file",
      "held_out", "validated"}
 )  # fmt: skip
 WARM = 6  # trainers whose servers are kept at the same time

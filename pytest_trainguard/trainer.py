@@ -122,6 +122,18 @@ class Trainer:
         data = self.make_data(folder, rows, seed)
         return None if data is None else longest.stretched(data, rows, length)
 
+    def make_varied(self, folder: Path, rows: int, length: int, seed: int) -> Path | None:
+        """Put `rows` rows of all lengths into `folder`, from short up to `length`; the path of the data.
+
+        With them, GPU memory is looked at over many steps: batches that change their size fragment it. Else as
+        `make_longest`.
+
+        Raises:
+            OSError, ValueError: the sample is missing, unreadable or of a kind that is not known.
+        """
+        data = self.make_data(folder, rows, seed)
+        return None if data is None else longest.varied(data, rows, length)
+
     def make_model(self, folder: Path) -> Path | None:
         """Put a small base model into `folder`; the path, for the setting that names the model.
 

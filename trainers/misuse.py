@@ -27,7 +27,7 @@ import string
 import sysconfig
 import textwrap
 import tokenize
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -317,10 +317,20 @@ def write_longest(path: str | os.PathLike[str], rows: int, seed: int, length: in
         seed: decides the names.
         length: tokens and nodes that a row has at least.
     """
+    statements = max(length // 8, 3 * NAMES // (3 * max(rows - SHORT_ROWS, 1))) + 1
+    _write_statements(path, [1 if number < SHORT_ROWS else statements for number in range(rows)], seed)
+
+
+def write_varied(path: str | os.PathLike[str], rows: int, seed: int, length: int) -> None:
+    """Write rows of all lengths up to ``length`` tokens and nodes, most of them short; else as `write_longest`."""
+    chance = random.Random(seed)
+    _write_statements(path, [1 + round(chance.random() ** 4 * length / 20) for _ in range(rows)], seed)
+
+
+def _write_statements(path: str | os.PathLike[str], counts: Sequence[int], seed: int) -> None:
+    """Write functions of so many statements each; one has 8 nodes, at least 10 tokens, and 3 names."""
     chance = random.Random(seed)
     pool = ["".join(chance.choices(string.ascii_lowercase, k=6)) for _ in range(NAMES)]
-    # A statement has 8 nodes, at least 10 tokens, and 3 names.
-    statements = max(length // 8, 3 * NAMES // (3 * max(rows - SHORT_ROWS, 1))) + 1
     names = itertools.cycle(pool)
 
     def name() -> str:
@@ -330,6 +340,6 @@ def write_longest(path: str | os.PathLike[str], rows: int, seed: int, length: in
         lines = [f"    {name()} = {name()} + {name()}" for _ in range(statements)]
         return "\n".join([f"def {name()}({name()}, {name()}):", *lines, f"    return {name()}"])
 
-    codes = (function(1 if number < SHORT_ROWS else statements) for number in range(rows))
+    codes = map(function, counts)
     lines = [json.dumps({"code": code, "label": number % 2}) + "\n" for number, code in enumerate(codes)]
     Path(path).write_text("".join(lines), encoding="utf-8")

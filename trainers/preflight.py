@@ -43,6 +43,12 @@ class Program(Trainer):
         misuse.write_longest(path, rows, seed, length)
         return path
 
+    def make_varied(self, folder: Path, rows: int, length: int, seed: int) -> Path:
+        """The same of all lengths."""
+        path = folder / "functions.jsonl"
+        misuse.write_varied(path, rows, seed, length)
+        return path
+
     def resume_from(self, output_dir: Path) -> Path:
         """The programs find the newest whole checkpoint of a folder themselves."""
         return output_dir
@@ -273,4 +279,10 @@ class LoraChat(Program):
         """Conversations of at least so many tokens."""
         path = folder / "long.jsonl"
         syllogisms.write_longest(path, rows, length)
+        return path
+
+    def make_varied(self, folder: Path, rows: int, length: int, seed: int) -> Path:
+        """Conversations of all lengths."""
+        path = folder / "varied.jsonl"
+        syllogisms.write_varied(path, rows, length, seed)
         return path

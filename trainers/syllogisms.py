@@ -159,9 +159,24 @@ def write_longest(path: Path, count: int, length: int) -> None:
     Raises:
         TrainingFailed: the file cannot be written.
     """
-    answer = " ".join(itertools.islice(itertools.cycle(NAMES), length))
-    messages = [{"role": "user", "content": "Which names are there?"}, {"role": "assistant", "content": answer}]
-    files.write_json_lines(path, itertools.repeat({"messages": messages}, count))
+    files.write_json_lines(path, itertools.repeat(_listing(length), count))
+
+
+def write_varied(path: Path, count: int, length: int, seed: int) -> None:
+    """Write rows whose answers have all lengths up to about ``length`` tokens, most of them short.
+
+    Raises:
+        TrainingFailed: the file cannot be written.
+    """
+    chance = random.Random(seed)
+    files.write_json_lines(path, [_listing(1 + round(chance.random() ** 4 * length / 2)) for _ in range(count)])
+
+
+def _listing(count: int) -> dict[str, list[dict[str, str]]]:
+    answer = " ".join(itertools.islice(itertools.cycle(NAMES), count))
+    return {
+        "messages": [{"role": "user", "content": "Which names are there?"}, {"role": "assistant", "content": answer}]
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:

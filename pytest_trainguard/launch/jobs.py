@@ -168,11 +168,11 @@ def make_data(trainer: Any, folder: str, rows: int, seed: int) -> dict[str, Any]
     return {"path": str(path) if path else None, "error": None}
 
 
-def make_longest(trainer: Any, folder: str, rows: int, length: int, seed: int) -> dict[str, Any]:
-    """As `make_data`, of rows that are all as long as `length` admits."""
+def make_rows(trainer: Any, method: str, folder: str, rows: int, length: int, seed: int) -> dict[str, Any]:
+    """As `make_data`, of rows by length: `make_longest` or `make_varied`."""
     os.makedirs(folder, exist_ok=True)
     try:
-        path = load_trainer(trainer).make_longest(Path(folder), rows, length, seed)
+        path = getattr(load_trainer(trainer), method)(Path(folder), rows, length, seed)
     except (OSError, ValueError) as error:
         return {"path": None, "error": str(error), "traceback": traceback.format_exc()}
     return {"path": str(path) if path else None, "error": None}

@@ -153,12 +153,35 @@ class Tracing:
         rows, length = self._count(values, steps), self._value("max_length", values) or LENGTH
         if (rows, length) not in self._data:
             folder = Path(tempfile.mkdtemp(prefix="longest-", dir=self.subject.folder))
-            made = self.subject.call("make_longest", folder=str(folder), rows=rows, length=length, seed=SEED)
+            made = self._made("make_longest", folder, rows, length)
             if made["error"]:
                 self._data[rows, length] = self._plain_rows(values, steps), f"{AS_THEY_ARE}: {made['error']}"
             else:
                 self._data[rows, length] = Path(made["path"]) if made["path"] else None, None
         return self._data[rows, length]
+
+    def _made(self, method: str, folder: Path, rows: int, length: int) -> Any:
+        arguments = {"folder": str(folder), "rows": rows, "length": length, "seed": SEED}
+        return self.subject.call("make_rows", method=method, **arguments)
+
+    def varied(self, steps: int) -> Trace:
+        """Trace so many steps at the tiny settings, on rows of all lengths; the device is that of production.
+
+        Raises:
+            ValueError: there are no such rows; with what to override.
+            CannotJudge: the trainer cannot be imported.
+        """
+        values = dict(self.subject.base_settings)
+        device = self.subject.role("device")
+        if device is not None:
+            wanted = settings.value_at(self.subject.description["production"], device.path)
+            values = settings.merge(values, {device.path: device.default if wanted is None else wanted})
+        folder = Path(tempfile.mkdtemp(prefix="varied-", dir=self.subject.folder))
+        length = self._value("max_length", values) or LENGTH
+        made = self._made("make_varied", folder, self._count(values, steps), length)
+        if made["error"]:
+            raise ValueError(made["error"])
+        return self._traced(values, steps, Path(made["path"]) if made["path"] else None)
 
     def _plain_rows(self, values: Mapping[str, Any], steps: int) -> Path | None:
         folder = Path(tempfile.mkdtemp(prefix="rows-", dir=self.subject.folder))

@@ -48,11 +48,11 @@ def nan_injection(guard: Guard) -> NanInjection:
 
 
 @pytest.fixture
-def oom_probe(guard: Guard) -> OomProbe:
-    """Let GPU memory run out in a step; see `OomProbe`."""
+def oom_probe(guard: Guard, gpu_budget: GpuBudget) -> OomProbe:
+    """Let GPU memory run out in a step; find out what fits; see `OomProbe`."""
     from pytest_trainguard.probes.memory import OomProbe
 
-    return OomProbe(guard)
+    return OomProbe(guard, gpu_budget)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from pytest_trainguard.longest import CHARACTERS, stretched
+from pytest_trainguard.longest import CHARACTERS, ORDINARY, stretched, varied
 
 ROWS = [
     {"text": f"row {i} of few words", "label": "good", "meta": {"source": "here and there", "n": i}} for i in range(8)
@@ -65,3 +65,15 @@ def test_what_cannot_be_made_longer_is_said(tmp_path):
     table.write_bytes(b"")
     with pytest.raises(ValueError, match=r"rows.parquet: rows of this kind cannot be made longer"):
         stretched(table, 4, 10)
+
+
+def test_rows_of_all_lengths(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, ROWS)) + "\n")
+    assert varied(path, 400, 100) == path
+    sizes = [len(json.loads(line)["text"]) for line in path.read_text().splitlines()]
+    assert len(sizes) == 400
+    assert max(sizes) <= 100 * ORDINARY + 2 * len(ROWS[0]["text"])
+    assert max(sizes) >= 90 * ORDINARY
+    assert sorted(sizes)[200] < 25 * ORDINARY
+    assert len({size // ORDINARY for size in sizes}) > 20
