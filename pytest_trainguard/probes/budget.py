@@ -10,8 +10,9 @@ from weakref import WeakKeyDictionary
 
 from pytest_trainguard.expect import CannotJudge, Finding, NotApplicable
 from pytest_trainguard.memory import measure
-from pytest_trainguard.memory.budget import Limit, parse_budget
+from pytest_trainguard.memory.budget import Limit, limit_of, parse_budget
 from pytest_trainguard.memory.prediction import Prediction
+from pytest_trainguard.memory.search import Largest
 from pytest_trainguard.memory.verdict import headline
 from pytest_trainguard.probes.guard import Guard
 from pytest_trainguard.subject import Subject
@@ -42,10 +43,41 @@ class GpuBudget:
         """
         if self.limit is None:
             raise NotApplicable("no GPU budget to hold it against: give one, --gpu-budget 40GiB or a card's name")
+        return self.under(self.limit)
+
+    def under(self, limit: Limit) -> Prediction:
+        """What is predicted for this trainer under another budget than that of the command line."""
         kept = _kept.setdefault(self.guard.subject, {})
-        if self.limit not in kept:
-            kept[self.limit] = self._made(self.limit)
-        return kept[self.limit]
+        if limit not in kept:
+            kept[limit] = self._made(limit)
+        return kept[limit]
+
+    def largest(self, role: str, budget: str | None = None) -> Largest:
+        """The largest value of a setting with which two optimizer steps fit, its rows the longest ones together.
+
+        Found by bisection, each trial being a trace of the very value: no line is drawn through two of them.
+
+        Args:
+            role: the setting (`settings.ROLES`); a whole number at production.
+            budget: as for `--gpu-budget`; by default that one.
+
+        Returns:
+            `value`: the largest; None where none fits. `exact`: the next one does not fit; else it is `beyond`. And
+            the `judgement` of it: the peak, and what takes it.
+
+        Raises:
+            NotApplicable: no budget was given, or no setting plays the role.
+            CannotJudge: the program could not be traced; with the operation.
+            ValueError: the budget is none, in one line.
+        """
+        field = self.guard.needs(role)
+        prediction = self.under(limit_of(parse_budget(budget))) if budget else self.prediction
+        found = prediction.find_largest(role)
+        if found is None:
+            raise NotApplicable(f"{field.path} is no whole number at the production settings, {self._value(role)!r}")
+        if found[1].unknown:
+            raise CannotJudge(f"GPU memory: {found[1].unknown}")
+        return found[1]
 
     def _made(self, limit: Limit) -> Prediction:
         """On a machine with a GPU, unless a card was named, measured as well; not on one that is busy."""

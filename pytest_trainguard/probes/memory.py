@@ -7,6 +7,7 @@ from typing import Any
 from pytest_trainguard import faults
 from pytest_trainguard.expect import Finding, NotApplicable
 from pytest_trainguard.memory import fragmentation
+from pytest_trainguard.memory.search import Largest
 from pytest_trainguard.memory.verdict import shown
 from pytest_trainguard.probes.budget import GpuBudget
 from pytest_trainguard.probes.guard import Guard
@@ -37,6 +38,13 @@ class OomProbe:
     def everywhere(self, step: int = 4) -> list[Outcome]:
         """One run for each of the `PLACES`."""
         return self.guard.run_all([_request(where, step) for where in PLACES])
+
+    def largest(self, role: str = "batch_size", budget: str | None = None) -> Largest:
+        """The largest value of a setting that fits the budget: `oom_probe.largest("max_length", "40GiB").value`.
+
+        See `GpuBudget.largest`.
+        """
+        return self.budget.largest(role, budget)
 
     def changing_lengths(self) -> fragmentation.Fragmentation:
         """What `fragmentation.STEPS` steps of changing lengths do to GPU memory; under the budget where one is given.
