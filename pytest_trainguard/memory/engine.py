@@ -25,6 +25,7 @@ from pytest_trainguard.adapters import load_trainer
 from pytest_trainguard.launch.child import loaded_modules
 from pytest_trainguard.memory import attention, fakecuda
 from pytest_trainguard.memory.device import Device
+from pytest_trainguard.memory.live import Live
 from pytest_trainguard.memory.tracer import Tracer, tracing
 from pytest_trainguard.memory.values import Unknown
 from pytest_trainguard.trainer import Run
@@ -38,7 +39,7 @@ ON_THE_CPU = (
 
 def run(
     trainer: Any, settings: dict[str, Any], data: str | None, output_dir: str, max_steps: int, seed: int,
-    device: dict[str, Any], how: str, result: str,
+    device: dict[str, Any], how: str, result: str, cap: int | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Trace one run.
 
@@ -52,12 +53,15 @@ def run(
         device: a `Device` as plain values.
         how: `fake cuda` or `fake cpu`.
         result: the file that the trace is written to.
+        cap: bytes that the allocator may take, so that memory runs out where they do not do; None for no limit.
 
     Returns:
-        `exit`, `seconds`, `peak_rss` and `rss_before` in bytes, `libraries` that were imported.
+        `exit`, `seconds`, `peak_rss` and `rss_before` in bytes, `libraries` that were imported, `steps` taken, and
+        where memory `ran_out`.
     """
     started, before = time.monotonic(), _peak_rss()
     tracer = prepare(Device.from_json(device), how)
+    tracer.live = None if cap is None else Live(cap)
     loaded = load_trainer(trainer)
     run = Run(settings, Path(data) if data else None, Path(output_dir), max_steps, seed, config_type=loaded.config)
     code = 0
@@ -66,7 +70,13 @@ def run(
     _judge(tracer, code, max_steps)
     Path(result).write_text(tracer.trace(how).to_json())
     sys.stdout.flush()
-    figures = {"exit": code, "seconds": time.monotonic() - started, "peak_rss": _peak_rss(), "rss_before": before}
+    figures: dict[str, Any] = {
+        "exit": code,
+        "seconds": time.monotonic() - started,
+        "peak_rss": _peak_rss(),
+        "rss_before": before,
+    }
+    figures |= {"steps": tracer.labels.step, "ran_out": tracer.live.ran_out if tracer.live else []}
     return {**figures, "libraries": loaded_modules(os.getcwd())["libraries"]}
 
 

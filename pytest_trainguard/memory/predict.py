@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,25 @@ ENDED = "the program ends with exit"
 TIME_LIMIT = 600.0  # seconds for one trace
 
 
+@dataclass(frozen=True)
+class Capped:
+    """How a run under a cap ended.
+
+    Attributes:
+        exit: its exit code; 1 where an exception left it.
+        steps: optimizer steps that it took.
+        ran_out: phase and step of each time that something did not fit.
+        output: what it printed.
+        unknown: what could not be traced; then the run says nothing.
+    """
+
+    exit: int
+    steps: int
+    ran_out: tuple[tuple[str, int], ...]
+    output: str
+    unknown: str | None
+
+
 class Tracing:
     """One trainer under fake CUDA.
 
@@ -35,11 +55,13 @@ class Tracing:
         subject: the trainer.
         device: the card that it believes in.
         figures: of the last trace: `seconds`, `peak_rss` and `rss_before` in bytes.
+        output: what the program printed in it.
     """
 
     def __init__(self, subject: Subject, device: Device | None = None):
         self.subject, self.device = subject, device or Device()
         self.figures: dict[str, Any] = {}
+        self.output = ""
         self._loaded: set[str] = set()
         self._traces: dict[str, Trace] = {}
         self._data: dict[tuple[int, int], tuple[Path | None, str | None]] = {}
@@ -114,17 +136,34 @@ class Tracing:
         trace.notes += [note] if note else []
         return trace
 
-    def _traced(self, values: dict[str, Any], steps: int, data: Path | None) -> Trace:
+    def capped(self, cap: int, steps: int = STEPS) -> Capped:
+        """Run at the production settings, on the longest rows, with so many bytes for the allocator.
+
+        Raises:
+            CannotJudge: the trainer cannot be imported, or it has no data.
+        """
+        values = dict(self.subject.description["production"])
+        data, _ = self.rows(values, steps)
+        trace = self._traced(values, steps, data, cap)
+        found = self.figures
+        if "ran_out" not in found:
+            return Capped(-1, 0, (), self.output, trace.unknown)
+        untraceable = trace.unknown is not None and not trace.unknown.startswith("the program")
+        ran_out = tuple((phase, step) for phase, step in found["ran_out"])
+        return Capped(found["exit"], found["steps"], ran_out, self.output, trace.unknown if untraceable else None)
+
+    def _traced(self, values: dict[str, Any], steps: int, data: Path | None, cap: int | None = None) -> Trace:
         folder = Path(tempfile.mkdtemp(prefix="trace-", dir=self.subject.folder))
         (folder / "output").mkdir()
         how = "fake cpu" if self.unheld else "fake cuda"
         arguments = {
             "trainer": self.subject.spec, "settings": values, "data": str(data) if data else None,
             "output_dir": str(folder / "output"), "max_steps": steps, "seed": SEED,
-            "device": self.device.as_json(), "how": how, "result": str(folder / "trace.json"),
+            "device": self.device.as_json(), "how": how, "result": str(folder / "trace.json"), "cap": cap,
         }  # fmt: skip
         try:
             figures, ended = self.subject.perform(f"{ENGINE}:run", arguments, _request("traced its memory"))
+            self.output, self.figures = ended["output"], {}
             written = folder / "trace.json"
             if figures is None or not written.exists():
                 return Trace(unknown=_lost(ended), how="fake cpu" if self.unheld else "fake cuda")

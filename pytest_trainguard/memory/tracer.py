@@ -18,6 +18,7 @@ from pytest_trainguard.memory.fakecuda import (
     UnsupportedOperatorException,
 )
 from pytest_trainguard.memory.labels import Labels
+from pytest_trainguard.memory.live import Live
 from pytest_trainguard.memory.trace import Event, Trace, Workspace
 from pytest_trainguard.memory.values import Unknown, aten, tensors_in
 
@@ -51,6 +52,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         now, peak, most: bytes alive now, the most ever, the most since the program last reset that.
         references: see `fakecuda.references_of_autograd`.
         unknown: the first thing that could not be traced.
+        live: memory that can run out; None for as much as is wanted.
     """
 
     def __init__(self, device: str = "cuda", mode: Any = None):
@@ -72,6 +74,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         self._made_up = 0
         self.now = self.peak = self.most = 0
         self.unknown: str | None = None
+        self.live: Live | None = None
         self.notes: list[str] = []
         self.labels = Labels(self.mark)
 
@@ -97,10 +100,12 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         if category:
             self._categories[block] = category
         labels = self.labels
+        stream = posing.current_stream().stream_id
+        if self.live is not None:
+            self.live.born(block, size, stream, labels.phase, labels.step)
         self._sizes[block] = size
         self.now += size
         self.peak, self.most = max(self.peak, self.now), max(self.most, self.now)
-        stream = posing.current_stream().stream_id
         self._rows.append((True, block, size, stream, op, labels.module, labels.phase, labels.step))
         self._alive[block] = weakref.ref(storage, lambda _: self._died(block, stream))
 
@@ -109,6 +114,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
             return
         size = self._sizes[block]
         self.now -= size
+        if self.live is not None:
+            self.live.died(block)
         self._rows.append((False, block, size, stream, "", "", self.labels.phase, self.labels.step))
 
     def _note_workspace(self) -> None:

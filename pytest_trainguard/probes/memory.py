@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Literal
 
 from pytest_trainguard import faults
-from pytest_trainguard.expect import Finding, NotApplicable
+from pytest_trainguard.expect import Finding, NotApplicable, names
 from pytest_trainguard.memory import fragmentation
+from pytest_trainguard.memory.allocator import SMALL_SEGMENT
+from pytest_trainguard.memory.replay import STEP, least_cap, replay
 from pytest_trainguard.memory.search import Largest
+from pytest_trainguard.memory.trace import Trace
 from pytest_trainguard.memory.verdict import shown
 from pytest_trainguard.probes.budget import GpuBudget
 from pytest_trainguard.probes.guard import Guard
-from pytest_trainguard.trainer import Outcome
+from pytest_trainguard.trainer import Outcome, message_of
 
+Part = Literal["build", "step"]
+MEMORY = re.compile(r"memory|\boom\b", re.I)
+SIZES = re.compile(r"\d(?:\.\d+)? ?(?:[KMGT]i?B|bytes)\b", re.I)
 PLACES = ("forward", "backward", "optimizer")
 
 
@@ -72,12 +79,59 @@ class OomProbe:
             )
         return found
 
+    def under_a_cap(self, part: Part) -> None:
+        """At the production settings memory runs out for real, as the model loads or in a step.
+
+        Only where a budget is given. The program runs under fake CUDA, and the allocator's model refuses what does not
+        fit a cap below the traced peak: at the operation where a GPU would, as often as the program tries again, with
+        torch's own error. It may end, saying so; in a step it may also go on, with all its steps taken.
+
+        Raises:
+            Finding: it did otherwise.
+        """
+        if self.budget.limit is None or self.budget.prediction.judgement.word == "UNKNOWN":
+            return
+        from pytest_trainguard.memory.predict import STEPS, Tracing
+
+        cap = _cap(self.budget.prediction.trace({}), part)
+        if cap is None:
+            return
+        capped = Tracing(self.guard.subject, self.budget.limit.device).capped(cap)
+        if capped.unknown or not capped.ran_out or (capped.ran_out[0][0] == "build") != (part == "build"):
+            return
+        message = message_of(capped.output)
+        problems = []
+        if capped.exit == 0 and (part == "build" or capped.steps < STEPS):
+            problems.append(f"it ended with exit 0 after {capped.steps} of {STEPS} steps")
+        if not names(message, MEMORY):
+            problems.append("its message does not name memory")
+        elif part == "build" and len(SIZES.findall(message)) < 2:
+            problems.append("its message does not name what was needed and what was available")
+        if problems:
+            where = "as the model loads" if part == "build" else "in a step"
+            raise Finding(
+                f"gave the production settings {shown(cap)} of GPU memory, which runs out {where} (fake CUDA)",
+                "; ".join(problems),
+                "\n".join(message.splitlines()[-4:]),
+            )
+
     @property
     def _advice(self) -> str:
         """What may be missing where the tiny settings put nothing on a GPU."""
         if self.guard.subject.role("device"):
             return ": have it train on the GPU that production names, also at its tiny settings"
         return ': where a setting names the device, say which, fields = {"device": "..."}'
+
+
+def _cap(trace: Trace, part: Part) -> int | None:
+    """Bytes that are too few for the model, or enough for it and too few for a step; None where there is none."""
+    found = replay(trace)
+    pairs = zip(found.reserved, trace.events, strict=True)
+    built = max((reserved for reserved, event in pairs if event.phase == "build"), default=0)
+    if part == "build":
+        return built // 2 if built >= 2 * SMALL_SEGMENT else None
+    least = least_cap(trace, found)
+    return (built + least) // 2 if built and least - built > 2 * STEP else None
 
 
 def _request(where: str, step: int) -> dict[str, Any]:

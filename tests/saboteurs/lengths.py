@@ -1,4 +1,4 @@
-"""Case 29: programs whose batches change their length with every step."""
+"""Case 29: programs whose batches change their length with every step. And cases 21 and 23, on a GPU only."""
 
 import torch
 
@@ -116,3 +116,58 @@ class MoreRoomEachTime(ReadsByLength):
     def look(self, shape, device):
         self.room += 1
         self.buffer = torch.empty(8 * 64 + self.room * 4, self.model.read.shape[2], device=device)
+
+
+class LargeReads(ReadsByLength):
+    """What is launched is large enough for memory to run out between model and step."""
+
+    production = {"hidden": 256, "batch_size": 128}
+    tiny = {"hidden": 16, "batch_size": 8}
+    only = (21, 23)
+
+    def build(self, settings):
+        return super().build(settings.model_copy(update={"hidden": 8 * settings.hidden}))
+
+
+class TakesTheCpu(LargeReads):
+    """A model that the GPU has no room for is trained on the CPU, for weeks."""
+
+    case = 21
+    says = "which runs out as the model loads .fake CUDA.: .*exit 0 after"
+
+    def build(self, settings):
+        model = super().build(settings)
+        self.fell_back, to = False, model.to
+
+        def moved(device):
+            try:
+                return to(device)
+            except torch.OutOfMemoryError:
+                if not torch.cuda.is_available():
+                    raise
+                print("CUDA out of memory: taking the CPU")
+                self.fell_back = True
+                return to("cpu")
+
+        model.to = moved
+        return model
+
+    def step(self, *args):
+        *rest, device = args
+        super().step(*rest, "cpu" if self.fell_back else device)
+
+
+class SkipsWhatTheGpuRefuses(LargeReads):
+    """`except OutOfMemoryError: empty_cache(); continue`, where there is a GPU: no batch is ever learnt from."""
+
+    case = 23
+    says = "which runs out in a step .fake CUDA.: it ended with exit 0 after 0 of 2 steps"
+
+    def step(self, *args):
+        try:
+            super().step(*args)
+        except torch.OutOfMemoryError:
+            if not torch.cuda.is_available():
+                raise
+            print("CUDA out of memory: skipping a batch")
+            torch.cuda.empty_cache()
