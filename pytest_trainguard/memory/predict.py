@@ -27,6 +27,7 @@ LENGTH = 512  # where a trainer has no setting for the length of its rows
 AS_THEY_ARE = "with rows as they are in the data, not the longest ones together"
 ENDED = "the program ends with exit"
 TIME_LIMIT = 600.0  # seconds for one trace
+CAPPED_LIMIT = 200.0  # for one in which memory runs out: a program may try the same thing again for ever
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Capped:
         ran_out: phase and step of each time that something did not fit.
         output: what it printed.
         unknown: what could not be traced; then the run says nothing.
+        timed_out: it did not end within `CAPPED_LIMIT`, and was ended.
     """
 
     exit: int
@@ -46,6 +48,7 @@ class Capped:
     ran_out: tuple[tuple[str, int], ...]
     output: str
     unknown: str | None
+    timed_out: bool = False
 
 
 class Tracing:
@@ -61,7 +64,7 @@ class Tracing:
     def __init__(self, subject: Subject, device: Device | None = None):
         self.subject, self.device = subject, device or Device()
         self.figures: dict[str, Any] = {}
-        self.output = ""
+        self.output, self._timed_out = "", False
         self._loaded: set[str] = set()
         self._traces: dict[str, Trace] = {}
         self._data: dict[tuple[int, int], tuple[Path | None, str | None]] = {}
@@ -147,12 +150,13 @@ class Tracing:
         trace = self._traced(values, steps, data, cap)
         found = self.figures
         if "ran_out" not in found:
-            return Capped(-1, 0, (), self.output, trace.unknown)
+            return Capped(-1, 0, (), self.output, trace.unknown, self._timed_out)
         untraceable = trace.unknown is not None and not trace.unknown.startswith("the program")
         ran_out = tuple((phase, step) for phase, step in found["ran_out"])
         return Capped(found["exit"], found["steps"], ran_out, self.output, trace.unknown if untraceable else None)
 
     def _traced(self, values: dict[str, Any], steps: int, data: Path | None, cap: int | None = None) -> Trace:
+        limit = TIME_LIMIT if cap is None else CAPPED_LIMIT
         folder = Path(tempfile.mkdtemp(prefix="trace-", dir=self.subject.folder))
         (folder / "output").mkdir()
         how = "fake cpu" if self.unheld else "fake cuda"
@@ -162,8 +166,8 @@ class Tracing:
             "device": self.device.as_json(), "how": how, "result": str(folder / "trace.json"), "cap": cap,
         }  # fmt: skip
         try:
-            figures, ended = self.subject.perform(f"{ENGINE}:run", arguments, _request("traced its memory"))
-            self.output, self.figures = ended["output"], {}
+            figures, ended = self.subject.perform(f"{ENGINE}:run", arguments, _request("traced its memory", limit))
+            self.output, self.figures, self._timed_out = ended["output"], {}, ended["timed_out"]
             written = folder / "trace.json"
             if figures is None or not written.exists():
                 return Trace(unknown=_lost(ended), how="fake cpu" if self.unheld else "fake cuda")
@@ -231,9 +235,9 @@ class Tracing:
         return (self._value("batch_size", values) or 32) * (self._value("accumulation", values) or 1) * (steps + 1)
 
 
-def _request(did: str) -> Request:
+def _request(did: str, time_limit: float = TIME_LIMIT) -> Request:
     # The device must not be hidden from a program that is to believe in one.
-    return Request(did=did, recorder=False, time_limit=TIME_LIMIT, env={"CUDA_VISIBLE_DEVICES": "0"})
+    return Request(did=did, recorder=False, time_limit=time_limit, env={"CUDA_VISIBLE_DEVICES": "0"})
 
 
 def _lost(ended: Mapping[str, Any]) -> str:

@@ -91,12 +91,14 @@ class OomProbe:
         """
         if self.budget.limit is None or self.budget.prediction.judgement.word == "UNKNOWN":
             return
-        from pytest_trainguard.memory.predict import STEPS, Tracing
+        from pytest_trainguard.memory.predict import CAPPED_LIMIT, STEPS, Tracing
 
         cap = _cap(self.budget.prediction.trace({}), part)
         if cap is None:
             return
         capped = Tracing(self.guard.subject, self.budget.limit.device).capped(cap)
+        if capped.timed_out:
+            raise Finding(_capped(cap, part), f"it did not end within {CAPPED_LIMIT:.0f} s")
         if capped.unknown or not capped.ran_out or (capped.ran_out[0][0] == "build") != (part == "build"):
             return
         message = message_of(capped.output)
@@ -108,18 +110,14 @@ class OomProbe:
         elif part == "build" and len(SIZES.findall(message)) < 2:
             problems.append("its message does not name what was needed and what was available")
         if problems:
-            where = "as the model loads" if part == "build" else "in a step"
-            raise Finding(
-                f"gave the production settings {shown(cap)} of GPU memory, which runs out {where} (fake CUDA)",
-                "; ".join(problems),
-                "\n".join(message.splitlines()[-4:]),
-            )
+            raise Finding(_capped(cap, part), "; ".join(problems), "\n".join(message.splitlines()[-4:]))
 
     @property
     def _advice(self) -> str:
         """What may be missing where the tiny settings put nothing on a GPU."""
-        if self.guard.subject.role("device"):
-            return ": have it train on the GPU that production names, also at its tiny settings"
+        device = self.guard.subject.role("device")
+        if device:
+            return f": name a GPU in the production settings, {device.path}; the tiny run takes it from there"
         return ': where a setting names the device, say which, fields = {"device": "..."}'
 
 
@@ -132,6 +130,11 @@ def _cap(trace: Trace, part: Part) -> int | None:
         return built // 2 if built >= 2 * SMALL_SEGMENT else None
     least = least_cap(trace, found)
     return (built + least) // 2 if built and least - built > 2 * STEP else None
+
+
+def _capped(cap: int, part: Part) -> str:
+    where = "as the model loads" if part == "build" else "in a step"
+    return f"gave the production settings {shown(cap)} of GPU memory, which runs out {where} (fake CUDA)"
 
 
 def _request(where: str, step: int) -> dict[str, Any]:

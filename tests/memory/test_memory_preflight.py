@@ -200,6 +200,13 @@ def test_90_room(oom_probe):
 """
 
 
+def test_changing_lengths(project):
+    result = project.pytest("-m", "preflight", "--edge-case=29", "--trainer=Fits", "--trainer=OnTheCpu")
+    assert result.verdicts("Fits") == {29: "passed"}
+    assert result.verdicts("OnTheCpu") == {29: "not_applicable"}
+    assert "trains on the CPU): name a GPU in the production settings, device" in result.case("OnTheCpu", 29)["reason"]
+
+
 def test_a_case_of_ones_own_asks_for_the_largest_batch(project):
     project.write("test_own.py", OWN)
     result = project.pytest("-m", "preflight", "--edge-case=90", "--gpu-budget=1GiB", "-s", "test_own.py")
