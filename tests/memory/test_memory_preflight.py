@@ -43,6 +43,8 @@ class Fits(Trainer):
     def make_longest(self, folder, rows, length, seed):
         return self.make_data(folder, rows, seed)
 
+    make_varied = make_longest
+
     def train(self, run):
         config = run.config
         model = torch.nn.Sequential(torch.nn.Linear(config.width, config.width), torch.nn.GELU()).to(config.device)
