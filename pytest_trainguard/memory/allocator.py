@@ -43,14 +43,17 @@ class Action(NamedTuple):
 
 
 class Block:
-    """A stretch of a segment: in use, or free and in its pool. Neighbours are those in the same segment."""
+    """A stretch of a segment: in use, or free and in its pool. Neighbours are those in the same segment.
 
-    __slots__ = ("address", "before", "free", "next", "requested", "size", "small", "stream")
+    One that is not `mapped` has addresses and no memory (`expandable`); it is in no pool.
+    """
+
+    __slots__ = ("address", "before", "free", "mapped", "next", "requested", "size", "small", "stream")
 
     def __init__(self, address: int, size: int, small: bool, stream: int):
         self.address, self.size, self.small, self.stream = address, size, small, stream
         self.requested = 0
-        self.free = True
+        self.free = self.mapped = True
         self.before: Block | None = None
         self.next: Block | None = None
 
@@ -126,15 +129,18 @@ class Allocator:
         self.allocated -= block.size
         if self.log is not None:
             self.log.append(Action("free_completed", block.address, block.size, block.stream))
-        pool = self._pools[block.stream, block.small]
+        self._put_back(self._pools[block.stream, block.small], block)
+
+    def _put_back(self, pool: Pool, block: Block) -> None:
+        """Into its pool, as one with its free neighbours."""
         before, after = block.before, block.next
         if before is not None and before.free:
-            _take_out(pool, before)
+            take_out(pool, before)
             block.address, block.size, block.before = before.address, block.size + before.size, before.before
             if block.before is not None:
                 block.before.next = block
         if after is not None and after.free:
-            _take_out(pool, after)
+            take_out(pool, after)
             block.size, block.next = block.size + after.size, after.next
             if block.next is not None:
                 block.next.before = block
@@ -214,11 +220,12 @@ class Allocator:
         return released >= wanted
 
     def _release(self, pool: Pool, block: Block) -> None:
-        _take_out(pool, block)
+        take_out(pool, block)
         self.reserved -= block.size
         if self.log is not None:
             self.log.append(Action("segment_free", block.address, block.size, block.stream))
 
 
-def _take_out(pool: Pool, block: Block) -> None:
+def take_out(pool: Pool, block: Block) -> None:
+    """Out of its pool."""
     del pool[bisect_left(pool, (block.size, block.address))]

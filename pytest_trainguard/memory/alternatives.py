@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from pytest_trainguard.memory.between import drawn
 from pytest_trainguard.memory.budget import Limit
+from pytest_trainguard.memory.expandable import Expandable
+from pytest_trainguard.memory.options import EXPANDABLE, VARIABLES, allocator_of
 from pytest_trainguard.memory.replay import replay
 from pytest_trainguard.memory.search import Largest, largest
 from pytest_trainguard.memory.trace import Trace
@@ -56,7 +58,9 @@ def proposals(settings: Settings) -> list[tuple[str, dict[str, Any]]]:
 
 
 def what_helps(trace: Tracer, settings: Settings, limit: Limit, tell: Callable[[str], None]) -> list[Alternative]:
-    """Trace each of the `proposals`; the one that needs least comes first, those that cannot be traced last.
+    """Trace each of the `proposals`, and replay production's trace with expandable segments.
+
+    The one that needs least comes first, those that cannot be traced last.
 
     Args:
         trace: traces the trainer with changed settings.
@@ -68,6 +72,9 @@ def what_helps(trace: Tracer, settings: Settings, limit: Limit, tell: Callable[[
     for words, changes in proposals(settings):
         tell(f"tracing with {words}")
         found.append(Alternative(words, changes, judge(trace(changes), limit)))
+    if not isinstance(allocator_of(trace({}).allocator), Expandable):
+        other = replace(trace({}), allocator=EXPANDABLE)
+        found.append(Alternative(f"{VARIABLES[1]}={EXPANDABLE} in the environment", {}, judge(other, limit)))
     return sorted(found, key=lambda one: (one.judgement.word == "UNKNOWN", one.judgement.least))
 
 

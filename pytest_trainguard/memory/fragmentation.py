@@ -104,15 +104,15 @@ def look(trace: Trace, production: Judgement | None = None) -> Fragmentation:
     traced = of_steps(trace)
     steps = carried_on(traced, STEPS, WARM, seed=0)
     real = steps[: len(traced) - 1]
-    small = list(replayed(real))
+    small = list(replayed(real, allocator=trace.allocator))
     fits = production is not None and production.fits
     wanted = max(production.allocated, LEAST) if production is not None and production.allocated else USUAL
     scale = wanted / small[-1].peak_allocated
-    after = list(replayed(steps, scale))
+    after = list(replayed(steps, scale, allocator=trace.allocator))
     rise, (early, late) = _rise(after[: len(real)])
     out = None
     if production is not None and fits:
-        out = _out_of_memory(steps, scale, after, production)
+        out = _out_of_memory(steps, scale, after, production, trace.allocator)
     return Fragmentation(after, rise, _stays(traced, early, late, scale), scale, out)
 
 
@@ -146,7 +146,7 @@ def _stays(traced: Sequence[Sequence[Event]], early: int, late: int, scale: floa
 
 
 def _out_of_memory(
-    steps: Sequence[Sequence[Move]], scale: float, after: Sequence[After], production: Judgement
+    steps: Sequence[Sequence[Move]], scale: float, after: Sequence[After], production: Judgement, allocator: str
 ) -> int | None:
     """The step in which memory runs out, with as much room over the least up to the peak as production has.
 
@@ -157,6 +157,6 @@ def _out_of_memory(
     first, low, high = steps[: upto + 1], 0, after[upto].peak_reserved
     while high - low > STEP:
         middle = (low + high) // 2
-        low, high = (low, middle) if survived(first, scale, middle) == len(first) else (middle, high)
-    count = survived(steps, scale, round(high * production.limit.size / production.least))
+        low, high = (low, middle) if survived(first, scale, middle, allocator) == len(first) else (middle, high)
+    count = survived(steps, scale, round(high * production.limit.size / production.least), allocator)
     return None if count == len(steps) else count + 1

@@ -5,8 +5,9 @@ What the program does then is its own affair.
 
 from __future__ import annotations
 
-from pytest_trainguard.memory.allocator import Allocator, Block, OutOfMemory
+from pytest_trainguard.memory.allocator import Block, OutOfMemory
 from pytest_trainguard.memory.cards import GIB, MIB
+from pytest_trainguard.memory.options import allocator_of, of_environment
 
 
 class Live:
@@ -17,7 +18,7 @@ class Live:
     """
 
     def __init__(self, cap: int):
-        self._allocator = Allocator(cap)
+        self._allocator = allocator_of(of_environment(), cap)
         self._blocks: dict[int, Block] = {}
         self._cap = cap
         self.ran_out: list[tuple[str, int]] = []

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from pytest_trainguard.memory.allocator import Allocator, Block, OutOfMemory
+from pytest_trainguard.memory.allocator import Block, OutOfMemory
+from pytest_trainguard.memory.options import allocator_of
 from pytest_trainguard.memory.trace import Event, Trace
 
 STEP = 4 * 2**20  # bytes; a segment is a multiple of 2 MiB
@@ -75,16 +76,15 @@ class Replay:
         return self.peak_reserved - self.peak_allocated
 
 
-def replay(trace: Trace, cap: int | None = None, *, workspace: int = 0, max_split: int | None = None) -> Replay:
+def replay(trace: Trace, cap: int | None = None, *, workspace: int = 0) -> Replay:
     """Run a trace through the allocator.
 
     Args:
         trace: what the program did.
         cap: bytes that the allocator may take; None for no limit.
         workspace: bytes of one library workspace on the card in question; see `trace.Workspace`.
-        max_split: see `Allocator.max_split`.
     """
-    allocator = Allocator(cap, max_split)
+    allocator = allocator_of(trace.allocator, cap)
     found = Replay()
     blocks: dict[int, Block] = {}
     highest = -1

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from pytest_trainguard.memory.allocator import Action, Allocator, Block, OutOfMemory
+from pytest_trainguard.memory.expandable import Expandable
+from pytest_trainguard.memory.options import allocator_of
 from pytest_trainguard.memory.replay import with_workspaces
 from pytest_trainguard.memory.trace import Event, Trace
 
@@ -31,7 +33,7 @@ def write(path: Path, trace: Trace, workspace: int = 0, cap: int | None = None) 
 def made(trace: Trace, workspace: int = 0, cap: int | None = None) -> dict[str, Any]:
     """The snapshot at the end of a trace, or where it runs out of memory under a cap."""
     log: list[Action] = []
-    allocator = Allocator(cap, log=log)
+    allocator = allocator_of(trace.allocator, cap, log)
     used: dict[int, tuple[Block, Event]] = {}
     entries: list[dict[str, Any]] = []
     for _, event in with_workspaces(trace, workspace):
@@ -68,24 +70,25 @@ def _frames(event: Event) -> list[dict[str, Any]]:
 
 
 def _segments(allocator: Allocator, used: list[tuple[Block, Event]]) -> list[dict[str, Any]]:
-    """Every segment with its blocks in order of address."""
+    """Every segment with its blocks in order of address; of one that can be expanded, each stretch that is mapped."""
     owners = {block.address: event for block, event in used}
     blocks = [block for block, _ in used] + allocator.free_blocks()
-    firsts = sorted((block for block in blocks if block.before is None), key=lambda block: block.address)
-    return [_segment(first, owners) for first in firsts]
+    firsts = [block for block in blocks if block.before is None or not block.before.mapped]
+    expandable = isinstance(allocator, Expandable)
+    return [_segment(first, owners, expandable) for first in sorted(firsts, key=lambda block: block.address)]
 
 
-def _segment(first: Block, owners: dict[int, Event]) -> dict[str, Any]:
+def _segment(first: Block, owners: dict[int, Event], expandable: bool) -> dict[str, Any]:
     chain: list[Block] = []
     block: Block | None = first
-    while block is not None:
+    while block is not None and block.mapped:
         chain.append(block)
         block = block.next
     in_use = sum(block.size for block in chain if not block.free)
     return {
         "device": 0, "address": first.address, "total_size": sum(block.size for block in chain),
         "stream": first.stream, "segment_type": "small" if first.small else "large", "segment_pool_id": POOL,
-        "allocated_size": in_use, "active_size": in_use, "is_expandable": False, "frames": [],
+        "allocated_size": in_use, "active_size": in_use, "is_expandable": expandable, "frames": [],
         "requested_size": sum(block.requested for block in chain if not block.free),
         "blocks": [_block(block, owners.get(block.address)) for block in chain],
     }  # fmt: skip

@@ -12,7 +12,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from pytest_trainguard.memory.allocator import MIN_BLOCK, Allocator, Block, OutOfMemory
+from pytest_trainguard.memory.allocator import MIN_BLOCK, Block, OutOfMemory
+from pytest_trainguard.memory.options import allocator_of
 from pytest_trainguard.memory.trace import Event, Trace
 
 
@@ -120,30 +121,32 @@ def _again(
     return moves, fresh
 
 
-def replayed(steps: Sequence[Sequence[Move]], scale: float = 1.0, cap: int | None = None) -> Iterator[After]:
+def replayed(
+    steps: Sequence[Sequence[Move]], scale: float = 1.0, cap: int | None = None, allocator: str = ""
+) -> Iterator[After]:
     """The steps through the allocator, each storage `scale` times as large.
 
-    But for the smallest (numbers, biases), which are as small in any model.
+    But for the smallest (numbers, biases), which are as small in any model. `allocator` has its settings, as a `Trace`.
 
     Raises:
         OutOfMemory: they do not fit under the cap; after the last step that did.
     """
-    allocator, blocks, peak = Allocator(cap), dict[int, Block](), 0
+    model, blocks, peak = allocator_of(allocator, cap), dict[int, Block](), 0
     for moves in steps:
         for born, block, size, stream in moves:
             if not born:
                 if block in blocks:
-                    allocator.free(blocks.pop(block))
+                    model.free(blocks.pop(block))
             elif size:
-                blocks[block] = allocator.malloc(size if size <= MIN_BLOCK else round(size * scale), stream)
-                peak = max(peak, allocator.allocated)
-        yield After(allocator.allocated, allocator.reserved, peak, allocator.peak_reserved)
+                blocks[block] = model.malloc(size if size <= MIN_BLOCK else round(size * scale), stream)
+                peak = max(peak, model.allocated)
+        yield After(model.allocated, model.reserved, peak, model.peak_reserved)
 
 
-def survived(steps: Sequence[Sequence[Move]], scale: float, cap: int) -> int:
+def survived(steps: Sequence[Sequence[Move]], scale: float, cap: int, allocator: str = "") -> int:
     """How many of the steps, from the first, fit under a cap."""
     count = 0
     with contextlib.suppress(OutOfMemory):
-        for _ in replayed(steps, scale, cap):
+        for _ in replayed(steps, scale, cap, allocator):
             count += 1
     return count

@@ -73,6 +73,7 @@ class Trace:
         torch: version of the torch that ran.
         how: `fake cuda`, or `fake cpu` where the former does not hold on this build of torch.
         workspaces: libraries' scratch memory, in order of first use.
+        allocator: the run's settings of the allocator, as `PYTORCH_CUDA_ALLOC_CONF` holds them.
     """
 
     events: list[Event] = field(default_factory=list)
@@ -81,6 +82,7 @@ class Trace:
     torch: str = ""
     how: Literal["fake cuda", "fake cpu"] = "fake cuda"
     workspaces: list[Workspace] = field(default_factory=list)
+    allocator: str = ""
 
     def to_json(self) -> str:
         """As JSON text; events as rows, their names in a table, since each stands in thousands of them."""
@@ -97,6 +99,7 @@ class Trace:
         whole = {
             "version": VERSION, "torch": self.torch, "how": self.how, "unknown": self.unknown, "notes": self.notes,
             "workspaces": [asdict(workspace) for workspace in self.workspaces], "names": list(names), "events": rows,
+            "allocator": self.allocator,
         }  # fmt: skip
         return json.dumps(whole, separators=(",", ":"))
 
@@ -118,7 +121,8 @@ class Trace:
                 for born, block, size, stream, category, op, module, phase, step in whole["events"]
             ]  # fmt: skip
             workspaces = [Workspace(**workspace) for workspace in whole["workspaces"]]
-            return cls(events, whole["notes"], whole["unknown"], whole["torch"], whole["how"], workspaces)
+            told = (whole["notes"], whole["unknown"], whole["torch"], whole["how"], workspaces, whole["allocator"])
+            return cls(events, *told)
         except KeyError as error:
             raise ValueError(f"no trace of device memory: it has no {error}") from None
         except (TypeError, IndexError, ValueError) as error:

@@ -19,6 +19,7 @@ from pytest_trainguard.memory.fakecuda import (
 )
 from pytest_trainguard.memory.labels import Labels
 from pytest_trainguard.memory.live import Live
+from pytest_trainguard.memory.options import of_environment
 from pytest_trainguard.memory.trace import Event, Trace, Workspace
 from pytest_trainguard.memory.values import Unknown, aten, tensors_in
 
@@ -142,7 +143,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
             kind: Any = "alloc" if is_birth else "free"
             events.append(Event(kind, block, size, stream, category, op, module, phase, step))
         workspaces = list(self._workspaces.values())
-        return Trace(events, list(self.notes), self.unknown, torch.__version__, how, workspaces)
+        return Trace(events, list(self.notes), self.unknown, torch.__version__, how, workspaces, of_environment())
 
     # ---- how operations run
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pytest_trainguard.memory.budget import Limit
 from pytest_trainguard.memory.cards import GIB, MIB
+from pytest_trainguard.memory.options import unmodelled
 from pytest_trainguard.memory.replay import WORKSPACE, Composition, Replay, composition, least_cap, replay
 from pytest_trainguard.memory.trace import Trace
 
@@ -83,13 +84,14 @@ def judge(trace: Trace, limit: Limit) -> Judgement:
     It fits where the trace, replayed with the budget as the allocator's cap, runs to its end. Where it does not, what
     takes the memory is told of a replay without a cap: what the program wants.
     """
+    notes = [*trace.notes, *unmodelled(trace.allocator)]
     source = f"{trace.how.replace('cuda', 'CUDA').replace('cpu', 'CPU')} tensors, torch {trace.torch}"
     if trace.unknown is not None:
         reason = f"unknown: {trace.unknown} could not be traced"
-        return Judgement("UNKNOWN", limit, reason=reason, notes=trace.notes, source=source)
+        return Judgement("UNKNOWN", limit, reason=reason, notes=notes, source=source)
     if not trace.events:
         reason = "unknown: nothing was put on the device"
-        return Judgement("UNKNOWN", limit, reason=reason, notes=trace.notes, source=source)
+        return Judgement("UNKNOWN", limit, reason=reason, notes=notes, source=source)
     capped = replay(trace, limit.cap, workspace=limit.workspace)
     free = capped if not (capped.failed or capped.retries) else replay(trace, workspace=limit.workspace)
     least = least_cap(trace, free, limit.workspace, over=limit.cap if capped.failed else 0) + limit.context
@@ -102,7 +104,7 @@ def judge(trace: Trace, limit: Limit) -> Judgement:
         allocated=wanted.peak_allocated, reserved=wanted.peak_reserved,
         breakdown=_breakdown(stood, wanted, limit), peak=wanted.peak.where if wanted.peak else "",
         largest=[(_told(event.category, event.op, event.module), size) for event, size in stood.largest],
-        by_module=stood.by_module, by_op=stood.by_op, retries=capped.retries, reason=reason, notes=trace.notes,
+        by_module=stood.by_module, by_op=stood.by_op, retries=capped.retries, reason=reason, notes=notes,
         source=source,
     )  # fmt: skip
 

@@ -91,7 +91,8 @@ def test_one_that_fits(project):
     found = told["largest_settings"]["batch_size"]
     assert found["exact"]
     assert found["value"] > 64
-    assert [one["settings"] for one in told["alternatives"]] == [{"batch_size": 32, "gradient_accumulation": 2}]
+    helps = [one["settings"] for one in told["alternatives"]]
+    assert sorted(helps, key=len) == [{}, {"batch_size": 32, "gradient_accumulation": 2}]
     assert "tracing the production settings" in done.stderr
     assert (project.folder / "memory.svg").read_text().startswith("<?xml")
     snapshot = pickle.loads((project.folder / "memory.pickle").read_bytes())

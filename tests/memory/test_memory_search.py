@@ -219,6 +219,7 @@ def test_what_helps_most_comes_first():
     found = what_helps(traced, KNOWN, LIMIT, told.append)
     assert found[0].words == "gradient_checkpointing = True"
     assert found[-1].judgement.word == "UNKNOWN"
+    assert any(one.words.startswith("PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True") for one in found)
     least = [one.judgement.least for one in found[:-1]]
     assert least == sorted(least)
     assert "tracing with length = 256" in told
