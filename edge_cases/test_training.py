@@ -239,10 +239,14 @@ def test_66_loss_does_not_fall(tiny_overfit: TinyOverfit) -> None:
     if not (result.last < FINAL_LOSS and result.drop > DROP):
         raise Finding(
             result.outcome.did,
-            f"the loss went from {result.first:.3f} to {result.last:.3f} ({result.drop:.0%} lower); "
+            f"the loss went from {result.first:.3f} to {result.last:.3f} ({_change(result.drop)}); "
             f"name settings that learn faster in `overfit`, if it only needs a higher learning rate",
             result.outcome.last_words,
         )
+
+
+def _change(drop: float) -> str:
+    return f"{drop:.0%} lower" if drop >= 0 else f"{-drop:.0%} higher"
 
 
 @edge_case(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -87,7 +88,8 @@ def judge(trace: Trace, limit: Limit) -> Judgement:
     notes = [*trace.notes, *unmodelled(trace.allocator)]
     source = f"{trace.how.replace('cuda', 'CUDA').replace('cpu', 'CPU')} tensors, torch {trace.torch}"
     if trace.unknown is not None:
-        reason = f"unknown: {trace.unknown} could not be traced"
+        an_operation = re.match(r"\w+::", trace.unknown)  # else a sentence: "the program ends with exit 1"
+        reason = f"unknown: {trace.unknown}" + (" could not be traced" if an_operation else "")
         return Judgement("UNKNOWN", limit, reason=reason, notes=notes, source=source)
     if not trace.events:
         reason = "unknown: nothing was put on the device"

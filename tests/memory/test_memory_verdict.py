@@ -75,6 +75,7 @@ def test_it_does_not_fit():
     ("trace", "says"),
     [
         (Trace(TRACE.events, unknown="mylib::kernel"), "unknown: mylib::kernel could not be traced"),
+        (Trace([], unknown="the program puts nothing on the GPU"), "unknown: the program puts nothing on the GPU"),
         (Trace(), "unknown: nothing was put on the device"),
     ],
 )
