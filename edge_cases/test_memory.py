@@ -341,7 +341,7 @@ def test_28_gpu_fault(guard: Guard) -> None:
 # allocator's smallest pieces: so it is the tiny settings that are traced, and their storages that are made larger.
 @edge_case(
     29,
-    "fragmentation: 200 steps of changing lengths",
+    "fragmentation",
     verdict="survives",
     severity="major",
     brought_about=f"{TRACED} steps at the tiny settings, on rows of all lengths, traced with fake CUDA tensors; these "

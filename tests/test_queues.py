@@ -121,7 +121,7 @@ def test_any_queue_that_works_by_folders(tmp_path):
         51: "passed", 52: "passed", 53: "failed", 54: "failed", 55: "passed", 56: "failed", 57: "not_applicable",
         58: "not_applicable", 59: "not_applicable", 60: "passed",
     }  # fmt: skip
-    assert "file-1.jsonl is inbox/same.jsonl" in result.case("shell", 53)["reason"]
+    assert "file-1.jsonl is at inbox/same.jsonl" in result.case("shell", 53)["reason"]
     assert "not a word of foreign" in result.case("shell", 56)["reason"]
     assert result.case("shell", 57)["reason"].startswith("the queue names no retry: add it, Queue(..., retry=")
 
