@@ -14,8 +14,7 @@ from typing import Any
 from pytest_trainguard.samples import LINES
 
 CHARACTERS = 12  # of text for each token, node or whatever a length counts: ordinary text has four or five
-ORDINARY = 4
-
+ORDINARY = 4  # of that; fewer of them, so that lengths differ and are not all cut at the limit
 AS_THEY_ARE = 4  # so many rows stay short
 GOLDEN = 0.6180339887  # its multiples are spread evenly over 0 to 1, without a period
 

@@ -119,16 +119,14 @@ class Allocator:
         block.requested = requested
         self.requested += requested
         self.allocated += block.size
-        if self.log is not None:
-            self.log.append(Action("alloc", block.address, block.size, stream))
+        self._tell("alloc", block)
         return block
 
     def free(self, block: Block) -> None:
         """Take a block back, and merge it with its free neighbours."""
         self.requested -= block.requested
         self.allocated -= block.size
-        if self.log is not None:
-            self.log.append(Action("free_completed", block.address, block.size, block.stream))
+        self._tell("free_completed", block)
         self._put_back(self._pools[block.stream, block.small], block)
 
     def _put_back(self, pool: Pool, block: Block) -> None:
@@ -195,8 +193,7 @@ class Allocator:
         self._next_address += -(-wanted // ROUND_LARGE) * ROUND_LARGE
         self.reserved += wanted
         self.peak_reserved = max(self.peak_reserved, self.reserved)
-        if self.log is not None:
-            self.log.append(Action("segment_alloc", block.address, wanted, stream))
+        self._tell("segment_alloc", block)
         return block
 
     def _has_room(self, size: int) -> bool:
@@ -222,8 +219,11 @@ class Allocator:
     def _release(self, pool: Pool, block: Block) -> None:
         take_out(pool, block)
         self.reserved -= block.size
+        self._tell("segment_free", block)
+
+    def _tell(self, action: str, block: Block) -> None:
         if self.log is not None:
-            self.log.append(Action("segment_free", block.address, block.size, block.stream))
+            self.log.append(Action(action, block.address, block.size, block.stream))
 
 
 def take_out(pool: Pool, block: Block) -> None:

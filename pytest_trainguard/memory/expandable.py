@@ -17,7 +17,6 @@ from pytest_trainguard.memory.allocator import (
     LARGE_SEGMENT,
     MIN_BLOCK,
     SMALL_SEGMENT,
-    Action,
     Allocator,
     Block,
     OutOfMemory,
@@ -143,10 +142,6 @@ class Expandable(Allocator):
             block.address, block.size = before.address, before.size + block.size
             _link(before.before, block)
             holes.remove(before)
-
-    def _tell(self, action: str, block: Block) -> None:
-        if self.log is not None:
-            self.log.append(Action(action, block.address, block.size, block.stream))
 
 
 def _row(block: Block | None, size: int) -> Iterator[tuple[Block, int]]:

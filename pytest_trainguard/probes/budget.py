@@ -55,7 +55,7 @@ class GpuBudget:
     def largest(self, role: str, budget: str | None = None) -> Largest:
         """The largest value of a setting with which two optimizer steps fit, its rows the longest ones together.
 
-        Found by bisection, each trial being a trace of the very value: no line is drawn through two of them.
+        Each trial is a trace of the very value; those before only say which one to try next.
 
         Args:
             role: the setting (`settings.ROLES`); a whole number at production.

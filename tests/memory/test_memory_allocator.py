@@ -166,23 +166,24 @@ def check(allocator, used):
     assert not any(block.free and block.next is not None and block.next.free for block in [*used, *free])
 
 
-@given(STEPS, st.sampled_from([None, 100 * MIB]), st.sampled_from([None, 30 * MIB]))
-def test_of_every_sequence(steps, cap, max_split):
-    allocator = Allocator(cap, max_split)
+def run_through(allocator, steps, flushed=None):
+    """A sequence of sizes, streams, and which block to give back; `check` after each; at the end nothing is left."""
     used = []
-    for size, stream, freed in steps:
+    for number, (size, stream, freed) in enumerate(steps):
         asked = 0
         try:
             used.append(allocator.malloc(size, stream))
         except OutOfMemory as failure:
             asked = failure.asked
         if asked:
-            assert allocator.reserved + asked > cap
+            assert allocator.reserved + asked > allocator.cap
         else:
             assert used[-1].size >= size
             assert used[-1].address % 512 == 0
         if freed is not None and used:
             allocator.free(used.pop(freed % len(used)))
+        if number == flushed:
+            allocator.flush()
         check(allocator, used)
     for block in used:
         allocator.free(block)
@@ -190,3 +191,8 @@ def test_of_every_sequence(steps, cap, max_split):
     allocator.flush()
     assert allocator.reserved == 0
     assert allocator.free_blocks() == []
+
+
+@given(STEPS, st.sampled_from([None, 100 * MIB]), st.sampled_from([None, 30 * MIB]))
+def test_of_every_sequence(steps, cap, max_split):
+    run_through(Allocator(cap, max_split), steps)

@@ -12,7 +12,7 @@ from pytest_trainguard.memory.budget import Limit
 from pytest_trainguard.memory.expandable import Expandable
 from pytest_trainguard.memory.replay import replay
 from pytest_trainguard.memory.verdict import judge
-from tests.memory.test_memory_allocator import MIB, STEPS, check
+from tests.memory.test_memory_allocator import MIB, STEPS, run_through
 
 
 def test_pages_are_mapped_as_they_are_needed():
@@ -59,30 +59,7 @@ def test_a_hole_is_filled_before_the_end_grows():
 
 @given(STEPS, st.sampled_from([None, 100 * MIB]), st.integers(0, 79))
 def test_of_every_sequence(steps, cap, flushed):
-    allocator = Expandable(cap)
-    used = []
-    for number, (size, stream, freed) in enumerate(steps):
-        asked = 0
-        try:
-            used.append(allocator.malloc(size, stream))
-        except OutOfMemory as failure:
-            asked = failure.asked
-        if asked:
-            assert allocator.reserved + asked > cap
-        else:
-            assert used[-1].size >= size
-            assert used[-1].address % 512 == 0
-        if freed is not None and used:
-            allocator.free(used.pop(freed % len(used)))
-        if number == flushed:
-            allocator.flush()
-        check(allocator, used)
-    for block in used:
-        allocator.free(block)
-    assert allocator.allocated == allocator.requested == 0
-    allocator.flush()
-    assert allocator.reserved == 0
-    assert allocator.free_blocks() == []
+    run_through(Expandable(cap), steps, flushed)
 
 
 GROWING = [
