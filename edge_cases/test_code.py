@@ -185,8 +185,5 @@ def _raised(guard: Guard, exception: type[Exception]) -> None:
             raise Finding(outcome.did, "it shows no traceback: nobody can tell where it came from", outcome.last_words)
     guard.check_checkpoints(*outcomes)
     if recoverable:
-        again = guard.run_all(
-            [{"did": f"{o.did}, then started again", "output_dir": o.output_dir, "resume": True} for o in outcomes]
-        )
-        for outcome in again:
+        for outcome in guard.started_again(outcomes):
             recovers(outcome, guard.reference())

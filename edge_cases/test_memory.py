@@ -333,8 +333,7 @@ def test_28_gpu_fault(guard: Guard) -> None:
             raise Finding(outcome.did, f"it went on in a context that is lost: {tried}", outcome.last_words)
     guard.check_checkpoints(*outcomes)
     if recoverable:
-        did = f"{outcomes[0].did}, then started again to resume"
-        recovers(guard.run(did, output_dir=outcomes[0].output_dir, resume=True), guard.reference())
+        recovers(*guard.started_again(outcomes[:1]), guard.reference())
 
 
 # At the production settings two hundred steps would take minutes to trace, and tiny ones, as they are, would fit the

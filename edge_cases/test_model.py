@@ -194,7 +194,7 @@ def test_15_checkpoint_folder_empty(guard: Guard) -> None:
     name = newest.relative_to(reference.output_dir)
     alone = guard.folder / "alone"
     (alone / name).mkdir(parents=True)
-    killed = guard.run(f"sent SIGKILL in step {STEPS}", fault=faults.kill(STEPS))
+    killed = guard.killed_late()
     whole = guard.checkpoints(killed.output_dir)
     beside = guard.copy(killed.output_dir)
     emptied = beside / whole[-1].relative_to(killed.output_dir)
@@ -356,7 +356,7 @@ def test_19_old_checkpoint_format(guard: Guard) -> None:
     What such a checkpoint holds, the program alone knows; that it is not of its own version, it must see.
     """
     reference = guard.needs_checkpoints()
-    killed = guard.run(f"sent SIGKILL in step {STEPS}", fault=faults.kill(STEPS))
+    killed = guard.killed_late()
     saved = guard.checkpoints(killed.output_dir)
     marks = probe.entries(guard, saved[-1], entries.VERSION) if saved else {}
     if not marks:
@@ -401,7 +401,7 @@ def test_20_partial_save(guard: Guard) -> None:
     One that has no other checkpoint may reject, or start afresh and say so.
     """
     reference = guard.needs_checkpoints()
-    killed = guard.run(f"sent SIGKILL in step {STEPS}", fault=faults.kill(STEPS))
+    killed = guard.killed_late()
     saved = guard.checkpoints(killed.output_dir)
     if not saved:
         raise NotApplicable(f"no checkpoint in the output folder after {STEPS - 1} steps")

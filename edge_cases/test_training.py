@@ -375,5 +375,4 @@ def test_70_no_progress(guard: Guard) -> None:
         raise Finding(outcome.did, "it stopped, but shows no stack of where it hung", outcome.last_words)
     guard.check_checkpoints(outcome)
     if guard.recoverable:
-        again = guard.run(f"{outcome.did}, then started again", output_dir=outcome.output_dir, resume=True)
-        recovers(again, guard.reference())
+        recovers(*guard.started_again([outcome]), guard.reference())

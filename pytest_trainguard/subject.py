@@ -447,18 +447,28 @@ def _cache_key(spec: object) -> str:
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, str]]:
-    """Everything below a folder: a file's path from there to its size and content hash; a folder's ends in a slash."""
+    """Everything below a folder: a file's path from there to its size and content hash, a link's to where it leads.
+
+    A folder's path ends in a slash.
+    """
     found = {}
     for root, folders, names in os.walk(folder):
         for name in folders:
-            found[str(Path(root, name).relative_to(folder)) + "/"] = (0, "")
+            path = Path(root, name)
+            found[f"{path.relative_to(folder)}/"] = (0, _leads_to(path))
         for name in names:
             path = Path(root, name)
-            if path.is_file() and not path.is_symlink():
+            if path.is_symlink():
+                found[str(path.relative_to(folder))] = (0, _leads_to(path))
+            elif path.is_file():
                 content = path.read_bytes()
                 digest = hashlib.blake2b(content, digest_size=16).hexdigest()
                 found[str(path.relative_to(folder))] = (len(content), digest)
     return found
+
+
+def _leads_to(path: Path) -> str:
+    return f"-> {os.readlink(path)}" if path.is_symlink() else ""
 
 
 def _without_harness(stack: str) -> str:

@@ -29,6 +29,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import torch
 
@@ -190,6 +191,13 @@ class Patches(Trainer):
 class Threads(Trainer):
     def train(self, run):
         threading.Thread(target=lambda: (time.sleep(0.3), print("the thread came to its end"))).start()
+
+
+class Finalizes(Trainer):
+    def train(self, run):
+        weakref.finalize(Finalizes, print, "its own finalizer")
+        alive = [finalizer.peek() for finalizer in list(weakref.finalize._registry) if finalizer.atexit]
+        print([function.__module__ for _, function, *_ in alive if function.__module__ == "torch.library"])
 
 
 class ReadsInput(Trainer):
@@ -421,6 +429,10 @@ def test_threads_come_to_their_end(run):
     assert run("Threads").output == "the thread came to its end\n"
 
 
+def test_its_own_finalizers_run_and_those_of_torchs_operators_do_not(run):
+    assert run("Finalizes").output == "[]\nits own finalizer\n"
+
+
 def test_standard_input_is_empty(run):
     assert run("ReadsInput").output == "'' False\n"
 
@@ -448,6 +460,35 @@ def test_a_lost_supervisor_is_told(start):
     with pytest.raises(CannotJudge, match="supervisor was lost"):
         started.outcome()
     assert until(lambda: not process.is_running()), "the run ends with its supervisor"
+    assert start("Hangs", time_limit=0.5).outcome().timed_out
+
+
+def test_runs_one_after_the_other_have_one_supervisor(start):
+    def supervisor(**options):
+        started = start("Hangs", time_limit=0.5, **options)
+        found = psutil.Process(started.pid).ppid()
+        assert started.outcome().timed_out
+        started.signal(signal.SIGTERM)  # too late, and not for the next run
+        return found
+
+    first = supervisor()
+    assert supervisor() == first
+    assert supervisor(ordinary_user=True) != first, "one that gave up its rights is for one run alone"
+    beside = start("Hangs", time_limit=1)
+    assert psutil.Process(beside.pid).ppid() == first
+    assert supervisor() != first
+    os.kill(first, signal.SIGKILL)
+    with pytest.raises(CannotJudge, match="supervisor was lost"):
+        beside.outcome()
+
+
+def test_a_supervisor_that_ended_while_it_waited(start):
+    started = start("Hangs", time_limit=0.5)
+    waiting = psutil.Process(started.pid).parent()
+    assert started.outcome().timed_out
+    waiting.kill()
+    assert until(lambda: not waiting.is_running())
+    assert start("Hangs", time_limit=0.5).outcome().timed_out
 
 
 def test_closing_ends_every_server(tmp_path):

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from pytest_trainguard.launch import wire
@@ -30,9 +31,11 @@ class LaunchError(Exception):
 class Running:
     """A run in progress. It ends with this object's connection, at the latest."""
 
-    def __init__(self, link: socket.socket, time_limit: float):
-        self._link = link
-        self._link.settimeout(time_limit + 60)  # the supervisor's own limit comes first; this one is for its loss
+    def __init__(self, link: socket.socket, time_limit: float, take_back: Callable[[socket.socket], None]):
+        """`take_back` is given the connection once the run has ended, and its supervisor is free for another."""
+        self._link: socket.socket | None = link
+        self._take_back = take_back
+        link.settimeout(time_limit + 60)  # the supervisor's own limit comes first; this one is for its loss
         self._ended: wire.Message | None = None
         started = self._receive()
         self.pid: int = started["pid"] if started["event"] == "started" else 0
@@ -41,8 +44,9 @@ class Running:
 
     def signal(self, signum: int, *, group: bool = False) -> None:
         """Send a signal to the run's main process, or to its whole process group."""
-        with contextlib.suppress(OSError):
-            wire.send(self._link, {"signal": int(signum), "group": group})
+        if self._link is not None:
+            with contextlib.suppress(OSError):
+                wire.send(self._link, {"signal": int(signum), "group": group})
 
     def wait(self) -> wire.Message:
         """Wait for the run's end; what the supervisor saw of it.
@@ -52,20 +56,26 @@ class Running:
         """
         if self._ended is None:
             self._ended = self._receive()
-        self._link.close()
         if self._ended["event"] != "ended":
+            self.kill()
             raise LaunchError(f"the run's supervisor was lost: {self._ended.get('reason')}")
+        if self._link is not None:
+            self._take_back(self._link)
+            self._link = None
         return self._ended
 
     def kill(self) -> None:
         """End the run and everything it started: its lease is this connection."""
-        self._link.close()
+        if self._link is not None:
+            self._link.close()
+            self._link = None
 
     def __del__(self) -> None:
         # A test that fails between start and end waits for nothing: its run ends here, without a ResourceWarning.
-        self._link.close()
+        self.kill()
 
     def _receive(self) -> wire.Message:
+        assert self._link is not None
         try:
             received = wire.receive(self._link)
         except TimeoutError:
@@ -78,6 +88,8 @@ class Server:
 
     def __init__(self, control: socket.socket, pid: int):
         self._control, self.pid = control, pid
+        self._idle: list[socket.socket] = []  # connections to supervisors that wait for a run
+        self._closed = False
 
     @classmethod
     def start(cls, cwd: Path, paths: list[str], log: Path) -> Server:
@@ -125,6 +137,7 @@ class Server:
         Returns:
             None, or what went wrong with the trainer's module: a traceback, or one line.
         """
+        self._dismiss()  # what is loaded now, a run of theirs would not have
         self._control.settimeout(LOAD_LIMIT)
         try:
             wire.send(self._control, {"do": "load", "modules": modules, "trainer": trainer})
@@ -152,13 +165,33 @@ class Server:
 
     def run(self, request: wire.Message) -> Running:
         """Start one run; see `child.prepare` and `supervisor.supervise` for what a request holds."""
+        # What a supervisor gave up for one run, it has not for the next: its rights, a place without a disk mounted.
+        plain = not (request["ordinary_user"] or request["disk"])
+        take_back = self._keep if plain else socket.socket.close
+        while plain and self._idle:
+            link = self._idle.pop()
+            try:
+                wire.send(link, request)
+            except OSError:  # somebody ended it meanwhile
+                link.close()
+            else:
+                return Running(link, request["time_limit"], take_back)
         ours, theirs = socket.socketpair()
         with theirs:
             self._send({**request, "do": "run"}, theirs)
-        return Running(ours, request["time_limit"])
+        return Running(ours, request["time_limit"], take_back)
+
+    def _keep(self, link: socket.socket) -> None:
+        link.close() if self._closed else self._idle.append(link)
+
+    def _dismiss(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
 
     def close(self) -> None:
         """End this server. Runs in progress go on until their own connections end."""
+        self._closed = True
+        self._dismiss()
         self._control.close()
         if self._process is not None:
             try:

@@ -1,7 +1,8 @@
-"""One supervisor stands over each run: limits, signals, output, what is left over, and the final clean-up.
+"""A supervisor stands over one run at a time: limits, signals, output, what is left over, and the final clean-up.
 
-It is forked from the warm server, forks the run, and outlives it whatever the run does. Its connection to
-pytest is the run's lease: when the connection ends, the run and all its descendants are killed.
+It is forked from the warm server, forks the run, outlives it whatever the run does, and is there for the next one: to
+fork a process of this size and to end it takes as long as an optimizer step. Its connection to pytest is the run's
+lease: when the connection ends, the run and all its descendants are killed.
 """
 
 from __future__ import annotations
@@ -59,29 +60,22 @@ class Output:
 
 
 def supervise(link: socket.socket, request: dict[str, Any]) -> Callable[[], int]:
-    """Fork the run and stand over it; only the run's own process returns from here, with what it is to do."""
-    os.setsid()
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    linux.become_subreaper()
-    supervisor = os.getpid()
+    """Fork the run and stand over it, then over the next one that is asked for, one at a time.
+
+    Only a run's own process returns from here, with what it is to do.
+    """
+    supervisor, forked = os.getpid(), None
     try:
-        if request["ordinary_user"] and not linux.obey_permissions():
-            raise PermissionError("root cannot be made to obey file permissions here")
-        disk = _small_disk(request)
-        reader, writer = os.pipe()
-        started = time.monotonic()
-        pid = os.fork()
-        if pid:
-            os.close(writer)
-            with contextlib.suppress(OSError):  # the run does the same: whichever comes first
-                os.setpgid(pid, pid)
-            with contextlib.suppress(OSError):
-                wire.send(link, {"event": "started", "pid": pid})
-            result = _watch(link, reader, pid, started, request)
-            if disk is not None:
-                _copy_out(disk, Path(request["disk"]["folder"]))
-            with contextlib.suppress(OSError):
-                wire.send(link, {**result, "small_disk": disk is not None})
+        os.setsid()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        linux.become_subreaper()
+        while not (forked := _fork_and_watch(link, request)):
+            _kill_descendants()
+            shutil.rmtree(request["tmp"], ignore_errors=True)
+            following = _next(link)
+            if following is None:
+                break
+            request = following
     except BaseException as error:  # nothing else would say it: this process has no terminal
         with contextlib.suppress(OSError):
             wire.send(link, {"event": "lost", "reason": f"{type(error).__name__}: {error}"})
@@ -91,8 +85,46 @@ def supervise(link: socket.socket, request: dict[str, Any]) -> Callable[[], int]
             shutil.rmtree(request["tmp"], ignore_errors=True)
             os._exit(0)
     link.close()
+    assert forked is not None
+    output, small_disk = forked
+    return child.prepare(request, output, small_disk=small_disk)
+
+
+def _next(link: socket.socket) -> dict[str, Any] | None:
+    """The next request; None where there is none any more. A signal that came too late for a run is passed over."""
+    while (received := wire.receive(link)) is not None:
+        if "signal" not in received[0]:
+            return received[0]
+    return None
+
+
+def _fork_and_watch(link: socket.socket, request: dict[str, Any]) -> tuple[int, bool] | None:
+    """One run, from its start to its end, which is told over the link.
+
+    Returns:
+        None; in the run's own process the descriptor that it prints to, and whether it has a small disk.
+    """
+    if request["ordinary_user"] and not linux.obey_permissions():
+        raise PermissionError("root cannot be made to obey file permissions here")
+    disk = _small_disk(request)
+    reader, writer = os.pipe()
+    started = time.monotonic()
+    pid = os.fork()
+    if not pid:
+        os.close(reader)
+        return writer, disk is not None
+    os.close(writer)
+    with contextlib.suppress(OSError):  # the run does the same: whichever comes first
+        os.setpgid(pid, pid)
+    with contextlib.suppress(OSError):
+        wire.send(link, {"event": "started", "pid": pid})
+    result = _watch(link, reader, pid, started, request)
     os.close(reader)
-    return child.prepare(request, writer, small_disk=disk is not None)
+    if disk is not None:
+        _copy_out(disk, Path(request["disk"]["folder"]))
+    with contextlib.suppress(OSError):
+        wire.send(link, {**result, "small_disk": disk is not None})
+    return None
 
 
 def _small_disk(request: dict[str, Any]) -> int | None:

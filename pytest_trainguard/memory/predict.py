@@ -214,7 +214,9 @@ class Tracing:
             ValueError: there are no such rows; with what to override.
             CannotJudge: the trainer cannot be imported.
         """
-        values = dict(self.subject.base_settings)
+        values, saving = dict(self.subject.base_settings), self.subject.role("save_every")
+        if saving is not None:
+            values = settings.merge(values, {saving.path: max(1, steps // 4)})  # traced, a save takes half of a step
         device = self.subject.role("device")
         if device is not None:
             wanted = settings.value_at(self.subject.description["production"], device.path)

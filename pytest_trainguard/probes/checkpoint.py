@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from pytest_trainguard import checkpoints, faults, settings
+from pytest_trainguard import checkpoints, settings
 from pytest_trainguard.expect import NotApplicable, Wording, recovers, stops, survives, word
 from pytest_trainguard.probes.guard import Guard
 from pytest_trainguard.settings import Field
@@ -49,7 +49,7 @@ def rejects_or_recovers(outcome: Outcome, reference: Outcome, named: tuple[str, 
 def with_newest(guard: Guard) -> tuple[Outcome, Outcome, Path]:
     """The undisturbed run, one that was killed in its last step, and the newest checkpoint that it left."""
     reference = guard.needs_checkpoints()
-    killed = guard.run(f"sent SIGKILL in step {STEPS}", fault=faults.kill(STEPS))
+    killed = guard.killed_late()
     saved = guard.checkpoints(killed.output_dir)
     if not saved:
         raise NotApplicable(f"no checkpoint in the output folder after {STEPS - 1} steps")

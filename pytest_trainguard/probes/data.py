@@ -43,12 +43,9 @@ def read_text(guard: Guard) -> row_values.Place:
 
 def lowest_limit(guard: Guard) -> int:
     """The lowest of some memory limits with which the undisturbed run comes to its end, and `ROOM`; in bytes."""
-    requests = [
-        {"did": f"trained with {limit >> 20} MiB of memory over what is loaded", "steps": 2, "memory_limit": limit}
-        for limit in MEMORY_LIMITS
-    ]
-    outcomes = guard.run_all(requests)
-    for limit, outcome in zip(MEMORY_LIMITS, outcomes, strict=True):
+    for limit in MEMORY_LIMITS:
+        did = f"trained with {limit >> 20} MiB of memory over what is loaded"
+        outcome = guard.run(did, steps=2, memory_limit=limit)
         if outcome.exit == 0 and outcome.losses:
             return limit + ROOM
     raise NotApplicable(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
-from pytest_trainguard import checkpoints, settings
+from pytest_trainguard import checkpoints, faults, settings
 from pytest_trainguard.adapters.command import WRITABLE, faults_in
 from pytest_trainguard.expect import CannotJudge, Finding, NotApplicable
 from pytest_trainguard.faults import Fault
@@ -226,6 +228,33 @@ class Guard:
         ]
         return min([*written, *named], default=STEPS)
 
+    def killed_late(self) -> Outcome:
+        """A run that SIGKILL ended in its last step, when most was saved; made once for each trainer.
+
+        Its folder is for all cases: start again, or damage something, in a `copy` of it.
+        """
+        kept = self.subject.kept
+        if "killed late" not in kept:
+            kept["killed late"] = self.run(f"sent SIGKILL in step {STEPS}", fault=faults.kill(STEPS))
+        outcome: Outcome = kept["killed late"]
+        return outcome
+
+    def started_again(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """The second start of each run, in its output folder, asked to resume.
+
+        Runs that left the same in their folders, to the last byte, have one second start between them, which is made
+        once for each trainer: what a program that repeats itself makes of the same files is the same.
+        """
+        kept: dict[Any, Outcome] = self.subject.kept.setdefault("started again", {})
+        did = "{}, then started again to resume".format
+        new: dict[Any, Outcome] = {}
+        for outcome in outcomes:
+            if _files(outcome) not in kept:
+                new.setdefault(_files(outcome), outcome)
+        again = self.run_all([{"did": did(o.did), "output_dir": o.output_dir, "resume": True} for o in new.values()])
+        kept.update(zip(new, again, strict=True))
+        return [dataclasses.replace(kept[_files(outcome)], did=did(outcome.did)) for outcome in outcomes]
+
     def writes(self, step: int) -> int:
         """How many writes to the output folder follow `step` in the undisturbed run; 0 where none is seen."""
         return sum(event["step"] == step for event in self.reference().recording.of("write"))
@@ -241,6 +270,7 @@ class Guard:
         Raises:
             Finding: one is not; with the file and the tensor.
         """
+        good: set[tuple[int, str] | None] = self.subject.kept.setdefault("good files", set())  # by size and hash
         owners = {
             str(file): outcome
             for outcome in outcomes
@@ -248,11 +278,20 @@ class Guard:
             for file in checkpoints.files(checkpoint)
             if file.suffix in (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
         }
-        bad: dict[str, str] = self.subject.call("bad_tensors", files=list(owners)) if owners else {}
+        content = {
+            file: outcome.after.get(os.path.relpath(file, outcome.output_dir)) for file, outcome in owners.items()
+        }
+        unknown = [file for file in owners if content[file] not in good]
+        bad: dict[str, str] = self.subject.call("bad_tensors", files=unknown) if unknown else {}
         for file, what in bad.items():
             outcome = owners[file]
             name = Path(file).relative_to(outcome.output_dir)
             raise Finding(outcome.did, f"it left a checkpoint that is no good: {name}: {what}", outcome.last_words)
+        good |= set(content.values()) - {None}
+
+
+def _files(outcome: Outcome) -> frozenset[tuple[str, tuple[int, str]]]:
+    return frozenset(outcome.after.items())
 
 
 _NO_DOOR = {

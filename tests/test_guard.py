@@ -1,0 +1,103 @@
+"""What is found out once for each trainer: second starts in folders that are alike, checkpoints already looked at."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from pytest_trainguard import Finding, Guard, faults
+from pytest_trainguard.expect import recovers
+from pytest_trainguard.subject import STEPS, Launchpad, snapshot
+from tests.projects import ADOPTED, LOOP, Project
+
+# Each start leaves a letter beside the program.
+NOTE = "    with Path(__file__).with_name('starts').open('a') as starts:\n        starts.write('|')\n"
+COUNTED = LOOP.replace("    torch.manual_seed(0)\n", f"{NOTE}    torch.manual_seed(0)\n")
+
+
+@pytest.fixture
+def guard(tmp_path):
+    project = Project(tmp_path / "project")
+    project.write("program.py", COUNTED)
+    project.write("preflight.py", ADOPTED)
+    (tmp_path / "pad").mkdir()
+    (tmp_path / "guard").mkdir()
+    pad = Launchpad(project.folder, tmp_path / "pad", [str(project.folder)], 30.0)
+    yield Guard(pad.subject("Classifier", "preflight:Classifier"), tmp_path / "guard")
+    pad.close()
+
+
+def starts(guard):
+    return len((guard.subject.pad.root / "starts").read_text())
+
+
+def raised(guard, where, step):
+    return guard.run(f"raised in {where} of step {step}", fault=faults.raises(ValueError, where, step, "on purpose"))
+
+
+def test_folders_that_are_alike_have_one_second_start(guard):
+    outcomes = [raised(guard, "forward", 4), raised(guard, "optimizer", 4), raised(guard, "forward", 6)]
+    before = starts(guard)
+    again = guard.started_again(outcomes)
+    assert starts(guard) == before + 2
+    assert [outcome.did for outcome in again] == [f"{o.did}, then started again to resume" for o in outcomes]
+    assert [len(outcome.losses) for outcome in again] == [6, 6, 4]
+    for outcome in again:
+        recovers(outcome, guard.reference())
+    other = Guard(guard.subject, guard.folder / "other")
+    assert [o.losses for o in other.started_again([raised(guard, "optimizer", 4)])] == [again[0].losses]
+    assert starts(guard) == before + 3, "the run alone, and no second start of it"
+
+
+def test_one_byte_makes_another_folder(guard):
+    first, second = raised(guard, "forward", 4), raised(guard, "forward", 4)
+    (second.output_dir / "note.txt").write_text("x")
+    before = starts(guard)
+    guard.started_again([first, dataclasses.replace(second, after=snapshot(second.output_dir))])
+    assert starts(guard) == before + 2
+
+
+def test_links_are_part_of_what_a_folder_holds(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / "folder" / name).mkdir(parents=True)
+    link, broken = tmp_path / "folder" / "latest", tmp_path / "folder" / "broken"
+    link.symlink_to("one")
+    broken.symlink_to("nowhere")
+    before = snapshot(tmp_path / "folder")
+    assert before == {"one/": (0, ""), "two/": (0, ""), "latest/": (0, "-> one"), "broken": (0, "-> nowhere")}
+    link.unlink()
+    link.symlink_to("two")
+    assert snapshot(tmp_path / "folder") != before
+
+
+def test_the_killed_run_is_made_once_and_copied(guard):
+    killed = guard.killed_late()
+    assert (killed.exit, len(killed.losses)) == (-9, STEPS - 1)
+    before = starts(guard)
+    assert Guard(guard.subject, guard.folder).killed_late() is killed
+    assert starts(guard) == before
+    assert guard.copy(killed.output_dir) != killed.output_dir
+
+
+def test_a_checkpoint_is_looked_at_once(guard, monkeypatch):
+    looked = []
+    call = guard.subject.call
+
+    def noted(function, **arguments):
+        if function == "bad_tensors":
+            looked.append(sorted(Path(file).name for file in arguments["files"]))
+        return call(function, **arguments)
+
+    monkeypatch.setattr(guard.subject, "call", noted)
+    early, late = raised(guard, "forward", 4), raised(guard, "forward", 6)
+    guard.check_checkpoints(early)
+    guard.check_checkpoints(late, early)
+    guard.check_checkpoints(early)
+    assert looked == [["checkpoint-2.pt"], ["checkpoint-4.pt"]]
+    file = early.output_dir / "checkpoint-2.pt"
+    torch.save({"w": torch.tensor([float("nan")])}, file)
+    changed = dataclasses.replace(early, after=snapshot(early.output_dir))
+    for _ in range(2):  # what is no good is not taken for good the second time
+        with pytest.raises(Finding, match=r"checkpoint-2\.pt: w is not finite"):
+            guard.check_checkpoints(changed)
