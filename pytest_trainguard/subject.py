@@ -133,12 +133,14 @@ class Launchpad:
         self._subjects: dict[str, Subject] = {}
         self._warm: list[Subject] = []  # those with a server, the last used at the end
         self._tmps = 0
+        self._server_tmp = Path(self.new_tmp())
 
     @cached_property
     def server(self) -> Server:
         """The base server, started when the first run needs it."""
         try:
-            return Server.start(self.root, self.paths, self.folder / "server.log")
+            self._server_tmp.mkdir(parents=True, exist_ok=True)
+            return Server.start(self.root, self.paths, self.folder / "server.log", self._server_tmp)
         except LaunchError as error:
             raise CannotJudge(str(error).splitlines()[0], str(error)) from error
 
@@ -167,7 +169,7 @@ class Launchpad:
             self._cache.set(_cache_key(spec), libraries)
 
     def new_tmp(self) -> str:
-        """A name for a run's temporary folder, which its supervisor removes.
+        """A name for a temporary folder: of a run, whose supervisor removes it, or of the servers.
 
         Short, since sockets live in such folders, and the name of one may have a little over 100 characters.
         """
@@ -183,7 +185,8 @@ class Launchpad:
         server = self.__dict__.pop("server", None)
         if server is not None:
             server.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for folder in (self._server_tmp, self.folder):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class Subject:

@@ -70,6 +70,8 @@ class Trainer:
             and with a validation set that can be told (`held_out`, or a setting for it), the cases about validation
             apply.
         settings_name: a name for the settings file, whose suffix says its form: `.json`, `.toml`, `.yaml`.
+        preload: modules of the team's own that the program imports late, in `train`: imported once, in the process from
+            which all runs are forked. Libraries need not be named; what the undisturbed run imports is found.
     """
 
     config: ClassVar[Any] = None
@@ -83,6 +85,7 @@ class Trainer:
     labels: ClassVar[str | None] = None
     command: ClassVar[str | None] = None
     settings_name: ClassVar[str] = "settings.json"
+    preload: ClassVar[Sequence[str]] = ()
 
     def train(self, run: Run) -> int | None:
         """Run the training program once. The one method that every trainer writes.

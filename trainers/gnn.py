@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from trainers.graph_rows import Batch
 
 PRELOAD = (
-    "torch", "torch._dynamo", "torch.utils.data", "torch_geometric.data", "torch_geometric.nn", "numpy", "tqdm",
-    "tokenizers", "safetensors.torch", "sklearn.metrics", "transformers.models.auto.tokenization_auto",
-    "trainers.graph_encoder", "trainers.numerics", "trainers.gnn",
+    *loop.PRELOAD, "torch", "torch._dynamo", "torch.utils.data", "torch_geometric.data", "torch_geometric.nn", "numpy",
+    "tqdm", "tokenizers", "safetensors.torch", "sklearn.metrics", "transformers.models.auto.tokenization_auto",
+    "trainers.graph_encoder", "trainers.graph_rows", "trainers.numerics", "trainers.gnn",
 )  # fmt: skip
 """What a run imports late. A server from which many runs are forked imports these once."""
 

@@ -14,6 +14,11 @@ from trainers.graph_kinds import EDGE_KINDS, NODE_KINDS
 if TYPE_CHECKING:
     from torch_geometric.data import Batch
 
+# PyG writes and compiles a layer's code when the first one is made, which takes as long as an optimizer step. Here that
+# is done once for all processes that are forked later. On `meta` it draws no random number.
+with torch.device("meta"):
+    RGCNConv(1, 1, 1)
+
 
 class GraphEncoder(nn.Module):
     """A relational graph convolution (Schlichtkrull et al. 2017, https://arxiv.org/abs/1703.06103) in several rounds.

@@ -28,6 +28,11 @@ if TYPE_CHECKING:
     from trainers.learner import Batch, Learner, Validated
     from trainers.ranks import Ranks
 
+PRELOAD = (
+    "trainers.collapse", "trainers.learner", "trainers.objective", "trainers.ranks", "trainers.rehearsal",
+)  # fmt: skip
+"""What a run imports late, whatever the program."""
+
 LOGITS = "validation_logits.safetensors"
 """Logits, labels and keys of the rows held out, at the best validation: what an ensemble is made of."""
 COLLAPSE_REPORT = "collapse_report.json"

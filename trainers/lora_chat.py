@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
     from trainers.chat_trainer import ChatTrainer
 
+PRELOAD = ("trainers.chat_trainer", "trainers.numerics")
+"""What a run imports late. A server from which many runs are forked imports these once."""
+
 BASE_FOLDER, MERGED_FOLDER = "base", "merged"
 
 

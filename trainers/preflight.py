@@ -7,18 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pytest_trainguard import Run, Trainer
-from trainers import (  # noqa: F401 (what runs import late)
-    chat_base,
-    encoder,
-    fusion,
-    gnn,
-    learner,
-    lora_chat,
-    misuse,
-    numerics,
-    syllogisms,
-    transformer,
-)
+from trainers import chat_base, encoder, fusion, gnn, lora_chat, misuse, syllogisms, transformer
 from trainers.chat_rows import ChatFile
 from trainers.rows import RowFile, split_by_content
 
@@ -105,6 +94,7 @@ class Transformer(ReadsText):
     """The text classifier, `python -m trainers.transformer`."""
 
     entry = staticmethod(transformer.launch)
+    preload = transformer.PRELOAD
     command = _command("trainers.transformer")
     config = transformer.Settings
     # What is launched on an A100: RoBERTa-base.
@@ -150,6 +140,7 @@ class Gnn(Program):
     """The graph classifier, `python -m trainers.gnn`."""
 
     entry = staticmethod(gnn.launch)
+    preload = gnn.PRELOAD
     command = _command("trainers.gnn")
     config = gnn.Settings
     fields = {"max_length": "max_nodes", "hidden_size": "node_size", "layers": "graph_layers"}
@@ -197,6 +188,7 @@ class Fusion(ReadsText):
     """Both together, `python -m trainers.fusion`; in small its branches are new ones."""
 
     entry = staticmethod(fusion.launch)
+    preload = fusion.PRELOAD
     command = _command("trainers.fusion")
     config = fusion.Settings
     production = {**Gnn.production, **Transformer.production, "head_size": 512}
@@ -208,6 +200,7 @@ class LoraChat(Program):
     """The chat trainer, `python -m trainers.lora_chat`."""
 
     entry = staticmethod(lora_chat.launch)
+    preload = lora_chat.PRELOAD
     command = _command("trainers.lora_chat")
     row_file = ChatFile
     labels = "messages.-1.content"

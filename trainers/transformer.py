@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 PRELOAD = (
-    "torch", "torch._dynamo", "torch.utils.data", "numpy", "tqdm", "tokenizers",
+    *loop.PRELOAD, "torch", "torch._dynamo", "torch.utils.data", "numpy", "tqdm", "tokenizers",
     "safetensors.torch", "sklearn.metrics",
     "transformers.models.auto.tokenization_auto", "transformers.models.auto.modeling_auto",
     "transformers.models.roberta.modeling_roberta", "trainers.numerics", "trainers.transformer",

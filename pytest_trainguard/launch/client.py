@@ -92,8 +92,10 @@ class Server:
         self._closed = False
 
     @classmethod
-    def start(cls, cwd: Path, paths: list[str], log: Path) -> Server:
+    def start(cls, cwd: Path, paths: list[str], log: Path, tmp: Path) -> Server:
         """Start the base server in `cwd`, with `paths` put before its module search path.
+
+        What a trainer's module puts into temporary files as it is imported goes to the folder `tmp`.
 
         Raises:
             LaunchError: it did not come up; the message holds what it printed.
@@ -113,7 +115,7 @@ class Server:
                 stderr=output,
                 start_new_session=True,  # Ctrl-C is pytest's; the server ends with its connection
                 cwd=cwd,
-                env={**environment, **os.environ, "PYTHONPATH": search},
+                env={**environment, **os.environ, "PYTHONPATH": search, "TMPDIR": str(tmp)},
             )
         theirs.close()
         server = cls(ours, process.pid)

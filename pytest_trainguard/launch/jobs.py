@@ -119,7 +119,8 @@ def observe(note: dict[str, Any]) -> None:
     if note["fault"]:
         disk = Path(note["disk"]) if note["disk"] else None
         observers.append(Injector(Fault(**note["fault"]), recorder, disk))
-    data = Path(note["data"]) if note["data"] else None
+    # Every file that is opened would be looked at: only where the fault waits for one.
+    data = Path(note["data"]) if note["data"] and note["fault"] and note["fault"]["where"] == "read" else None
     Doors(Path(note["output_dir"]), observers, data).install()
 
 

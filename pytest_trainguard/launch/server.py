@@ -27,7 +27,7 @@ LAST_GRACE = 2.0  # seconds in which servers and supervisors end by themselves; 
 
 
 def load(modules: list[str], trainer: object | None) -> str | None:
-    """Import what the runs will need; None, or the traceback of what the trainer's own module raised.
+    """Import what the runs will need; None, or the traceback of what the trainer's own modules raised.
 
     `modules` are a hint (what an earlier run imported): one that cannot be imported is left to the run itself.
     """
@@ -40,7 +40,9 @@ def load(modules: list[str], trainer: object | None) -> str | None:
         from pytest_trainguard.adapters import load_trainer
 
         try:
-            load_trainer(trainer)
+            ahead = load_trainer(trainer).preload
+            for name in [ahead] if isinstance(ahead, str) else ahead:
+                importlib.import_module(name)
         except BaseException:  # SystemExit too: a module may call sys.exit() when imported
             return traceback.format_exc()
         finally:
