@@ -223,7 +223,7 @@ def parts() -> dict[str, Part]:
     found = ratio("start-up of pytest with the plugin ÷ without", 1.05, lambda place: start_up(place.folder))
     found[WARM] = _warm
     found |= ratio("seconds per step, recorded ÷ not", 1.03, lambda place: recorder(place.pad, place.folder))
-    for trainer in preflights.EXAMPLE:
+    for trainer in preflights.PROGRAMS:
         what = f"whole catalogue, {trainer}, -n 2 ÷ cold import of its libraries"
         found |= ratio(what, 10, partial(_against_import, preflights.whole, trainer))
         what = f"--fast, {trainer} ÷ cold import of its libraries"

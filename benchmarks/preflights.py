@@ -11,8 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 PROJECT = Path(__file__).parent.parent
-PROGRAMS = {"Transformer": "trainers.transformer", "Gnn": "trainers.gnn", "Fusion": "trainers.fusion"}
-EXAMPLE = ("Transformer", "Fusion")  # the one with the fewest libraries, and the one with the most
+PROGRAMS = {"Transformer": "trainers.transformer", "Fusion": "trainers.fusion", "LoraChat": "trainers.lora_chat"}
 Seconds = Callable[[list[str], Path, Path], float]
 
 

@@ -6,6 +6,7 @@ run fits the base that another run makes.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,17 @@ MOST_POSITIONS = 32_768
 EMBEDDING_LENGTH = 2.0
 
 
+@functools.cache
+def questions() -> tuple[str, ...]:
+    """What the tokenizer learns its words from: always the same."""
+    return tuple(
+        message["content"]
+        for level in ("easy", "hard")
+        for row in itertools.islice(syllogisms.rows(level, BASE_SEED), TOKENIZER_ROWS)
+        for message in row["messages"][:-1]
+    )
+
+
 def tokenizer() -> PreTrainedTokenizerBase:
     """A byte-level BPE tokenizer with a chat template: any text survives it, the words of syllogisms are short in it.
 
@@ -41,12 +53,7 @@ def tokenizer() -> PreTrainedTokenizerBase:
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
     made.train_from_iterator(
-        (
-            message["content"]
-            for level in ("easy", "hard")
-            for row in itertools.islice(syllogisms.rows(level, BASE_SEED), TOKENIZER_ROWS)
-            for message in row["messages"][:-1]
-        ),
+        questions(),
         trainers.BpeTrainer(
             vocab_size=VOCABULARY,
             special_tokens=SPECIAL_TOKENS,

@@ -34,7 +34,12 @@ if TYPE_CHECKING:
 
     from trainers.chat_trainer import ChatTrainer
 
-PRELOAD = ("trainers.chat_trainer", "trainers.numerics")
+PRELOAD = (
+    "torch", "torch._dynamo", "torch.utils.data", "tqdm", "tokenizers", "jinja2", "safetensors.torch", "accelerate",
+    "peft", "transformers.models.auto.tokenization_auto", "transformers.models.auto.modeling_auto",
+    "transformers.models.llama.modeling_llama", "transformers.trainer",
+    "trainers.chat_trainer", "trainers.chat_ahead", "trainers.numerics",
+)  # fmt: skip
 """What a run imports late. A server from which many runs are forked imports these once."""
 
 BASE_FOLDER, MERGED_FOLDER = "base", "merged"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -545,3 +546,11 @@ def test_the_base_is_the_same_wherever_it_is_made() -> None:
     first, second = (chat_base.model(640, hidden_size=16, layers=1, heads=2).state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert chat_base.tokenizer().get_vocab() == chat_base.tokenizer().get_vocab()
+
+
+def test_what_is_done_ahead_draws_no_random_number() -> None:
+    sys.modules.pop("trainers.chat_ahead", None)
+    before = torch.get_rng_state()
+    importlib.import_module("trainers.chat_ahead")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert chat_base.questions.cache_info().currsize == 1
