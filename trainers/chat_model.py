@@ -308,13 +308,6 @@ def trained_of(model: PeftModel) -> nn.ParameterList:
 # ---- for those who use what was trained
 
 
-def base_of(model: PeftModel) -> PreTrainedModel:
-    """A copy of the base in a model with an adapter, as it was before that was put on; on the CPU."""
-    import copy
-
-    return copy.deepcopy(model).cpu().unload()  # type: ignore[no-any-return, operator, unused-ignore]
-
-
 def merged(model: PeftModel) -> PreTrainedModel:
     """Base and adapter as one model; the one with the adapter is of no use afterwards."""
     return model.merge_and_unload()  # type: ignore[no-any-return, operator, unused-ignore]

@@ -220,7 +220,10 @@ def accept(
     resume.set_aside(output_dir, begun.done.step, run.say)
     files.write_json(output_dir / "settings.json", chosen.model_dump())
     if base.folder is None:  # else nobody could use its adapters
-        chat_model.save_model(output_dir / BASE_FOLDER, chat_model.base_of(model), tokenizer)
+        import torch
+
+        made_again = chat_model.load_base(base, chosen, tokenizer, torch.device("cpu"))  # always the same one
+        chat_model.save_model(output_dir / BASE_FOLDER, made_again, tokenizer)
     trained = sum(parameter.numel() for parameter in chat_model.trained_of(model).parameters())
     run.say(
         f"{base.name}: {trained} of {sum(parameter.numel() for parameter in model.parameters())} parameters are "
