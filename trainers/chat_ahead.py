@@ -13,7 +13,8 @@ from trainers.chat_settings import Settings
 
 SIZE = {"hidden_size": 8, "layers": 1, "heads": 1}
 
+chat_base.questions()
 with torch.device("meta"):
-    small = chat_base.model(len(chat_base.questions()), **SIZE)
+    small = chat_base.model(8, **SIZE)
     chat_model.with_adapter(small, Settings(), chat_model.Base(chat_base.name(**SIZE), None, ""))
 del small

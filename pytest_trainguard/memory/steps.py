@@ -115,7 +115,7 @@ def _again(
         if move.born:
             names[move.block], fresh = fresh, fresh + 1
         name = names[move.block]
-        moves.append(Move(move.born, name, move.size, move.stream))  # `_replace` takes three times as long
+        moves.append(Move(move.born, name, move.size, move.stream))  # `_replace` takes twice as long
         if later:
             due[number + later].append((place, Move(False, name, move.size, move.stream)))
     moves += [move for _, move in reversed(waiting)]

@@ -1,0 +1,53 @@
+"""`Trainer.preload`: modules that a program imports late, imported once for all its runs."""
+
+from pathlib import Path
+
+import pytest
+
+from pytest_trainguard.expect import CannotJudge
+from pytest_trainguard.subject import Launchpad, Request
+
+AHEAD = """
+import os
+from pytest_trainguard import Trainer
+
+class Ahead(Trainer):
+    preload = ["late"]
+
+    def train(self, run):
+        import late
+        print(late.PID, os.getpid(), late.FILE)
+
+class Bare(Ahead):
+    preload = "late"
+
+class Missing(Ahead):
+    preload = ("latte",)
+"""
+
+
+@pytest.fixture
+def ahead(tmp_path):
+    (tmp_path / "late.py").write_text("import os, tempfile\nPID, FILE = os.getpid(), tempfile.mkstemp()[1]\n")
+    (tmp_path / "ahead.py").write_text(AHEAD)
+    pad = Launchpad(tmp_path, tmp_path / "pad", [str(tmp_path)], 30.0)
+    pad.folder.mkdir()
+    yield pad
+    pad.close()
+
+
+@pytest.mark.parametrize("name", ["Ahead", "Bare"])
+def test_a_late_module_that_is_named_is_imported_once_for_all_runs(ahead, name):
+    subject = ahead.subject(name, f"ahead:{name}")
+    runs = [subject.start(Request("tried")).outcome().output.split() for _ in range(2)]
+    assert {imported for imported, _, _ in runs} == {str(subject.server.pid)}
+    assert str(subject.server.pid) not in {own for _, own, _ in runs}
+    made = Path(runs[0][2])
+    assert made.exists()
+    ahead.close()
+    assert not made.exists()
+
+
+def test_a_late_module_that_does_not_exist_is_named(ahead):
+    with pytest.raises(CannotJudge, match="Missing cannot be loaded: ModuleNotFoundError: No module named 'latte'"):
+        ahead.subject("Missing", "ahead:Missing").server  # noqa: B018
