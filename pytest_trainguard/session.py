@@ -301,7 +301,10 @@ class Preflight:
         factory: pytest.TempPathFactory = self.config._tmp_path_factory  # type: ignore[attr-defined]
         limit = float(self.config.getini("trainguard_timeout"))
         cache = getattr(self.config, "cache", None)  # none with -p no:cacheprovider
-        return Launchpad(self.config.rootpath, factory.mktemp("trainguard"), self.search_path, limit, cache)
+        folder = factory.mktemp("trainguard")
+        # Each worker of pytest-xdist has a folder of its own in that of the session.
+        shared = factory.getbasetemp().parent if hasattr(self.config, "workerinput") else None
+        return Launchpad(self.config.rootpath, folder, self.search_path, limit, cache, shared)
 
     def close(self) -> None:
         """End every server and run."""

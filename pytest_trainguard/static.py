@@ -26,6 +26,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pytest_trainguard import attributes
 from pytest_trainguard.expect import CannotJudge, NotApplicable
@@ -66,6 +67,15 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line}: {self.text}"
+
+    def as_json(self) -> dict[str, Any]:
+        """In plain values."""
+        return {**vars(self), "path": str(self.path)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Problem:
+        """The same again."""
+        return cls(**{**values, "path": Path(values["path"])})
 
 
 def check(files: list[Path], root: Path, python: Path | None = None) -> list[Problem]:

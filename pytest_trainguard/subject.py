@@ -126,9 +126,12 @@ class Launchpad:
     """The base server and the folders of one pytest process."""
 
     def __init__(
-        self, root: Path, folder: Path, paths: list[str], time_limit: float, cache: pytest.Cache | None = None
-    ):
+        self, root: Path, folder: Path, paths: list[str], time_limit: float, cache: pytest.Cache | None = None,
+        shared: Path | None = None,
+    ):  # fmt: skip
+        """`shared`: a folder that the session's other processes have too; see `shared.once`."""
         self.root, self.folder, self.paths, self.time_limit = root, folder, paths, time_limit
+        self.shared = shared
         self._cache = cache
         self._subjects: dict[str, Subject] = {}
         self._warm: list[Subject] = []  # those with a server, the last used at the end

@@ -1,6 +1,6 @@
 """What each run of the chat trainer does first and does alike: done here, once for all processes that are forked later.
 
-The texts that the base's tokenizer learns from, and what transformers and peft look up and compile for the first model
+What the base's tokenizer learns, and what transformers and peft look up and compile for the first model
 and the first adapter of a process. On `meta` that takes no memory and draws no random number.
 """
 
@@ -13,7 +13,7 @@ from trainers.chat_settings import Settings
 
 SIZE = {"hidden_size": 8, "layers": 1, "heads": 1}
 
-chat_base.questions()
+chat_base.words()
 with torch.device("meta"):
     small = chat_base.model(8, **SIZE)
     chat_model.with_adapter(small, Settings(), chat_model.Base(chat_base.name(**SIZE), None, ""))

@@ -31,29 +31,24 @@ EMBEDDING_LENGTH = 2.0
 
 
 @functools.cache
-def questions() -> tuple[str, ...]:
-    """What the tokenizer learns its words from: always the same."""
-    return tuple(
+def words() -> str:
+    """What the tokenizer has learned from the questions of syllogisms, as JSON: always the same.
+
+    From questions and not from answers, so that the letters of a mood stay tokens of their own.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    questions = [
         message["content"]
         for level in ("easy", "hard")
         for row in itertools.islice(syllogisms.rows(level, BASE_SEED), TOKENIZER_ROWS)
         for message in row["messages"][:-1]
-    )
-
-
-def tokenizer() -> PreTrainedTokenizerBase:
-    """A byte-level BPE tokenizer with a chat template: any text survives it, the words of syllogisms are short in it.
-
-    It learns from questions and not from answers, so that the letters of a mood stay tokens of their own.
-    """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    made.train_from_iterator(
-        questions(),
+    ]
+    learned = Tokenizer(models.BPE())
+    learned.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    learned.decoder = decoders.ByteLevel()
+    learned.train_from_iterator(
+        questions,
         trainers.BpeTrainer(
             vocab_size=VOCABULARY,
             special_tokens=SPECIAL_TOKENS,
@@ -61,8 +56,17 @@ def tokenizer() -> PreTrainedTokenizerBase:
             show_progress=False,
         ),
     )
+    text: str = learned.to_str()
+    return text
+
+
+def tokenizer() -> PreTrainedTokenizerBase:
+    """A byte-level BPE tokenizer with a chat template: any text survives it, words of syllogisms are short in it."""
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
     return PreTrainedTokenizerFast(
-        tokenizer_object=made, pad_token="<|pad|>", eos_token="<|end|>", chat_template=TEMPLATE,
+        tokenizer_object=Tokenizer.from_str(words()), pad_token="<|pad|>", eos_token="<|end|>", chat_template=TEMPLATE,
         additional_special_tokens=SPECIAL_TOKENS[2:], clean_up_tokenization_spaces=False,
         model_input_names=["input_ids", "attention_mask"],
     )  # fmt: skip

@@ -113,7 +113,7 @@ class Encoder:
     def _span(self, messages: Messages, place: int, whole: str) -> tuple[int, int]:
         """From where to where in the text one answer stands, the mark of its end included."""
         before = self._text(messages[:place], to_be_answered=True)
-        until = self._text(messages[: place + 1])
+        until = whole if place + 1 == len(messages) else self._text(messages[: place + 1])
         if not (whole.startswith(until) and until.startswith(before)):
             raise TrainingFailed(
                 "the chat template writes the beginning of a conversation otherwise than the conversation "

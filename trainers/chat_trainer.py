@@ -170,6 +170,10 @@ class ChatTrainer(Trainer):
             multiprocessing_context=batches.fork_context() if workers else None,
         )
 
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Not counted: transformers walks through all modules for it at each step, and nobody asks."""
+        return 0
+
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Forward and backward pass of one micro-batch."""
         rows, truncated = inputs.pop("rows"), inputs.pop("truncated")

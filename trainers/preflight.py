@@ -238,12 +238,13 @@ class LoraChat(Program):
         "warmup_steps": 2,
         "num_workers": 0,
         "answered_rows": 8,
-        "answer_tokens": 8,
+        "answer_tokens": 4,
         "keep_last": 4,
         "merge": False,
     }
     overfit = {
         "hidden_size": 64,
+        "layers": 1,
         "lora_rank": 32,
         "lora_alpha": 64,
         "batch_size": 32,

@@ -26,6 +26,7 @@ from torch._subclasses.fake_tensor import (
     FakeTensor,
     FakeTensorMode,
     UnsupportedOperatorException,
+    in_kernel_invocation_manager,
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -41,6 +42,13 @@ OLDEST, NEWEST = (2, 6), (2, 15)  # the versions of torch that `make torch-versi
 _LIBRARIES = Path(torch.__file__).parent / "lib"
 _CUDA, _META = 1, 14  # their numbers among c10's device types
 _kept_alive: list[Any] = []  # what C++ now points to
+_aten = torch.ops.aten
+# Half of what a chat model does. Sums and products are answered in Python: `FakeTensorMode`'s cache is faster.
+_DIRECT = frozenset({
+    _aten.view.default, _aten._unsafe_view.default, _aten.t.default, _aten.transpose.int, _aten.permute.default,
+    _aten.unsqueeze.default, _aten.squeeze.dim, _aten.expand.default, _aten.select.int, _aten.slice.Tensor,
+    _aten.detach.default, _aten.mm.default, _aten.bmm.default,
+})  # fmt: skip
 
 
 class Mode(FakeTensorMode):  # type: ignore[misc]
@@ -56,6 +64,27 @@ class Mode(FakeTensorMode):  # type: ignore[misc]
         if func is torch.ops.aten._to_copy.default and not isinstance(args[0], FakeTensor):
             args = (self.fake_tensor_converter.from_real_tensor(self, args[0]),)
         return super().dispatch(func, types, args, kwargs)
+
+    def directly(self, func: Any, args: Any, kwargs: dict[str, Any]) -> FakeTensor | None:
+        """What an operation gives, from torch's kernel for shapes alone: where there is nothing more to find out.
+
+        As `dispatch` would in the end, without its questions, which take many times as long; None where it has to ask.
+        """
+        if func not in _DIRECT or kwargs:
+            return None
+        device = None
+        for value in args:
+            if isinstance(value, FakeTensor):
+                if value.constant is not None or device not in (None, value.fake_device):
+                    return None
+                device = value.fake_device
+            elif isinstance(value, torch.Tensor):
+                return None
+        if device is None:
+            return None
+        with in_kernel_invocation_manager(self):
+            result = func(*args)
+        return FakeTensor(self, result, device)
 
 
 def untried(version: str) -> str | None:

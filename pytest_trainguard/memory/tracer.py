@@ -215,8 +215,10 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         elif func in _LESS_CERTAIN and _LESS_CERTAIN[func] not in self.notes:
             self.notes.append(_LESS_CERTAIN[func])
         try:
-            with self._fake:
-                results = func(*args, **kwargs)
+            results = self._fake.directly(func, args, kwargs)
+            if results is None:
+                with self._fake:
+                    results = func(*args, **kwargs)
         except (DynamicOutputShapeException, DataDependentOutputException):
             return self._by_values(func, args, kwargs)
         known = None

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from pathlib import Path
 
 from pytest_trainguard.expect import Finding
 from pytest_trainguard.probes.guard import Guard
+from pytest_trainguard.shared import once
 from pytest_trainguard.static import Problem, check
 
 
 class StaticCheck:
-    """Reads the modules of the project that the trainer's undisturbed run imported. Read once for each trainer."""
+    """Reads the modules of the project that the trainer's undisturbed run imported. Read once, for all workers."""
 
     def __init__(self, guard: Guard):
         self.guard = guard
@@ -24,7 +26,7 @@ class StaticCheck:
             CannotJudge: the checker failed.
         """
         subject = self.guard.subject
-        return _checked(tuple(subject.own_modules), subject.pad.root)
+        return _checked(tuple(subject.own_modules), subject.pad.root, subject.pad.shared)
 
     def free_of(self, exception: type[Exception]) -> None:
         """The source has no place that leads to `exception`.
@@ -40,5 +42,7 @@ class StaticCheck:
 
 
 @functools.cache
-def _checked(files: tuple[Path, ...], root: Path) -> list[Problem]:
-    return check(list(files), root)
+def _checked(files: tuple[Path, ...], root: Path, shared: Path | None) -> list[Problem]:
+    name = hashlib.blake2b(repr((files, root)).encode(), digest_size=8).hexdigest()
+    found = once(shared, f"static-{name}", lambda: [problem.as_json() for problem in check(list(files), root)])
+    return [Problem.from_json(problem) for problem in found]

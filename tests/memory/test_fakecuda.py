@@ -55,3 +55,50 @@ def test_a_build_without_its_headers_is_refused_by_name():
         fakecuda._virtual_functions("ATen/moved.h", "Moved")
     with pytest.raises(RuntimeError, match="has no Moved"):
         fakecuda._virtual_functions("ATen/detail/AcceleratorHooksInterface.h", "Moved")
+
+
+def _described(tensor):
+    return tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype, tensor.device
+
+
+@pytest.mark.parametrize("func", sorted(fakecuda._DIRECT, key=str), ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_what_is_answered_directly_is_what_the_mode_answers(func, dtype):
+    mode, aten = fakecuda.Mode(), torch.ops.aten
+    with mode:
+        whole = torch.empty(4, 6, 8, dtype=dtype)
+        turned, part = whole.transpose(0, 2), whole[1:, 2:]
+        matrix, narrow = torch.empty(8, 5, dtype=dtype), torch.empty(5, 8, dtype=dtype)[:, 3:]
+    others = {
+        aten.view.default: [(whole, [24, 8]), (whole, [-1, 2]), (part, [3, 4, 2, 4])],
+        aten._unsafe_view.default: [(whole, [24, 8])],
+        aten.t.default: [(matrix,), (narrow,)],
+        aten.transpose.int: [(tensor, 0, -1) for tensor in (whole, turned, part)],
+        aten.permute.default: [(tensor, [2, 0, 1]) for tensor in (whole, turned, part)],
+        aten.unsqueeze.default: [(tensor, 1) for tensor in (whole, turned, part)],
+        aten.squeeze.dim: [(whole, 0), (whole[:1], 0)],
+        aten.expand.default: [(tensor, [2, -1, -1, -1]) for tensor in (whole, turned)],
+        aten.select.int: [(tensor, 1, 2) for tensor in (whole, turned, part)],
+        aten.slice.Tensor: [(tensor, 1, 1, 4) for tensor in (whole, turned, part)],
+        aten.detach.default: [(whole,), (part,)],
+        aten.mm.default: [(matrix, narrow), (narrow, matrix.t())],
+        aten.bmm.default: [(tensor, tensor.transpose(1, 2)) for tensor in (whole, turned, part)],
+    }
+    for args in others[func]:
+        found = mode.directly(func, args, {})
+        with mode:
+            wanted = func(*args)
+        assert _described(found) == _described(wanted)
+        shared = [tensor.untyped_storage()._cdata == args[0].untyped_storage()._cdata for tensor in (found, wanted)]
+        assert shared == [func not in (aten.mm.default, aten.bmm.default)] * 2
+
+
+def test_where_there_is_more_to_find_out_nothing_is_answered_directly():
+    mode, aten = fakecuda.Mode(), torch.ops.aten
+    with mode:
+        matrix, constant = torch.empty(3, 3), torch.tensor([[1.0]])
+    assert mode.directly(aten.mm.default, (matrix, torch.zeros(3, 3)), {}) is None  # a real one, to be made fake
+    assert mode.directly(aten.t.default, (constant,), {}) is None  # its value is known, and its transpose's then
+    assert mode.directly(aten.add.Tensor, (matrix, matrix), {}) is None
+    elsewhere = fakecuda.FakeTensor(mode, torch.empty(3, 3, device="meta"), torch.device("meta"))
+    assert mode.directly(aten.mm.default, (matrix, elsewhere), {}) is None  # and refused

@@ -550,8 +550,8 @@ def test_the_base_is_the_same_wherever_it_is_made() -> None:
 
 def test_what_is_done_ahead_draws_no_random_number() -> None:
     sys.modules.pop("trainers.chat_ahead", None)
-    chat_base.questions.cache_clear()
+    chat_base.words.cache_clear()
     before = torch.get_rng_state()
     importlib.import_module("trainers.chat_ahead")
     assert torch.equal(torch.get_rng_state(), before)
-    assert chat_base.questions.cache_info().currsize == 1
+    assert chat_base.words.cache_info().currsize == 1

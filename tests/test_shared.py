@@ -1,0 +1,60 @@
+"""What one worker finds out, the others read."""
+
+import json
+import multiprocessing
+import os
+import time
+
+import pytest
+
+from pytest_trainguard.shared import once
+from tests.projects import ADOPTED, LOOP, Project
+
+
+def _ask(folder, asked, answers):
+    def make():
+        with (asked).open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        time.sleep(0.2)  # the others come while this goes on
+        return {"by": os.getpid()}
+
+    (answers / f"{os.getpid()}.json").write_text(json.dumps(once(folder, "piece", make)))
+
+
+def test_of_several_processes_one_makes_it_and_all_have_it(tmp_path):
+    asked, answers = tmp_path / "asked", tmp_path / "answers"
+    answers.mkdir()
+    fork = multiprocessing.get_context("fork")
+    workers = [fork.Process(target=_ask, args=(tmp_path, asked, answers)) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    maker = int(asked.read_text())  # one line: it was made once
+    assert [json.loads(path.read_text()) for path in answers.iterdir()] == [{"by": maker}] * 4
+
+
+def test_what_could_not_be_made_is_tried_again(tmp_path):
+    def broken():
+        raise RuntimeError("no such thing")
+
+    with pytest.raises(RuntimeError, match="no such thing"):
+        once(tmp_path, "piece", broken)
+    assert once(tmp_path, "piece", lambda: [1]) == [1]
+    assert once(tmp_path, "piece", broken) == [1]
+
+
+def test_a_process_alone_makes_it_itself():
+    assert once(None, "piece", lambda: (1, 2)) == (1, 2)  # as it is, not as JSON has it
+
+
+def test_the_workers_of_a_session_have_the_source_read_once(tmp_path):
+    project = Project(tmp_path / "project", ["preflight:Classifier"], toml="pythonpath = ['.']")
+    project.write("preflight.py", ADOPTED)
+    project.write("program.py", LOOP + "\n\ndef never_called():\n    return totl\n")
+    result = project.pytest("-m", "preflight", "-n", "2", "--edge-case", "71,72")
+    assert result.verdicts("Classifier") == {71: "passed", 72: "failed"}
+    assert "program.py" in result.case("Classifier", 72)["reason"]
+    assert "totl" in result.case("Classifier", 72)["reason"]
+    (found,) = (project.folder / "tmp").glob("static-*.json")
+    assert [problem["exception"] for problem in json.loads(found.read_text())] == ["NameError"]
