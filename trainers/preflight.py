@@ -224,7 +224,7 @@ class LoraChat(Program):
     }
     tiny = {
         "hidden_size": 32,
-        "layers": 2,
+        "layers": 1,
         "heads": 2,
         "max_length": 128,
         "layout": "padding",
@@ -244,7 +244,6 @@ class LoraChat(Program):
     }
     overfit = {
         "hidden_size": 64,
-        "layers": 1,
         "lora_rank": 32,
         "lora_alpha": 64,
         "batch_size": 32,
