@@ -11,7 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 PROJECT = Path(__file__).parent.parent
-PROGRAMS = {"Transformer": "trainers.transformer", "Fusion": "trainers.fusion", "LoraChat": "trainers.lora_chat"}
+PROGRAMS = {
+    "Transformer": "trainers.transformer",
+    "Gnn": "trainers.gnn",
+    "Fusion": "trainers.fusion",
+    "LoraChat": "trainers.lora_chat",
+}
 Seconds = Callable[[list[str], Path, Path], float]
 
 

@@ -185,14 +185,14 @@ class Gnn(Program):
 
 
 class Fusion(ReadsText):
-    """Both together, `python -m trainers.fusion`; in small its branches are new ones."""
+    """Both together, `python -m trainers.fusion`; in small its branches are new ones, of one layer each."""
 
     entry = staticmethod(fusion.launch)
     preload = fusion.PRELOAD
     command = _command("trainers.fusion")
     config = fusion.Settings
     production = {**Gnn.production, **Transformer.production, "head_size": 512}
-    tiny = {**Gnn.tiny, **Transformer.tiny, "head_size": 16, "head_dropout": 0.0}
+    tiny = {**Gnn.tiny, **Transformer.tiny, "layers": 1, "graph_layers": 1, "head_size": 16, "head_dropout": 0.0}
     overfit = {**Gnn.overfit, **Transformer.overfit}
 
 
