@@ -150,6 +150,39 @@ class HidesTheReason(Sound):
             raise Failure("training step failed") from None
 
 
+class TakesSmallerParts(Sound):
+    """What does not fit is done again in twice as many parts, accumulated: the effective batch is the same."""
+
+    only = (23,)
+
+    def step(self, model, optimizer, scaler, batch, settings, *rest):
+        parts = settings.gradient_accumulation
+        while True:
+            chosen = settings.model_copy(update={"gradient_accumulation": parts})
+            try:
+                return super().step(model, optimizer, scaler, batch, chosen, *rest)
+            except torch.OutOfMemoryError as error:
+                if parts >= len(batch[0]):
+                    raise
+                self.noted(error)
+            parts *= 2
+            print(f"taking the batch in {parts} parts")
+
+    def noted(self, error):
+        print(f"out of memory: {error}")
+
+
+class KeepsTheErrors(TakesSmallerParts):
+    """A list of what went wrong, for the summary at the end: each holds its frames, and these what was made."""
+
+    case = 23
+    says = "in the backward of step 4 .* is not given back: 5 tensors .* after step 8, undisturbed 2"
+
+    def noted(self, error):
+        super().noted(error)
+        self.errors = [*getattr(self, "errors", []), error]
+
+
 class PrintsTheError(Sound):
     """`failed: {error}`: MemoryError has no words."""
 
