@@ -125,26 +125,32 @@ def test_23_out_of_memory_in_a_step(oom_probe: OomProbe, guard: Guard) -> None:
         else:
             stops(outcome, OUT_OF_MEMORY)
     guard.check_checkpoints(*outcomes)
-    _given_back([outcome.did for outcome in outcomes if outcome.exit == 0], oom_probe, guard)
+    if any(outcome.exit == 0 for outcome in outcomes):
+        _given_back(oom_probe, guard)
     oom_probe.under_a_cap("step")  # as in case 21; here it also comes again, if half a batch is still too large
 
 
-def _given_back(recovered: list[str], oom_probe: OomProbe, guard: Guard) -> None:
+def _given_back(oom_probe: OomProbe, guard: Guard) -> None:
     """What the attempt that failed had made is gone: an error that is kept, for a log, keeps all of it alive."""
-    if not recovered:
-        return
-    plain, *again = oom_probe.counted(step=4)
-    for outcome in (outcome for outcome in again if outcome.did in recovered):
-        alive, usual = (one.recording.of("memory")[-1]["graphs"] for one in (outcome, plain))
+    plain = guard.run("trained undisturbed", census=True)
+    usual, usual_parts = _graphs_and_parts(plain)
+    for outcome in oom_probe.everywhere(step=4, census=True):
+        if outcome.exit != 0:
+            continue
+        alive, parts = _graphs_and_parts(outcome)
         # A loop may keep each part's loss to the end of its step, and more parts are then no leak.
-        ours, theirs = (max(1, len(one.recording.steps[-1].batches)) for one in (outcome, plain))
-        if alive > usual * max(1, ours / theirs):
+        if alive > usual * max(1, parts / usual_parts):
             raise Finding(
                 outcome.did,
                 f"what the attempt that failed had made is not given back: {alive} tensors with the graph they came "
                 f"from are alive after step {len(outcome.recording.steps)}, undisturbed {usual}",
                 outcome.last_words,
             )
+
+
+def _graphs_and_parts(outcome: Outcome) -> tuple[int, int]:
+    """After the last step: tensors alive with the graph they came from, and that step's forward passes, at least 1."""
+    return outcome.recording.of("memory")[-1]["graphs"], max(1, len(outcome.recording.steps[-1].batches))
 
 
 def _same_effective_batch(outcome: Outcome, reference: Outcome) -> None:

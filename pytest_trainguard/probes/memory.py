@@ -42,14 +42,9 @@ class OomProbe:
         """
         return self.guard.run(**_request(where, step), **options)
 
-    def everywhere(self, step: int = 4) -> list[Outcome]:
-        """One run for each of the `PLACES`."""
-        return self.guard.run_all([_request(where, step) for where in PLACES])
-
-    def counted(self, step: int = 4) -> list[Outcome]:
-        """An undisturbed run, and one for each of the `PLACES`, with the tensors alive counted after each step."""
-        requests = [{"did": "trained undisturbed, counted"}, *(_request(where, step) for where in PLACES)]
-        return self.guard.run_all([{**request, "census": True} for request in requests])
+    def everywhere(self, step: int = 4, **options: Any) -> list[Outcome]:
+        """One run for each of the `PLACES`; `options` are of `Guard.run`."""
+        return self.guard.run_all([{**_request(where, step), **options} for where in PLACES])
 
     def largest(self, role: str = "batch_size", budget: str | None = None) -> Largest:
         """The largest value of a setting that fits the budget: `oom_probe.largest("max_length", "40GiB").value`.
