@@ -24,7 +24,7 @@ from typing import Any
 
 from benchmarks import chats, preflights, programs, queues
 from benchmarks.memory import rivals
-from pytest_trainguard.subject import Launchpad, Request
+from pytest_trainguard.subject.subject import Launchpad, Request
 from trainers import gnn, transformer
 
 WIDTH = 66

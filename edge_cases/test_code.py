@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 
 from pytest_trainguard import Finding, Guard, NotApplicable, edge_case, faults, recovers, stops
-from pytest_trainguard.probes.static import StaticCheck
+from pytest_trainguard.probes.static_check import StaticCheck
 
 PLACES = {
     "data": "the data loader, as it made the batch of step {step}",

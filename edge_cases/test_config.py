@@ -18,11 +18,11 @@ from pytest_trainguard import (
     stops,
     survives,
 )
-from pytest_trainguard.expect import Wording, number, word
-from pytest_trainguard.faults import settings_file, tokenizer
-from pytest_trainguard.probes.budget import GpuBudget
-from pytest_trainguard.probes.fuzz import ConfigFuzz
-from pytest_trainguard.subject import STEPS
+from pytest_trainguard.damage import settings_file, tokenizer
+from pytest_trainguard.probes.config_fuzz import ConfigFuzz
+from pytest_trainguard.probes.gpu_budget import GpuBudget
+from pytest_trainguard.subject.subject import STEPS
+from pytest_trainguard.verdicts.wording import Wording, number, word
 
 FAR_TOO_HIGH = 10.0
 TOKENIZER = Wording("the tokenizer or its vocabulary", re.compile(r"tokeni[sz]er|vocab", re.I))

@@ -7,12 +7,14 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pytest_trainguard import Finding, Guard, NotApplicable, edge_case, expect, rejects, settings, survives
-from pytest_trainguard.expect import Wording, names, number, unusual
-from pytest_trainguard.faults import data as tamper
-from pytest_trainguard.faults import rows as row_values
-from pytest_trainguard.faults import values
-from pytest_trainguard.probes import data as data_probe
+from pytest_trainguard import Finding, Guard, NotApplicable, edge_case, rejects, survives
+from pytest_trainguard.casework import data_cases as data_probe
+from pytest_trainguard.contract import settings
+from pytest_trainguard.damage import fields as row_values
+from pytest_trainguard.damage import files as tamper
+from pytest_trainguard.damage import values
+from pytest_trainguard.verdicts import wording
+from pytest_trainguard.verdicts.wording import Wording, names, number, unusual
 
 BATCH = 8
 FAR_OVER = 100  # times the limit
@@ -407,7 +409,7 @@ def _or_empty(field: str | None) -> Wording:
         r"empty|blank|missing|nothing|\bno (?:text|content|value)",
         "''",
         '""',
-        expect.word(field or "").pattern.pattern,
+        wording.word(field or "").pattern.pattern,
     )
     return Wording(f"{field!r}, nor that it is empty", re.compile("|".join(ways), re.I))
 

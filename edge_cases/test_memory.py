@@ -19,10 +19,10 @@ from pytest_trainguard import (
     stops,
     survives,
 )
-from pytest_trainguard.expect import Wording
+from pytest_trainguard.contract.settings import Field
 from pytest_trainguard.memory.fragmentation import STEPS, TRACED
-from pytest_trainguard.probes.memory import OomProbe
-from pytest_trainguard.settings import Field
+from pytest_trainguard.probes.oom_probe import OomProbe
+from pytest_trainguard.verdicts.wording import Wording
 
 OUT_OF_MEMORY = Wording("memory", re.compile(r"memory|\boom\b", re.I))
 NEEDED = Wording("what was needed (2.00 GiB)", re.compile(r"\b2(\.0+)? ?gib|2048(\.0+)? ?mib|2147483648", re.I))

@@ -11,22 +11,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pytest_trainguard import (
-    Finding,
-    Guard,
-    NotApplicable,
-    checkpoints,
-    edge_case,
-    faults,
-    recovers,
-    rejects,
-    stops,
-    survives,
-)
-from pytest_trainguard.expect import number, unusual
-from pytest_trainguard.faults import entries
-from pytest_trainguard.probes import checkpoint as probe
-from pytest_trainguard.subject import SAVE_EVERY, STEPS
+from pytest_trainguard import Finding, Guard, NotApplicable, edge_case, faults, recovers, rejects, stops, survives
+from pytest_trainguard.casework import checkpoint_cases as probe
+from pytest_trainguard.contract import checkpoints
+from pytest_trainguard.damage import entries
+from pytest_trainguard.subject.subject import SAVE_EVERY, STEPS
+from pytest_trainguard.verdicts.wording import number, unusual
 
 MOST_FILES = 4  # files of a trainer's state that are removed, or corrupted, each in a run
 MIGRATED = re.compile(r"migrat|convert|upgrad|older (format|version)|earlier (format|version)", re.I)

@@ -15,7 +15,6 @@ from pytest_trainguard import (
     Guard,
     NotApplicable,
     Outcome,
-    checkpoints,
     edge_case,
     faults,
     recovers,
@@ -23,10 +22,11 @@ from pytest_trainguard import (
     stops,
     survives,
 )
-from pytest_trainguard.faults import power
-from pytest_trainguard.probes.bystander import bystander, give_pid_away
-from pytest_trainguard.probes.disaster import KillAndResume
-from pytest_trainguard.subject import SAVE_EVERY, Started
+from pytest_trainguard.casework.bystander import bystander, give_pid_away
+from pytest_trainguard.contract import checkpoints
+from pytest_trainguard.damage import power
+from pytest_trainguard.probes.kill_and_resume import KillAndResume
+from pytest_trainguard.subject.subject import SAVE_EVERY, Started
 
 WORKERS_GRACE = 9.0  # seconds; torch's loader workers look every 5 s whether their parent still lives
 HELD_LIMIT = 30.0  # seconds until a run must have come to the step it is held in

@@ -12,12 +12,12 @@ import shutil
 from pathlib import Path
 
 from pytest_trainguard import CannotJudge, Finding, Guard, NotApplicable, Outcome, edge_case, faults, rejects, survives
-from pytest_trainguard.faults import data as tamper
-from pytest_trainguard.faults.metadata import WAYS, corrupt
+from pytest_trainguard.contract.outcome import exit_words
+from pytest_trainguard.damage import files as tamper
+from pytest_trainguard.damage.metadata import WAYS, corrupt
 from pytest_trainguard.launch.watch import Held
-from pytest_trainguard.probes.folders import Folders, Turn
-from pytest_trainguard.probes.queue import TrainingQueue
-from pytest_trainguard.trainer import exit_words
+from pytest_trainguard.probes.queue_root import Folders, Turn
+from pytest_trainguard.probes.training_queue import TrainingQueue
 
 TIME_LIMIT = 10.0  # seconds, in which an endless walk shows
 TWICE = 0.75  # of a file more than there are: one was trained twice, and not only looked at once more

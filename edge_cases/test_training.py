@@ -12,7 +12,6 @@ from pytest_trainguard import (
     Guard,
     NotApplicable,
     Outcome,
-    checkpoints,
     edge_case,
     faults,
     recovers,
@@ -20,12 +19,13 @@ from pytest_trainguard import (
     stops,
     survives,
 )
-from pytest_trainguard.expect import Wording, names, number
-from pytest_trainguard.probes import validation
-from pytest_trainguard.probes.numbers import NanInjection
-from pytest_trainguard.probes.overfit import TinyOverfit
-from pytest_trainguard.probes.validation import Relabelled
-from pytest_trainguard.subject import STEPS
+from pytest_trainguard.casework import relabelled as validation
+from pytest_trainguard.casework.relabelled import Relabelled
+from pytest_trainguard.contract import checkpoints
+from pytest_trainguard.probes.nan_injection import NanInjection
+from pytest_trainguard.probes.tiny_overfit import TinyOverfit
+from pytest_trainguard.subject.subject import STEPS
+from pytest_trainguard.verdicts.wording import Wording, names, number
 
 NOT_FINITE = Wording(
     "what was not finite (NaN, infinity)", re.compile(r"\bnan\b|not finite|non-?finite|\binf(inity|inite)?\b", re.I)

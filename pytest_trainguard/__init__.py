@@ -12,39 +12,33 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pytest_trainguard.adapters.transformers import tiny_twin
     from pytest_trainguard.catalog import EdgeCase, edge_case
-    from pytest_trainguard.expect import (
-        CannotJudge,
-        Finding,
-        NotApplicable,
-        recovers,
-        rejects,
-        stops,
-        survives,
-    )
+    from pytest_trainguard.contract.outcome import Outcome
+    from pytest_trainguard.contract.queues import Queue
+    from pytest_trainguard.contract.trainer import Run, Trainer
     from pytest_trainguard.faults import Fault
     from pytest_trainguard.probes.guard import Guard
-    from pytest_trainguard.queues import Queue
     from pytest_trainguard.recorder.timeline import Recording, Step
-    from pytest_trainguard.trainer import Outcome, Run, Trainer
+    from pytest_trainguard.verdicts.errors import CannotJudge, Finding, NotApplicable
+    from pytest_trainguard.verdicts.kinds import recovers, rejects, stops, survives
 
 _HOMES = {
-    "CannotJudge": "expect",
+    "CannotJudge": "verdicts.errors",
     "EdgeCase": "catalog",
     "Fault": "faults",
-    "Finding": "expect",
+    "Finding": "verdicts.errors",
     "Guard": "probes.guard",
-    "NotApplicable": "expect",
-    "Outcome": "trainer",
-    "Queue": "queues",
+    "NotApplicable": "verdicts.errors",
+    "Outcome": "contract.outcome",
+    "Queue": "contract.queues",
     "Recording": "recorder.timeline",
-    "Run": "trainer",
+    "Run": "contract.trainer",
     "Step": "recorder.timeline",
-    "Trainer": "trainer",
+    "Trainer": "contract.trainer",
     "edge_case": "catalog",
-    "recovers": "expect",
-    "rejects": "expect",
-    "stops": "expect",
-    "survives": "expect",
+    "recovers": "verdicts.kinds",
+    "rejects": "verdicts.kinds",
+    "stops": "verdicts.kinds",
+    "survives": "verdicts.kinds",
     "tiny_twin": "adapters.transformers",
 }
 

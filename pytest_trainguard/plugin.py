@@ -83,7 +83,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the markers and make the session's preflight."""
-    from pytest_trainguard import catalog, session
+    from pytest_trainguard import catalog
+    from pytest_trainguard.session import preflight as session
 
     for line in MARKERS:
         config.addinivalue_line("markers", line)
@@ -109,7 +110,7 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test about a trainer runs once for each."""
-    from pytest_trainguard import session
+    from pytest_trainguard.session import preflight as session
 
     preflight = session.of(metafunc.config)
     marked = metafunc.definition.get_closest_marker("preflight") is not None
@@ -125,7 +126,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:
     """Bring the catalogue in where a preflight was asked for."""
-    from pytest_trainguard import session as sessions
+    from pytest_trainguard.session import preflight as sessions
 
     sessions.of(session.config).collect(session, items)
 
@@ -150,7 +151,7 @@ def pytest_report_teststatus(report: Any) -> tuple[str, str, str] | None:
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """End what runs, write the report, and let NO-GO be exit code 1."""
-    from pytest_trainguard import session as sessions
+    from pytest_trainguard.session import preflight as sessions
 
     preflight = sessions.of(session.config)
     preflight.close()
@@ -162,7 +163,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
     """The grid of trainers and categories, and GO or NO-GO."""
-    from pytest_trainguard import session
+    from pytest_trainguard.session import preflight as session
 
     preflight = session.of(config)
     if preflight.active and not config.option.collectonly:
@@ -173,7 +174,7 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pyte
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """End what runs, however the session ended."""
-    from pytest_trainguard import session
+    from pytest_trainguard.session import preflight as session
 
     preflight = config.stash.get(session.KEY, None)
     if preflight is not None:

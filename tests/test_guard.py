@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from pytest_trainguard import Finding, Guard, faults
-from pytest_trainguard.expect import recovers
-from pytest_trainguard.subject import STEPS, Launchpad, snapshot
+from pytest_trainguard.subject.subject import STEPS, Launchpad, snapshot
+from pytest_trainguard.verdicts.kinds import recovers
 from tests.projects import ADOPTED, LOOP, Project
 
 # Each start leaves a letter beside the program.

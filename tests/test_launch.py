@@ -9,9 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pytest_trainguard.expect import CannotJudge
 from pytest_trainguard.launch.supervisor import HEAD, TAIL, Output
-from pytest_trainguard.subject import WARM, Launchpad, Request
+from pytest_trainguard.subject.subject import WARM, Launchpad, Request
+from pytest_trainguard.verdicts.errors import CannotJudge
 from tests.projects import Project
 
 # Seen in the command line of what is left behind; another for each worker of xdist.

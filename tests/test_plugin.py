@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 
 from pytest_trainguard import catalog
-from pytest_trainguard.session import wanted
+from pytest_trainguard.session.preflight import wanted
 from tests.projects import ADOPTED, LOOP, Project
 
 TRAINERS = (

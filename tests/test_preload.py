@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_trainguard.expect import CannotJudge
-from pytest_trainguard.subject import Launchpad, Request
+from pytest_trainguard.subject.subject import Launchpad, Request
+from pytest_trainguard.verdicts.errors import CannotJudge
 
 AHEAD = """
 import os

@@ -8,8 +8,8 @@ import pytest
 
 from pytest_trainguard import Queue
 from pytest_trainguard.adapters.command import faults_in
+from pytest_trainguard.contract.queues import filled
 from pytest_trainguard.launch.watch import Leases, Watch
-from pytest_trainguard.queues import filled
 from tests.projects import Project
 
 ONCE = "queue once --root {root}"

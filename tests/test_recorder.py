@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pytest_trainguard.recorder.timeline import Recording
-from pytest_trainguard.subject import Launchpad, Request
+from pytest_trainguard.subject.subject import Launchpad, Request
 
 PROGRAMS = '''
 import json

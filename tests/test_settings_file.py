@@ -2,9 +2,9 @@
 
 import pytest
 
-from pytest_trainguard import expect
 from pytest_trainguard.adapters import command
-from pytest_trainguard.faults import settings_file
+from pytest_trainguard.damage import settings_file
+from pytest_trainguard.verdicts import wording
 
 VALUES = {"epochs": 3, "model": {"layers": 2, "name": "a b"}, "lr": 0.5, "betas": [0.9, 0.99], "seed": 1}
 
@@ -19,7 +19,7 @@ def test_every_variant_is_rejected_by_its_parser(tmp_path, suffix, values):
     for variant in variants:
         with pytest.raises(ValueError, match="settings ") as error:
             command.read_settings(variant.path)
-        unnamed = [wanted for wanted in variant.naming if not expect.names(str(error.value), wanted)]
+        unnamed = [wanted for wanted in variant.naming if not wording.names(str(error.value), wanted)]
         assert not unnamed, str(error.value)
     assert command.read_settings(whole) == values
 
@@ -32,9 +32,9 @@ def test_the_place_is_named_by_line_and_column(tmp_path):
     assert stray.did == "put a stray @ into line 2, column 8 of settings.toml"
     file, line, column = stray.naming
     for said in ("line 2, column 8", "settings.toml:2:8", "(at line 2, column 7)"):
-        assert expect.names(said, line), said
-        assert expect.names(said, column), said
+        assert wording.names(said, line), said
+        assert wording.names(said, column), said
     for said in ("line 1, column 8", "settings.toml:3:8"):
-        assert not expect.names(said, line), said
-    assert not expect.names("line 2, column 1", column)
+        assert not wording.names(said, line), said
+    assert not wording.names("line 2, column 1", column)
     assert file == "settings.toml"

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from pytest_trainguard.shared import once
+from pytest_trainguard.subject.shared import once
 from tests.projects import ADOPTED, LOOP, Project
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pytest_trainguard import NotApplicable
-from pytest_trainguard.static import check, main
+from pytest_trainguard.static.checker import check, main
 
 LEADS_TO = {
     "used_before_assigned": (

@@ -8,9 +8,9 @@ import pyarrow.parquet as parquet
 import pytest
 
 from pytest_trainguard import NotApplicable
-from pytest_trainguard.faults import data as tamper
-from pytest_trainguard.faults import entries
-from pytest_trainguard.faults import rows as values
+from pytest_trainguard.damage import entries
+from pytest_trainguard.damage import fields as values
+from pytest_trainguard.damage import files as tamper
 
 ROWS = [{"text": f"row {n}", "label": n % 2} for n in range(6)]
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from pytest_trainguard import NotApplicable
-from pytest_trainguard.faults import tokenizer
+from pytest_trainguard.damage import tokenizer
 
 ROWS = [{"name": "amber brook brook", "list": ["brook", {"kind": "cedar"}], "y": 1}, {"name": "amber", "y": 0}]
 

@@ -17,12 +17,16 @@ import pydantic
 import pytest
 from pytest_trainguard.edge_cases.test_process import NEGATIVE_TIME
 
-from pytest_trainguard import catalog, checkpoints, edge_case, expect, samples, settings
+from pytest_trainguard import catalog, edge_case
 from pytest_trainguard.adapters import command
+from pytest_trainguard.casework.bystander import bystander, give_pid_away
+from pytest_trainguard.contract import checkpoints, settings
+from pytest_trainguard.contract.outcome import exit_words, message_of
+from pytest_trainguard.contract.trainer import Trainer, spec_of
 from pytest_trainguard.launch import linux
 from pytest_trainguard.memory import parse_budget
-from pytest_trainguard.probes.bystander import bystander, give_pid_away
-from pytest_trainguard.trainer import Trainer, exit_words, message_of, spec_of
+from pytest_trainguard.rows import samples
+from pytest_trainguard.verdicts import kinds
 
 
 class Color(enum.Enum):
@@ -233,12 +237,12 @@ def test_missing_samples(tmp_path):
 
 @pytest.mark.parametrize("name", [".tmp-model", "model.tmp", "a/tmpx1y2", "temp/x", "_temp_1", "x.partial"])
 def test_names_of_unfinished_work(name):
-    assert expect.TEMPORARY.search(name)
+    assert kinds.TEMPORARY.search(name)
 
 
 @pytest.mark.parametrize("name", ["base/chat_template.jinja", "templates/x", "attempt-1/model.pt", "model.pt"])
 def test_names_of_finished_work(name):
-    assert not expect.TEMPORARY.search(name)
+    assert not kinds.TEMPORARY.search(name)
 
 
 # --- checkpoints

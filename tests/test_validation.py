@@ -7,8 +7,9 @@ import json
 import pytest
 import torch
 
-from pytest_trainguard import NotApplicable, validation
-from pytest_trainguard.faults import labels, saved
+from pytest_trainguard import NotApplicable
+from pytest_trainguard.contract import validation
+from pytest_trainguard.damage import labels, saved
 
 ROWS = [{"text": "é 1", "y": 0}, {"text": "2", "y": 1}, {"text": "3", "y": 0}]
 TALKS = [{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": word}]} for word in "xyz"]

@@ -20,12 +20,12 @@ from statistics import median, quantiles
 from typing import Any
 
 from benchmarks.memory import jobs
-from pytest_trainguard.expect import CannotJudge
 from pytest_trainguard.memory import measure, parse_budget
 from pytest_trainguard.memory.budget import Limit, limit_of
 from pytest_trainguard.memory.predict import Tracing, tracing
 from pytest_trainguard.memory.prediction import Prediction
 from pytest_trainguard.memory.verdict import judge
+from pytest_trainguard.verdicts.errors import CannotJudge
 
 BUDGETS = ("24GiB", "40GiB")
 EDGES = ("roberta-base bf16", "roberta-large bf16", "bert-eager fp32", "resnet-50 fp32", "sage fp32")  # largest batch

@@ -7,7 +7,7 @@ import importlib
 import json
 from typing import Any
 
-from pytest_trainguard.trainer import Trainer
+from pytest_trainguard.contract.trainer import Trainer
 
 
 def load_trainer(spec: Any) -> Trainer:

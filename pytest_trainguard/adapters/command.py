@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pytest_trainguard import queues
-from pytest_trainguard.trainer import Run, Trainer
+from pytest_trainguard.contract import queues
+from pytest_trainguard.contract.trainer import Run, Trainer
 
 PLACEHOLDERS = ("config", "data", "output_dir", "max_steps", "resume_from", "seed")
 WRITABLE = (".json", ".toml", ".yaml", ".yml")  # forms of a settings file

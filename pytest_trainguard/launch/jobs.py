@@ -13,10 +13,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pytest_trainguard import settings
 from pytest_trainguard.adapters import load_trainer
 from pytest_trainguard.adapters.command import become, is_this_python, write_settings
-from pytest_trainguard.trainer import Run, Trainer
+from pytest_trainguard.contract import settings
+from pytest_trainguard.contract.trainer import Run, Trainer
 
 RUN_VARIABLE = "TRAINGUARD_RUN"  # tells a subprocess of the run where its recording and its fault are
 
@@ -214,15 +214,15 @@ def resume_point(trainer: Any, output_dir: str) -> str | None:
 
 
 def negative_steps(checkpoints: list[str]) -> dict[str, int]:
-    """Make the step counts that are saved in checkpoints negative; see `faults.saved`."""
-    from pytest_trainguard.faults import saved
+    """Make the step counts that are saved in checkpoints negative; see `damage.saved`."""
+    from pytest_trainguard.damage import saved
 
     return saved.negative_steps(checkpoints)
 
 
 def compare(first: str, second: str) -> dict[str, Any]:
     """Of two checkpoints: the `step` that is saved in the first, and whether they hold the `same` weights."""
-    from pytest_trainguard.faults import saved
+    from pytest_trainguard.damage import saved
 
     return {"step": saved.step_in(Path(first)), "same": saved.same_weights(Path(first), Path(second))}
 
@@ -277,29 +277,29 @@ def _not_finite(value: Any, name: str) -> str | None:
 
 
 def find_entries(files: list[str], names: list[str]) -> dict[str, dict[str, Any]]:
-    """See `faults.entries.find`."""
-    from pytest_trainguard.faults import entries
+    """See `damage.entries.find`."""
+    from pytest_trainguard.damage import entries
 
     return entries.find(files, names)
 
 
 def put_entry(file: str, name: str, value: Any) -> None:
-    """See `faults.entries.put`."""
-    from pytest_trainguard.faults import entries
+    """See `damage.entries.put`."""
+    from pytest_trainguard.damage import entries
 
     entries.put(file, name, value)
 
 
 def drop_entry(file: str, name: str) -> None:
-    """See `faults.entries.drop`."""
-    from pytest_trainguard.faults import entries
+    """See `damage.entries.drop`."""
+    from pytest_trainguard.damage import entries
 
     entries.drop(file, name)
 
 
 def flip_bits(file: str) -> str:
-    """See `faults.entries.flip_bits`."""
-    from pytest_trainguard.faults import entries
+    """See `damage.entries.flip_bits`."""
+    from pytest_trainguard.damage import entries
 
     return entries.flip_bits(file)
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pytest_trainguard.expect import CannotJudge
+from pytest_trainguard.verdicts.errors import CannotJudge
 
 FITS, DOES_NOT, BAD, UNKNOWN = 0, 1, 2, 3
 EXIT = {"FITS": FITS, "TIGHT": FITS, "OUT OF MEMORY": DOES_NOT, "UNKNOWN": UNKNOWN}
@@ -65,7 +65,7 @@ def _check(asked: argparse.Namespace) -> None:
         ValueError: something is.
     """
     from pytest_trainguard.memory import timeline
-    from pytest_trainguard.session import _exists
+    from pytest_trainguard.session.preflight import _exists
 
     module, colon, name = asked.trainer.partition(":")
     if not (module and colon and name):

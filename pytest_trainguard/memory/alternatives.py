@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from pytest_trainguard.contract.settings import Field
 from pytest_trainguard.memory.between import drawn
 from pytest_trainguard.memory.budget import Limit
 from pytest_trainguard.memory.expandable import Expandable
@@ -14,7 +15,6 @@ from pytest_trainguard.memory.replay import replay
 from pytest_trainguard.memory.search import Largest, largest
 from pytest_trainguard.memory.trace import Trace
 from pytest_trainguard.memory.verdict import Judgement, judge
-from pytest_trainguard.settings import Field
 
 Tracer = Callable[[dict[str, Any]], Trace]  # settings that differ from production (dotted paths) to what happens then
 BF16 = ("bf16", "bfloat16", "bf16-mixed")

@@ -14,11 +14,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_trainguard.expect import CannotJudge
+from pytest_trainguard.contract.settings import merge
 from pytest_trainguard.memory.budget import Limit
 from pytest_trainguard.memory.device import Device
 from pytest_trainguard.memory.verdict import shown
-from pytest_trainguard.settings import merge
+from pytest_trainguard.verdicts.errors import CannotJudge
 
 if TYPE_CHECKING:
     from pytest_trainguard.memory.predict import Tracing
@@ -142,7 +142,7 @@ def on_gpu(tracing: Tracing, cap: int | None, changes: dict[str, Any] | None = N
         CannotJudge: the run did not come to its end, or left no figures.
     """
     from pytest_trainguard.memory.predict import TIME_LIMIT
-    from pytest_trainguard.subject import SEED, Request
+    from pytest_trainguard.subject.subject import SEED, Request
 
     subject = tracing.subject
     values = merge(subject.description["production"], changes or {})
@@ -185,7 +185,7 @@ def run(
     import torch
 
     from pytest_trainguard.adapters import load_trainer
-    from pytest_trainguard.trainer import Run
+    from pytest_trainguard.contract.trainer import Run
 
     if not torch.cuda.is_available():
         raise RuntimeError("nothing can be measured: torch sees no GPU")

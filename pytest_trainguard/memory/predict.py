@@ -15,11 +15,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pytest_trainguard import settings
+from pytest_trainguard.contract import settings
+from pytest_trainguard.contract.trainer import spec_of
 from pytest_trainguard.memory.device import Device
 from pytest_trainguard.memory.trace import Trace
-from pytest_trainguard.subject import SEED, Launchpad, Request, Subject
-from pytest_trainguard.trainer import spec_of
+from pytest_trainguard.subject.subject import SEED, Launchpad, Request, Subject
 
 STEPS = 2  # the second one holds the optimizer's state
 ENGINE = "pytest_trainguard.memory.engine"

@@ -9,13 +9,13 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from pytest_trainguard.contract.settings import Field
 from pytest_trainguard.memory import measure, timeline
 from pytest_trainguard.memory.alternatives import Alternative, Settings, Tracer, largest_of, what_helps
 from pytest_trainguard.memory.budget import Limit, limit_of, parse_budget, parse_headroom
 from pytest_trainguard.memory.measure import Measured
 from pytest_trainguard.memory.search import Largest
 from pytest_trainguard.memory.verdict import Judgement, judge, shown, text
-from pytest_trainguard.settings import Field
 
 SIZES = ("batch_size", "max_length")  # the roles whose largest fitting value is looked for
 

@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from pytest_trainguard.probes.budget import GpuBudget
-    from pytest_trainguard.probes.disaster import KillAndResume
-    from pytest_trainguard.probes.fuzz import ConfigFuzz
+    from pytest_trainguard.probes.config_fuzz import ConfigFuzz
+    from pytest_trainguard.probes.gpu_budget import GpuBudget
     from pytest_trainguard.probes.guard import Guard
-    from pytest_trainguard.probes.memory import OomProbe
-    from pytest_trainguard.probes.numbers import NanInjection
-    from pytest_trainguard.probes.overfit import TinyOverfit
-    from pytest_trainguard.probes.queue import TrainingQueue
-    from pytest_trainguard.probes.static import StaticCheck
+    from pytest_trainguard.probes.kill_and_resume import KillAndResume
+    from pytest_trainguard.probes.nan_injection import NanInjection
+    from pytest_trainguard.probes.oom_probe import OomProbe
+    from pytest_trainguard.probes.static_check import StaticCheck
+    from pytest_trainguard.probes.tiny_overfit import TinyOverfit
+    from pytest_trainguard.probes.training_queue import TrainingQueue
 
 
 @pytest.fixture
 def guard(trainer: object, request: pytest.FixtureRequest, tmp_path: Path) -> Guard:
     """Start runs of the trainer, disturbed or not; see `pytest_trainguard.Guard`."""
-    from pytest_trainguard import session
     from pytest_trainguard.probes.guard import Guard
+    from pytest_trainguard.session import preflight as session
 
     return Guard(session.of(request.config).subject(trainer), tmp_path)
 
@@ -34,7 +34,7 @@ def guard(trainer: object, request: pytest.FixtureRequest, tmp_path: Path) -> Gu
 @pytest.fixture
 def kill_and_resume(guard: Guard) -> KillAndResume:
     """Kill the run in mid-training and start it again; see `KillAndResume`."""
-    from pytest_trainguard.probes.disaster import KillAndResume
+    from pytest_trainguard.probes.kill_and_resume import KillAndResume
 
     return KillAndResume(guard)
 
@@ -42,7 +42,7 @@ def kill_and_resume(guard: Guard) -> KillAndResume:
 @pytest.fixture
 def nan_injection(guard: Guard) -> NanInjection:
     """Put NaN or infinity into a run; see `NanInjection`."""
-    from pytest_trainguard.probes.numbers import NanInjection
+    from pytest_trainguard.probes.nan_injection import NanInjection
 
     return NanInjection(guard)
 
@@ -50,7 +50,7 @@ def nan_injection(guard: Guard) -> NanInjection:
 @pytest.fixture
 def oom_probe(guard: Guard, gpu_budget: GpuBudget) -> OomProbe:
     """Let GPU memory run out in a step; find out what fits; see `OomProbe`."""
-    from pytest_trainguard.probes.memory import OomProbe
+    from pytest_trainguard.probes.oom_probe import OomProbe
 
     return OomProbe(guard, gpu_budget)
 
@@ -58,9 +58,9 @@ def oom_probe(guard: Guard, gpu_budget: GpuBudget) -> OomProbe:
 @pytest.fixture
 def gpu_budget(guard: Guard, request: pytest.FixtureRequest) -> GpuBudget:
     """Hold the production settings against --gpu-budget; see `GpuBudget`."""
-    from pytest_trainguard import session
-    from pytest_trainguard.probes.budget import GpuBudget
+    from pytest_trainguard.probes.gpu_budget import GpuBudget
     from pytest_trainguard.report import verdicts
+    from pytest_trainguard.session import preflight as session
 
     def note(report: dict[str, Any]) -> None:
         request.node.stash[verdicts.MEMORY] = report
@@ -72,7 +72,7 @@ def gpu_budget(guard: Guard, request: pytest.FixtureRequest) -> GpuBudget:
 @pytest.fixture
 def tiny_overfit(guard: Guard) -> TinyOverfit:
     """Have the trainer learn a few examples by heart; see `TinyOverfit`."""
-    from pytest_trainguard.probes.overfit import TinyOverfit
+    from pytest_trainguard.probes.tiny_overfit import TinyOverfit
 
     return TinyOverfit(guard)
 
@@ -80,7 +80,7 @@ def tiny_overfit(guard: Guard) -> TinyOverfit:
 @pytest.fixture
 def config_fuzz(guard: Guard, request: pytest.FixtureRequest) -> ConfigFuzz:
     """Try settings inside and outside their ranges; see `ConfigFuzz`."""
-    from pytest_trainguard.probes.fuzz import ConfigFuzz
+    from pytest_trainguard.probes.config_fuzz import ConfigFuzz
 
     return ConfigFuzz(guard, request.node.nodeid)
 
@@ -88,7 +88,7 @@ def config_fuzz(guard: Guard, request: pytest.FixtureRequest) -> ConfigFuzz:
 @pytest.fixture
 def static_check(guard: Guard) -> StaticCheck:
     """Have the trainer's own source looked at by a type checker; see `StaticCheck`."""
-    from pytest_trainguard.probes.static import StaticCheck
+    from pytest_trainguard.probes.static_check import StaticCheck
 
     return StaticCheck(guard)
 
@@ -96,6 +96,6 @@ def static_check(guard: Guard) -> StaticCheck:
 @pytest.fixture
 def training_queue(guard: Guard) -> TrainingQueue:
     """The trainer's queue, one turn of it at a time; see `TrainingQueue`."""
-    from pytest_trainguard.probes.queue import TrainingQueue
+    from pytest_trainguard.probes.training_queue import TrainingQueue
 
     return TrainingQueue(guard)

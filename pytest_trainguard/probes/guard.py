@@ -8,13 +8,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pytest_trainguard import checkpoints, faults, settings
+from pytest_trainguard import faults
 from pytest_trainguard.adapters.command import WRITABLE, faults_in
-from pytest_trainguard.expect import CannotJudge, Finding, NotApplicable
+from pytest_trainguard.contract import checkpoints, settings
+from pytest_trainguard.contract.outcome import Outcome
+from pytest_trainguard.contract.settings import Field
 from pytest_trainguard.faults import Fault
-from pytest_trainguard.settings import Field
-from pytest_trainguard.subject import STEPS, Request, Started, Subject
-from pytest_trainguard.trainer import Outcome
+from pytest_trainguard.subject.subject import STEPS, Request, Started, Subject
+from pytest_trainguard.verdicts.errors import CannotJudge, Finding, NotApplicable
 
 
 class Guard:

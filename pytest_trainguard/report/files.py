@@ -13,7 +13,7 @@ import pytest
 from pytest_trainguard.report import json_report
 
 if TYPE_CHECKING:
-    from pytest_trainguard.session import Preflight
+    from pytest_trainguard.session.preflight import Preflight
 
 SUFFIXES = (".json", ".html")
 

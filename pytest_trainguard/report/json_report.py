@@ -16,7 +16,7 @@ import pytest
 from pytest_trainguard import catalog
 
 if TYPE_CHECKING:
-    from pytest_trainguard.session import Preflight
+    from pytest_trainguard.session.preflight import Preflight
 
 VERSION = 1
 CASE_KEYS = (

@@ -9,7 +9,7 @@ from pytest_trainguard.catalog import CATEGORIES
 from pytest_trainguard.report.json_report import memory, why
 
 if TYPE_CHECKING:
-    from pytest_trainguard.session import Preflight
+    from pytest_trainguard.session.preflight import Preflight
 
 SLOWEST = 5
 

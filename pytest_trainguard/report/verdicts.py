@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pytest_trainguard import catalog
-from pytest_trainguard.expect import CannotJudge, Finding, NotApplicable
+from pytest_trainguard.verdicts.errors import CannotJudge, Finding, NotApplicable
 
 MEMORY = pytest.StashKey[dict[str, Any]]()  # a test's prediction of GPU memory, as plain values
 

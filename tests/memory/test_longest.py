@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from pytest_trainguard.longest import CHARACTERS, ORDINARY, stretched, varied
+from pytest_trainguard.rows.longest import CHARACTERS, ORDINARY, stretched, varied
 
 ROWS = [
     {"text": f"row {i} of few words", "label": "good", "meta": {"source": "here and there", "n": i}} for i in range(8)

@@ -11,10 +11,10 @@ import jsonschema
 import pytest
 import torch
 
-from pytest_trainguard.expect import CannotJudge
 from pytest_trainguard.memory.__main__ import main
 from pytest_trainguard.memory.measure import on_gpu
 from pytest_trainguard.memory.predict import tracing
+from pytest_trainguard.verdicts.errors import CannotJudge
 from tests.projects import Project
 
 PROGRAM = """

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pytest_trainguard.contract.settings import Field
 from pytest_trainguard.memory import Event, Trace
 from pytest_trainguard.memory.alternatives import largest_of, proposals, what_helps
 from pytest_trainguard.memory.between import drawn
@@ -14,7 +15,6 @@ from pytest_trainguard.memory.measure import Measured
 from pytest_trainguard.memory.prediction import Prediction, lines
 from pytest_trainguard.memory.search import Largest, largest
 from pytest_trainguard.memory.verdict import Judgement, judge, shown
-from pytest_trainguard.settings import Field
 
 GIB, MIB = 2**30, 2**20
 CONTEXT = 430 * MIB

@@ -10,7 +10,7 @@ import re
 import time
 
 from pytest_trainguard import Finding, Guard, NotApplicable, edge_case, rejects, survives
-from pytest_trainguard.expect import Wording
+from pytest_trainguard.verdicts.wording import Wording
 
 HOUR = 3600.0
 SIZE = r"[\d.]+ GiB"

@@ -1,0 +1,132 @@
+"""How a run ended and what it left: `Outcome`, and the words for it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_trainguard.recorder.timeline import Recording
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A process that a run left behind: alive, or defunct."""
+
+    pid: int
+    command: str
+    status: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended, and what it left.
+
+    Attributes:
+        did: what was done, in words.
+        exit: the exit code; negative, the signal that ended the process.
+        output: what the run printed, standard output and error together; a long one without its middle.
+        output_bytes: how much that was.
+        recording: what torch did, step by step.
+        output_dir: the folder that the run wrote to.
+        before, after: the files of that folder then and now: path to size and content hash.
+        seconds: wall time from start to end.
+        peak_rss: the largest resident memory of the run's main process, in bytes.
+        leftovers: processes that were still there after the run's end.
+        timed_out: the harness's own time limit ended the run.
+        stack: where every thread stood then.
+        pid: the run's main process.
+    """
+
+    did: str
+    exit: int
+    output: str
+    output_bytes: int
+    recording: Recording
+    output_dir: Path
+    before: dict[str, tuple[int, str]]
+    after: dict[str, tuple[int, str]]
+    seconds: float
+    peak_rss: int
+    leftovers: tuple[Leftover, ...]
+    timed_out: bool
+    stack: str
+    pid: int
+    small_disk: bool = False
+
+    @property
+    def losses(self) -> list[float]:
+        """The loss of each optimizer step, in order."""
+        return [step.loss for step in self.recording.steps]
+
+    @property
+    def message(self) -> str:
+        """What the run printed, without the source lines of its tracebacks: what a person reads as the message."""
+        return message_of(self.output)
+
+    @property
+    def complaint(self) -> str:
+        """What the run said of its failure: the message; but of one with a traceback not what was printed before it.
+
+        A program that prints its settings and its paths at every start has not named the one that made it crash.
+        """
+        before, found, rest = self.output.partition(_TRACEBACK)
+        if not found:
+            return self.message
+        told = [line for line in message_of(before).splitlines() if _OF_AN_ERROR.search(line)]
+        return "\n".join([*told, message_of(found + rest)])
+
+    @property
+    def how(self) -> str:
+        """How it ended, in words: `exit 2 after 0 steps`, `killed by SIGSEGV after 3 steps`."""
+        steps = len(self.recording.steps)
+        after = f"after {steps} optimizer step{'' if steps == 1 else 's'}"
+        if self.timed_out:
+            return f"hung, and was ended by the harness {after} ({self.seconds:.0f} s)"
+        return f"{exit_words(self.exit)} {after}"
+
+    @property
+    def last_words(self) -> str:
+        """The last lines of the message, short enough for a terminal."""
+        lines = [line.rstrip() for line in self.message.splitlines() if line.strip()]
+        return "\n".join(line[:300] for line in lines[-4:])
+
+    def changed(self) -> list[str]:
+        """The files of the output folder that this run added, changed or removed."""
+        return sorted(name for name in {*self.before, *self.after} if self.before.get(name) != self.after.get(name))
+
+
+def exit_words(code: int) -> str:
+    """An exit code in words: `exit 1`, or the name of the signal."""
+    if code >= 0:
+        return f"exit {code}"
+    import signal
+
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"
+
+
+_TRACEBACK = "Traceback (most recent call last):"
+_OF_AN_ERROR = re.compile(r"error|fatal|critical|fail|cannot|invalid|reject|refuse", re.I)
+
+
+def message_of(output: str) -> str:
+    """What a person reads as the message: tracebacks without their frames, progress bars without their past."""
+    lines, in_traceback = [], False
+    for line in _without_progress(output).splitlines():
+        if line.startswith(_TRACEBACK):
+            in_traceback = True
+        elif in_traceback and line.startswith(" "):
+            continue
+        else:
+            in_traceback = False
+            lines.append(line)
+    return "\n".join(lines)
+
+
+def _without_progress(output: str) -> str:
+    """Each line from where a progress bar began it last; in time that does not grow faster than the line."""
+    *lines, last = output.split("\n")
+    return "\n".join([*(line.removesuffix("\r").rpartition("\r")[2] for line in lines), last.rpartition("\r")[2]])

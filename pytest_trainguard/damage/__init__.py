@@ -1,0 +1,1 @@
+"""What is done to bytes at rest: data, values, checkpoints, tokenizers, settings files."""

@@ -1,0 +1,339 @@
+"""`config_fuzz`: settings inside and outside the ranges that the program itself states.
+
+Hypothesis makes the values, and shrinks what fails to the smallest settings that do. Its profile, database and
+`--hypothesis-seed` count as for any other test; it is imported when the fixture is used.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pytest_trainguard.contract.outcome import Outcome
+from pytest_trainguard.contract.settings import Field, value_at
+from pytest_trainguard.probes.guard import Guard
+from pytest_trainguard.verdicts import wording
+from pytest_trainguard.verdicts.errors import Finding, NotApplicable, VerdictError
+from pytest_trainguard.verdicts.kinds import rejects, survives
+from pytest_trainguard.verdicts.wording import Named, Wording
+
+if TYPE_CHECKING:
+    from hypothesis.strategies import SearchStrategy
+
+OUTSIDE = 6  # values that hypothesis makes for one field; each is a run
+SHRINKING = 40  # further runs that may go into making a failure smaller
+FAR = 1000  # how far outside a range values lie at most
+STEPS = 2  # optimizer steps of settings that must work
+NO_FIELDS = (
+    "its settings state no ranges: give them, for example Annotated[int, annotated_types.Interval(ge=1, le=128)]"
+)
+
+
+class ConfigFuzz:
+    """Try settings on the real program: wrong ones must be rejected by name, right ones must train."""
+
+    def __init__(self, guard: Guard, nodeid: str):
+        self.guard, self.nodeid = guard, nodeid
+
+    def rejects(self, role_or_path: str, *examples: Any) -> None:
+        """Wrong values of one field are rejected before a model is built, and nothing is written.
+
+        The value that will be launched must itself be in the stated range.
+        The message names the field, and for a number outside a stated range that range. After `examples` come the edges
+        of what the field's type states: the first number beyond each bound, NaN and infinities, a fraction for a whole
+        number, null. Then hypothesis makes values further out, and text. Where the settings are a
+        plain mapping, which states nothing, the examples are all that is tried.
+
+        Args:
+            role_or_path: a role (`settings.ROLES`) or a field's dotted path.
+            examples: values that are wrong whatever the type states.
+
+        Raises:
+            NotApplicable: no field plays the role, with what to add.
+            Finding: a value was not rejected in that way.
+        """
+        field = self._field(role_or_path)
+        self._check_production(field)
+        values = list(examples)
+        if self._typed:
+            tried = {repr(value) for value in values}
+            values += [value for value in _edges(field) if repr(value) not in tried]
+        outcomes = self.guard.run_all([self._request({field.path: value}) for value in values])
+        for value, outcome in zip(values, outcomes, strict=True):
+            _check_rejected(outcome, field, value)
+        outside = _outside(field) if self._typed else None
+        if outside is not None:
+            self._search(
+                f"rejects {field.path}",
+                outside,
+                lambda value: _check_rejected(self._run({field.path: value}), field, value),
+                OUTSIDE,
+            )
+
+    def accepts(self, examples: int = 5) -> None:
+        """Settings inside the stated ranges start and take a step.
+
+        Numbers are kept between half and twice what the tiny settings have, so that a run stays small; choices are
+        free, but for the device. A run that wants a GPU is not held against the program, and neither is a clean
+        rejection that names two settings or more: those that do not go together.
+
+        Args:
+            examples: how many different settings are tried.
+
+        Raises:
+            NotApplicable: no field states a range that could be tried.
+            Finding: a run fails, with the smallest settings that make it fail.
+        """
+        from hypothesis import strategies as st
+
+        device = self.guard.subject.role("device")
+        tried = {
+            field.path: inside
+            for field in self.guard.subject.fields
+            if field != device and (inside := _inside(field, self._tiny(field))) is not None
+        }
+        if not tried:
+            raise NotApplicable(NO_FIELDS)
+        # Nothing set is the smallest of settings: those are known to work, and a failure shrinks towards them, each
+        # setting by itself. (The optional keys of `fixed_dictionaries` depend on each other, and shrinking gets stuck.)
+        maybe = {path: st.one_of(st.none(), inside, inside) for path, inside in tried.items()}
+        some = st.fixed_dictionaries(maybe).map(_set)
+        self._search("accepts", some, lambda values: self._check_accepted(values), examples)
+
+    def _check_production(self, field: Field) -> None:
+        """What will be launched is inside the range that the program itself states."""
+        value = self.guard.subject.production(field)
+        if _out_of_range(field, value):
+            raise Finding("read the production settings", f"{field.path} = {value} is not in its range, {field.range}")
+
+    def _check_accepted(self, values: dict[str, Any]) -> None:
+        outcome = self._run(values, steps=STEPS)
+        if outcome.exit > 0 and re.search(r"\b(cuda|gpus?)\b", outcome.message, re.I):
+            return
+        fields = [field for field in self.guard.subject.fields if wording.names(outcome.complaint, _called(field))]
+        if outcome.exit > 0 and len(fields) > 1 and not outcome.recording.built_model:
+            return
+        if outcome.exit == 0 and outcome.recording.scales:  # a gradient scaler may skip the first steps
+            return
+        survives(outcome)
+
+    @property
+    def _typed(self) -> bool:
+        """The settings type states ranges, for some field at least."""
+        return any(field.bounds or field.choices for field in self.guard.subject.fields)
+
+    def _field(self, role_or_path: str) -> Field:
+        for field in self.guard.subject.fields:
+            if field.path == role_or_path:
+                return field
+        return self.guard.needs(role_or_path)
+
+    def _tiny(self, field: Field) -> Any:
+        """A field's value in the tiny settings."""
+        value = value_at(self.guard.subject.base_settings, field.path)
+        return field.default if value is None else value
+
+    def _request(self, values: dict[str, Any], **options: Any) -> dict[str, Any]:
+        shown = ", ".join(f"{path} = {_shown(value)}" for path, value in values.items())
+        return {
+            "did": f"set {shown}" if shown else "left all settings as they are",
+            "settings": values,
+            **options,
+        }
+
+    def _run(self, values: dict[str, Any], **options: Any) -> Outcome:
+        return self.guard.run_all([self._request(values, **options)])[0]
+
+    def _search(self, what: str, strategy: SearchStrategy[Any], check: Callable[[Any], None], examples: int) -> None:
+        """Have hypothesis look for a value that `check` raises a finding for, and raise that of the smallest one."""
+        import hypothesis
+
+        known: dict[str, Finding | None] = {}
+        stopped: list[VerdictError] = []
+
+        def fails(value: Any) -> bool:
+            key = repr(value)
+            if key not in known:
+                if stopped or len(known) >= examples + SHRINKING:
+                    return False  # enough: what was found so far is small enough
+                known[key] = None
+                try:
+                    check(value)
+                except Finding as finding:
+                    known[key] = finding
+                except VerdictError as error:  # says nothing of the settings: not to be shrunk
+                    stopped.append(error)
+            return known[key] is not None
+
+        profile = hypothesis.settings.default
+        assert profile is not None
+        found: Any = None
+        try:
+            found = hypothesis.find(
+                strategy,
+                fails,
+                settings=hypothesis.settings(
+                    profile,
+                    max_examples=min(examples, profile.max_examples),
+                    deadline=None,
+                    phases=[phase for phase in profile.phases if phase is not hypothesis.Phase.explain],
+                ),
+                database_key=f"{self.nodeid} {what}".encode(),
+            )
+        except hypothesis.errors.NoSuchExample:
+            pass
+        else:
+            smallest = known[repr(found)]
+            assert smallest is not None
+            raise Finding(smallest.did, smallest.happened, smallest.evidence)
+        if stopped:
+            raise stopped[0]
+
+
+def _set(values: dict[str, Any]) -> dict[str, Any]:
+    return {path: value for path, value in values.items() if value is not None}
+
+
+def _check_rejected(outcome: Outcome, field: Field, value: Any) -> None:
+    naming: list[Named] = [_called(field)]
+    if _out_of_range(field, value):
+        naming.append(_range(field, value, outcome.complaint))
+    rejects(outcome, *naming, before="model")
+
+
+def _called(field: Field) -> Wording:
+    """A field by its name; of a nested one the last part will do."""
+    return wording.word(field.path.rpartition(".")[2])
+
+
+def _out_of_range(field: Field, value: Any) -> bool:
+    """A finite number beyond a stated bound."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return False
+    bounds = field.bounds
+    return (
+        value < bounds.get("ge", -math.inf)
+        or value <= bounds.get("gt", -math.inf)
+        or value > bounds.get("le", math.inf)
+        or value >= bounds.get("lt", math.inf)
+    )
+
+
+_NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d_,]*(?:\.\d+)?(?:e[-+]?\d+)?", re.I)
+_COMPARED = re.compile(
+    r"[<>≤≥]|greater|less|more|larger|smaller|higher|lower|least|most|between|from|over|under|above|below|exceed|min|max|"
+    r"range|up to|must be",
+    re.I,
+)
+
+
+def _range(field: Field, value: float, message: str) -> Wording:
+    """A bound of the range, in whatever words: "at least 1", "1 to 128", "positive"."""
+    said = f"the range ({field.range})"
+    bounds = [bound for name, bound in field.bounds.items() if name != "multiple_of"]
+    numbers = [_number(text) for text in _NUMBER.findall(message)]
+    in_words = 0 in bounds and re.search(r"positive|non-?\W?negative", message, re.I)
+    named = _COMPARED.search(message) and any(bound in numbers for bound in bounds)
+    return Wording(said, re.compile("" if in_words or named else r"(?!)"))
+
+
+def _number(text: str) -> float:
+    return float(text.rstrip(",_").replace(",", "").replace("_", ""))
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _edges(field: Field) -> list[Any]:
+    """The first values outside what a field states, one of each kind."""
+    edges: list[Any] = []
+    bounds = field.bounds
+    if field.kind == "int":
+        least, most = _whole(bounds)
+        edges += [] if least is None else [least - 1]
+        edges += [] if most is None else [most + 1]
+        edges.append((1 if least is None else least) + 0.5)
+    elif field.kind == "float":
+        edges += [bounds["gt"]] if "gt" in bounds else []
+        edges += [math.nextafter(bounds["ge"], -math.inf)] if "ge" in bounds else []
+        edges += [bounds["lt"]] if "lt" in bounds else []
+        edges += [math.nextafter(bounds["le"], math.inf)] if "le" in bounds else []
+    if field.kind in ("int", "float"):
+        # Not true and false: pydantic, unless told to be strict, reads them as 1 and 0, and says so.
+        edges += [math.nan, math.inf, -math.inf]
+    if field.kind in ("int", "float", "choice") and not field.optional:
+        edges.append(None)
+    return edges
+
+
+def _outside(field: Field) -> SearchStrategy[Any] | None:
+    """Values outside what a field states; None where it states nothing that could be left."""
+    from hypothesis import strategies as st
+
+    if field.kind == "choice":
+        return st.text("abcdefgh", min_size=1, max_size=8).map(lambda text: f"no-{text}")
+    if field.kind not in ("int", "float"):
+        return None
+    # No text that could be read as a number: "1e-4" from a YAML file is a number to many a sound program.
+    return st.one_of(*_beyond(field), st.text("bcdghkmpqruvwxz", min_size=1, max_size=8))
+
+
+def _beyond(field: Field) -> list[SearchStrategy[Any]]:
+    """Numbers beyond the bounds; for whole numbers also fractions within them."""
+    from hypothesis import strategies as st
+
+    bounds = field.bounds
+    low, high = bounds.get("ge", bounds.get("gt")), bounds.get("le", bounds.get("lt"))
+    if field.kind == "float":
+        found: list[SearchStrategy[Any]] = []
+        if low is not None:
+            found.append(st.floats(low - FAR, low, exclude_max="ge" in bounds, allow_subnormal=False))
+        if high is not None:
+            found.append(st.floats(high, high + FAR, exclude_min="le" in bounds, allow_subnormal=False))
+        return found
+    least, most = _whole(bounds)
+    first = least if least is not None else 1 if most is None else most - FAR
+    found = [st.integers(first, first + FAR if most is None else max(most - 1, first)).map(lambda n: n + 0.5)]
+    if least is not None:
+        found.append(st.integers(least - FAR, least - 1))
+    if most is not None:
+        found.append(st.integers(most + 1, most + FAR))
+    return found
+
+
+def _whole(bounds: dict[str, float]) -> tuple[int | None, int | None]:
+    """The smallest and the largest whole number within bounds; None on an open side."""
+    least = math.ceil(bounds["ge"]) if "ge" in bounds else math.floor(bounds["gt"]) + 1 if "gt" in bounds else None
+    most = math.floor(bounds["le"]) if "le" in bounds else math.ceil(bounds["lt"]) - 1 if "lt" in bounds else None
+    return least, most
+
+
+def _inside(field: Field, tiny: Any) -> SearchStrategy[Any] | None:
+    """Values that a field states to be right, near its tiny value; None where it states none, or has no such value."""
+    from hypothesis import strategies as st
+
+    if field.kind == "choice":
+        return st.sampled_from(field.choices)
+    if not field.bounds or isinstance(tiny, bool) or not isinstance(tiny, int | float):
+        return None
+    bounds = field.bounds
+    near = sorted((tiny / 2, tiny * 2))
+    if field.kind == "int":
+        least, most = _whole(bounds)
+        unit = int(bounds.get("multiple_of", 1))
+        first = max(math.ceil(near[0]), near[0] if least is None else least)
+        last = min(math.floor(near[1]), near[1] if most is None else most)
+        first, last = math.ceil(first / unit), math.floor(last / unit)
+        return st.integers(first, last).map(lambda n: n * unit) if first <= last else None
+    if field.kind != "float" or "multiple_of" in bounds:
+        return None
+    low, high = bounds.get("ge", bounds.get("gt", -math.inf)), bounds.get("le", bounds.get("lt", math.inf))
+    first, last = max(near[0], low), min(near[1], high)
+    over, under = first == bounds.get("gt"), last == bounds.get("lt")
+    if first > last or (first == last and (over or under)):
+        return None
+    return st.floats(first, last, exclude_min=over, exclude_max=under)

@@ -1,0 +1,89 @@
+"""`kill_and_resume`: real kills in mid-training and in mid-save, loss of power, and the second start after them."""
+
+from __future__ import annotations
+
+import random
+import signal
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_trainguard import faults
+from pytest_trainguard.contract.outcome import Outcome
+from pytest_trainguard.damage import power
+from pytest_trainguard.probes.guard import Guard
+from pytest_trainguard.subject.subject import STEPS
+from pytest_trainguard.verdicts.kinds import recovers
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What a kill and a second start came to.
+
+    Attributes:
+        killed: the run that was killed.
+        resumed: the second start, in the same output folder.
+        reference: the undisturbed run to as many steps.
+        from_scratch: nothing had been saved when the kill came.
+    """
+
+    killed: Outcome
+    resumed: Outcome
+    reference: Outcome
+    from_scratch: bool
+
+    def check(self) -> None:
+        """The second start carries on, its losses those of the undisturbed run to the bit.
+
+        Raises:
+            Finding: it does not.
+        """
+        recovers(self.resumed, self.reference, from_scratch=self.from_scratch)
+
+
+class KillAndResume:
+    """End a run for real, then start it again where it was."""
+
+    def __init__(self, guard: Guard):
+        self.guard = guard
+
+    def __call__(self, step: int | None = None, signum: signal.Signals = signal.SIGKILL) -> Recovery:
+        """Kill in the forward pass of `step`, then resume.
+
+        Args:
+            step: counted from 1; by default one at random after the first checkpoint, the same for one trainer
+                each time.
+            signum: the signal.
+
+        Raises:
+            NotApplicable: the trainer leaves no checkpoint before its end, or does not repeat itself.
+        """
+        reference = self.guard.needs_checkpoints()
+        saved = self.guard.first_save()
+        if step is None:
+            step = random.Random(self.guard.subject.name).randint(saved + 1, STEPS)
+        killed = self.guard.run(**self.killed_in(step, signum))
+        did = f"{killed.did}, then started again to resume"
+        resumed = self.guard.run(did, output_dir=killed.output_dir, resume=True)
+        return Recovery(killed, resumed, reference, from_scratch=step <= saved)
+
+    def killed_in(self, step: int, signum: signal.Signals = signal.SIGKILL) -> dict[str, Any]:
+        """A run that is killed in the forward pass of `step`, counted from 1; for `Guard.run_all`."""
+        return {"did": f"sent {signum.name} in step {step}", "fault": faults.kill(step, signum)}
+
+    def killed_in_save(self, step: int, nth: int) -> dict[str, Any]:
+        """A run that is killed at the `nth` write to the output folder after `step`; for `Guard.run_all`."""
+        did = f"sent SIGKILL at write {nth} of the save after step {step}"
+        return {"did": did, "fault": faults.kill_in_save(step, nth)}
+
+    def after_power_loss(self, killed: Outcome, state: str) -> dict[str, Any]:
+        """The second start after a loss of power; for `Guard.run_all`.
+
+        Args:
+            killed: a run that was ended by SIGKILL. Its folder is not touched: what it had not made durable is lost in
+                a copy of it.
+            state: one of `power.STATES`.
+        """
+        folder = self.guard.copy(killed.output_dir)
+        lost = ", ".join(power.lose(folder, killed.output_dir, killed.recording, state)[:3]) or "nothing"
+        did = f"{killed.did}; {power.STATES[state]} (lost: {lost}); then started again to resume"
+        return {"did": did, "output_dir": folder, "resume": True}

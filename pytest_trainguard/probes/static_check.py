@@ -1,0 +1,48 @@
+"""`static_check`: the trainer's own source, read by a type checker before anything runs."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from pathlib import Path
+
+from pytest_trainguard.probes.guard import Guard
+from pytest_trainguard.static.checker import Problem, check
+from pytest_trainguard.subject.shared import once
+from pytest_trainguard.verdicts.errors import Finding
+
+
+class StaticCheck:
+    """Reads the modules of the project that the trainer's undisturbed run imported. Read once, for all workers."""
+
+    def __init__(self, guard: Guard):
+        self.guard = guard
+
+    def __call__(self) -> list[Problem]:
+        """All problems that lead to an exception.
+
+        Raises:
+            NotApplicable: the trainer has no Python module inside the project.
+            CannotJudge: the checker failed.
+        """
+        subject = self.guard.subject
+        return _checked(tuple(subject.own_modules), subject.pad.root, subject.pad.shared)
+
+    def free_of(self, exception: type[Exception]) -> None:
+        """The source has no place that leads to `exception`.
+
+        Raises:
+            Finding: it has; with the file, the line and the name.
+        """
+        problems = [problem for problem in self() if problem.exception == exception.__name__]
+        if problems:
+            shown = "\n".join(str(problem) for problem in problems[:5])
+            raise Finding("read the trainer's own modules with a type checker (ty)",
+                          f"{len(problems)} place(s) that can end in {exception.__name__}:\n{shown}")  # fmt: skip
+
+
+@functools.cache
+def _checked(files: tuple[Path, ...], root: Path, shared: Path | None) -> list[Problem]:
+    name = hashlib.blake2b(repr((files, root)).encode(), digest_size=8).hexdigest()
+    found = once(shared, f"static-{name}", lambda: [problem.as_json() for problem in check(list(files), root)])
+    return [Problem.from_json(problem) for problem in found]

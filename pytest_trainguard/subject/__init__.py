@@ -1,0 +1,1 @@
+"""One trainer as pytest sees it: its warm server, description, data and undisturbed run."""
