@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_trainguard import NotApplicable
+from pytest_trainguard import CannotJudge, NotApplicable
+from pytest_trainguard.static import canary, checker
 from pytest_trainguard.static.checker import check, main
 
 LEADS_TO = {
@@ -223,7 +224,7 @@ def test_names_file_and_line(problems):
 
 
 def test_nothing_to_read_is_not_a_pass(tmp_path):
-    with pytest.raises(NotApplicable, match="no Python module"):
+    with pytest.raises(NotApplicable, match="no Python file"):
         check([], tmp_path)
 
 
@@ -252,3 +253,28 @@ def test_the_command_on_what_is_no_python(tmp_path, monkeypatch, capsys):
     assert main(["latin.py"]) == 2
     assert main(["nowhere.py"]) == 2
     assert "nowhere.py" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "reworded", [("Name `", "The name `"), ("error[missing-argument]", "error[argument-missing]"), ("error[", "E-")]
+)
+def test_a_checker_that_rewords_is_not_believed(tmp_path, monkeypatch, reworded):
+    good = tmp_path / "good.py"
+    good.write_text("def fit():\n    return 1\n")
+    ask = checker._ask_checker
+    monkeypatch.setattr(checker, "_ask_checker", lambda *asked: ask(*asked).replace(*reworded))
+    with pytest.raises(CannotJudge, match=r"ty \d.* overlooks \d+ of \d+ known faults") as told:
+        checker.check([good], tmp_path)
+    assert "# " in told.value.evidence
+
+
+def test_a_checker_that_says_nothing_is_not_believed(tmp_path, monkeypatch):
+    good = tmp_path / "good.py"
+    good.write_text("def fit():\n    return 1\n")
+    monkeypatch.setattr(checker, "_ask_checker", lambda *asked: "All checks passed!\n")
+    with pytest.raises(CannotJudge, match=f"overlooks {len(canary.FAULTS)} of {len(canary.FAULTS)} known faults"):
+        checker.check([good], tmp_path)
+
+
+def test_the_known_faults_are_of_every_kind_that_is_told():
+    assert {exception for _, exception in canary.FAULTS} == {exception for exception, _ in LEADS_TO.values()}
