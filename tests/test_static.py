@@ -8,6 +8,7 @@ import pytest
 from pytest_trainguard import CannotJudge, NotApplicable
 from pytest_trainguard.static import canary, checker
 from pytest_trainguard.static.checker import check, main
+from tests.projects import Project
 
 LEADS_TO = {
     "used_before_assigned": (
@@ -278,3 +279,45 @@ def test_a_checker_that_says_nothing_is_not_believed(tmp_path, monkeypatch):
 
 def test_the_known_faults_are_of_every_kind_that_is_told():
     assert {exception for _, exception in canary.FAULTS} == {exception for exception, _ in LEADS_TO.values()}
+
+
+ONE_FILE = """
+    import argparse
+
+    import torch
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--out")
+    parser.add_argument("--steps", type=int)
+    given = parser.parse_args()
+    model = torch.nn.Linear(4, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for step in range(given.steps):
+        loss = model(torch.ones(8, 4)).pow(2).mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+    def report():
+        if given.steps > 1000:
+            total = 1
+        return total, tokenizer
+
+
+    if given.steps > 100:
+        report()
+"""
+
+
+@pytest.mark.parametrize("program", ["train.py", "-m train", "-m training"])
+def test_a_program_of_one_file_is_read(tmp_path, program):
+    command = f"python {program} --out {{output_dir}} --steps {{max_steps}}"
+    project = Project(tmp_path, toml=f"[tool.trainguard.trainers.tiny]\ncommand = {command!r}\n")
+    project.write("training/__main__.py" if program == "-m training" else "train.py", ONE_FILE)
+    project.write("training/__init__.py", "")
+    result = project.pytest("-m", "preflight", "--edge-case=71,72", "-p", "no:cacheprovider")
+    for number, name in ((71, "`total`"), (72, "`tokenizer`")):
+        told = result.case("tiny", number)
+        assert told["verdict"] == "failed", result.output
+        assert name in told["reason"]

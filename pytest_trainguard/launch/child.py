@@ -100,7 +100,7 @@ def _work(request: dict[str, Any], folder: Path, *, small_disk: bool) -> int:
 
 def loaded_modules(project: str) -> dict[str, list[str]]:
     """What is loaded here: names of `libraries`, safe to load ahead of later runs, and the project's `own` files."""
-    libraries, own = [], []
+    libraries, own = [], _scripts_run(project)
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
         if not file or name.startswith(("__mp_main__", "pytest_trainguard")):
@@ -110,6 +110,14 @@ def loaded_modules(project: str) -> dict[str, list[str]]:
         elif name != "__main__":
             libraries.append(name)
     return {"libraries": libraries, "own": sorted(set(own))}
+
+
+def _scripts_run(project: str) -> list[str]:
+    """The script that a command line ran as `__main__`, which is no module any more once it has ended."""
+    script = os.path.realpath(sys.argv[0])
+    served = os.path.realpath(getattr(sys.modules["__main__"], "__file__", None) or "")
+    inside = script.startswith(os.path.realpath(project) + os.sep) and script.endswith(".py")
+    return [script] if inside and script != served and os.path.isfile(script) else []
 
 
 def _end_like_a_program(work: Callable[[], int]) -> int:

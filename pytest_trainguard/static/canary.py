@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 
 # Each line that ends in an exception's name is a fault which has to be found, under that name.
-SOURCE = '''\
+SOURCE = """\
 import json
 from typing import TypedDict
 
@@ -73,7 +73,7 @@ launch(0.1, sead=1)  # TypeError
 launch(0.1, 1, 2)  # TypeError
 launch(None, 1)  # TypeError
 launch(0.1, "1")  # TypeError
-'''
+"""
 _MARKED = re.compile(r"# (\w+)$")
 _LINES = SOURCE.splitlines()
 FAULTS = {(number, found[1]) for number, line in enumerate(_LINES, 1) if (found := _MARKED.search(line))}
