@@ -14,7 +14,7 @@ from pytest_trainguard import catalog
 from tests.guide_blocks import GUIDES, blocks_of
 
 SECTIONS = ["Why it matters", "How to fix it"]
-FRAMEWORKS = ["Plain PyTorch loop", "transformers.Trainer", "Lightning", "Accelerate", "PyTorch Geometric"]
+FRAMEWORKS = ["Plain PyTorch loop", "transformers.Trainer", "Lightning", "Accelerate", "PyTorch Geometric", "Queue"]
 WIDEST = 160  # characters in a line of prose
 PATHS = sorted(GUIDES.glob("*.md"))
 LIMIT = 600  # seconds for all blocks, on a machine that does other things too
