@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 from statistics import median
 
-from trainers import chat_rows, syllogisms
+from trainers.chat import rows as chat_rows
+from trainers.chat import syllogisms
 
 ROWS, PAIRS = 20_000, 7
 

@@ -28,7 +28,7 @@ print(re.search(r"VmHWM:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text
 
 def seconds_per_step(folder: Path, module: ModuleType) -> tuple[float, float]:
     """Of a trainer at its default settings, and of a bare loop over the same rows with the same model."""
-    from trainers import misuse
+    from trainers.code import misuse
 
     data = folder / "functions.jsonl"
     if not data.exists():
@@ -41,7 +41,7 @@ def seconds_per_step(folder: Path, module: ModuleType) -> tuple[float, float]:
 
 def _trainer(module: Any, data: Path, output_dir: Path) -> float:
     """The time between the beginnings of two steps, so that all that the loop does counts."""
-    from trainers.learner import Learner
+    from trainers.code.learner import Learner
 
     begun: list[float] = []
     taken = Learner.step
@@ -62,9 +62,12 @@ def _bare(module: Any, data: Path) -> float:
     import torch
     from torch.utils.data import DataLoader
 
-    from trainers import batches, checkpoint, encoder, graph_rows, rows
-    from trainers.numerics import decay_or_not
-    from trainers.process import Run
+    from trainers.code import roberta as encoder
+    from trainers.code import rows
+    from trainers.code.graph import rows as graph_rows
+    from trainers.common import batches, checkpoint
+    from trainers.common.optimization import decay_or_not
+    from trainers.common.process import Run
 
     chosen = module.Settings()
     table = rows.RowFile(data)
@@ -74,7 +77,7 @@ def _bare(module: Any, data: Path) -> float:
     windows = batches.epoch_windows(
         split.train, seed=chosen.seed, epoch=0, rows_done=0, effective=chosen.batch_size, cut=lambda window: [window]
     )
-    as_graphs = module.__name__ == "trainers.gnn"
+    as_graphs = module.__name__ == "trainers.code.gnn"
     loader: DataLoader[Any] = DataLoader(
         graph_rows.GraphRows(table, tokenizer, chosen.max_nodes, 0) if as_graphs else table,  # type: ignore[arg-type]
         batch_sampler=[window[0] for window in windows],
@@ -108,7 +111,7 @@ def _quiet() -> Iterator[None]:
 
 def preparation(folder: Path) -> float:
     """Functions a second, from a file of rows to the prepared folder."""
-    from trainers import misuse, prepare
+    from trainers.code import misuse, prepare
 
     data = folder / "prepared.jsonl"
     misuse.write_jsonl(data, ROWS, longest=200)

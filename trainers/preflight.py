@@ -7,9 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pytest_trainguard import Run, Trainer
-from trainers import chat_base, encoder, fusion, gnn, lora_chat, misuse, syllogisms, transformer
-from trainers.chat_rows import ChatFile
-from trainers.rows import RowFile, split_by_content
+from trainers.chat import lora as lora_chat
+from trainers.chat import syllogisms
+from trainers.chat import tiny_llama as chat_base
+from trainers.chat.rows import ChatFile
+from trainers.code import fusion, gnn, misuse, transformer
+from trainers.code import roberta as encoder
+from trainers.code.rows import RowFile, split_by_content
 
 
 class Program(Trainer):
@@ -91,11 +95,11 @@ class ReadsText(Program):
 
 
 class Transformer(ReadsText):
-    """The text classifier, `python -m trainers.transformer`."""
+    """The text classifier, `python -m trainers.code.transformer`."""
 
     entry = staticmethod(transformer.launch)
     preload = transformer.PRELOAD
-    command = _command("trainers.transformer")
+    command = _command("trainers.code.transformer")
     config = transformer.Settings
     # What is launched on an A100: RoBERTa-base.
     production = {
@@ -137,11 +141,11 @@ class Transformer(ReadsText):
 
 
 class Gnn(Program):
-    """The graph classifier, `python -m trainers.gnn`."""
+    """The graph classifier, `python -m trainers.code.gnn`."""
 
     entry = staticmethod(gnn.launch)
     preload = gnn.PRELOAD
-    command = _command("trainers.gnn")
+    command = _command("trainers.code.gnn")
     config = gnn.Settings
     fields = {"max_length": "max_nodes", "hidden_size": "node_size", "layers": "graph_layers"}
     production = {
@@ -185,11 +189,11 @@ class Gnn(Program):
 
 
 class Fusion(ReadsText):
-    """Both together, `python -m trainers.fusion`; in small its branches are new ones, of one layer each."""
+    """Both together, `python -m trainers.code.fusion`; in small its branches are new ones, of one layer each."""
 
     entry = staticmethod(fusion.launch)
     preload = fusion.PRELOAD
-    command = _command("trainers.fusion")
+    command = _command("trainers.code.fusion")
     config = fusion.Settings
     production = {**Gnn.production, **Transformer.production, "head_size": 512}
     tiny = {**Gnn.tiny, **Transformer.tiny, "layers": 1, "graph_layers": 1, "head_size": 16, "head_dropout": 0.0}
@@ -197,11 +201,11 @@ class Fusion(ReadsText):
 
 
 class LoraChat(Program):
-    """The chat trainer, `python -m trainers.lora_chat`."""
+    """The chat trainer, `python -m trainers.chat.lora`."""
 
     entry = staticmethod(lora_chat.launch)
     preload = lora_chat.PRELOAD
-    command = _command("trainers.lora_chat")
+    command = _command("trainers.chat.lora")
     row_file = ChatFile
     labels = "messages.-1.content"
     config = lora_chat.Settings

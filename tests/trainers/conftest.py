@@ -17,7 +17,7 @@ sys.path.append(str(Path(__file__).parents[2]))
 
 from trainer_runs import ROOT, TINY
 
-from trainers import misuse, transformer
+from trainers.code import misuse, transformer
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -60,7 +60,7 @@ def program(rows_file: Path, out: Path, tmp_path: Path) -> Callable[..., subproc
         settings = tmp_path / "settings.json"
         settings.write_text(json.dumps({**TINY, **values}))
         arguments = ["--settings", str(settings), "--data", str(rows_file), "--output-dir", str(out)]
-        code = f"import sys\n{before}\nfrom trainers.transformer import main\nsys.exit(main({arguments!r}))"
+        code = f"import sys\n{before}\nfrom trainers.code.transformer import main\nsys.exit(main({arguments!r}))"
         return subprocess.Popen(
             [sys.executable, "-c", code],
             cwd=ROOT,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from trainer_runs import ROOT, TINY, losses
 
-from trainers import batches
+from trainers.common import batches
 
 
 def flat(lists: list[list[int]]) -> list[int]:
@@ -73,7 +73,7 @@ def test_processes_of_torchrun_give_the_losses_of_one(
     settings.write_text(json.dumps(values))
     two = tmp_path / "two"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "trainers.transformer", "--settings", str(settings), "--data", str(rows_file)]
+    command += ["-m", "trainers.code.transformer", "--settings", str(settings), "--data", str(rows_file)]
     command += ["--output-dir", str(two)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)

@@ -18,10 +18,14 @@ import pytest
 import torch
 from trainer_runs import ROOT, left_behind, losses, tree
 
-from trainers import chat_base, chat_trainer, checkpoint, lora_chat, status, syllogisms
-from trainers.chat_settings import Settings
-from trainers.chat_trainer import ChatTrainer
-from trainers.chat_validation import Validation
+from trainers.chat import lora as lora_chat
+from trainers.chat import syllogisms
+from trainers.chat import tiny_llama as chat_base
+from trainers.chat import trainer as chat_trainer
+from trainers.chat.settings import Settings
+from trainers.chat.trainer import ChatTrainer
+from trainers.chat.validation import Validation
+from trainers.common import checkpoint, status
 
 TINY: dict[str, Any] = {
     "hidden_size": 32,
@@ -294,7 +298,7 @@ def test_a_run_tells_its_starter_where_it_is_and_how_it_ended(chats: Path, out: 
 def test_a_signal_ends_the_run_after_a_checkpoint(chats: Path, out: Path, tmp_path: Path) -> None:
     settings, told = tmp_path / "settings.json", tmp_path / "told"
     settings.write_text(json.dumps({**TINY, "max_steps": 100_000, "save_every": 100_000}))
-    command = [sys.executable, "-m", "trainers.lora_chat", "--settings", str(settings), "--data", str(chats)]
+    command = [sys.executable, "-m", "trainers.chat.lora", "--settings", str(settings), "--data", str(chats)]
     run = subprocess.Popen(
         [*command, "--output-dir", str(out), "--status-dir", str(told)],
         cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True,
@@ -519,7 +523,7 @@ def test_the_ranges_are_those_of_the_post_mortem() -> None:
 def test_every_wrong_setting_is_told_before_torch_is_imported(tmp_path: Path) -> None:
     wrong = ["--max-length", "64", "--learning-rate", "0", "--batch-size", "0", "--model", "./none"]
     code = (
-        "import sys\nfrom trainers.lora_chat import main\n"
+        "import sys\nfrom trainers.chat.lora import main\n"
         f"code = main({[*wrong, '--output-dir', str(tmp_path / 'out')]!r})\n"
         "assert not {'torch', 'transformers', 'peft'} & sys.modules.keys()\nsys.exit(code)"
     )
@@ -527,7 +531,7 @@ def test_every_wrong_setting_is_told_before_torch_is_imported(tmp_path: Path) ->
     assert done.returncode == 2, done.stderr
     lines = done.stderr.splitlines()
     assert len(lines) == 4
-    assert "trainers.lora_chat: max_length = 64 is not a whole number from 128 to 32768" in lines
+    assert "trainers.chat.lora: max_length = 64 is not a whole number from 128 to 32768" in lines
     assert not (tmp_path / "out").exists()
 
 
@@ -549,9 +553,9 @@ def test_the_base_is_the_same_wherever_it_is_made() -> None:
 
 
 def test_what_is_done_ahead_draws_no_random_number() -> None:
-    sys.modules.pop("trainers.chat_ahead", None)
+    sys.modules.pop("trainers.chat.preload", None)
     chat_base.words.cache_clear()
     before = torch.get_rng_state()
-    importlib.import_module("trainers.chat_ahead")
+    importlib.import_module("trainers.chat.preload")
     assert torch.equal(torch.get_rng_state(), before)
     assert chat_base.words.cache_info().currsize == 1

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from trainers import lines, syllogisms
-from trainers.chat_rows import ChatFile, validate
-from trainers.errors import InputError, TrainingFailed
-from trainers.rows import split_by_content
+from trainers.chat import syllogisms
+from trainers.chat.rows import ChatFile, validate
+from trainers.code.rows import split_by_content
+from trainers.common import rows as lines
+from trainers.common.errors import InputError, TrainingFailed
 
 
 def row(*contents: str, **more: Any) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from trainers import answers, chat_base, syllogisms
-from trainers.chat_text import IGNORED, Collate, Encoder, Example
-from trainers.errors import InputError, TrainingFailed
+from trainers.chat import answers, syllogisms
+from trainers.chat import tiny_llama as chat_base
+from trainers.chat.tokens import IGNORED, Collate, Encoder, Example
+from trainers.common.errors import InputError, TrainingFailed
 
 SYSTEM, QUESTION = {"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who? 🙂"}
 

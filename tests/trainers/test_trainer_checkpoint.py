@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from trainer_runs import left_behind, losses, tree
 
-from trainers import checkpoint, files
-from trainers.errors import InputError
+from trainers.common import checkpoint, files
+from trainers.common.errors import InputError
 
 
 def steps(folder: Path) -> list[int]:
@@ -29,7 +29,7 @@ def trained(rows_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An output folder with the checkpoints of steps 2, 4 and 6. Copy it before changing it."""
     from trainer_runs import TINY
 
-    from trainers.transformer import launch
+    from trainers.code.transformer import launch
 
     folder = tmp_path_factory.mktemp("trained") / "out"
     assert launch(TINY, data=rows_file, output_dir=folder, max_steps=6) == 0

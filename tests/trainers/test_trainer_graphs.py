@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainers import graphs, misuse
-from trainers.errors import InputError
-from trainers.graph_kinds import EDGE_KINDS, NAME, NODE_KINDS, STRING
-from trainers.graphs import ProgramGraph
+from trainers.code import misuse
+from trainers.code.graph import build as graphs
+from trainers.code.graph.build import ProgramGraph
+from trainers.code.graph.kinds import EDGE_KINDS, NAME, NODE_KINDS, STRING
+from trainers.common.errors import InputError
 
 SPACE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 TOKEN_KINDS = range(NAME, STRING + 1)

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from trainers import batches, encoder, misuse
-from trainers.errors import InputError
+from trainers.code import misuse
+from trainers.code import roberta as encoder
+from trainers.common import batches
+from trainers.common.errors import InputError
 
 
 def names(code: str) -> list[str]:

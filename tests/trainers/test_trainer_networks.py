@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from trainer_runs import TINY, left_behind, losses
 
-from trainers import checkpoint, fusion, gnn, graph_rows, misuse, prepare, rows, transformer
-from trainers.process import Run
+from trainers.code import fusion, gnn, misuse, prepare, rows, transformer
+from trainers.code.graph import rows as graph_rows
+from trainers.common import checkpoint
+from trainers.common.process import Run
 
 GNN: dict[str, Any] = {
     "node_size": 16,
@@ -113,7 +115,8 @@ def test_bad_settings_are_named(
 
 
 def test_forward_passes_keep_to_the_node_budget(rows_file: Path) -> None:
-    from trainers import encoder, graphs
+    from trainers.code import roberta as encoder
+    from trainers.code.graph import build as graphs
 
     table = rows.RowFile(rows_file)
     tokenizer = encoder.train_tokenizer(table, range(len(table)), 400, 128)
@@ -129,7 +132,7 @@ def test_forward_passes_keep_to_the_node_budget(rows_file: Path) -> None:
 def test_the_order_of_graphs_in_a_batch_makes_no_difference(rows_file: Path) -> None:
     import torch
 
-    from trainers import encoder
+    from trainers.code import roberta as encoder
 
     table = rows.RowFile(rows_file)
     tokenizer = encoder.train_tokenizer(table, range(len(table)), 400, 128)
@@ -149,7 +152,7 @@ def test_the_order_of_graphs_in_a_batch_makes_no_difference(rows_file: Path) -> 
 def test_messages_depend_on_the_kind_of_edge(rows_file: Path) -> None:
     import torch
 
-    from trainers import encoder
+    from trainers.code import roberta as encoder
 
     table = rows.RowFile(rows_file)
     tokenizer = encoder.train_tokenizer(table, range(len(table)), 400, 128)
@@ -267,7 +270,7 @@ def test_a_branch_that_does_not_fit_is_named(
     rejected("max_nodes = 64, but the branch", max_nodes=64)
     rejected("max_length = 32, but the branch", max_length=32)
     swapped = {"text_branch": branches["graph_branch"], "graph_branch": branches["text_branch"]}
-    rejected("is of trainers.gnn, not of trainers.transformer", **swapped)
+    rejected("is of trainers.code.gnn, not of trainers.code.transformer", **swapped)
     (tmp_path / "empty").mkdir()
     rejected("graph_branch", graph_branch=str(tmp_path / "empty"))
     best = Path(branches["graph_branch"]) / metadata(Path(branches["graph_branch"]))["best_checkpoint"]
@@ -299,8 +302,8 @@ def test_resumed_it_needs_its_branches_no_more(
 def test_both_branches_feel_the_loss(tmp_path: Path, rows_file: Path) -> None:
     import torch
 
-    from trainers import encoder
-    from trainers.fusion_model import groups
+    from trainers.code import roberta as encoder
+    from trainers.code.fusion_network import groups
 
     table = rows.RowFile(rows_file)
     run, chosen = Run("test"), fusion.Settings(**FUSION)

@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 from trainer_runs import left_behind, losses
 
-from trainers import checkpoint, learner, metrics, misuse, numerics, objective, progress
-from trainers.errors import TrainingFailed
+from trainers.code import classification as metrics
+from trainers.code import learner, misuse, objective
+from trainers.common import checkpoint, progress
+from trainers.common import optimization as numerics
+from trainers.common.errors import TrainingFailed
 
 
 @pytest.fixture

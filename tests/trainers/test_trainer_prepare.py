@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from trainer_runs import ROOT, TINY, left_behind, losses, tree
 
-from trainers import gnn, graphs, misuse, prepare, transformer
-from trainers.errors import InputError
-from trainers.prepared import Prepared
+from trainers.code import gnn, misuse, prepare, transformer
+from trainers.code.graph import build as graphs
+from trainers.code.prepared import Prepared
+from trainers.common.errors import InputError
 
 SMALL: dict[str, Any] = {"vocab_size": 400, "max_length": 64, "max_nodes": 128, "shard_rows": 16}
 GNN: dict[str, Any] = {
@@ -128,7 +129,7 @@ def test_killed_and_started_again_gives_the_same_bytes(
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert run("whole", shard_rows=4) == 0
     slowly = (
-        "import sys, time\nfrom trainers import prepare\nwrite = prepare._write_shard\n"
+        "import sys, time\nfrom trainers.code import prepare\nwrite = prepare._write_shard\n"
         "def slow(*rest):\n    write(*rest)\n    time.sleep(0.3)\n"
         f"prepare._write_shard = slow\nprepare.launch({ {**SMALL, 'shard_rows': 4}!r}, "
         f"data={str(rows_file)!r}, output_dir={str(cut)!r})"

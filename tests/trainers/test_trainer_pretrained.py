@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from trainer_runs import TINY, losses
 
-from trainers import pretrained
-from trainers.errors import InputError
+from trainers.common import pretrained
+from trainers.common.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def weights(rows_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder as `save_pretrained` makes it: no manifest, a head of three classes."""
     from transformers import AutoConfig, AutoTokenizer, RobertaForSequenceClassification
 
-    from trainers.transformer import launch
+    from trainers.code.transformer import launch
 
     run, folder = tmp_path_factory.mktemp("run"), tmp_path_factory.mktemp("model")
     assert launch(TINY, data=rows_file, output_dir=run, max_steps=1) == 0

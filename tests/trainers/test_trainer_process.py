@@ -11,9 +11,10 @@ import psutil
 import pytest
 from trainer_runs import left_behind
 
-from trainers import checkpoint, learner, process
-from trainers.errors import InputError, TrainingFailed
-from trainers.lock import LOCK_NAME, RunLock
+from trainers.code import learner
+from trainers.common import checkpoint, process
+from trainers.common.errors import InputError, TrainingFailed
+from trainers.common.lock import LOCK_NAME, RunLock
 
 Program = Callable[..., "subprocess.Popen[str]"]
 
@@ -69,7 +70,7 @@ def test_killed_and_started_again(program: Program, start: Callable[..., int], o
 
 def test_a_hang_is_ended_with_its_stack(program: Program, out: Path) -> None:
     before = (
-        "import time\nfrom trainers import learner\ntaken = learner.Learner.step\n"
+        "import time\nfrom trainers.code import learner\ntaken = learner.Learner.step\n"
         "def stuck_here(self, run, number, *rest):\n"
         "    return taken(self, run, number, *rest) if number < 4 else time.sleep(600)\n"
         "learner.Learner.step = stuck_here"
@@ -86,7 +87,8 @@ def test_a_hang_is_ended_with_its_stack(program: Program, out: Path) -> None:
 
 def test_a_hang_that_holds_the_interpreter_is_ended_too(program: Program) -> None:
     before = (
-        "import ctypes\nfrom trainers import learner, process\nprocess.BACKSTOP_SECONDS = 0.5\n"
+        "import ctypes\nfrom trainers.code import learner\nfrom trainers.common import process\n"
+        "process.BACKSTOP_SECONDS = 0.5\n"
         "def stuck_here(self, run, number, *rest):\n    ctypes.PyDLL(None).sleep(600)\n"
         "learner.Learner.step = stuck_here"
     )
@@ -111,7 +113,7 @@ def test_any_exception_ends_the_run_in_order(
 ) -> None:
     import torch
 
-    from trainers import encoder
+    from trainers.code import roberta as encoder
 
     calls = []
 
@@ -155,7 +157,7 @@ def test_out_of_gpu_memory_is_one_line(
     import torch
     from transformers import RobertaForSequenceClassification
 
-    from trainers import encoder
+    from trainers.code import roberta as encoder
 
     def full(*arguments: object, **named: object) -> None:
         raise torch.OutOfMemoryError(

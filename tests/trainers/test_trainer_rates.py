@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from trainer_runs import left_behind, losses
 
-from trainers import rate_cache, rate_finder
-from trainers.errors import TrainingFailed
-from trainers.process import Run
-from trainers.rate_cache import RateCache
+from trainers.code import learning_rate as rate_finder
+from trainers.code import rate_cache
+from trainers.code.rate_cache import RateCache
+from trainers.common.errors import TrainingFailed
+from trainers.common.process import Run
 
 NOW = 1_800_000_000.0
 HOUR = 3600.0

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from trainers import data, lines
-from trainers.errors import InputError, TrainingFailed
-from trainers.rows import Row, RowFile, split_by_content
+from trainers.code import data
+from trainers.code.rows import Row, RowFile, split_by_content
+from trainers.common import rows as lines
+from trainers.common.errors import InputError, TrainingFailed
 
 GOOD = b'{"code": "def f(a, b): return a", "label": 0}\n'
 

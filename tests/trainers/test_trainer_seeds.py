@@ -14,7 +14,8 @@ import psutil
 import pytest
 from trainer_runs import ROOT, TINY, left_behind
 
-from trainers import seeds, summary
+from trainers.code.seeds import series as seeds
+from trainers.code.seeds import summary
 
 PNG = b"\x89PNG\r\n"
 NO_GATES = ["--min-mean-f1", "0", "--max-std-f1", "1"]
@@ -108,7 +109,7 @@ def test_seeds_are_trained_and_summed_up(series: Callable[..., int], root: Path,
     assert not left_behind(root)
     shown = capfd.readouterr()
     assert "gate passed: mean F1" in shown.out
-    assert "trainers.transformer: finished at step 4" in shown.err
+    assert "trainers.code.transformer: finished at step 4" in shown.err
 
 
 def test_a_missed_gate_is_exit_code_1(series: Callable[..., int], root: Path, capfd: Any) -> None:
@@ -137,7 +138,16 @@ def test_a_series_that_was_cut_off_goes_on(
 ) -> None:
     settings = tmp_path / "settings.json"
     settings.write_text(json.dumps({**TINY, "max_steps": 40, "eval_every": 20}))
-    command = [sys.executable, "-m", "trainers.seeds", "--trainer", "transformer", "--seeds", "5,6", *NO_GATES]
+    command = [
+        sys.executable,
+        "-m",
+        "trainers.code.seeds",
+        "--trainer",
+        "transformer",
+        "--seeds",
+        "5,6",
+        *NO_GATES,
+    ]
     command += ["--data", str(rows_file), "--settings", str(settings), "--output-dir", str(root)]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 120
@@ -202,7 +212,17 @@ def test_a_seed_that_rejects_its_input_ends_the_series(other: str, root: Path, c
 
 
 def test_a_seed_that_does_not_end_is_killed(other: str, root: Path) -> None:
-    command = [sys.executable, "-m", "trainers.seeds", "--trainer", other, "--seeds", "1,2", "--output-dir", str(root)]
+    command = [
+        sys.executable,
+        "-m",
+        "trainers.code.seeds",
+        "--trainer",
+        other,
+        "--seeds",
+        "1,2",
+        "--output-dir",
+        str(root),
+    ]
     command += ["--end-timeout", "0.5", "--", "--sleep", "600"]
     deaf = "def main(argv):\n    import signal\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
     module = Path(os.environ["PYTHONPATH"].split(os.pathsep)[0]) / "other_trainer.py"
@@ -255,7 +275,7 @@ def test_all_faults_are_told_at_once(root: Path, capsys: Any) -> None:
     assert seeds.main(["--trainer", "gnn", "--output-dir", str(root), *flags, "--", "--node-size", "0"]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 4
-    assert all(line.startswith("trainers.seeds: ") for line in lines)
+    assert all(line.startswith("trainers.code.seeds: ") for line in lines)
 
 
 def test_a_damaged_seed_is_named_and_not_trained_over(series: Callable[..., int], root: Path, capfd: Any) -> None:

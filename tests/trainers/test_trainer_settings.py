@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from trainer_runs import ROOT
 
-from trainers import settings
-from trainers.errors import InputError
-from trainers.transformer import Settings, main
+from trainers.code.transformer import Settings, main
+from trainers.common import settings
+from trainers.common.errors import InputError
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, "eight", True, None, float("nan"), 10**400])
@@ -102,7 +102,7 @@ def test_flags_come_before_the_file(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_wrong_settings_and_paths_are_rejected_before_torch_is_imported(tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom trainers.transformer import main\n"
+        "import sys\nfrom trainers.code.transformer import main\n"
         f"code = main(['--batch-size=0', '--data=/no/such.jsonl', '--output-dir', {str(tmp_path / 'o')!r}])\n"
         "assert not {'torch', 'transformers', 'numpy'} & set(sys.modules)\nsys.exit(code)"
     )

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from trainers import files, status
-from trainers.errors import InputError, Interrupted, TrainingFailed
-from trainers.process import Run, Watchdog, supervise
+from trainers.common import files, status
+from trainers.common.errors import InputError, Interrupted, TrainingFailed
+from trainers.common.process import Run, Watchdog, supervise
 
 
 def test_heartbeats_grow_with_each_stage(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from trainers.errors import InputError
-from trainers.steps import Plan, plan
+from trainers.common.errors import InputError
+from trainers.common.steps import Plan, plan
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from trainers import curves, summary
-from trainers.errors import TrainingFailed
-from trainers.summary import Predictions, SeedRun
+from trainers.code.seeds import curves, summary
+from trainers.code.seeds.summary import Predictions, SeedRun
+from trainers.common.errors import TrainingFailed
 
 SCORES = dict.fromkeys((*summary.FRACTIONS, "loss"), 0.5) | {"step": 4}
 LABELS = [1, 1, 0, 0]
@@ -233,7 +233,7 @@ def test_the_table_fits_a_terminal_of_80_columns() -> None:
     made = made_of(
         finished(4294967295, 0.6412, facts={"seconds": 40_271.2, "checkpoint": "checkpoint-123456789"}),
         finished(7, 0.5, facts={"seconds": 59.6, "checkpoint": "checkpoint-4"}),
-        SeedRun(2025, "failed", "trainers.transformer: step 30: " + "the loss diverged " * 9, 1),
+        SeedRun(2025, "failed", "trainers.code.transformer: step 30: " + "the loss diverged " * 9, 1),
         min_mean_f1=0.85,
     )
     lines = summary.table(made)
@@ -243,7 +243,7 @@ def test_the_table_fits_a_terminal_of_80_columns() -> None:
     assert "0.641" in text
     assert "11:11:11" in text
     assert "1:00" in text
-    assert "failed: trainers.transformer: step 30" in text
+    assert "failed: trainers.code.transformer: step 30" in text
     assert "gate MISSED: mean F1 0.5706 is under 0.85 (min_mean_f1)" in text
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from trainers import syllogisms
-from trainers.syllogisms import FORMS, Form
+from trainers.chat import syllogisms
+from trainers.chat.syllogisms import FORMS, Form
 
 # An individual is in some of the three sets or in none: eight kinds of individuals. Which kinds there are at all is
 # everything that a statement of the four kinds can tell apart: 256 models.

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from trainer_runs import losses
 
-from trainers import gpu
-from trainers.collapse import CollapseWatch
-from trainers.errors import TrainingFailed
+from trainers.code import gpu
+from trainers.common.collapse import CollapseWatch
+from trainers.common.errors import TrainingFailed
 
 GIB = 1 << 30
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from trainers import chat_rows
-from trainers.errors import InputError, show
-from trainers.lines import LineFile
+from trainers.chat import rows as chat_rows
+from trainers.common.errors import InputError, show
+from trainers.common.rows import LineFile
 from trainers.queue.options import QueueSettings
 
 
