@@ -17,7 +17,7 @@ sys.path.append(str(Path(__file__).parents[2]))
 
 from trainer_runs import ROOT, TINY
 
-from trainers.code import misuse, transformer
+from trainers.code import samples, transformer
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,7 +30,7 @@ def one_thread() -> None:
 @pytest.fixture(scope="session")
 def rows_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "rows.jsonl"
-    misuse.write_jsonl(path, rows=64, seed=3)
+    samples.write_jsonl(path, rows=64, seed=3)
     return path
 
 

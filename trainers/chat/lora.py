@@ -3,31 +3,31 @@
     python -m trainers.chat.lora --output-dir runs/lora
 
 trains a tiny Llama on syllogisms (`trainers.chat.syllogisms`), with no network and no GPU; ``--model`` and
-``--data`` take its place. From top to bottom: the two entries, what is checked before a model is loaded, the run.
-`trainers.chat.settings` has the settings, `trainers.chat.trainer` the training.
+``--data`` take its place. From top to bottom: what is checked before a model is loaded, the run.
+`trainers.chat.settings` has the settings, `trainers.chat.trainer` the training, `trainers.common.program` the
+command line.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainers.chat import model as chat_model
-from trainers.chat.model import ADAPTER, Base
-from trainers.chat.resume import Begun, Done, begin
+from trainers.chat import adapter
+from trainers.chat.adapter import ADAPTER, Base
+from trainers.chat.resume import Begun, Position, begin
 from trainers.chat.rows import ChatFile, Syllogisms
 from trainers.chat.settings import Settings
 from trainers.chat.tokens import Encoder
-from trainers.code import data as data_files
-from trainers.code.rows import Split, split_by_content
-from trainers.common import checkpoint, files, pretrained, resume
+from trainers.common import checkpoint, files, resume
 from trainers.common.errors import InputError, TrainingFailed, show
+from trainers.common.optimization import pick_device
 from trainers.common.process import Run
 from trainers.common.program import PathLike, Places, Program
+from trainers.common.progress import Record
+from trainers.common.rows import Split, check_path, split_by_content
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -39,35 +39,11 @@ PRELOAD = (
     "torch", "torch._dynamo", "torch.utils.data", "tqdm", "tokenizers", "jinja2", "safetensors.torch", "accelerate",
     "peft", "transformers.models.auto.tokenization_auto", "transformers.models.auto.modeling_auto",
     "transformers.models.llama.modeling_llama", "transformers.trainer",
-    "trainers.chat.trainer", "trainers.chat.preload", "trainers.common.optimization",
+    "trainers.chat.trainer", "trainers.chat.preload",
 )  # fmt: skip
 """What a run imports late. A server from which many runs are forked imports these once."""
 
 BASE_FOLDER, MERGED_FOLDER = "base", "merged"
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    return PROGRAM.main(argv)
-
-
-def launch(
-    values: Mapping[str, Any] | Settings | None = None,
-    *,
-    data: PathLike | None = None,
-    output_dir: PathLike | None = None,
-    max_steps: int | None = None,
-    resume_from: PathLike | None = None,
-    seed: int | None = None,
-) -> int:
-    """The same program for a caller in Python; see `trainers.code.transformer.launch`.
-
-    Returns:
-        the exit code: 0 success, 1 training failed, 2 bad settings or data, 130 / 143 ended by a signal.
-    """
-    return PROGRAM.launch(
-        values, data=data, output_dir=output_dir, max_steps=max_steps, resume_from=resume_from, seed=seed
-    )
 
 
 # ---- before a model is loaded
@@ -79,20 +55,10 @@ def check_data(path: PathLike) -> Path:
     Raises:
         InputError: it is missing, a folder, a circular link, something not a plain file, or has another suffix.
     """
-    checked = data_files.check_path(path)
+    checked = check_path(path)
     if checked.is_dir():
         raise InputError(f"data {show(path)}: a folder where a .jsonl file belongs")
     return checked
-
-
-def precheck(values: Mapping[str, Any]) -> None:
-    """Reject what is not there (a model's folder, an adapter's, bitsandbytes), before torch is imported."""
-    if isinstance(values.get("model"), str):
-        pretrained.require_local(values["model"])
-    if isinstance(values.get("adapter"), str) and not Path(values["adapter"]).expanduser().is_dir():
-        raise InputError(f"adapter {show(values['adapter'])}: no such folder")
-    if values.get("quantization") == "4bit":
-        chat_model.require_four_bits()
 
 
 def open_rows(run: Run, path: Path | None, chosen: Settings) -> tuple[ChatFile | Syllogisms, Split]:
@@ -120,9 +86,9 @@ def open_rows(run: Run, path: Path | None, chosen: Settings) -> tuple[ChatFile |
 def train(run: Run, chosen: Settings, places: Places) -> None:
     """Everything from the data to the merged model. The output folder's lock is held."""
     run.stage = "looking for the model"
-    base = chat_model.identify(chosen)
+    base = adapter.identify(chosen)
     if chosen.adapter is not None:
-        chat_model.check_adapter(Path(chosen.adapter).expanduser(), chosen, base)
+        adapter.check_adapter(Path(chosen.adapter).expanduser(), chosen, base)
     table, split = open_rows(run, places.data, chosen)
     data = {"fingerprint": table.fingerprint, "seed": chosen.seed, "held_out": chosen.validation_fraction}
     begun = begin(run, chosen, places, base, len(split.train), data)
@@ -147,8 +113,8 @@ def train(run: Run, chosen: Settings, places: Places) -> None:
     task = Task(model, base, encoder, table, split)
     trainer = ChatTrainer(run, chosen, places.output_dir, begun, facts, task)
     accept(run, chosen, places, begun, base, model, tokenizer)
-    record = Record(run, chosen, places, trainer)
-    record.write("running")
+    record = Record(places.output_dir, trainer.numbers, trainer.collapse.events, described(chosen, places, trainer))
+    record.write("running", begun.done)
     try:
         trainer.fit()
     finally:
@@ -158,7 +124,7 @@ def train(run: Run, chosen: Settings, places: Places) -> None:
     done = begun.done
     if done.rows_truncated:
         run.say(f"{done.rows_truncated} of {done.rows_seen} rows seen were truncated")
-    record.write("finished")
+    record.write("finished", done)
     run.say(f"finished at step {done.step}; results in {show(places.output_dir)}")
 
 
@@ -169,19 +135,17 @@ def build(run: Run, chosen: Settings, base: Base, begun: Begun) -> tuple[PreTrai
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError(f"WORLD_SIZE = {os.environ['WORLD_SIZE']}: this program trains in one process, on one GPU")
-    from trainers.common.optimization import pick_device
-
     device = pick_device(chosen.device, run.say)
     run.stage = "building the model"
-    tokenizer = chat_model.load_tokenizer(base)
-    loaded = chat_model.load_base(base, chosen, tokenizer, device)
+    tokenizer = adapter.load_tokenizer(base)
+    loaded = adapter.load_base(base, chosen, tokenizer, device)
     checkpoint.seed_random(chosen.seed)
-    model = chat_model.with_adapter(loaded, chosen, base)
+    model = adapter.with_adapter(loaded, chosen, base)
     run.stage = "loading the adapter"
     if begun.found is not None:
-        chat_model.load_adapter(begun.found.path / ADAPTER, model)
+        adapter.load_adapter(begun.found.path / ADAPTER, model)
     elif chosen.adapter is not None:
-        chat_model.load_adapter(Path(chosen.adapter).expanduser(), model)
+        adapter.load_adapter(Path(chosen.adapter).expanduser(), model)
         run.say(f"going on from the adapter {show(chosen.adapter)}")
     run.stage = f"moving the model to {device}"
     if chosen.quantization == "none":  # the other is where it belongs since it was loaded
@@ -216,84 +180,57 @@ def accept(
     """From here on the run is accepted, and writes."""
     run.stage = "looking for room"
     output_dir = places.output_dir
-    checkpoint.require_room(output_dir, chat_model.trained_of(model), chosen.keep_last, run.say)
+    checkpoint.require_room(output_dir, adapter.trained_of(model), chosen.keep_last, run.say)
     files.remove_leftovers(output_dir)
     resume.set_aside(output_dir, begun.done.step, run.say)
     files.write_json(output_dir / "settings.json", chosen.model_dump())
     if base.folder is None:  # else nobody could use its adapters
         import torch
 
-        made_again = chat_model.load_base(base, chosen, tokenizer, torch.device("cpu"))  # always the same one
-        chat_model.save_model(output_dir / BASE_FOLDER, made_again, tokenizer)
-    trained = sum(parameter.numel() for parameter in chat_model.trained_of(model).parameters())
+        made_again = adapter.load_base(base, chosen, tokenizer, torch.device("cpu"))  # always the same one
+        adapter.save_model(output_dir / BASE_FOLDER, made_again, tokenizer)
+    trained = sum(parameter.numel() for parameter in adapter.trained_of(model).parameters())
     run.say(
         f"{base.name}: {trained} of {sum(parameter.numel() for parameter in model.parameters())} parameters are "
         f"trained, steps {begun.done.step + 1} to {begun.plan.last}"
     )
 
 
-def export(run: Run, output_dir: Path, done: Done, model: PeftModel, tokenizer: PreTrainedTokenizerBase) -> None:
+def export(run: Run, output_dir: Path, done: Position, model: PeftModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Base and best adapter (the last, without a validation) as one model."""
     run.stage = "merging"
     folder = output_dir / f"checkpoint-{done.best_step}"
     if not folder.exists():  # no validation; or the best was before, and elsewhere
         folder = output_dir / f"checkpoint-{done.step}"
-    chat_model.load_adapter(folder / ADAPTER, model)
-    chat_model.save_model(output_dir / MERGED_FOLDER, chat_model.merged(model), tokenizer)
+    adapter.load_adapter(folder / ADAPTER, model)
+    adapter.save_model(output_dir / MERGED_FOLDER, adapter.merged(model), tokenizer)
     run.say(f"{folder.name} merged into {show(output_dir / MERGED_FOLDER)}")
 
 
-class Record:
-    """``training_metadata.json``: what was run on what, how far it came, and the scores.
-
-    Its ``status`` is ``running`` from the first step on; a run that fails or is killed leaves it so.
-    """
-
-    def __init__(self, run: Run, chosen: Settings, places: Places, trainer: ChatTrainer) -> None:
-        """Begin."""
-        self._trainer = trainer
-        self._path = places.output_dir / "training_metadata.json"
-        self._begun = time.monotonic()
-        self._facts = {
-            **trainer.facts,
-            "device": str(trainer.args.device),
-            "seed": chosen.seed,
-            "last_step": trainer.begun.plan.last,
-            "train_rows": len(trainer.task.split.train),
-            "validation_rows": len(trainer.task.split.validation),
-            "effective_batch_size": chosen.effective_batch_size,
-            "source": show(places.data) if places.data else "syllogisms",
-        }
-
-    def write(self, status: str) -> None:
-        """Replace the file."""
-        trainer = self._trainer
-        done = trainer.done
-        validations = [record for record in trainer.numbers.records if record.get("kind") == "validation"]
-        files.write_json(
-            self._path,
-            {
-                "status": status,
-                **vars(done),
-                "best_checkpoint": None if done.best_step is None else f"checkpoint-{done.best_step}",
-                "best": next((record for record in validations if record["step"] == done.best_step), None),
-                "validation": validations[-1] if validations else None,
-                "collapse_events": trainer.collapse.events,
-                "seconds": round(time.monotonic() - self._begun, 3),
-                **self._facts,
-            },
-        )
+def described(chosen: Settings, places: Places, trainer: ChatTrainer) -> dict[str, Any]:
+    """What ``training_metadata.json`` says of the run and does not change meanwhile."""
+    return {
+        **trainer.facts,
+        "device": str(trainer.args.device),
+        "seed": chosen.seed,
+        "last_step": trainer.begun.plan.last,
+        "train_rows": len(trainer.task.split.train),
+        "validation_rows": len(trainer.task.split.validation),
+        "effective_batch_size": chosen.effective_batch_size,
+        "source": show(places.data) if places.data else "syllogisms",
+    }
 
 
 PROGRAM = Program(
     "trainers.chat.lora",
     (__doc__ or "").split("\n\n")[0],
     Settings,
-    precheck,
     train,
-    check_data,
     'a .jsonl of {"messages": [{"role", "content"}, ...]}; default: syllogisms',
+    prechecks=(adapter.require_there,),
+    check_data=check_data,
 )
+main, launch = PROGRAM.main, PROGRAM.launch
 
 if __name__ == "__main__":
     sys.exit(main())

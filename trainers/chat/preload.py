@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import torch
 
-from trainers.chat import model as chat_model
-from trainers.chat import tiny_llama as chat_base
+from trainers.chat import adapter, tiny_llama
 from trainers.chat.settings import Settings
 
 SIZE = {"hidden_size": 8, "layers": 1, "heads": 1}
 
-chat_base.words()
+tiny_llama.words()
 with torch.device("meta"):
-    small = chat_base.model(8, **SIZE)
-    chat_model.with_adapter(small, Settings(), chat_model.Base(chat_base.name(**SIZE), None, ""))
+    small = tiny_llama.model(8, **SIZE)
+    adapter.with_adapter(small, Settings(), adapter.Base(tiny_llama.name(**SIZE), None, ""))
 del small

@@ -2,51 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from trainers.chat.model import Base, require_base
+from trainers.chat.adapter import Base, require_base
 from trainers.chat.settings import Settings
-from trainers.common import resume
-from trainers.common.checkpoint import Checkpoint, numbered
+from trainers.common import progress, resume
+from trainers.common.batches import Plan, plan
+from trainers.common.checkpoint import Checkpoint
 from trainers.common.errors import InputError, show
 from trainers.common.process import Run
 from trainers.common.program import Places
-from trainers.common.steps import Plan, plan
+from trainers.common.progress import Progress
 
 
 @dataclass
-class Done:
-    """What a checkpoint remembers of the run.
+class Position(Progress):
+    """`Progress` on this data: of all fields, ``step`` alone counts what was done on other data too.
 
     Attributes:
-        step: optimizer steps done, in all.
-        before: how many of them on other data.
-        best_step: the step with the best validation on this data, None before the first.
-        best_score: its value of the metric that decides (``best_by``).
-        rows_seen: rows of this data trained on.
-        rows_truncated: how many of them were cut.
+        before: how many optimizer steps were done on other data.
     """
 
-    step: int = 0
     before: int = 0
-    best_step: int | None = None
-    best_score: float | None = None
-    rows_seen: int = 0
-    rows_truncated: int = 0
 
     @property
     def here(self) -> int:
         """Optimizer steps done on this data."""
         return self.step - self.before
-
-    def improved(self, scores: dict[str, Any], best_by: str) -> bool:
-        """Whether this step's validation is the best so far; if so, it is noted."""
-        score: float = scores[best_by]
-        better = self.best_score is None or (score < self.best_score if best_by == "loss" else score > self.best_score)
-        if better:
-            self.best_step, self.best_score = self.step, score
-        return better
 
 
 class Begun(NamedTuple):
@@ -60,7 +43,7 @@ class Begun(NamedTuple):
     """
 
     found: Checkpoint | None
-    done: Done
+    done: Position
     plan: Plan
     carried: bool
 
@@ -77,19 +60,11 @@ def begin(run: Run, chosen: Settings, places: Places, base: Base, rows: int, dat
         data: what they are; with the same, a run is continued.
 
     Raises:
-        InputError: see `resume.choose`; the checkpoint is of another program, base or adapter; it stands in the middle
-            of other data; its effective batch size is another one; the output folder holds an earlier run.
+        InputError: see `resume.find_checkpoint`; the checkpoint is of another base or adapter; it stands in the
+            middle of other data; its effective batch size is another one.
     """
-    run.stage = "looking for a checkpoint"
-    found = None
-    if places.resume_from is not None:
-        found = resume.choose(places.resume_from, places.output_dir, run.say)
-    elif there := numbered(places.output_dir):
-        message = f"holds {there[0][1].name} of an earlier run: resume from it, or choose another folder"
-        raise InputError(f"output folder {show(places.output_dir)} {message}")
-    done, carried = Done(), False
+    found, done, carried = resume.find_checkpoint(run, places), Position(), False
     if found is not None:
-        resume.require_program(found, run.program)
         require_base(f"checkpoint {show(found.path)}", found.state.get("base"), base)
         resume.require_same(found, "model", chosen.described())
         done, carried = _continued(run, found, chosen, data)
@@ -104,13 +79,10 @@ def begin(run: Run, chosen: Settings, places: Places, base: Base, rows: int, dat
     return Begun(found, done, planned, carried)
 
 
-def _continued(run: Run, found: Checkpoint, chosen: Settings, data: dict[str, Any]) -> tuple[Done, bool]:
+def _continued(run: Run, found: Checkpoint, chosen: Settings, data: dict[str, Any]) -> tuple[Position, bool]:
     name = show(found.path)
-    try:
-        done = Done(**{field.name: found.state[field.name] for field in fields(Done)})
-        last, effective, theirs = (found.state[name] for name in ("last_step", "effective_batch_size", "data"))
-    except KeyError as error:
-        raise InputError(f"checkpoint {name}: state.json lacks {error}: of another program?") from None
+    done = progress.restored(Position, found)
+    last, effective, theirs = progress.saved_fields(found, "last_step", "effective_batch_size", "data").values()
     if theirs == data:
         if effective != chosen.effective_batch_size and done.here:
             raise InputError(
@@ -128,4 +100,4 @@ def _continued(run: Run, found: Checkpoint, chosen: Settings, data: dict[str, An
             "train that to its end first"
         )
     run.say(f"going on from {name}: other data was trained up to step {found.step}, this begins at {found.step + 1}")
-    return Done(step=found.step, before=found.step), True
+    return Position(step=found.step, before=found.step), True

@@ -6,8 +6,8 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from trainers.code.roberta import CHARACTERS_PER_TOKEN
 from trainers.common.errors import InputError, TrainingFailed
+from trainers.common.pretrained import CHARACTERS_PER_TOKEN
 
 if TYPE_CHECKING:
     import torch

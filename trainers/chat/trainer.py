@@ -8,6 +8,7 @@ where batches come from, where it stands when it goes on, what is done with a st
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,26 +19,60 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from trainers.chat import answers
-from trainers.chat import model as chat_model
-from trainers.chat.model import ADAPTER, ADAPTER_WEIGHTS, Base
+from trainers.chat import adapter, validation
+from trainers.chat.adapter import ADAPTER, ADAPTER_WEIGHTS, Base
 from trainers.chat.resume import Begun
 from trainers.chat.settings import Settings
 from trainers.chat.tokens import Collate, Encoder, Examples, Rows
-from trainers.chat.validation import Validation
-from trainers.code.classification import MetricsLog
-from trainers.code.roberta import quiet
-from trainers.code.rows import Split
-from trainers.common import batches, checkpoint
-from trainers.common.collapse import CollapseWatch
+from trainers.common import checkpoint
+from trainers.common.batches import batched, epoch_windows, loader
 from trainers.common.errors import InputError, Interrupted, TrainingFailed
-from trainers.common.optimization import LossWatch, decay_or_not, require_finite, set_rate, warm_up_then_decay
-from trainers.common.process import Run, Watchdog, prepare_worker
+from trainers.common.optimization import (
+    CollapseWatch,
+    LossWatch,
+    decay_or_not,
+    require_finite,
+    set_rate,
+    warm_up_then_decay,
+)
+from trainers.common.pretrained import quiet
+from trainers.common.process import Run, Watchdog
+from trainers.common.progress import MetricsLog
+from trainers.common.rows import Split
 
 TRAINER_STATE = "trainer_state.json"
 """transformers' own account of where it stands, JSON."""
 SURE = 2.0
 """Nats a token. A loss below this is not called diverging because it was once far lower."""
+
+
+class Order:
+    """For a loader: the rows of each forward pass of an epoch; they follow from seed and epoch alone.
+
+    Rows of an optimizer step stay together, so that the micro-batch may change and the steps stay what they are.
+    """
+
+    def __init__(self, rows: Sequence[int], seed: int, batch_size: int, gradient_accumulation: int) -> None:
+        """Of what an epoch goes over, in forward passes of ``batch_size`` rows, so many of them a step."""
+        self._rows, self._seed = rows, seed
+        self._batch_size, self._effective = batch_size, batch_size * gradient_accumulation
+        self.epoch = 0
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """The rows of each forward pass."""
+        windows = epoch_windows(
+            self._rows,
+            seed=self._seed,
+            epoch=self.epoch,
+            rows_done=0,
+            effective=self._effective,
+            cut=lambda window: batched(window, self._batch_size),
+        )
+        return (rows for window in windows for rows in window)
+
+    def __len__(self) -> int:
+        """Forward passes in an epoch."""
+        return -(-len(self._rows) // self._batch_size)
 
 
 class Task(NamedTuple):
@@ -77,7 +112,7 @@ class ChatTrainer(Trainer):
         self.run, self.chosen, self.output_dir, self.begun, self.facts = run, chosen, output_dir, begun, facts
         self.done, self.task = begun.done, task
         table, encoder, split, model = task.table, task.encoder, task.split, task.model
-        self.order = batches.Order(split.train, chosen.seed, chosen.batch_size, chosen.gradient_accumulation)
+        self.order = Order(split.train, chosen.seed, chosen.batch_size, chosen.gradient_accumulation)
         self.examples = Examples(table, encoder)
         self.collate = Collate(encoder.tokenizer.pad_token_id, chosen.max_length, chosen.layout)
         self.numbers = MetricsLog(output_dir / "metrics.jsonl", self.done.step)
@@ -90,7 +125,7 @@ class ChatTrainer(Trainer):
             exploding_norm=chosen.exploding_norm,
         )
         self.watchdog = Watchdog(run, chosen.hang_timeout)
-        self.validation = Validation(run, chosen, encoder, table, split.validation, self.watchdog)
+        self.validation = validation.Validation(run, chosen, encoder, table, split.validation, self.watchdog)
         self._loss = 0.0
         self._restored: dict[str, Any] = {}
         optimizer = torch.optim.AdamW(decay_or_not(model, chosen.weight_decay), lr=chosen.learning_rate)
@@ -158,19 +193,9 @@ class ChatTrainer(Trainer):
     # ---- what transformers asks for
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Batches in the order of `batches.Order`."""
-        workers = self.chosen.num_workers
-        return DataLoader(
-            self.examples,  # type: ignore[arg-type, unused-ignore]
-            batch_sampler=self.order,  # type: ignore[arg-type, unused-ignore]
-            collate_fn=self.collate,
-            num_workers=workers,
-            worker_init_fn=prepare_worker,
-            pin_memory=self.args.device.type == "cuda",
-            # A generator of its own: making an iterator draws from it, and the global one must not feel a resume.
-            generator=torch.Generator().manual_seed(0),
-            multiprocessing_context=batches.fork_context() if workers else None,
-        )
+        """Batches in the order of `Order`."""
+        pin = self.args.device.type == "cuda"
+        return loader(self.examples, self.order, self.collate, workers=self.chosen.num_workers, pin=pin)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted: transformers walks through all modules for it at each step, and nobody asks."""
@@ -266,7 +291,7 @@ class ChatTrainer(Trainer):
             told += f" ({scores['truncated']} rows truncated)"
         if "exact_match" in scores:
             told += f", exact match {scores['exact_match']:.3f}, degenerate answers {scores['degenerate']:.3f}"
-            for warning in answers.describe_flags(scores):
+            for warning in validation.describe_flags(scores):
                 self.run.say(f"step {step}: {warning}")
         self.run.say(told)
         if self.done.improved(scores, self.chosen.best_by):
@@ -307,7 +332,7 @@ class ChatTrainer(Trainer):
         self.numbers.write()
 
     def _save_others(self, folder: Path) -> None:
-        chat_model.save_adapter(folder / ADAPTER, self.model, self.task.base)
+        adapter.save_adapter(folder / ADAPTER, self.model, self.task.base)
         self.state.save_to_json(str(folder / TRAINER_STATE))
 
     def _restore(self, found: checkpoint.Checkpoint, optimizer: torch.optim.Optimizer) -> None:

@@ -1,13 +1,14 @@
-"""The rows held out: what the loss on them is, and what the model answers when it is asked."""
+"""The rows held out: what the loss on them is, what the model answers when it is asked, and what that is worth."""
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from trainers.chat import answers
 from trainers.chat.settings import Settings
 from trainers.chat.tokens import IGNORED, Collate, Encoder, Examples, Messages, Rows
 from trainers.common import batches
@@ -15,6 +16,10 @@ from trainers.common.process import Run, Watchdog
 
 ANSWERED_AT_ONCE = 32
 """Questions that are answered side by side."""
+MARKER = re.compile(r"</?[A-Za-z|][^<>\s]{0,40}>|\[/?[A-Z]{2,}\]")
+"""``<think>``, ``</tool>``, ``<|im_start|>``, ``[INST]``: what belongs to a format and not to an answer."""
+EVERY = 0.9
+"""Share of the answers that is as good as all."""
 
 
 class Validation:
@@ -39,7 +44,7 @@ class Validation:
         self._collate = Collate(encoder.tokenizer.pad_token_id, chosen.max_length, "padding")
 
     def scores(self, trainer: Any) -> dict[str, Any] | None:
-        """``loss`` (mean of the assistant's tokens, in nats), ``truncated`` (rows), and `answers.judge`.
+        """``loss`` (mean of the assistant's tokens, in nats), ``truncated`` (rows), and `judge`.
 
         Returns:
             the scores; None where a signal came in between. They are taken in evaluation mode, without gradients.
@@ -80,7 +85,7 @@ class Validation:
                 return None
             self._watchdog.step()
             given += self.generated(trainer, rows[start : start + ANSWERED_AT_ONCE])
-        return answers.judge(given, [_reference(row) for row in rows])
+        return judge(given, [_reference(row) for row in rows])
 
     def generated(self, trainer: Any, rows: Sequence[Messages]) -> list[str]:
         """The model's answers in place of each row's last one."""
@@ -101,3 +106,55 @@ class Validation:
 
 def _reference(row: Messages) -> str:
     return [message["content"] for message in row if message["role"] == "assistant"][-1]
+
+
+# ---- what answers are worth
+
+
+def judge(answers: Sequence[str], references: Sequence[str]) -> dict[str, Any]:
+    """Hold answers against what they should have been.
+
+    Args:
+        answers: at least one.
+        references: as many.
+
+    Returns:
+        ``exact_match`` (share of answers equal to their reference, white space at the ends aside);
+        ``degenerate`` (share of the answers that are empty, carry a marker that no reference has, or are the one
+        answer that is given to every question although the references differ); ``flags``: ``degenerate_output``
+        where that is 0.9 or more, ``zero_accuracy`` where no answer is right; ``marker``: what they all carry.
+    """
+    answers = [answer.strip() for answer in answers]
+    right = sum(answer == reference.strip() for answer, reference in zip(answers, references, strict=True))
+    share, marker = _degenerate(answers, references)
+    flags = ["degenerate_output"] * (share >= EVERY) + ["zero_accuracy"] * (right == 0)
+    return {
+        "exact_match": right / len(answers),
+        "degenerate": share,
+        "flags": flags,
+        "marker": marker if share >= EVERY else None,
+    }
+
+
+def _degenerate(answers: Sequence[str], references: Sequence[str]) -> tuple[float, str | None]:
+    """The share of the answers that say nothing in the same way, and that way."""
+    ways: Counter[str] = Counter()
+    allowed = {marker for reference in references for marker in MARKER.findall(reference)}
+    for answer in answers:
+        ways.update({marker for marker in MARKER.findall(answer) if marker not in allowed} if answer else {"nothing"})
+    answer, times = Counter(answers).most_common(1)[0]
+    if times >= EVERY * len(answers) and len(answers) > 1 and answer and len(set(references)) > 1:
+        ways[repr(answer)] = max(times, ways[repr(answer)])
+    if not ways:
+        return 0.0, None
+    marker, count = ways.most_common(1)[0]
+    return count / len(answers), marker
+
+
+def describe_flags(scores: dict[str, Any]) -> list[str]:
+    """The flags of `judge` as warnings for people, each beginning with the flag's name."""
+    words = {
+        "degenerate_output": f"{scores['degenerate']:.0%} of the answers carry {scores['marker']}",
+        "zero_accuracy": "no generated answer is right",
+    }
+    return [f"{flag}: {words[flag]}" for flag in scores["flags"]]

@@ -1,13 +1,56 @@
-"""What a run measured: scores of a yes-or-no classifier, and the files that they stand in."""
+"""A classifier of two classes: the loss that it is trained by, and the scores that it is judged by."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from trainers.common import files
+if TYPE_CHECKING:
+    import torch
+
+LOGITS = "validation_logits.safetensors"
+"""Logits, labels and keys of the rows held out, at the best validation: what an ensemble is made of."""
+
+
+def capped_weights(labels: Iterable[int], cap: float, classes: int = 2) -> list[float]:
+    """A weight for each class: its inverse frequency (1 where the classes are equal), at most ``cap``.
+
+    The cap keeps a rare class from making the gradient noisy; a class without a row weighs 1.
+    """
+    counts = Counter(labels)
+    rows = counts.total()
+    return [min(cap, rows / (classes * counts[label])) if counts[label] else 1.0 for label in range(classes)]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """From the cross-entropy of each row to what is minimised.
+
+    Attributes:
+        weights: of each class.
+        gamma: of the focal loss (Lin et al. 2017, https://arxiv.org/abs/1708.02002); 0 leaves the
+            cross-entropy as it is.
+    """
+
+    weights: tuple[float, ...] = (1.0, 1.0)
+    gamma: float = 0.0
+
+    def __call__(self, entropies: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The loss of each row, of shape (rows,).
+
+        Args:
+            entropies: cross-entropy of each row, of shape (rows,).
+            labels: int64, of shape (rows,), on the same device.
+        """
+        losses = entropies
+        if self.gamma:
+            # expm1: exact near 0; the floor: a power of 0 below 1 has no finite slope there.
+            losses = (-(-entropies).expm1()).clamp_min(1e-12) ** self.gamma * losses
+        if any(weight != 1 for weight in self.weights):
+            losses = losses * losses.new_tensor(self.weights)[labels]
+        return losses
 
 
 def scores(labels: Sequence[int], probabilities: Sequence[float]) -> dict[str, Any]:
@@ -67,39 +110,3 @@ def describe_flags(measured: dict[str, Any]) -> list[str]:
         "zero_accuracy": "every validation prediction is wrong",
     }
     return [f"{flag}: {words[flag]}" for flag in measured["flags"]]
-
-
-class MetricsLog:
-    """``metrics.jsonl``: one record a line, whole at every moment, none of a step that was lost."""
-
-    def __init__(self, path: Path, until_step: int) -> None:
-        """Go on with the records in ``path`` up to a step (0: none); those of later steps will come again."""
-        self._path = path
-        self.records = [record for record in _records(path) if record["step"] <= until_step]
-
-    def add(self, step: int, kind: str, **numbers: Any) -> None:
-        """Note one record; `write` puts it on the disk."""
-        self.records.append({"step": step, "kind": kind, **numbers})
-
-    def write(self) -> None:
-        """Replace the file by all records so far.
-
-        Raises:
-            TrainingFailed: it cannot be written.
-            ValueError: a number is NaN or infinite.
-        """
-        files.write_json_lines(self._path, self.records)
-
-
-def _records(path: Path) -> list[dict[str, Any]]:
-    """The records of a file, up to the first that somebody has spoilt: a log is no reason to stop."""
-    records: list[dict[str, Any]] = []
-    try:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            record = json.loads(line)
-            if type(record["step"]) is not int:
-                break
-            records.append(record)
-    except (OSError, ValueError, TypeError, KeyError):
-        pass
-    return records

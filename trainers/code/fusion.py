@@ -3,13 +3,12 @@
     python -m trainers.code.fusion --text-branch runs/transformer --graph-branch runs/gnn --output-dir runs/fusion
 
 goes on from a run of `trainers.code.transformer` and one of `trainers.code.gnn`, and trains both with a head that joins
-what they see. From top to bottom: the settings, the two entries, the model, the run. The training loop is
-`trainers.code.loop`'s.
+what they see. From top to bottom: the settings, what is checked before torch is imported, the model, the run. The
+training loop is `trainers.code.loop`'s, the command line `trainers.common.program`'s.
 """
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,14 +16,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import Field
 
-from trainers.code import gnn, loop, rows, transformer
-from trainers.code import roberta as encoder
-from trainers.code.graph import build as graphs
-from trainers.common import checkpoint, resume
+from trainers.code import branches, gnn, learning_rate, loop, roberta, rows, transformer
+from trainers.code.graph import examples, program_graph
+from trainers.code.settings import DATA_HELP, RunSettings
+from trainers.common import checkpoint
 from trainers.common.errors import InputError, show
 from trainers.common.process import Run
-from trainers.common.program import PathLike, Places, Program
-from trainers.common.settings import RunSettings, with_default
+from trainers.common.program import Places, Program
+from trainers.common.rows import Split
+from trainers.common.settings import with_default
 
 if TYPE_CHECKING:
     import torch
@@ -32,10 +32,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from trainers.code.fusion_network import FusionModel
-    from trainers.code.graph import rows as graph_rows
     from trainers.code.graph.network import GraphEncoder
 
-PRELOAD = (*transformer.PRELOAD, *gnn.PRELOAD, "trainers.code.fusion_network", "trainers.code.fusion")
+PRELOAD = (*transformer.PRELOAD, *gnn.PRELOAD, "trainers.code.fusion_network")
 """What a run imports late. A server from which many runs are forked imports these once."""
 TEXT, GRAPH = "text", "graph"
 """Folders in a checkpoint: each branch's tokenizer and configuration."""
@@ -82,8 +81,8 @@ class Settings(transformer.Settings, gnn.Settings):
 class Batch(NamedTuple):
     """The same rows as text and as graphs."""
 
-    text: encoder.Batch
-    graph: graph_rows.Batch
+    text: roberta.Batch
+    graph: examples.Batch
 
     @property
     def labels(self) -> torch.Tensor:
@@ -109,29 +108,8 @@ class Batch(NamedTuple):
         return Batch(self.text.pin_memory(), self.graph.pin_memory())
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    return PROGRAM.main(argv)
-
-
-def launch(
-    values: Mapping[str, Any] | Settings | None = None,
-    *,
-    data: PathLike | None = None,
-    output_dir: PathLike | None = None,
-    max_steps: int | None = None,
-    resume_from: PathLike | None = None,
-    seed: int | None = None,
-) -> int:
-    """The same program for a caller in Python; see `trainers.code.transformer.launch`."""
-    return PROGRAM.launch(
-        values, data=data, output_dir=output_dir, max_steps=max_steps, resume_from=resume_from, seed=seed
-    )
-
-
-def precheck(values: Mapping[str, Any]) -> None:
-    """Reject a branch or a model that is not there, before torch is imported."""
-    transformer.precheck(values)
+def require_branches(values: Mapping[str, Any]) -> None:
+    """Reject a branch that is not there, before torch is imported."""
     faults = []
     for name in ("text_branch", "graph_branch"):
         value = values.get(name)
@@ -151,16 +129,18 @@ class Branches(NamedTuple):
     trust: tuple[float, float] = (1.0, 1.0)
 
 
-def branches(run: Run, chosen: Settings, table: rows.Rows, split: rows.Split) -> Branches:
+def load_branches(run: Run, chosen: Settings, table: rows.Rows, split: Split) -> Branches:
     """The branches of a new run: each from its checkpoint, or new."""
     run.stage = "loading the branches"
     text_from = (
-        resume.best_of(chosen.text_branch, "text_branch", transformer.PROGRAM.name, run.say)
+        branches.best_of(chosen.text_branch, "text_branch", transformer.PROGRAM.name, run.say)
         if chosen.text_branch
         else None
     )
     graph_from = (
-        resume.best_of(chosen.graph_branch, "graph_branch", gnn.PROGRAM.name, run.say) if chosen.graph_branch else None
+        branches.best_of(chosen.graph_branch, "graph_branch", gnn.PROGRAM.name, run.say)
+        if chosen.graph_branch
+        else None
     )
     for found, name, setting in (
         (text_from, "max_length", chosen.max_length),
@@ -178,27 +158,15 @@ def branches(run: Run, chosen: Settings, table: rows.Rows, split: rows.Split) ->
         if found is not None and folder is not None:
             # They stand around a minimum: their mean is nearer to it than each (Izmailov et al. 2018,
             # https://arxiv.org/abs/1803.05407).
-            paths = [path / checkpoint.WEIGHTS for path in resume.kept(folder, found)]
-            checkpoint.load_mean_weights(paths, model)
+            paths = [path / checkpoint.WEIGHTS for path in branches.kept(folder, found)]
+            branches.load_mean_weights(paths, model)
             run.say(f"{show(folder)}: the mean of {len(paths)} checkpoints")
-    return Branches(text_tokenizer, text, graph_tokenizer, graph, trust_in(text_from, graph_from))
-
-
-def trust_in(text: checkpoint.Checkpoint | None, graph: checkpoint.Checkpoint | None) -> tuple[float, float]:
-    """Weights for two branches, the larger one 1: what each explained of a coin's entropy in its best validation.
-
-    Both 1 where that is not known of one of them, or neither explained anything.
-    """
-    explained = [resume.best_loss(found) for found in (text, graph)]
-    known = [max(0.0, 1 - loss / math.log(2)) for loss in explained if loss is not None]
-    if len(known) < 2 or not max(known):
-        return 1.0, 1.0
-    return known[0] / max(known), known[1] / max(known)
+    return Branches(text_tokenizer, text, graph_tokenizer, graph, branches.trust_in(text_from, graph_from))
 
 
 def resumed(chosen: Settings, folder: Path) -> tuple[Branches, FusionModel]:
     """Everything from a checkpoint of this program; the branches' own are not needed any more."""
-    text_tokenizer, text = encoder.saved(folder / TEXT, chosen.dropout)
+    text_tokenizer, text = roberta.saved(folder / TEXT, chosen.dropout)
     graph_tokenizer, graph = gnn.saved(folder / GRAPH, chosen)
     model = joined(chosen, text, graph, (1.0, 1.0))  # what it was is among the weights
     checkpoint.load_weights(folder / checkpoint.WEIGHTS, model)
@@ -224,33 +192,30 @@ def train(run: Run, chosen: Settings, places: Places) -> None:
     begun = loop.begin(run, chosen, places)
     if begun is None:
         return
-    graphs.require_nodes(rows.shortest(begun.table, begun.split.train), chosen.max_nodes)
+    program_graph.require_nodes(rows.shortest(begun.table, begun.split.train), chosen.max_nodes)
     if chosen.text_branch is None:
         transformer.look_over(run, chosen, begun.found)
     ranks = loop.enter(run, chosen)
     from trainers.code.fusion_network import groups
-    from trainers.code.graph import rows as graph_rows
 
     if begun.found is not None:
         run.stage = "building the model"
         both, model = resumed(chosen, begun.found.path)
     else:
-        both = branches(run, chosen, begun.table, begun.split)
+        both = load_branches(run, chosen, begun.table, begun.split)
         model = joined(chosen, both.text, both.graph, both.trust)
-    dataset = graph_rows.GraphRows(
-        begun.table, both.graph_tokenizer, chosen.max_nodes, both.graph.sizes["feature_size"]
-    )
-    text_collate = encoder.Collate(both.text_tokenizer, chosen.max_length, begun.table)
+    dataset = examples.GraphRows(begun.table, both.graph_tokenizer, chosen.max_nodes, both.graph.sizes["feature_size"])
+    text_collate = roberta.Collate(both.text_tokenizer, chosen.max_length, begun.table)
 
-    def collate(examples: Sequence[graph_rows.Example]) -> Batch:
-        return Batch(text_collate([example.row for example in examples]), graph_rows.collate(examples))
+    def collate(drawn: Sequence[examples.Example]) -> Batch:
+        return Batch(text_collate([example.row for example in drawn]), examples.collate(drawn))
 
     def forward(called: nn.Module, batch: Batch) -> torch.Tensor:
         scores: torch.Tensor = called(batch.text.inputs, batch.graph.graphs)
         return scores
 
     def save_others(folder: Path) -> None:
-        encoder.save_others(folder / TEXT, both.text_tokenizer, both.text)
+        roberta.save_others(folder / TEXT, both.text_tokenizer, both.text)
         gnn.save_others(folder / GRAPH, both.graph_tokenizer, both.graph)
 
     shares = {
@@ -262,7 +227,7 @@ def train(run: Run, chosen: Settings, places: Places) -> None:
         forward=forward,
         dataset=dataset,
         collate=collate,
-        cut=graph_rows.cut_by(dataset, chosen.node_budget),
+        cut=examples.cut_by(dataset, chosen.node_budget),
         groups=groups(model, chosen.weight_decay, shares),
         save_others=save_others,
         limit=f"max_length = {chosen.max_length} or max_nodes = {chosen.max_nodes}",
@@ -270,7 +235,16 @@ def train(run: Run, chosen: Settings, places: Places) -> None:
     loop.fit(run, chosen, places, begun, ranks, task)
 
 
-PROGRAM = Program("trainers.code.fusion", (__doc__ or "").split("\n\n")[0], Settings, precheck, train)
+PROGRAM = Program(
+    "trainers.code.fusion",
+    (__doc__ or "").split("\n\n")[0],
+    Settings,
+    train,
+    DATA_HELP,
+    prechecks=(transformer.require_model, require_branches, learning_rate.require_cache_place),
+)
+
+main, launch = PROGRAM.main, PROGRAM.launch
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -3,30 +3,33 @@
     python -m trainers.code.gnn --output-dir runs/gnn
 
 trains on the functions of Python's own standard library (`trainers.code.misuse` says what the task is,
-`trainers.code.graph.build` what the graph is, `trainers.code.graph.network` what the network is). From top to
-bottom: the settings, the two entries, the model, the run. The training loop is `trainers.code.loop`'s.
+`trainers.code.graph.program_graph` what the graph is, `trainers.code.graph.network` what the network is). From top
+to bottom: the settings, the model, the run. The training loop is `trainers.code.loop`'s, the command line
+`trainers.common.program`'s.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from trainers.code import loop, rows
-from trainers.code import roberta as encoder
-from trainers.code.graph import build as graphs
+from trainers.code import learning_rate, loop, rows
+from trainers.code.graph import examples, program_graph
 from trainers.code.prepared import Prepared
+from trainers.code.settings import DATA_HELP, RunSettings
+from trainers.code.tokenizer import SMALLEST_VOCABULARY, tokenizer_for
 from trainers.common import checkpoint
 from trainers.common.errors import InputError, show
 from trainers.common.optimization import decay_or_not
+from trainers.common.pretrained import load_tokenizer
 from trainers.common.process import Run
-from trainers.common.program import PathLike, Places, Program
-from trainers.common.settings import RunSettings, with_default
+from trainers.common.program import Places, Program
+from trainers.common.rows import Split
+from trainers.common.settings import with_default
 
 if TYPE_CHECKING:
     import torch
@@ -34,12 +37,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from trainers.code.graph.network import GraphEncoder
-    from trainers.code.graph.rows import Batch
 
 PRELOAD = (
-    *loop.PRELOAD, "torch", "torch._dynamo", "torch.utils.data", "torch_geometric.data", "torch_geometric.nn", "numpy",
-    "tqdm", "tokenizers", "safetensors.torch", "sklearn.metrics", "transformers.models.auto.tokenization_auto",
-    "trainers.code.graph.network", "trainers.code.graph.rows", "trainers.common.optimization", "trainers.code.gnn",
+    "torch", "torch._dynamo", "torch.utils.data", "torch_geometric.data", "torch_geometric.nn", "numpy", "tqdm",
+    "tokenizers", "safetensors.torch", "sklearn.metrics", "transformers.models.auto.tokenization_auto",
+    "trainers.code.graph.network",
 )  # fmt: skip
 """What a run imports late. A server from which many runs are forked imports these once."""
 
@@ -66,7 +68,7 @@ class Settings(RunSettings):
     )
     graph_vocab_size: int = Field(
         2048,
-        ge=encoder.SMALLEST_VOCABULARY,
+        ge=SMALLEST_VOCABULARY,
         le=1_000_000,
         description="largest vocabulary of the tokenizer for the texts of nodes (prepared data brings its own)",
     )
@@ -83,35 +85,15 @@ class Settings(RunSettings):
         return {name: getattr(self, name) for name in ("node_size", "graph_layers", "graph_vocab_size", "max_nodes")}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    return PROGRAM.main(argv)
-
-
-def launch(
-    values: Mapping[str, Any] | Settings | None = None,
-    *,
-    data: PathLike | None = None,
-    output_dir: PathLike | None = None,
-    max_steps: int | None = None,
-    resume_from: PathLike | None = None,
-    seed: int | None = None,
-) -> int:
-    """The same program for a caller in Python; see `trainers.code.transformer.launch`."""
-    return PROGRAM.launch(
-        values, data=data, output_dir=output_dir, max_steps=max_steps, resume_from=resume_from, seed=seed
-    )
-
-
 def build(
-    run: Run, chosen: Settings, found: checkpoint.Checkpoint | None, table: rows.Rows, split: rows.Split
+    run: Run, chosen: Settings, found: checkpoint.Checkpoint | None, table: rows.Rows, split: Split
 ) -> tuple[PreTrainedTokenizerBase, GraphEncoder]:
     """Tokenizer and network: from the checkpoint, or new."""
     run.stage = "building the model"
     if found is not None:
         return resumed(found.path, chosen)
     run.stage = "making the tokenizer"
-    tokenizer = encoder.tokenizer_for(table, split.train, chosen.graph_vocab_size, chosen.max_nodes)
+    tokenizer = tokenizer_for(table, split.train, chosen.graph_vocab_size, chosen.max_nodes)
     run.stage = "building the model"
     return tokenizer, new_model(
         vocab_size=len(tokenizer),
@@ -141,7 +123,7 @@ def saved(folder: Path, chosen: Settings) -> tuple[PreTrainedTokenizerBase, Grap
         model = new_model(**sizes, dropout=chosen.graph_dropout, hidden_texts=chosen.hidden_texts)
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"checkpoint {show(folder)}: no graph network in it: {error}") from None
-    return encoder.load_tokenizer(folder), model
+    return load_tokenizer(folder), model
 
 
 def resumed(folder: Path, chosen: Settings) -> tuple[PreTrainedTokenizerBase, GraphEncoder]:
@@ -152,7 +134,7 @@ def resumed(folder: Path, chosen: Settings) -> tuple[PreTrainedTokenizerBase, Gr
 
 
 def save_others(folder: Path, tokenizer: PreTrainedTokenizerBase, model: GraphEncoder) -> None:
-    """What `saved` needs."""
+    """What `saved` needs: the tokenizer, and the network's sizes."""
     tokenizer.save_pretrained(folder)
     (folder / SIZES).write_text(json.dumps(model.sizes, indent=2), encoding="utf-8")
 
@@ -162,14 +144,12 @@ def train(run: Run, chosen: Settings, places: Places) -> None:
     begun = loop.begin(run, chosen, places)
     if begun is None:
         return
-    graphs.require_nodes(rows.shortest(begun.table, begun.split.train), chosen.max_nodes)
+    program_graph.require_nodes(rows.shortest(begun.table, begun.split.train), chosen.max_nodes)
     ranks = loop.enter(run, chosen)
-    from trainers.code.graph import rows as graph_rows
-
     tokenizer, model = build(run, chosen, begun.found, begun.table, begun.split)
-    dataset = graph_rows.GraphRows(begun.table, tokenizer, chosen.max_nodes, model.sizes["feature_size"])
+    dataset = examples.GraphRows(begun.table, tokenizer, chosen.max_nodes, model.sizes["feature_size"])
 
-    def forward(called: nn.Module, batch: Batch) -> torch.Tensor:
+    def forward(called: nn.Module, batch: examples.Batch) -> torch.Tensor:
         scores: torch.Tensor = called(batch.graphs)
         return scores
 
@@ -177,8 +157,8 @@ def train(run: Run, chosen: Settings, places: Places) -> None:
         model=model,
         forward=forward,
         dataset=dataset,
-        collate=graph_rows.collate,
-        cut=graph_rows.cut_by(dataset, chosen.node_budget),
+        collate=examples.collate,
+        cut=examples.cut_by(dataset, chosen.node_budget),
         groups=decay_or_not(model, chosen.weight_decay),
         save_others=lambda folder: save_others(folder, tokenizer, model),
         limit=f"max_nodes = {chosen.max_nodes}",
@@ -186,7 +166,16 @@ def train(run: Run, chosen: Settings, places: Places) -> None:
     loop.fit(run, chosen, places, begun, ranks, task)
 
 
-PROGRAM = Program("trainers.code.gnn", (__doc__ or "").split("\n\n")[0], Settings, lambda values: None, train)
+PROGRAM = Program(
+    "trainers.code.gnn",
+    (__doc__ or "").split("\n\n")[0],
+    Settings,
+    train,
+    DATA_HELP,
+    prechecks=(learning_rate.require_cache_place,),
+)
+
+main, launch = PROGRAM.main, PROGRAM.launch
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -8,11 +8,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from trainers.code import classification as metrics
+from trainers.code import classification
+from trainers.code.classification import Objective
+from trainers.code.ranks import Ranks
 from trainers.common import checkpoint
 from trainers.common.batches import Window
 from trainers.common.errors import InputError, TrainingFailed
-from trainers.common.optimization import require_finite
+from trainers.common.optimization import CollapseWatch, LossWatch, require_finite
 from trainers.common.process import Run, Watchdog
 from trainers.common.progress import Progress
 
@@ -21,11 +23,6 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LambdaLR
-
-    from trainers.code.objective import Objective
-    from trainers.code.ranks import Ranks
-    from trainers.common.collapse import CollapseWatch
-    from trainers.common.optimization import LossWatch, Precision
 
 
 class Batch(Protocol):
@@ -84,7 +81,7 @@ class Validated(NamedTuple):
     """One validation: its scores, and the logits that they were made of.
 
     Attributes:
-        scores: ``loss`` (mean cross-entropy) and `metrics.scores`.
+        scores: ``loss`` (mean cross-entropy) and `classification.scores`.
         logits: float32, of shape (rows, 2), in the order of the rows held out.
         labels: int64, of shape (rows,).
     """
@@ -92,6 +89,68 @@ class Validated(NamedTuple):
     scores: dict[str, Any]
     logits: torch.Tensor
     labels: torch.Tensor
+
+
+class Precision:
+    """The number type of the forward pass, and the gradient scaler that fp16 needs."""
+
+    def __init__(self, name: str, device: torch.device, max_skipped: int) -> None:
+        """Prepare for one run.
+
+        Args:
+            name: ``fp32``, ``bf16`` or ``fp16``.
+            device: where the model is.
+            max_skipped: the scaler may skip fewer steps in a row than this.
+        """
+        import torch
+
+        self._device = device.type
+        self._dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+        self._max_skipped = max_skipped
+        self.skipped = 0
+        self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
+        self.scales = name == "fp16"
+
+    def autocast(self) -> torch.autocast:
+        """For the forward pass and the loss."""
+        import torch
+
+        return torch.autocast(self._device, dtype=self._dtype, enabled=self._dtype != torch.float32)
+
+    def check_loss(self, loss: float, step: int) -> None:
+        """A loss that is not finite stops the run before anything learns from it; a scaler skips the step.
+
+        Raises:
+            TrainingFailed: naming the step.
+        """
+        if not self.scales and not math.isfinite(loss):
+            raise TrainingFailed(f"step {step}: the loss is {loss}", "nan")
+
+    def step(self, optimizer: Optimizer, gradient_norm: float, step: int) -> bool:
+        """Take the optimizer's step unless a gradient is not finite. Gradients are unscaled already.
+
+        Returns:
+            whether the step was taken; the scaler skips one and shrinks its scale.
+
+        Raises:
+            TrainingFailed: the gradient is not finite and there is no scaler, or it has skipped too many
+                steps in a row.
+        """
+        if self.scales:
+            scale = self.scaler.get_scale()
+            self.scaler.step(optimizer)
+            self.scaler.update()
+            taken = bool(self.scaler.get_scale() >= scale)
+            self.skipped = 0 if taken else self.skipped + 1
+            if self.skipped >= self._max_skipped:
+                raise TrainingFailed(
+                    f"step {step}: gradient not finite {self.skipped} times in a row (max_skipped_steps)", "nan"
+                )
+            return taken
+        if not math.isfinite(gradient_norm):
+            raise TrainingFailed(f"step {step}: the gradient's norm is {gradient_norm}", "nan")
+        optimizer.step()
+        return True
 
 
 @dataclass
@@ -250,7 +309,7 @@ class Learner:
         loss, logits, labels = table[:, 0].double().mean().item(), table[:, 1:3], table[:, 3].long()
         if not math.isfinite(loss):
             raise TrainingFailed(f"step {step}: the validation loss is {loss}")
-        scores = metrics.scores(labels.tolist(), logits.softmax(1)[:, 1].tolist())
+        scores = classification.scores(labels.tolist(), logits.softmax(1)[:, 1].tolist())
         return Validated({"loss": loss, **scores}, logits.contiguous(), labels)
 
     def save(self, root: Path, done: Progress, state: dict[str, Any]) -> None:

@@ -8,36 +8,56 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Generator, Sequence
+import platform
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from trainers.code import data, misuse, rows
-from trainers.code.classification import MetricsLog
-from trainers.common import batches, checkpoint, files, resume
+from trainers.code import misuse, rehearsal
+from trainers.code.classification import LOGITS, Objective, capped_weights, describe_flags
+from trainers.code.learner import Batch, Learner, Precision, Validated
+from trainers.code.prepared import Prepared, is_prepared
+from trainers.code.ranks import Cut, Feed, Ranks
+from trainers.code.rows import RowFile, Rows, signed_key
+from trainers.code.settings import DataSettings, RunSettings
+from trainers.common import checkpoint, files, progress, resume
+from trainers.common.batches import Plan, Window, plan
 from trainers.common.errors import Interrupted, TrainingFailed, show
+from trainers.common.optimization import CollapseWatch, LossWatch, set_rate, warm_up_then_decay
 from trainers.common.process import Run, Watchdog
 from trainers.common.program import Places
-from trainers.common.progress import Progress, Record
-from trainers.common.settings import RunSettings
+from trainers.common.progress import MetricsLog, Progress, Record
+from trainers.common.rows import Split, split_by_content
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from trainers.code.learner import Batch, Learner, Validated
-    from trainers.code.ranks import Ranks
-
-PRELOAD = (
-    "trainers.common.collapse", "trainers.code.learner", "trainers.code.objective", "trainers.code.ranks",
-    "trainers.code.rehearsal",
-)  # fmt: skip
-"""What a run imports late, whatever the program."""
-
-LOGITS = "validation_logits.safetensors"
-"""Logits, labels and keys of the rows held out, at the best validation: what an ensemble is made of."""
 COLLAPSE_REPORT = "collapse_report.json"
+
+
+@dataclass
+class Position(Progress):
+    """`Progress` with the place in the data.
+
+    Attributes:
+        epoch: passes over the data done.
+        rows_done: rows done of the running pass.
+        rows_unparsed: how many of the rows seen were no Python.
+    """
+
+    epoch: int = 0
+    rows_done: int = 0
+    rows_unparsed: int = 0
+
+    def add(self, rows: int, truncated: int, unparsed: int) -> None:
+        """One more step, over so many rows, of which so many were cut and so many are no Python."""
+        self.step += 1
+        self.rows_done += rows
+        self.rows_seen += rows
+        self.rows_truncated += truncated
+        self.rows_unparsed += unparsed
 
 
 class Begun(NamedTuple):
@@ -48,15 +68,15 @@ class Begun(NamedTuple):
         done: how far that is.
         table: the rows.
         split: which are held out.
-        last_step: the run's last optimizer step.
+        plan: the run's steps.
         decay_steps: the step at which the learning rate has fallen.
     """
 
     found: checkpoint.Checkpoint | None
-    done: Progress
-    table: rows.Rows
-    split: rows.Split
-    last_step: int
+    done: Position
+    table: Rows
+    split: Split
+    plan: Plan
     decay_steps: int
 
 
@@ -81,22 +101,62 @@ class Task:
     forward: Callable[[nn.Module, Any], torch.Tensor]
     dataset: Any
     collate: Callable[[list[Any]], Batch]
-    cut: Callable[[Sequence[int], int], list[list[int]]]
+    cut: Cut
     groups: list[dict[str, Any]]
     save_others: Callable[[Path], None]
     limit: str
 
 
+def open_rows(run: Run, path: Path | None, chosen: DataSettings) -> tuple[Rows, Split]:
+    """The rows, all of them checked, and which of them are held out.
+
+    Args:
+        run: is told how many there are, and what was left out.
+        path: as `rows.check_path` returned it, a folder may be prepared; None is the standard library.
+        chosen: the share held out; where rows are made from Python source, also the seed of twins and split,
+            the longest function, and how many twins it has. Prepared data has all of that decided.
+
+    Raises:
+        InputError: the rows are not as they must be, one line a fault.
+    """
+    run.stage = "reading the data"
+    if path is not None and path.is_file():
+        file = RowFile(path)
+        table: Rows = file
+        split = split_by_content(file, chosen.validation_fraction)
+    elif path is not None and is_prepared(path):
+        prepared = Prepared(path)
+        table, split = prepared, prepared.split
+        for fault in prepared.unparsed:
+            run.say(f"not parsed: {fault}")
+    else:
+        corpus = misuse.open_corpus(run, path, chosen)
+        table, split = corpus, corpus.split
+    run.say(f"{len(split.train)} rows to train on, {len(split.validation)} to validate on")
+    if not split.validation:
+        run.say("validation is skipped: no row is held out")
+    return table, split
+
+
 def begin(run: Run, chosen: RunSettings, places: Places) -> Begun | None:
     """Look for a checkpoint and check all the data; None where there is nothing left to train."""
-    found, done = resume.find_checkpoint(run, places, chosen.described())
-    table, split = data.open_rows(run, places.data, chosen)
-    an_epoch = batches.steps_per_epoch(len(split.train), chosen.batch_size * chosen.gradient_accumulation)
-    last_step = chosen.max_steps or chosen.max_epochs * an_epoch
-    if done.step >= last_step:
-        run.say(f"already trained: step {done.step} of {last_step}, nothing to do")
+    found, done = resume.find_checkpoint(run, places), Position()
+    if found is not None:
+        resume.require_same(found, "model", chosen.described())
+        done = progress.restored(Position, found)
+        run.say(f"resuming from {show(found.path)} at step {found.step}")
+    table, split = open_rows(run, places.data, chosen)
+    planned = plan(
+        len(split.train),
+        batch_size=chosen.batch_size,
+        gradient_accumulation=chosen.gradient_accumulation,
+        max_epochs=chosen.max_epochs,
+        max_steps=chosen.max_steps,
+    )
+    if done.step >= planned.last:
+        run.say(f"already trained: step {done.step} of {planned.last}, nothing to do")
         return None
-    return Begun(found, done, table, split, last_step, chosen.decay_steps or chosen.max_epochs * an_epoch)
+    return Begun(found, done, table, split, planned, chosen.decay_steps or planned.whole)
 
 
 def enter(run: Run, chosen: RunSettings) -> Ranks:
@@ -104,8 +164,6 @@ def enter(run: Run, chosen: RunSettings) -> Ranks:
     run.stage = "importing torch"
     if chosen.num_workers:  # a tokenizer that runs in threads does not survive the fork of a loader worker
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    from trainers.code.ranks import Ranks
-
     ranks = Ranks(chosen.device, run.say)
     checkpoint.seed_random(chosen.seed)
     return ranks
@@ -129,7 +187,9 @@ class _Fit:
             "data_seed": chosen.data_seed,
             "held_out": chosen.validation_fraction,
         }
-        self.feed = batches.Feed(chosen, begun.table, begun.split, task, ranks)
+        self.feed = Feed(
+            chosen, begun.table, begun.split, ranks, dataset=task.dataset, collate=task.collate, cut=task.cut
+        )
         run.stage = f"moving the model to {ranks.device}"
         task.model.to(ranks.device).train()
         self.learner = self._learner(self._optimizer(chosen.learning_rate))
@@ -139,7 +199,7 @@ class _Fit:
 
     def train(self) -> None:
         """Everything after the model is built."""
-        run, chosen, done, last_step = self.run, self.chosen, self.done, self.begun.last_step
+        run, chosen, done, last_step = self.run, self.chosen, self.done, self.begun.plan.last
         from tqdm import tqdm
 
         self._rehearse()
@@ -176,10 +236,6 @@ class _Fit:
     # ---- before the first step
 
     def _learner(self, optimizer: torch.optim.Optimizer) -> Learner:
-        from trainers.code.learner import Learner
-        from trainers.code.objective import Objective, capped_weights
-        from trainers.common.collapse import CollapseWatch
-        from trainers.common.optimization import LossWatch, Precision, warm_up_then_decay
 
         chosen, weights = self.chosen, [1.0, 1.0]
         if chosen.class_balance == "weights":
@@ -221,9 +277,6 @@ class _Fit:
 
     def _rehearse(self) -> None:
         """What can be found out before the first step: room on the disk, room on the device, a learning rate."""
-        from trainers.code import rehearsal
-        from trainers.common.optimization import set_rate, warm_up_then_decay
-
         run, chosen, learner = self.run, self.chosen, self.learner
         run.stage = "looking for room"
         checkpoint.require_room(self.output_dir, self.task.model, chosen.keep_last, run.say)
@@ -236,6 +289,8 @@ class _Fit:
 
     def _accept(self) -> None:
         """From here on the run is accepted, and writes."""
+        import torch
+
         run, chosen, done, begun, output_dir = self.run, self.chosen, self.done, self.begun, self.output_dir
         if run.rank == 0:
             files.remove_leftovers(output_dir)
@@ -245,11 +300,14 @@ class _Fit:
         self.log = MetricsLog(output_dir / "metrics.jsonl", done.step)
         parameters = sum(parameter.numel() for parameter in self.task.model.parameters())
         facts = {
+            "program": run.program,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
             "device": str(self.ranks.device),
             "processes": self.ranks.world,
             "parameters": parameters,
             "seed": chosen.seed,
-            "last_step": begun.last_step,
+            "last_step": begun.plan.last,
             "train_rows": len(begun.split.train),
             "validation_rows": len(begun.split.validation),
             "effective_batch_size": chosen.batch_size * chosen.gradient_accumulation,
@@ -257,18 +315,18 @@ class _Fit:
             "learning_rate_from": self.rate_from,
             "data": show(self.places.data or misuse.standard_library()),
         }
-        self.record = Record(run, output_dir, self.log, self.learner.collapse.events, **facts)
+        self.record = Record(output_dir, self.log, self.learner.collapse.events, facts)
         self._write("running")
-        run.say(f"{parameters} parameters, steps {done.step + 1} to {begun.last_step}")
-        if chosen.warmup_steps >= begun.last_step or begun.last_step > begun.decay_steps:
+        run.say(f"{parameters} parameters, steps {done.step + 1} to {begun.plan.last}")
+        if chosen.warmup_steps >= begun.plan.last or begun.plan.last > begun.decay_steps:
             run.say(f"the learning rate rises for {chosen.warmup_steps} steps and falls until step {begun.decay_steps}")
 
     # ---- the steps
 
     def _due(self, every: int) -> bool:
-        return self.done.step == self.begun.last_step or self.done.step % every == 0
+        return self.done.step == self.begun.plan.last or self.done.step % every == 0
 
-    def _step(self, window: batches.Window, incoming: Generator[Batch, None, None]) -> None:
+    def _step(self, window: Window, incoming: Generator[Batch, None, None]) -> None:
         run, done = self.run, self.done
         try:
             taken = self.learner.step(run, done.step + 1, window, incoming)
@@ -289,16 +347,27 @@ class _Fit:
             validated = self.learner.validate(self.run, lists, held_out, self.done.step, watchdog)
         if validated is None:
             return
-        self.record.validated(self.done, validated.scores)
+        self._tell(validated.scores)
         if self.done.improved(validated.scores, self.chosen.best_by) and self.run.rank == 0:
             self._keep(validated)
+
+    def _tell(self, scores: dict[str, Any]) -> None:
+        """A validation: the log's record, a line, and a warning for each flag."""
+        step = self.done.step
+        self.log.add(step, "validation", **scores)
+        self.run.say(
+            f"step {step}: validation loss {scores['loss']:.4f}, "
+            f"F1 {scores['f1']:.3f}, accuracy {scores['accuracy']:.3f}"
+        )
+        for warning in describe_flags(scores):
+            self.run.say(f"step {step}: {warning}")
 
     def _keep(self, validated: Validated) -> None:
         """For the ensemble of several seeds: `LOGITS`."""
         import torch
         from safetensors.torch import save
 
-        keys = [rows.signed_key(self.begun.table[index].code) for index in self.begun.split.validation]
+        keys = [signed_key(self.begun.table[index].code) for index in self.begun.split.validation]
         tensors = {"logits": validated.logits, "labels": validated.labels, "keys": torch.tensor(keys)}
         files.write_bytes(self.output_dir / LOGITS, save(tensors, metadata={"step": str(self.done.step)}))
 

@@ -19,30 +19,26 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import itertools
-import json
 import os
 import random
-import string
 import sysconfig
 import textwrap
 import tokenize
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from trainers.code.rows import Row, Split
+from trainers.code.rows import Row
+from trainers.code.settings import DataSettings
 from trainers.common.errors import InputError, show
+from trainers.common.process import Run
+from trainers.common.rows import Split
 
 NOT_LIBRARY = frozenset({"site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3", "turtledemo"})
 """Folders of the standard library left out: other people's packages, tests, and files made to be odd."""
 NEVER = frozenset({"__pycache__", "node_modules"})
 SHORTEST_CODE = 40
 """Characters; a shorter function (a stub, a one-line getter) has nothing to tell right from wrong by."""
-SHORT_ROWS = 16
-"""Rows of `write_longest` that are short."""
-NAMES = 25_000
-"""Different names in `write_longest`."""
 
 
 class Function(NamedTuple):
@@ -264,82 +260,23 @@ def split_by_module(modules: list[str], fraction: float, seed: int) -> Split:
     )
 
 
-def write_jsonl(path: str | os.PathLike[str], rows: int = 64, seed: int = 0, longest: int = 400) -> None:
-    """Write short rows from the standard library, right and wrong by turns, each of another function.
+def open_corpus(run: Run, root: Path | None, chosen: DataSettings) -> Corpus:
+    """Rows made from Python source; ``run`` is told what was left out. See `Corpus`."""
+    from tqdm import tqdm
 
-    Modules are read only until there are enough rows, small ones first. The same seed makes the same bytes.
-
-    Args:
-        path: file to write.
-        rows: how many rows.
-        seed: decides functions, twins and order.
-        longest: characters that a row's code has at most.
-
-    Raises:
-        ValueError: the standard library has fewer such functions.
-    """
-    files = source_files(standard_library(), NOT_LIBRARY)
-    chance = random.Random(seed)
-    chance.shuffle(files)
-    files.sort(key=lambda file: file.stat().st_size > 40_000)  # stable: shuffled within small and large
-    made: dict[str, int] = {}
-    for file in files:
-        if len(made) >= rows:
-            break
-        try:
-            found = list(functions(file, file.name))
-        except (OSError, SyntaxError, ValueError, RecursionError):
-            continue  # nothing is promised of any one module here; Corpus names them
-        for function in found:
-            if len(made) >= rows or not SHORTEST_CODE <= len(function.code) <= longest:
-                continue
-            wrong = twins(function.code, seed, 1)
-            if wrong and not {function.code, *wrong} & made.keys():
-                label = len(made) % 2
-                made[wrong[0] if label else function.code] = label
-    if len(made) < rows:
-        raise ValueError(f"the standard library gives {len(made)} rows of up to {longest} characters, not {rows}")
-    lines = [json.dumps({"code": code, "label": label}, ensure_ascii=False) + "\n" for code, label in made.items()]
-    chance.shuffle(lines)
-    Path(path).write_text("".join(lines), encoding="utf-8")
-
-
-def write_longest(path: str | os.PathLike[str], rows: int, seed: int, length: int) -> None:
-    """Write rows that reach ``length`` tokens and nodes, for predicting memory: functions of made-up names.
-
-    So many names, each more than once, that a tokenizer trained on them fills its vocabulary, as it does on the
-    whole standard library. The first rows are short, for a program wants some that fit. The same seed makes the
-    same bytes.
-
-    Args:
-        path: file to write.
-        rows: how many rows.
-        seed: decides the names.
-        length: tokens and nodes that a row has at least.
-    """
-    statements = max(length // 8, 3 * NAMES // (3 * max(rows - SHORT_ROWS, 1))) + 1
-    _write_statements(path, [1 if number < SHORT_ROWS else statements for number in range(rows)], seed)
-
-
-def write_varied(path: str | os.PathLike[str], rows: int, seed: int, length: int) -> None:
-    """Write rows of all lengths up to ``length`` tokens and nodes, most of them short; else as `write_longest`."""
-    chance = random.Random(seed)
-    _write_statements(path, [1 + round(chance.random() ** 4 * length / 20) for _ in range(rows)], seed)
-
-
-def _write_statements(path: str | os.PathLike[str], counts: Sequence[int], seed: int) -> None:
-    """Write functions of so many statements each; one has 8 nodes, at least 10 tokens, and 3 names."""
-    chance = random.Random(seed)
-    pool = ["".join(chance.choices(string.ascii_lowercase, k=6)) for _ in range(NAMES)]
-    names = itertools.cycle(pool)
-
-    def name() -> str:
-        return next(names)
-
-    def function(statements: int) -> str:
-        lines = [f"    {name()} = {name()} + {name()}" for _ in range(statements)]
-        return "\n".join([f"def {name()}({name()}, {name()}):", *lines, f"    return {name()}"])
-
-    codes = map(function, counts)
-    lines = [json.dumps({"code": code, "label": number % 2}) + "\n" for number, code in enumerate(codes)]
-    Path(path).write_text("".join(lines), encoding="utf-8")
+    corpus = Corpus(
+        root,
+        seed=chosen.data_seed,
+        validation_fraction=chosen.validation_fraction,
+        longest=chosen.longest_function,
+        twins_each=chosen.twins,
+        progress=lambda paths: tqdm(paths, desc="reading Python", unit="file", disable=None),
+    )
+    for fault in corpus.unparsed:
+        run.say(f"not parsed: {fault}")
+    run.say(
+        f"{corpus.without_twin} functions have no twin, {corpus.too_long} are longer than "
+        f"{chosen.longest_function} characters, {corpus.duplicates} came before; "
+        f"{len(corpus.unparsed)} files were not parsed"
+    )
+    return corpus

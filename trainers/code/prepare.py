@@ -21,10 +21,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import Field
 
-from trainers.code import data as data_rows
 from trainers.code import misuse
-from trainers.code import roberta as encoder
-from trainers.code.graph import build as graphs
+from trainers.code.graph import program_graph
+from trainers.code.node_features import NodeFeatures, load_encoder
 from trainers.code.prepared import (
     CUT,
     FORMAT_VERSION,
@@ -34,16 +33,19 @@ from trainers.code.prepared import (
     UNPARSED,
     is_prepared,
 )
-from trainers.code.rows import RowFile, Rows, signed_key, split_by_content
+from trainers.code.rows import RowFile, Rows, signed_key
+from trainers.code.settings import DataSettings
+from trainers.code.tokenizer import SMALLEST_VOCABULARY, require_length, train_tokenizer
 from trainers.common import files, pretrained, settings
-from trainers.common.errors import InputError, show
+from trainers.common.errors import Faults, InputError, show
 from trainers.common.lock import RunLock
 from trainers.common.process import Run, supervise
 from trainers.common.program import PathLike
+from trainers.common.rows import check_path, split_by_content
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 NAME = "trainers.code.prepare"
 STARTED = "started.json"
@@ -54,12 +56,12 @@ ENCODED = 32
 """Rows that the encoder reads at once."""
 
 
-class Settings(settings.DataSettings):
+class Settings(DataSettings):
     """Settings of this program."""
 
     vocab_size: int = Field(
         4096,
-        ge=encoder.SMALLEST_VOCABULARY,
+        ge=SMALLEST_VOCABULARY,
         le=1_000_000,
         description="the tokenizer's largest vocabulary (without encoder)",
     )
@@ -112,23 +114,15 @@ def start(run: Run, values: Mapping[str, Any], data: PathLike | None, output_dir
     Raises:
         InputError: one line for each fault; nothing has been written.
     """
-    faults: list[str] = []
-
-    def checked(check: Callable[[], Any]) -> Any:
-        try:
-            return check()
-        except InputError as error:
-            faults.extend(error.lines)
-
     run.stage = "checking the settings"
-    chosen = checked(lambda: settings.check(Settings, values))
-    path = checked(lambda: data_rows.check_path(data)) if data is not None else None
+    faults = Faults()
+    chosen = faults.gather(lambda: settings.check(Settings, values))
+    path = faults.gather(lambda: check_path(data)) if data is not None else None
     if isinstance(values.get("encoder"), str):
-        checked(lambda: pretrained.require_local(values["encoder"]))
+        faults.gather(lambda: pretrained.require_local(values["encoder"]))
     if path is not None and path.is_dir() and is_prepared(path):
-        faults.append(f"data {show(path)}: is prepared already")
-    if faults:
-        raise InputError(*faults)
+        faults.lines.append(f"data {show(path)}: is prepared already")
+    faults.require_none()
     with RunLock(Path(output_dir)) as lock:
         run.last_act = lock.forget
         prepare(run, chosen, path, Path(output_dir))
@@ -158,7 +152,7 @@ def read(run: Run, chosen: Settings, path: Path | None) -> Source:
     run.stage = "reading the data"
     if path is not None and path.is_file():
         return _from_file(run, chosen, RowFile(path))
-    corpus = data_rows.open_corpus(run, path, chosen)
+    corpus = misuse.open_corpus(run, path, chosen)
     dropped = {"functions that came before": corpus.duplicates, "functions without a twin": corpus.without_twin}
     dropped |= {"functions that are too long": corpus.too_long, "files that are no Python": len(corpus.unparsed)}
     return Source(corpus, range(len(corpus)), frozenset(corpus.split.validation), dropped)
@@ -221,12 +215,12 @@ class Views(NamedTuple):
 
 def views(
     code: str, label: int, chosen: Settings, tokens: list[int], subtokens: Callable[[str], list[int]]
-) -> tuple[Views, graphs.ProgramGraph]:
+) -> tuple[Views, program_graph.ProgramGraph]:
     """One row as text, tokens and graph."""
     import torch
 
-    graph = graphs.read(code, chosen.max_nodes)
-    made = graphs.to_data(graph, subtokens, label)
+    graph = program_graph.read(code, chosen.max_nodes)
+    made = program_graph.to_data(graph, subtokens, label)
     flags = TRUNCATED * (len(tokens) > chosen.max_length) + CUT * graph.cut + UNPARSED * (graph.fault is not None)
     return Views(
         torch.frombuffer(bytearray(code.encode("utf-8")), dtype=torch.uint8),
@@ -237,50 +231,6 @@ def views(
         flags,
         graph.fault,
     ), graph
-
-
-class Encoder:
-    """A pretrained model that tells what each node's text means where it stands."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, max_length: int) -> None:
-        """Read up to ``max_length`` tokens of a row."""
-        self._tokenizer, self._model, self._max_length = tokenizer, model.eval(), max_length
-        self.width = int(model.config.hidden_size)
-
-    def __call__(self, codes: list[str], made: list[graphs.ProgramGraph]) -> list[torch.Tensor]:
-        """Features of each graph's nodes, float16 of shape (nodes, width).
-
-        A node's are the mean of the last hidden states of the tokens that its text covers; zero where it covers
-        none, or only tokens that were cut off.
-        """
-        import torch
-
-        read = list(map(graphs.normalised, codes))
-        encoded = self._tokenizer(
-            read,
-            truncation=True,
-            max_length=self._max_length,
-            padding=True,
-            return_offsets_mapping=True,
-            return_tensors="pt",
-        )
-        offsets = encoded.pop("offset_mapping")
-        with torch.no_grad():
-            states = self._model(**encoded).last_hidden_state.float()
-        return [self._pooled(*each) for each in zip(states, offsets, made, strict=True)]
-
-    def _pooled(self, states: torch.Tensor, offsets: torch.Tensor, graph: graphs.ProgramGraph) -> torch.Tensor:
-        import torch
-
-        real = offsets[:, 1] > offsets[:, 0]  # special tokens and padding cover nothing
-        begins, ends, states = offsets[real, 0], offsets[real, 1], states[real]
-        sums = torch.cat([states.new_zeros(1, states.shape[1]), states.cumsum(0, dtype=torch.float64)])
-        spans = torch.tensor(graph.spans).reshape(-1, 2)
-        first = torch.searchsorted(ends.contiguous(), spans[:, 0].contiguous(), right=True)
-        last = torch.searchsorted(begins.contiguous(), spans[:, 1].contiguous()).clamp_min(first)
-        last = torch.where(spans[:, 1] > spans[:, 0], last, first)
-        covered = (last - first)[:, None]
-        return ((sums[last] - sums[first]) / covered.clamp_min(1)).to(torch.float16)
 
 
 # ---- the run
@@ -303,7 +253,7 @@ def prepare(run: Run, chosen: Settings, path: Path | None, output_dir: Path) -> 
     files.write_json(output_dir / STARTED, made_of)
     if not (output_dir / TOKENIZER).exists():
         _save_tokenizer(tokenizer, output_dir / TOKENIZER)
-    subtokens = graphs.subtokens_of(tokenizer)
+    subtokens = program_graph.subtokens_of(tokenizer)
     shards = list(_shards(source.taken, chosen.shard_rows))
     with tqdm(total=len(source.taken), desc="preparing", unit="function", disable=None) as bar:
         for name, numbers in shards:
@@ -349,23 +299,23 @@ def _may_go_on(run: Run, output_dir: Path, made_of: dict[str, Any]) -> bool:
 
 def _tools(
     run: Run, chosen: Settings, source: Source, output_dir: Path
-) -> tuple[PreTrainedTokenizerBase, Encoder | None]:
+) -> tuple[PreTrainedTokenizerBase, NodeFeatures | None]:
     """The tokenizer, and the encoder if one is asked for."""
     train = [index for index in source.taken if index not in source.held_out]
     if chosen.encoder is not None:
         run.stage = "loading the encoder"
-        tokenizer, model = pretrained.load_encoder(pretrained.locate(chosen.encoder))
-        encoder.require_fit(tokenizer, model, chosen.max_length)
-        features = Encoder(tokenizer, model, chosen.max_length)
+        tokenizer, model = load_encoder(pretrained.locate(chosen.encoder))
+        pretrained.require_fit(tokenizer, model, chosen.max_length)
+        features = NodeFeatures(tokenizer, model, chosen.max_length)
     elif (output_dir / TOKENIZER).exists():
-        tokenizer, features = encoder.load_tokenizer(output_dir / TOKENIZER), None
+        tokenizer, features = pretrained.load_tokenizer(output_dir / TOKENIZER), None
     else:
         run.stage = "training the tokenizer"
-        tokenizer = encoder.train_tokenizer(source.table, train, chosen.vocab_size, chosen.max_length)
+        tokenizer = train_tokenizer(source.table, train, chosen.vocab_size, chosen.max_length)
         features = None
     shortest = [source.table[index].code for index in sorted(train, key=source.table.size)[:4]]
-    encoder.require_length(tokenizer, shortest, chosen.max_length)
-    graphs.require_nodes(shortest, chosen.max_nodes)
+    require_length(tokenizer, shortest, chosen.max_length)
+    program_graph.require_nodes(shortest, chosen.max_nodes)
     return tokenizer, features
 
 
@@ -391,7 +341,7 @@ def _write_shard(
     chosen: Settings,
     tokenizer: PreTrainedTokenizerBase,
     subtokens: Callable[[str], list[int]],
-    features: Encoder | None,
+    features: NodeFeatures | None,
 ) -> None:
     """Some rows, their tensors one after the other, as one file."""
     import torch
@@ -404,7 +354,7 @@ def _write_shard(
     for first in range(0, len(numbers), ENCODED):
         rows = [source.table[index] for index in numbers[first : first + ENCODED]]
         codes = [row.code for row in rows]
-        most = chosen.max_length * encoder.CHARACTERS_PER_TOKEN
+        most = chosen.max_length * pretrained.CHARACTERS_PER_TOKEN
         ids = tokenizer([code[: most + 1] for code in codes], verbose=False)["input_ids"]
         pairs = [views(row.code, row.label, chosen, tokens, subtokens) for row, tokens in zip(rows, ids, strict=True)]
         kept += [view for view, _ in pairs]
@@ -436,7 +386,7 @@ def _finish(
     made_of: dict[str, Any],
     shards: list[str],
     output_dir: Path,
-    features: Encoder | None,
+    features: NodeFeatures | None,
 ) -> None:
     """Count what the shards hold, name what is no Python, and write the manifest."""
     from safetensors import safe_open
@@ -455,7 +405,9 @@ def _finish(
             odd.update({"truncated": bool(flag & TRUNCATED), "cut": bool(flag & CUT)})
             if flag & UNPARSED:
                 index = source.taken[place]
-                unparsed.append(f"row {index + 1}: {graphs.read(source.table[index].code, chosen.max_nodes).fault}")
+                unparsed.append(
+                    f"row {index + 1}: {program_graph.read(source.table[index].code, chosen.max_nodes).fault}"
+                )
             place += 1
     written = [output_dir / shard for shard in shards]
     written += sorted(file for file in (output_dir / TOKENIZER).rglob("*") if file.is_file())

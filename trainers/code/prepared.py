@@ -13,13 +13,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainers.code.rows import Row, Split
+from trainers.code.rows import Row
 from trainers.common import files
 from trainers.common.errors import InputError, TrainingFailed, reason, show
+from trainers.common.pretrained import load_tokenizer
+from trainers.common.rows import Split
 
 if TYPE_CHECKING:
     import torch
-    from torch_geometric.data import Data
     from transformers import PreTrainedTokenizerBase
 
 FORMAT_VERSION = 1
@@ -97,8 +98,6 @@ class Prepared:
 
     def made_with(self, tokenizer: PreTrainedTokenizerBase) -> bool:
         """Whether the ids in the rows are this tokenizer's."""
-        from trainers.code.roberta import load_tokenizer
-
         theirs = load_tokenizer(self.tokenizer_folder)
         return bool(theirs.backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str())
 
@@ -106,11 +105,6 @@ class Prepared:
     def max_nodes(self) -> int:
         """The most nodes of a graph."""
         return int(self.made["max_nodes"])
-
-    @property
-    def max_length(self) -> int:
-        """The most tokens of a row."""
-        return int(self.made["max_length"])
 
     @cached_property
     def split(self) -> Split:
@@ -127,50 +121,23 @@ class Prepared:
 
     def __getitem__(self, index: int) -> Row:
         """One row; no tokens where it had more than are kept."""
-        shard, at = self._at(index)
-        code = bytes(_piece(shard, "code", at).numpy()).decode("utf-8")
+        shard, at = self.at(index)
+        code = bytes(piece(shard, "code", at).numpy()).decode("utf-8")
         whole = not int(shard["flags"][at]) & TRUNCATED
-        return Row(code, int(shard["labels"][at]), _piece(shard, "tokens", at).tolist() if whole else None)
+        return Row(code, int(shard["labels"][at]), piece(shard, "tokens", at).tolist() if whole else None)
 
     def label(self, index: int) -> int:
         """A row's label."""
-        shard, at = self._at(index)
+        shard, at = self.at(index)
         return int(shard["labels"][at])
 
     def size(self, index: int) -> int:
         """The bytes of a row's code."""
-        shard, at = self._at(index)
+        shard, at = self.at(index)
         return int(shard["code_begins"][at + 1] - shard["code_begins"][at])
 
-    def nodes(self, index: int) -> int:
-        """The nodes of a row's graph."""
-        shard, at = self._at(index)
-        return int(shard["x_begins"][at + 1] - shard["x_begins"][at])
-
-    def oddities(self, index: int) -> tuple[bool, bool]:
-        """Whether a row's graph was cut, and whether its code is no Python."""
-        shard, at = self._at(index)
-        flags = int(shard["flags"][at])
-        return bool(flags & CUT), bool(flags & UNPARSED)
-
-    def graph(self, index: int) -> Data:
-        """A row's graph, as `graphs.to_data` makes it; with ``features`` float32 (nodes, `feature_size`) if any."""
-        import torch
-        from torch_geometric.data import Data
-
-        shard, at = self._at(index)
-        graph = Data(
-            x=_piece(shard, "x", at).long(),
-            edge_index=_piece(shard, "edges", at).long().t().contiguous(),
-            edge_type=_piece(shard, "edge_type", at).long(),
-            y=shard["labels"][at : at + 1].long(),
-        )
-        if self.feature_size:
-            begin, end = shard["x_begins"][at : at + 2].tolist()
-            graph.features = shard["features"][begin:end].to(torch.float32)
-        return graph
-
-    def _at(self, index: int) -> tuple[dict[str, torch.Tensor], int]:
+    def at(self, index: int) -> tuple[dict[str, torch.Tensor], int]:
+        """The shard that a row is in, and its place there."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         number = bisect_right(self._begins, index) - 1
@@ -189,7 +156,7 @@ class Prepared:
         return self._open[number]
 
 
-def _piece(shard: dict[str, torch.Tensor], name: str, at: int) -> torch.Tensor:
-    """One row's part of a tensor; edges and their kinds begin at the same places."""
+def piece(shard: dict[str, torch.Tensor], name: str, at: int) -> torch.Tensor:
+    """The part of a shard's tensor that belongs to the row there; edges and their kinds begin at the same places."""
     begin, end = shard[f"{'edges' if name == 'edge_type' else name}_begins"][at : at + 2].tolist()
     return shard[name][begin:end]

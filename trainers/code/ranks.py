@@ -1,24 +1,32 @@
-"""The processes of one run: one, or those that ``torchrun`` has started, brought together by Accelerate.
+"""The processes of one run, and the rows that each takes: one, or those that ``torchrun`` has started.
 
 Every process goes through the same steps over the same windows of rows, and takes its share of each forward
 pass: so the effective batch size, and with it the losses, do not depend on how many processes there are.
+Accelerate brings them together.
 """
 
 from __future__ import annotations
 
 import contextlib
+import heapq
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from trainers.code.rows import Rows
+from trainers.code.settings import RunSettings
+from trainers.common.batches import Window, epoch_windows, stream
 from trainers.common.errors import InputError
 from trainers.common.optimization import pick_device
+from trainers.common.rows import Split
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch import nn
 
 Thing = TypeVar("Thing")
+Cut = Callable[[Sequence[int], int], list[list[int]]]
+"""The rows of an optimizer step, and the most rows in a forward pass, to the rows of each forward pass."""
 
 
 def world_size() -> int:
@@ -95,3 +103,77 @@ class Ranks:
 
         if self._accelerator is not None and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+
+
+class Feed:
+    """The rows of a run, in the order and the portions in which this process takes them.
+
+    Attributes:
+        micro_batch: the most rows in one forward pass, of all processes.
+    """
+
+    def __init__(
+        self,
+        chosen: RunSettings,
+        table: Rows,
+        split: Split,
+        ranks: Ranks,
+        *,
+        dataset: Any,
+        collate: Callable[[list[Any]], Any],
+        cut: Cut,
+    ) -> None:
+        """Of these rows, as the settings say.
+
+        Args:
+            chosen: the settings.
+            table: the rows.
+            split: which of them are held out.
+            ranks: the processes.
+            dataset: for the loader: by a row's number, what ``collate`` wants of it.
+            collate: makes a batch.
+            cut: the rows of a step in forward passes.
+        """
+        self.table, self.split = table, split
+        self._chosen, self._ranks = chosen, ranks
+        self._dataset, self._collate, self._cut = dataset, collate, cut
+        self.micro_batch = chosen.batch_size
+
+    def windows(self, epoch: int, rows_done: int) -> list[Window]:
+        """The optimizer steps left in an epoch."""
+        chosen = self._chosen
+        return epoch_windows(
+            self.split.train,
+            seed=chosen.seed,
+            epoch=epoch,
+            rows_done=rows_done,
+            effective=chosen.batch_size * chosen.gradient_accumulation,
+            cut=lambda window: self._cut(window, self.micro_batch),
+            together=self.table.together,
+            labels=self.table.label if chosen.class_balance == "sampler" else None,
+        )
+
+    def largest(self, rows: int) -> Window:
+        """The training rows that take the most memory, as one step."""
+        return self._cut(sorted(heapq.nlargest(rows, self.split.train, key=self.table.size)), rows)
+
+    def held_out(self) -> Window:
+        """The batches of a validation."""
+        return self._cut(self.split.validation, self.micro_batch)
+
+    def stream(
+        self, lists: Sequence[Sequence[int]], *, workers: int | None = None, empty: bool = True
+    ) -> contextlib.closing[Generator[Any, None, None]]:
+        """This process's part of each batch, as a context that ends the loader's workers.
+
+        Args:
+            lists: the rows of each batch.
+            workers: processes that prepare them, instead of the setting ``num_workers``.
+            empty: where a batch has no row for this process, a row comes that will not be counted; else
+                nothing comes.
+        """
+        shares = [(self._ranks.share(rows), rows) for rows in lists]
+        taken = [mine or list(rows[:1]) for mine, rows in shares if mine or empty]
+        workers = self._chosen.num_workers if workers is None else workers
+        pin = self._ranks.device.type == "cuda"
+        return contextlib.closing(stream(self._dataset, taken, self._collate, workers=workers, pin=pin))

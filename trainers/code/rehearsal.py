@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from trainers.code import gpu
-from trainers.code import learning_rate as rate_finder
-from trainers.code.rate_cache import RateCache, fingerprint
-from trainers.common.process import Run
-from trainers.common.settings import RunSettings
+from trainers.code import learning_rate
+from trainers.code.learner import Learner, Precision
+from trainers.code.ranks import Feed
+from trainers.code.settings import RunSettings
+from trainers.common.errors import TrainingFailed
+from trainers.common.process import Run, out_of_memory
 
 if TYPE_CHECKING:
+    import torch
     from torch.optim import Optimizer
 
-    from trainers.code.learner import Learner
-    from trainers.common.batches import Feed
-
+NEARLY_FULL = 0.9
+"""Share of the device's memory over which a step is said to fit barely: longer rows, or fragments, and it does not."""
 NOT_FOR_THE_RATE = frozenset(
     {
         *("seed", "max_epochs", "max_steps", "learning_rate", "find_learning_rate", "rate_cache", "warmup_steps"),
@@ -33,7 +35,7 @@ NOT_FOR_THE_RATE = frozenset(
 def largest_that_fits(
     run: Run, chosen: RunSettings, feed: Feed, learner: Learner, optimizer_at: Callable[[float], Optimizer]
 ) -> int:
-    """The most rows for one forward pass: ``batch_size``, or less where that is asked for; see `gpu.probe`."""
+    """The most rows for one forward pass: ``batch_size``, or less where that is asked for; see `probe`."""
 
     def attempt(micro_batch: int) -> None:
         window = feed.largest(micro_batch)
@@ -43,7 +45,7 @@ def largest_that_fits(
             optimizer.step()  # what the optimizer keeps takes memory too
             optimizer.zero_grad(set_to_none=True)
 
-    return gpu.probe(learner.ranks.device, attempt, chosen.batch_size, adapt=chosen.adapt_batch_size, say=run.say)
+    return probe(learner.ranks.device, attempt, chosen.batch_size, adapt=chosen.adapt_batch_size, say=run.say)
 
 
 def find_rate(
@@ -53,8 +55,8 @@ def find_rate(
     learner: Learner,
     optimizer_at: Callable[[float], Optimizer],
     output_dir: Path,
-) -> rate_finder.Choice:
-    """The learning rate by a sweep, from the cache, or the fallback; see `rate_finder.choose`."""
+) -> learning_rate.Choice:
+    """The learning rate by a sweep, from the cache, or the fallback; see `learning_rate.choose`."""
     run.stage = "searching for the learning rate"
     optimizer = optimizer_at(0.0)
     windows = feed.windows(0, 0)
@@ -73,16 +75,16 @@ def find_rate(
         return seen.loss
 
     settings = {name: value for name, value in chosen.model_dump().items() if name not in NOT_FOR_THE_RATE}
-    key = fingerprint(feed.table.fingerprint, {"program": run.program, **settings})
+    key = learning_rate.fingerprint(feed.table.fingerprint, {"program": run.program, **settings})
     path = Path(chosen.rate_cache) if chosen.rate_cache else output_dir / "learning_rates.json"
     with _rehearsing(chosen, learner), contextlib.closing(steps):
-        return rate_finder.choose(
+        return learning_rate.choose(
             run,
             step_at,
             lowest_allowed=chosen.found_rate_min,
             highest_allowed=chosen.found_rate_max,
             fallback=chosen.fallback_rate,
-            cache=RateCache(path, key, writes=run.rank == 0),
+            cache=learning_rate.RateCache(path, key, writes=run.rank == 0),
         )
 
 
@@ -97,12 +99,122 @@ def _forever(feed: Feed, windows: Any) -> Iterator[Any]:
 @contextlib.contextmanager
 def _rehearsing(chosen: RunSettings, learner: Learner) -> Iterator[None]:
     """Inside, weights may move and random numbers be drawn: afterwards all is as it was."""
-    from trainers.common.optimization import Precision
-
     real = learner.precision
     learner.precision = Precision(chosen.precision, learner.ranks.device, chosen.max_skipped_steps)
     try:
-        with rate_finder.untouched(learner.model):
+        with learning_rate.untouched(learner.model):
             yield
     finally:
         learner.precision = real
+
+
+# ---- does a step fit into memory
+
+
+class Peak(NamedTuple):
+    """Bytes: the most that tensors took, the most that the allocator held, and what the device has."""
+
+    allocated: int
+    reserved: int
+    total: int
+
+
+class Memory(Protocol):
+    """A device's memory."""
+
+    def reset(self) -> None:
+        """Give back what is not in use, and measure peaks from here."""
+
+    def peak(self) -> Peak:
+        """Since `reset`."""
+
+
+class CudaMemory:
+    """That of a CUDA device, as torch's allocator counts it."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Of this device."""
+        self._device = device
+
+    def reset(self) -> None:
+        """Empty the cache, reset the peaks."""
+        import torch
+
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(self._device)
+
+    def peak(self) -> Peak:
+        """Waits for the device."""
+        import torch
+
+        torch.cuda.synchronize(self._device)
+        return Peak(
+            torch.cuda.max_memory_allocated(self._device),
+            torch.cuda.max_memory_reserved(self._device),
+            torch.cuda.get_device_properties(self._device).total_memory,
+        )
+
+
+def probe(
+    device: torch.device,
+    attempt: Callable[[int], None],
+    micro_batch: int,
+    *,
+    adapt: bool,
+    say: Callable[[str], None],
+    memory: Memory | None = None,
+) -> int:
+    """Try one step over the largest rows; on a device without memory of its own, nothing is done.
+
+    Args:
+        device: where the model is.
+        attempt: forward, backward and what the optimizer keeps, over so many rows; leaves no trace.
+        micro_batch: rows in one forward pass, as the settings say.
+        adapt: halve it until a step fits with some room. The caller keeps the effective batch size, by
+            more accumulation.
+        say: is told the peak.
+        memory: of the device.
+
+    Returns:
+        the rows for one forward pass.
+
+    Raises:
+        TrainingFailed: a step does not fit, naming what it needed and the settings to change.
+    """
+    if memory is None:
+        if device.type != "cuda":
+            return micro_batch
+        memory = CudaMemory(device)
+    asked = micro_batch
+    while True:
+        memory.reset()
+        shortage = None
+        try:
+            attempt(micro_batch)
+        except Exception as error:
+            shortage = out_of_memory(error, f"a trial step of {micro_batch} rows")
+            if shortage is None:
+                raise
+        peak = memory.peak()
+        memory.reset()
+        share = peak.reserved / peak.total
+        if shortage is None:
+            say(
+                f"a step of {micro_batch} rows takes {_gib(peak.allocated)} allocated, {_gib(peak.reserved)} reserved "
+                f"of {_gib(peak.total)} ({share:.0%})"
+            )
+        if shortage is not None and (not adapt or micro_batch == 1):
+            remedy = "nothing smaller is left" if adapt else "a smaller batch_size, or adapt_batch_size = true"
+            raise TrainingFailed(f"{shortage}; {remedy}")
+        if shortage is None and (share <= NEARLY_FULL or not adapt or micro_batch == 1):
+            if share > NEARLY_FULL:
+                say(f"that is over {NEARLY_FULL:.0%} of the device's memory: a longer row may not fit (batch_size)")
+            if micro_batch < asked:
+                say(f"batch_size {asked} is taken in forward passes of {micro_batch} rows (adapt_batch_size)")
+            return micro_batch
+        micro_batch = -(-micro_batch // 2)
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.2f} GiB"

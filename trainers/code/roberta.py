@@ -1,33 +1,28 @@
-"""The text encoder with its tokenizer: a RoBERTa of any size, and code as its tensors."""
+"""The text classifier: a RoBERTa of any size, new, pretrained or saved, and code as its tensors."""
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trainers.code.prepared import Prepared
 from trainers.code.rows import Row, Rows
+from trainers.code.tokenizer import token_count
 from trainers.common import checkpoint
-from trainers.common.errors import InputError
+from trainers.common.errors import InputError, show
+from trainers.common.pretrained import (
+    CHARACTERS_PER_TOKEN,
+    load_tokenizer,
+    pad_with_something,
+    quiet,
+    require_sane,
+)
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-SPECIAL_TOKENS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]  # in RoBERTa's order: 0, 1, 2, 3, 4
-SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
-TOKENIZER_ROWS = 20_000
-"""A tokenizer is trained on so many rows at most: more change it little."""
-CHARACTERS_PER_TOKEN = 32
-"""Code is cut to so many characters a token of ``max_length`` before it is tokenised."""
-
-
-PIECES = r"[^\W\d]\w*|\d\w*|\W+"
-"""Names, numbers, and what stands between them. No token reaches over the end of a piece, so that a name is
-the same token, or the same few, wherever it stands."""
 
 
 class Batch(NamedTuple):
@@ -88,56 +83,6 @@ class Collate:
         return Batch(dict(encoded), labels, truncated)
 
 
-def token_count(tokenizer: PreTrainedTokenizerBase, code: str) -> int:
-    """The tokens of ``code``, the special ones included, uncut."""
-    return len(tokenizer(code, verbose=False)["input_ids"])
-
-
-def tokenizer_for(rows: Rows, indices: Sequence[int], vocab_size: int, max_length: int) -> PreTrainedTokenizerBase:
-    """The tokenizer of prepared data, or one that is trained on the rows given; see `train_tokenizer`."""
-    if isinstance(rows, Prepared):
-        return load_tokenizer(rows.tokenizer_folder)
-    return train_tokenizer(rows, indices, vocab_size, max_length)
-
-
-def train_tokenizer(rows: Rows, indices: Sequence[int], vocab_size: int, max_length: int) -> PreTrainedTokenizerBase:
-    """A byte-level BPE tokenizer trained on the rows given.
-
-    Byte-level as GPT-2's and RoBERTa's: every text survives it unaltered. Unlike theirs, which begin a token
-    with the space before a word, it has one token for a name after a space and after a bracket (`PIECES`).
-    """
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PIECES), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    stride = -(-len(indices) // TOKENIZER_ROWS)
-    tokenizer.train_from_iterator(
-        (rows[index].code[: max_length * CHARACTERS_PER_TOKEN] for index in indices[::stride]),
-        trainers.BpeTrainer(
-            vocab_size=vocab_size,
-            min_frequency=2,
-            special_tokens=SPECIAL_TOKENS,
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
-    )
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", cls_token="<s>", eos_token="</s>", sep_token="</s>",
-        pad_token="<pad>", unk_token="<unk>", mask_token="<mask>",
-        model_input_names=["input_ids", "attention_mask"],
-    )  # fmt: skip
-
-
 def new_model(
     tokenizer: PreTrainedTokenizerBase,
     *,
@@ -165,15 +110,6 @@ def new_model(
         num_labels=2,
     )
     return RobertaForSequenceClassification(config)
-
-
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """A tokenizer as it was saved."""
-    from transformers import AutoTokenizer
-
-    with quiet():
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    return tokenizer
 
 
 def save_others(folder: Path, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
@@ -204,37 +140,6 @@ def resumed(folder: Path, dropout: float) -> tuple[PreTrainedTokenizerBase, PreT
     return tokenizer, model
 
 
-def require_fit(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, max_length: int) -> None:
-    """Tokenizer, model and ``max_length`` must agree.
-
-    Raises:
-        InputError: the vocabulary is larger than the embedding, or there are fewer positions than
-            ``max_length``.
-    """
-    embedded = model.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > embedded:
-        raise InputError(f"tokenizer has {len(tokenizer)} tokens, the model's embedding {embedded}: no pair")
-    if tokenizer.pad_token is None:
-        raise InputError("tokenizer has no padding token and no end token")
-    positions = getattr(model.config, "max_position_embeddings", None)
-    roberta_like = model.config.model_type in ("roberta", "xlm-roberta", "camembert", "longformer")
-    if positions is not None and max_length > positions - 2 * roberta_like:
-        raise InputError(
-            f"max_length = {max_length}: the model has positions for {positions - 2 * roberta_like} tokens"
-        )
-
-
-def require_length(tokenizer: PreTrainedTokenizerBase, codes: Sequence[str], max_length: int) -> None:
-    """At least one of the shortest rows must fit into ``max_length`` uncut, or nothing is left to learn from.
-
-    Raises:
-        InputError: none does, naming ``max_length`` and the length that would do.
-    """
-    least = min(token_count(tokenizer, code[: max_length * CHARACTERS_PER_TOKEN]) for code in codes)
-    if least > max_length:
-        raise InputError(f"max_length = {max_length}: every row is longer, the shortest has {least} tokens")
-
-
 def set_dropout(config: Any, dropout: float) -> None:
     """Put the setting into a model's configuration, where that has such fields."""
     for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
@@ -242,17 +147,38 @@ def set_dropout(config: Any, dropout: float) -> None:
             setattr(config, name, dropout)
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """No progress bars and notes from transformers inside: the program says what matters itself."""
-    from transformers.utils import logging as notes
+def load_pretrained(folder: Path, dropout: float) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    """Tokenizer and model from a folder, with a new head of two classes where its own is another.
 
-    verbosity, bars = notes.get_verbosity(), notes.is_progress_bar_enabled()
-    notes.set_verbosity_error()
-    notes.disable_progress_bar()
+    Raises:
+        InputError: a file is missing, cut or altered; weights of the body are missing or not sane; the folder
+            is named.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+    name = show(folder)
     try:
-        yield
-    finally:
-        notes.set_verbosity(verbosity)
-        if bars:
-            notes.enable_progress_bar()
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            config = AutoConfig.from_pretrained(folder, local_files_only=True, num_labels=2)
+            set_dropout(config, dropout)
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                folder, config=config, local_files_only=True, use_safetensors=True, dtype=torch.float32,
+                ignore_mismatched_sizes=True, output_loading_info=True,
+            )  # fmt: skip
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        ImportError,
+    ) as error:  # what transformers raises for odd files
+        raise InputError(f"model {name}: {' '.join(str(error).split())[:300]}") from None
+    mismatched = [key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]]
+    body = [key for key in (*info["missing_keys"], *mismatched) if key.startswith(model.base_model_prefix + ".")]
+    if body:
+        raise InputError(f"model {name}: {len(body)} weights missing or of another shape, first {sorted(body)[0]}")
+    require_sane(folder, model)
+    pad_with_something(tokenizer, model)
+    return tokenizer, model

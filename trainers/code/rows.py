@@ -48,22 +48,6 @@ class Rows(Protocol):
         """About how long a row is, without reading it."""
 
 
-class Keyed(Protocol):
-    """Rows with hashes of what they hold: equal content has an equal key."""
-
-    keys: array[int]
-
-    def __len__(self) -> int:
-        """The number of rows."""
-
-
-class Split(NamedTuple):
-    """Numbers of rows, each side in ascending order."""
-
-    train: Sequence[int]
-    validation: Sequence[int]
-
-
 class RowFile(LineFile):
     """A checked JSONL file of such rows, read on demand; see `LineFile`."""
 
@@ -133,23 +117,6 @@ def signed_key(code: str) -> int:
     """`content_key` as tensors and databases hold it: a signed number of 64 bits."""
     key = content_key(code)
     return key - 2**64 if key >= 2**63 else key
-
-
-def split_by_content(rows: Keyed, fraction: float) -> Split:
-    """Hold out about ``fraction`` of the rows, chosen by a hash of their content (of code rows, the code).
-
-    The same content is always on the same side, also in another order or in a file that has grown. Where two
-    rows differ at all, neither side is empty (unless ``fraction`` is 0).
-    """
-    limit = int(fraction * 2**64)
-    held_out = {index for index, key in enumerate(rows.keys) if key < limit}
-    first, last = min(rows.keys), max(rows.keys)
-    if fraction and not held_out and first != last:
-        held_out = {index for index, key in enumerate(rows.keys) if key == first}
-    if len(held_out) == len(rows):
-        held_out -= {index for index, key in enumerate(rows.keys) if key == last}
-    train = array("Q", (index for index in range(len(rows)) if index not in held_out))
-    return Split(train, array("Q", sorted(held_out)))
 
 
 def shortest(rows: Rows, indices: Sequence[int], count: int = 4) -> list[str]:

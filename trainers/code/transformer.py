@@ -3,24 +3,27 @@
     python -m trainers.code.transformer --output-dir runs/transformer
 
 trains on the functions of Python's own standard library (`trainers.code.misuse` says what the task is). From top
-to bottom: the settings, the two entries, the model, the run. The training loop is `trainers.code.loop`'s.
+to bottom: the settings, what is checked before torch is imported, the model, the run. The training loop is
+`trainers.code.loop`'s, the command line `trainers.common.program`'s.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
-from trainers.code import loop, rows
-from trainers.code import roberta as encoder
-from trainers.common import batches, checkpoint, pretrained
+from trainers.code import learning_rate, loop, roberta, rows
+from trainers.code.settings import DATA_HELP, RunSettings
+from trainers.code.tokenizer import SMALLEST_VOCABULARY, require_length, tokenizer_for
+from trainers.common import batches, pretrained
+from trainers.common.checkpoint import Checkpoint
 from trainers.common.optimization import decay_or_not
 from trainers.common.process import Run
-from trainers.common.program import PathLike, Places, Program
-from trainers.common.settings import RunSettings
+from trainers.common.program import Places, Program
+from trainers.common.rows import Split
 
 if TYPE_CHECKING:
     import torch
@@ -28,10 +31,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 PRELOAD = (
-    *loop.PRELOAD, "torch", "torch._dynamo", "torch.utils.data", "numpy", "tqdm", "tokenizers",
-    "safetensors.torch", "sklearn.metrics",
-    "transformers.models.auto.tokenization_auto", "transformers.models.auto.modeling_auto",
-    "transformers.models.roberta.modeling_roberta", "trainers.common.optimization", "trainers.code.transformer",
+    "torch", "torch._dynamo", "torch.utils.data", "numpy", "tqdm", "tokenizers", "safetensors.torch",
+    "sklearn.metrics", "transformers.models.auto.tokenization_auto", "transformers.models.auto.modeling_auto",
+    "transformers.models.roberta.modeling_roberta",
 )  # fmt: skip
 """What a run imports late. A server from which many runs are forked imports these once."""
 
@@ -51,7 +53,7 @@ class Settings(RunSettings):
     heads: int = Field(4, ge=1, le=256, description="attention heads in a layer (without --model)")
     vocab_size: int = Field(
         4096,
-        ge=encoder.SMALLEST_VOCABULARY,
+        ge=SMALLEST_VOCABULARY,
         le=1_000_000,
         description="the tokenizer's largest vocabulary (without --model; prepared data brings its own tokenizer)",
     )
@@ -70,46 +72,13 @@ class Settings(RunSettings):
         return {name: getattr(self, name) for name in ("model", "max_length", *size)}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    return PROGRAM.main(argv)
-
-
-def launch(
-    values: Mapping[str, Any] | Settings | None = None,
-    *,
-    data: PathLike | None = None,
-    output_dir: PathLike | None = None,
-    max_steps: int | None = None,
-    resume_from: PathLike | None = None,
-    seed: int | None = None,
-) -> int:
-    """The same program for a caller in Python.
-
-    Args:
-        values: settings by field name; what is left out has its default.
-        data: a ``.jsonl`` file or a folder of Python; the standard library if left out.
-        output_dir: for checkpoints and metrics; ``runs/transformer`` if left out.
-        max_steps: overrides the setting of that name, if given.
-        resume_from: a checkpoint, or an output folder: then its newest whole checkpoint.
-        seed: overrides the setting of that name, if given.
-
-    Returns:
-        the exit code: 0 success, 1 training failed, 2 bad settings or data, 130 / 143 ended by a signal; why
-        stands on stderr.
-    """
-    return PROGRAM.launch(
-        values, data=data, output_dir=output_dir, max_steps=max_steps, resume_from=resume_from, seed=seed
-    )
-
-
-def precheck(values: Mapping[str, Any]) -> None:
+def require_model(values: Mapping[str, Any]) -> None:
     """Reject a model path that is not there, before torch is imported."""
     if isinstance(values.get("model"), str):
         pretrained.require_local(values["model"])
 
 
-def look_over(run: Run, chosen: Settings, found: checkpoint.Checkpoint | None) -> None:
+def look_over(run: Run, chosen: Settings, found: Checkpoint | None) -> None:
     """Reject pretrained weights that are damaged, before torch is imported; a checkpoint needs none."""
     if chosen.model is not None and found is None:
         run.stage = "looking for the model"
@@ -117,22 +86,22 @@ def look_over(run: Run, chosen: Settings, found: checkpoint.Checkpoint | None) -
 
 
 def build(
-    run: Run, chosen: Settings, found: checkpoint.Checkpoint | None, table: rows.Rows, split: rows.Split
+    run: Run, chosen: Settings, found: Checkpoint | None, table: rows.Rows, split: Split
 ) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     """Tokenizer and model: from the checkpoint, from pretrained weights, or new."""
     run.stage = "building the model"
     if found is not None:
-        return encoder.resumed(found.path, chosen.dropout)
+        return roberta.resumed(found.path, chosen.dropout)
     shortest = rows.shortest(table, split.train)
     if chosen.model is not None:
-        tokenizer, model = pretrained.load(pretrained.locate(chosen.model), chosen.dropout)
-        encoder.require_length(tokenizer, shortest, chosen.max_length)
+        tokenizer, model = roberta.load_pretrained(pretrained.locate(chosen.model), chosen.dropout)
+        require_length(tokenizer, shortest, chosen.max_length)
     else:
         run.stage = "making the tokenizer"
-        tokenizer = encoder.tokenizer_for(table, split.train, chosen.vocab_size, chosen.max_length)
-        encoder.require_length(tokenizer, shortest, chosen.max_length)
+        tokenizer = tokenizer_for(table, split.train, chosen.vocab_size, chosen.max_length)
+        require_length(tokenizer, shortest, chosen.max_length)
         run.stage = "building the model"
-        model = encoder.new_model(
+        model = roberta.new_model(
             tokenizer,
             hidden_size=chosen.hidden_size,
             layers=chosen.layers,
@@ -140,7 +109,7 @@ def build(
             max_length=chosen.max_length,
             dropout=chosen.dropout,
         )
-    encoder.require_fit(tokenizer, model, chosen.max_length)
+    pretrained.require_fit(tokenizer, model, chosen.max_length)
     return tokenizer, model
 
 
@@ -153,7 +122,7 @@ def train(run: Run, chosen: Settings, places: Places) -> None:
     ranks = loop.enter(run, chosen)
     tokenizer, model = build(run, chosen, begun.found, begun.table, begun.split)
 
-    def forward(called: nn.Module, batch: encoder.Batch) -> torch.Tensor:
+    def forward(called: nn.Module, batch: roberta.Batch) -> torch.Tensor:
         scores: torch.Tensor = called(**batch.inputs).logits
         return scores
 
@@ -161,16 +130,25 @@ def train(run: Run, chosen: Settings, places: Places) -> None:
         model=model,
         forward=forward,
         dataset=begun.table,
-        collate=encoder.Collate(tokenizer, chosen.max_length, begun.table),
+        collate=roberta.Collate(tokenizer, chosen.max_length, begun.table),
         cut=batches.batched,
         groups=decay_or_not(model, chosen.weight_decay),
-        save_others=lambda folder: encoder.save_others(folder, tokenizer, model),
+        save_others=lambda folder: roberta.save_others(folder, tokenizer, model),
         limit=f"max_length = {chosen.max_length}",
     )
     loop.fit(run, chosen, places, begun, ranks, task)
 
 
-PROGRAM = Program("trainers.code.transformer", (__doc__ or "").split("\n\n")[0], Settings, precheck, train)
+PROGRAM = Program(
+    "trainers.code.transformer",
+    (__doc__ or "").split("\n\n")[0],
+    Settings,
+    train,
+    DATA_HELP,
+    prechecks=(require_model, learning_rate.require_cache_place),
+)
+
+main, launch = PROGRAM.main, PROGRAM.launch
 
 if __name__ == "__main__":
     sys.exit(main())

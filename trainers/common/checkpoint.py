@@ -21,7 +21,7 @@ import os
 import random
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -29,7 +29,6 @@ from trainers.common import files
 from trainers.common.errors import InputError, reason, show
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
 FORMAT_VERSION = 1
@@ -277,26 +276,6 @@ def load_weights(path: Path, model: nn.Module) -> None:
         load_model(model, str(path))
     except RuntimeError as error:
         raise InputError(f"weights {show(path)} are of another model: {' '.join(str(error).split())[:300]}") from None
-
-
-def load_mean_weights(paths: Sequence[Path], model: nn.Module) -> None:
-    """Read the mean of several files' weights into ``model``; see `load_weights`.
-
-    Raises:
-        InputError: a file is unreadable, or of another model.
-    """
-    import torch
-
-    total: dict[str, torch.Tensor] = {}
-    for path in paths:
-        load_weights(path, model)
-        for name, tensor in model.state_dict().items():
-            if tensor.is_floating_point():
-                total[name] = total[name] + tensor.double() if name in total else tensor.double()
-    with torch.no_grad():
-        for name, tensor in model.state_dict().items():
-            if name in total:
-                tensor.copy_(total[name] / len(paths))
 
 
 def load_training(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
+from typing import Any
 
 
 class InputError(Exception):
@@ -23,6 +25,31 @@ class InputError(Exception):
         """``lines``: one fault a line, each naming the thing at fault (field, file, line, value)."""
         super().__init__(*lines)
         self.lines = lines
+
+
+class Faults:
+    """What several checks find, told all at once."""
+
+    def __init__(self) -> None:
+        """None yet."""
+        self.lines: list[str] = []
+
+    def gather(self, check: Callable[[], Any], prefix: str = "") -> Any:
+        """What ``check`` returns; None where it raises an `InputError`, whose lines are kept, each after ``prefix``."""
+        try:
+            return check()
+        except InputError as error:
+            self.lines += [prefix + line for line in error.lines]
+            return None
+
+    def require_none(self) -> None:
+        """Go on only where nothing was found.
+
+        Raises:
+            InputError: one line for each fault.
+        """
+        if self.lines:
+            raise InputError(*self.lines)
 
 
 class TrainingFailed(Exception):

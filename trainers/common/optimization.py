@@ -1,10 +1,13 @@
-"""What keeps the numbers of a training run right: precision, the learning rate's course, and when to stop."""
+"""What an optimization needs beside its optimizer: device, parameter groups, learning rates, and when to stop.
+
+A run that goes on without learning is stopped (`CollapseWatch`), and one whose loss runs away (`LossWatch`).
+"""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainers.common.errors import InputError, TrainingFailed
@@ -21,6 +24,8 @@ SMOOTHING = 0.9
 """Weight of the past in the smoothed loss: about the last ten steps count."""
 WARM_UP_LOSSES = 5
 """So many steps must have been seen before a loss is called diverging: the first ones say little."""
+SAME = 1e-6
+"""Probabilities that differ by less over a whole window are one answer (float32 has about 1e-7)."""
 
 
 def decay_or_not(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -79,68 +84,6 @@ def pick_device(wanted: str, say: Callable[[str], None]) -> torch.device:
     return torch.device("cpu")
 
 
-class Precision:
-    """The number type of the forward pass, and the gradient scaler that fp16 needs."""
-
-    def __init__(self, name: str, device: torch.device, max_skipped: int) -> None:
-        """Prepare for one run.
-
-        Args:
-            name: ``fp32``, ``bf16`` or ``fp16``.
-            device: where the model is.
-            max_skipped: the scaler may skip fewer steps in a row than this.
-        """
-        import torch
-
-        self._device = device.type
-        self._dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
-        self._max_skipped = max_skipped
-        self.skipped = 0
-        self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
-        self.scales = name == "fp16"
-
-    def autocast(self) -> torch.autocast:
-        """For the forward pass and the loss."""
-        import torch
-
-        return torch.autocast(self._device, dtype=self._dtype, enabled=self._dtype != torch.float32)
-
-    def check_loss(self, loss: float, step: int) -> None:
-        """A loss that is not finite stops the run before anything learns from it; a scaler skips the step.
-
-        Raises:
-            TrainingFailed: naming the step.
-        """
-        if not self.scales and not math.isfinite(loss):
-            raise TrainingFailed(f"step {step}: the loss is {loss}", "nan")
-
-    def step(self, optimizer: Optimizer, gradient_norm: float, step: int) -> bool:
-        """Take the optimizer's step unless a gradient is not finite. Gradients are unscaled already.
-
-        Returns:
-            whether the step was taken; the scaler skips one and shrinks its scale.
-
-        Raises:
-            TrainingFailed: the gradient is not finite and there is no scaler, or it has skipped too many
-                steps in a row.
-        """
-        if self.scales:
-            scale = self.scaler.get_scale()
-            self.scaler.step(optimizer)
-            self.scaler.update()
-            taken = bool(self.scaler.get_scale() >= scale)
-            self.skipped = 0 if taken else self.skipped + 1
-            if self.skipped >= self._max_skipped:
-                raise TrainingFailed(
-                    f"step {step}: gradient not finite {self.skipped} times in a row (max_skipped_steps)", "nan"
-                )
-            return taken
-        if not math.isfinite(gradient_norm):
-            raise TrainingFailed(f"step {step}: the gradient's norm is {gradient_norm}", "nan")
-        optimizer.step()
-        return True
-
-
 class LossWatch:
     """Stops a run whose loss runs away.
 
@@ -185,6 +128,131 @@ class LossWatch:
     def load(self, state: dict[str, Any]) -> None:
         """Go on from `state`."""
         self.smoothed, self.best, self.count = state["smoothed"], state["best"], state["count"]
+
+
+class CollapseWatch:
+    """Judges a run by windows of its optimizer steps: gradients gone or exploding, one answer to every question.
+
+    The signs are those that the post-mortem's production runs were watched for. Windows follow each other; one odd
+    window is weather, several in a row are the end of a run.
+    """
+
+    def __init__(
+        self,
+        *,
+        window: int = 5,
+        patience: int = 3,
+        grace: int,
+        vanishing_norm: float = 1e-7,
+        exploding_norm: float = 100.0,
+    ) -> None:
+        """Begin.
+
+        Args:
+            window: steps that are judged together.
+            patience: so many windows in a row that show a collapse end the run.
+            grace: steps in which predictions are not judged: a new model begins with one answer.
+            vanishing_norm: gradient norms, before clipping, are too small under this,
+            exploding_norm: and too large over this.
+        """
+        self._window, self._patience, self._grace = window, patience, grace
+        self._vanishing, self._exploding = vanishing_norm, exploding_norm
+        self.events: list[dict[str, Any]] = []
+        """Every window that showed a collapse; JSON."""
+        self._in_a_row = 0
+        self._open: list[dict[str, Any]] = []
+
+    def update(
+        self, step: int, *, loss: float, gradient_norm: float, probabilities: Sequence[float], labels: Sequence[int]
+    ) -> None:
+        """Take in one optimizer step.
+
+        Args:
+            step: its number.
+            loss: its mean loss.
+            gradient_norm: before clipping.
+            probabilities: of class 1, of each of its rows.
+            labels: of each of its rows.
+
+        Raises:
+            TrainingFailed: the last windows all show a collapse, naming what and the settings that decide.
+        """
+        finite = [probability for probability in probabilities if math.isfinite(probability)]
+        self._open.append(
+            {
+                "finite": math.isfinite(loss) and math.isfinite(gradient_norm),
+                "norm": gradient_norm if math.isfinite(gradient_norm) else None,
+                "lowest": min(finite, default=0.5),
+                "highest": max(finite, default=0.5),
+                "labels": sorted(set(labels)),
+            }
+        )
+        if len(self._open) < self._window:
+            return
+        kinds = self._kinds(step)
+        if kinds:
+            norms = [taken["norm"] for taken in self._open if taken["norm"] is not None]
+            self.events.append(
+                {
+                    "step": step,
+                    "first_step": step - self._window + 1,
+                    "kinds": kinds,
+                    "gradient_norms": [min(norms), max(norms)] if norms else None,
+                    "probabilities": self._spread() if "not_finite" not in kinds else None,
+                }
+            )
+        self._in_a_row = self._in_a_row + 1 if kinds else 0
+        self._open.clear()
+        if self._in_a_row >= self._patience:
+            raise TrainingFailed(self._told(step), "collapse")
+
+    def _kinds(self, step: int) -> list[str]:
+        """What this window shows: usually nothing."""
+        if not all(taken["finite"] for taken in self._open):
+            return ["not_finite"]
+        norms = [taken["norm"] for taken in self._open]
+        kinds = ["vanishing_gradient"] * (max(norms) < self._vanishing)
+        kinds += ["exploding_gradient"] * (min(norms) > self._exploding)
+        lowest, highest = self._spread()
+        labels = {label for taken in self._open for label in taken["labels"]}
+        if step > self._grace and len(labels) > 1:  # rows of one class are rightly given one answer
+            if highest - lowest < SAME:
+                kinds.append("constant_predictions")
+            elif lowest > 0.5 or highest <= 0.5:
+                kinds.append("one_class")
+        return kinds
+
+    def _spread(self) -> list[float]:
+        return [min(taken["lowest"] for taken in self._open), max(taken["highest"] for taken in self._open)]
+
+    def _told(self, step: int) -> str:
+        recent = self.events[-self._patience :]
+        kinds = ", ".join(sorted({kind for event in recent for kind in event["kinds"]}))
+        return (
+            f"step {step}: the run has collapsed: {kinds} in {self._patience} windows of {self._window} steps in a row "
+            f"(collapse_patience, collapse_window; vanishing_norm = {self._vanishing:g}, "
+            f"exploding_norm = {self._exploding:g}, collapse_grace = {self._grace})"
+        )
+
+    def report(self) -> dict[str, Any]:
+        """All events with the limits that made them; JSON."""
+        limits = {
+            "collapse_window": self._window,
+            "collapse_patience": self._patience,
+            "collapse_grace": self._grace,
+            "vanishing_norm": self._vanishing,
+            "exploding_norm": self._exploding,
+        }
+        return {"limits": limits, "events": self.events}
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint; JSON."""
+        return {"events": list(self.events), "in_a_row": self._in_a_row, "open": list(self._open)}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+        self.events[:] = state["events"]
+        self._in_a_row, self._open = state["in_a_row"], list(state["open"])
 
 
 def require_finite(model: nn.Module, step: int) -> None:

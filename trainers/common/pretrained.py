@@ -1,4 +1,4 @@
-"""Pretrained weights with their tokenizer: found without waiting for a network, looked over, loaded."""
+"""Pretrained weights and tokenizers: found without waiting for a network, looked over, loaded quietly."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import logging
 import os
 import re
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainers.code.roberta import quiet, set_dropout
 from trainers.common import checkpoint, files
 from trainers.common.errors import InputError, reason, show
 
@@ -22,6 +22,8 @@ HUB_SECONDS = 1.0
 """In which the model hub must answer at all."""
 LARGEST_WEIGHT = 1e5
 """Trained weights stay far below; a flipped bit in an exponent makes one of 1e38."""
+CHARACTERS_PER_TOKEN = 32
+"""Text is cut to so many characters a token of ``max_length`` before it is tokenised."""
 
 
 def is_local(name: str) -> bool:
@@ -128,65 +130,6 @@ def require_sound(folder: Path) -> None:
             raise InputError(f"model {show(path)}: {error}") from None
 
 
-def load_encoder(folder: Path) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
-    """Tokenizer and body of a model, to read with.
-
-    Raises:
-        InputError: a file is missing, cut or altered; the tokenizer does not tell where its tokens stand.
-    """
-    import torch
-    from transformers import AutoModel, AutoTokenizer
-
-    name = show(folder)
-    try:
-        with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=torch.float32)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        raise InputError(f"encoder {name}: {' '.join(str(error).split())[:300]}") from None
-    if not tokenizer.is_fast:
-        raise InputError(f"encoder {name}: its tokenizer does not tell where in the text its tokens stand")
-    _pad_with_something(tokenizer, model)
-    return tokenizer, model
-
-
-def load(folder: Path, dropout: float) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
-    """Tokenizer and model from a folder, with a new head of two classes where its own is another.
-
-    Raises:
-        InputError: a file is missing, cut or altered; weights of the body are missing or not sane; the folder
-            is named.
-    """
-    import torch
-    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
-
-    name = show(folder)
-    try:
-        with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            config = AutoConfig.from_pretrained(folder, local_files_only=True, num_labels=2)
-            set_dropout(config, dropout)
-            model, info = AutoModelForSequenceClassification.from_pretrained(
-                folder, config=config, local_files_only=True, use_safetensors=True, dtype=torch.float32,
-                ignore_mismatched_sizes=True, output_loading_info=True,
-            )  # fmt: skip
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        ImportError,
-    ) as error:  # what transformers raises for odd files
-        raise InputError(f"model {name}: {' '.join(str(error).split())[:300]}") from None
-    mismatched = [key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]]
-    body = [key for key in (*info["missing_keys"], *mismatched) if key.startswith(model.base_model_prefix + ".")]
-    if body:
-        raise InputError(f"model {name}: {len(body)} weights missing or of another shape, first {sorted(body)[0]}")
-    require_sane(folder, model)
-    _pad_with_something(tokenizer, model)
-    return tokenizer, model
-
-
 def require_sane(folder: Path, model: PreTrainedModel) -> None:
     """Look at every weight that was loaded from a folder.
 
@@ -212,7 +155,53 @@ def _file_of(folder: Path, key: str) -> Path:
     return folder
 
 
-def _pad_with_something(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
+def pad_with_something(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
+    """Where a tokenizer has no padding token, its end token is that."""
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
         model.config.pad_token_id = tokenizer.pad_token_id
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """A tokenizer as it was saved."""
+    from transformers import AutoTokenizer
+
+    with quiet():
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return tokenizer
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars and notes from transformers inside: the program says what matters itself."""
+    from transformers.utils import logging as notes
+
+    verbosity, bars = notes.get_verbosity(), notes.is_progress_bar_enabled()
+    notes.set_verbosity_error()
+    notes.disable_progress_bar()
+    try:
+        yield
+    finally:
+        notes.set_verbosity(verbosity)
+        if bars:
+            notes.enable_progress_bar()
+
+
+def require_fit(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, max_length: int) -> None:
+    """Tokenizer, model and ``max_length`` must agree.
+
+    Raises:
+        InputError: the vocabulary is larger than the embedding, or there are fewer positions than
+            ``max_length``.
+    """
+    embedded = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > embedded:
+        raise InputError(f"tokenizer has {len(tokenizer)} tokens, the model's embedding {embedded}: no pair")
+    if tokenizer.pad_token is None:
+        raise InputError("tokenizer has no padding token and no end token")
+    positions = getattr(model.config, "max_position_embeddings", None)
+    roberta_like = model.config.model_type in ("roberta", "xlm-roberta", "camembert", "longformer")
+    if positions is not None and max_length > positions - 2 * roberta_like:
+        raise InputError(
+            f"max_length = {max_length}: the model has positions for {positions - 2 * roberta_like} tokens"
+        )

@@ -1,8 +1,9 @@
-"""What every training program's start has in common: the command line, and what is checked first."""
+"""How a training program is started: by its command line or from Python, and what is checked first."""
 
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +12,11 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
-from trainers.code import data as data_rows
-from trainers.code import rate_cache
 from trainers.common import files, settings
-from trainers.common.errors import InputError
+from trainers.common.errors import Faults
 from trainers.common.lock import RunLock
 from trainers.common.process import Run, supervise
+from trainers.common.rows import check_path
 from trainers.common.status import Status
 
 PathLike = str | os.PathLike[str]
@@ -38,23 +38,20 @@ class Program:
         name: as it is started, ``trainers.code.transformer``; also the default output folder's name.
         about: what ``--help`` begins with.
         settings: its settings model.
-        precheck: raises `InputError` for values that no range describes (a path that is not there); costs
-            nothing.
-        train: everything else. The settings are checked and the output folder's lock is held.
-        check_data: makes of the data's path one that is worth opening, or raises `InputError`.
+        train: everything after the checks. The settings are checked and the output folder's lock is held.
         data_help: what ``--help`` says of ``--data``.
+        prechecks: each raises `InputError` for values that no range describes (a path that is not there), and costs
+            nothing.
+        check_data: makes of the data's path one that is worth opening, or raises `InputError`.
     """
 
     name: str
     about: str
     settings: type[BaseModel]
-    precheck: Callable[[Mapping[str, Any]], None]
     train: Callable[[Run, Any, Places], None]
-    check_data: Callable[[PathLike], Path] = data_rows.check_path
-    data_help: str = (
-        'a .jsonl of {"code": str, "label": 0|1}, a folder of Python, or of prepared data; default: the standard '
-        "library"
-    )
+    data_help: str
+    prechecks: Sequence[Callable[[Mapping[str, Any]], None]] = ()
+    check_data: Callable[[PathLike], Path] = check_path
 
     @property
     def output_dir(self) -> str:
@@ -76,20 +73,44 @@ class Program:
 
     def launch(
         self,
-        values: Mapping[str, Any] | BaseModel | None,
+        values: Mapping[str, Any] | BaseModel | None = None,
         *,
-        data: PathLike | None,
-        output_dir: PathLike | None,
-        max_steps: int | None,
-        resume_from: PathLike | None,
-        seed: int | None,
+        data: PathLike | None = None,
+        output_dir: PathLike | None = None,
+        max_steps: int | None = None,
+        resume_from: PathLike | None = None,
+        seed: int | None = None,
     ) -> int:
-        """Run for a caller in Python; returns the exit code. See `trainers.code.transformer.launch`."""
+        """Run for a caller in Python.
+
+        Args:
+            values: settings by field name; what is left out has its default.
+            data: what ``--data`` names; the program's own data if left out.
+            output_dir: for checkpoints and metrics; `output_dir` if left out.
+            max_steps: overrides the setting of that name, if given.
+            resume_from: a checkpoint, or an output folder: then its newest whole checkpoint.
+            seed: overrides the setting of that name, if given.
+
+        Returns:
+            the exit code: 0 success, 1 training failed, 2 bad settings or data, 130 / 143 ended by a signal; why
+            stands on stderr.
+        """
         merged = values.model_dump() if isinstance(values, BaseModel) else dict(values or {})
         merged |= {name: value for name, value in (("max_steps", max_steps), ("seed", seed)) if value is not None}
         return supervise(
             self.name, lambda run: self.start(run, merged, data, output_dir or self.output_dir, resume_from)
         )
+
+    def precheck(self, values: Mapping[str, Any]) -> None:
+        """All `prechecks`.
+
+        Raises:
+            InputError: one line for each fault.
+        """
+        faults = Faults()
+        for check in self.prechecks:
+            faults.gather(functools.partial(check, values))
+        faults.require_none()
 
     def start(
         self,
@@ -104,21 +125,12 @@ class Program:
         Raises:
             InputError: one line for each fault; nothing has been written.
         """
-        faults: list[str] = []
-
-        def checked(check: Callable[[], Any]) -> Any:
-            try:
-                return check()
-            except InputError as error:
-                faults.extend(error.lines)
-
         run.stage = "checking the settings"
-        chosen = checked(lambda: settings.check(self.settings, values))
-        data_path = checked(lambda: self.check_data(data)) if data is not None else None
-        checked(lambda: self.precheck(values))
-        checked(lambda: rate_cache.require_place(values.get("rate_cache")))
-        if faults:
-            raise InputError(*faults)
+        faults = Faults()
+        chosen = faults.gather(lambda: settings.check(self.settings, values))
+        data_path = faults.gather(lambda: self.check_data(data)) if data is not None else None
+        faults.gather(lambda: self.precheck(values))
+        faults.require_none()
         places = Places(data_path, Path(output_dir), Path(resume_from) if resume_from is not None else None)
         if run.rank:  # torchrun's first process holds the lock, and writes
             self.train(run, chosen, places)
@@ -145,11 +157,7 @@ class Program:
         )
         where = parser.add_argument_group("where")
         where.add_argument("--settings", metavar="FILE", help="settings in TOML or JSON; flags override them")
-        where.add_argument(
-            "--data",
-            metavar="PATH",
-            help=self.data_help,
-        )
+        where.add_argument("--data", metavar="PATH", help=self.data_help)
         where.add_argument(
             "--output-dir",
             metavar="FOLDER",

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import platform
+import json
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from trainers.code.classification import MetricsLog, describe_flags
 from trainers.common import files
-from trainers.common.process import Run
+from trainers.common.checkpoint import Checkpoint
+from trainers.common.errors import InputError, show
 
 
 @dataclass
@@ -19,31 +20,17 @@ class Progress:
 
     Attributes:
         step: optimizer steps done.
-        epoch: passes over the data done.
-        rows_done: rows done of the running pass.
         best_step: the step with the best validation, None before the first.
         best_score: its value of the metric that decides (``best_by``).
         rows_seen: rows trained on in all.
         rows_truncated: how many of them were cut.
-        rows_unparsed: how many of them were no Python.
     """
 
     step: int = 0
-    epoch: int = 0
-    rows_done: int = 0
     best_step: int | None = None
     best_score: float | None = None
     rows_seen: int = 0
     rows_truncated: int = 0
-    rows_unparsed: int = 0
-
-    def add(self, rows: int, truncated: int, unparsed: int) -> None:
-        """One more step, over so many rows, of which so many were cut and so many are no Python."""
-        self.step += 1
-        self.rows_done += rows
-        self.rows_seen += rows
-        self.rows_truncated += truncated
-        self.rows_unparsed += unparsed
 
     def improved(self, scores: dict[str, Any], best_by: str) -> bool:
         """Whether this step's validation is the best so far; if so, it is noted."""
@@ -54,35 +41,86 @@ class Progress:
         return better
 
 
+Kind = TypeVar("Kind", bound=Progress)
+
+
+def restored(kind: type[Kind], found: Checkpoint) -> Kind:
+    """The progress in a checkpoint.
+
+    Raises:
+        InputError: a field is not there.
+    """
+    return kind(**saved_fields(found, *(field.name for field in fields(kind))))
+
+
+def saved_fields(found: Checkpoint, *names: str) -> dict[str, Any]:
+    """Fields of a checkpoint's state.
+
+    Raises:
+        InputError: one is not there, naming it.
+    """
+    try:
+        return {name: found.state[name] for name in names}
+    except KeyError as error:
+        raise InputError(f"checkpoint {show(found.path)}: state.json lacks {error}: of another program?") from None
+
+
+class MetricsLog:
+    """``metrics.jsonl``: one record a line, whole at every moment, none of a step that was lost."""
+
+    def __init__(self, path: Path, until_step: int) -> None:
+        """Go on with the records in ``path`` up to a step (0: none); those of later steps will come again."""
+        self._path = path
+        self.records = [record for record in _records(path) if record["step"] <= until_step]
+
+    def add(self, step: int, kind: str, **numbers: Any) -> None:
+        """Note one record; `write` puts it on the disk."""
+        self.records.append({"step": step, "kind": kind, **numbers})
+
+    def write(self) -> None:
+        """Replace the file by all records so far.
+
+        Raises:
+            TrainingFailed: it cannot be written.
+            ValueError: a number is NaN or infinite.
+        """
+        files.write_json_lines(self._path, self.records)
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    """The records of a file, up to the first that somebody has spoilt: a log is no reason to stop."""
+    records: list[dict[str, Any]] = []
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            record = json.loads(line)
+            if type(record["step"]) is not int:
+                break
+            records.append(record)
+    except (OSError, ValueError, TypeError, KeyError):
+        pass
+    return records
+
+
 class Record:
-    """``training_metadata.json``: what was run on what, how far it came, and the last scores.
+    """``training_metadata.json``: what was run on what, how far it came, and the best and the last scores.
 
     Its ``status`` is ``running`` from the first step on; a run that fails or is killed leaves it so.
     """
 
-    def __init__(self, run: Run, output_dir: Path, log: MetricsLog, events: list[dict[str, Any]], **facts: Any) -> None:
+    def __init__(
+        self, output_dir: Path, log: MetricsLog, events: list[dict[str, Any]], facts: Mapping[str, Any]
+    ) -> None:
         """Begin.
 
         Args:
-            run: is told of validations.
             output_dir: where the file stands.
-            log: takes in validations, and has those of an earlier start.
+            log: has all validations, those of an earlier start too.
             events: signs of a collapse, a list that grows while the run goes on.
             facts: what does not change meanwhile; JSON.
         """
-        import torch
-
-        self._run = run
         self._path = output_dir / "training_metadata.json"
-        self._log = log
-        self._events = events
+        self._log, self._events, self._facts = log, events, facts
         self._begun = time.monotonic()
-        self._facts = {
-            "program": run.program,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            **facts,
-        }
 
     def write(self, status: str, done: Progress) -> None:
         """Replace the file."""
@@ -100,13 +138,3 @@ class Record:
                 **self._facts,
             },
         )
-
-    def validated(self, done: Progress, scores: dict[str, Any]) -> None:
-        """Take in one validation: the log's record, a line, and a warning for each flag."""
-        self._log.add(done.step, "validation", **scores)
-        self._run.say(
-            f"step {done.step}: validation loss {scores['loss']:.4f}, "
-            f"F1 {scores['f1']:.3f}, accuracy {scores['accuracy']:.3f}"
-        )
-        for warning in describe_flags(scores):
-            self._run.say(f"step {done.step}: {warning}")

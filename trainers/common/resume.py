@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,39 +12,31 @@ from trainers.common.checkpoint import MANIFEST, NAME, STATE, WEIGHTS, Checkpoin
 from trainers.common.errors import InputError, show
 from trainers.common.process import Run
 from trainers.common.program import Places
-from trainers.common.progress import Progress
 
 SET_ASIDE = "set-aside-"
 
 
-def find_checkpoint(run: Run, places: Places, model: dict[str, Any]) -> tuple[Checkpoint | None, Progress]:
-    """The checkpoint to resume from, if any, and the progress in it.
+def find_checkpoint(run: Run, places: Places) -> Checkpoint | None:
+    """The checkpoint of this program to resume from, if any.
 
     Args:
         run: is told.
         places: whence and where to.
-        model: what the settings say the model is; the checkpoint must say the same.
 
     Raises:
-        InputError: see `choose`; or nothing is to be resumed and the output folder holds an earlier run.
+        InputError: see `choose`; it is of another program; or nothing is to be resumed and the output folder holds an
+            earlier run.
     """
     run.stage = "looking for a checkpoint"
-    if places.resume_from is None:
-        if there := numbered(places.output_dir):
-            message = f"holds {there[0][1].name} of an earlier run: resume from it, or choose another folder"
-            raise InputError(f"output folder {show(places.output_dir)} {message}")
-        return None, Progress()
-    found = choose(places.resume_from, places.output_dir, run.say)
-    if found is None:
-        return None, Progress()
-    require_program(found, run.program)
-    require_same(found, "model", model)
-    try:
-        done = Progress(**{field.name: found.state[field.name] for field in fields(Progress)})
-    except KeyError as error:
-        raise InputError(f"checkpoint {show(found.path)}: state.json lacks {error}: of another program?") from None
-    run.say(f"resuming from {show(found.path)} at step {found.step}")
-    return found, done
+    if places.resume_from is not None:
+        found = choose(places.resume_from, places.output_dir, run.say)
+        if found is not None:
+            require_program(found, run.program)
+        return found
+    if there := numbered(places.output_dir):
+        message = f"holds {there[0][1].name} of an earlier run: resume from it, or choose another folder"
+        raise InputError(f"output folder {show(places.output_dir)} {message}")
+    return None
 
 
 def choose(resume_from: Path, output_dir: Path, say: Callable[[str], None]) -> Checkpoint | None:
@@ -88,59 +77,6 @@ def choose(resume_from: Path, output_dir: Path, say: Callable[[str], None]) -> C
         raise InputError(f"resume from {name}: no whole checkpoint; {'; '.join(damages)}")
     say(f"no checkpoint in {name}: starting at step 0")
     return None
-
-
-def best_of(name: str, setting: str, program: str, say: Callable[[str], None]) -> Checkpoint:
-    """The checkpoint that a setting names: itself, or the best (else the newest whole) one of a run's folder.
-
-    Args:
-        name: the setting's value.
-        setting: for messages.
-        program: whose checkpoint it must be.
-        say: is told what was passed over.
-
-    Raises:
-        InputError: it is missing, damaged or of another program, naming setting and folder.
-    """
-    folder = Path(name)
-    try:
-        best = json.loads((folder / "training_metadata.json").read_bytes())["best_checkpoint"]
-    except (OSError, ValueError, KeyError, TypeError):
-        best = None  # a checkpoint itself; or a run without validation
-    try:
-        is_run = isinstance(best, str) and (folder / best).is_dir()
-        found = verify(folder / best) if is_run else choose(folder, folder, say)
-        if found is None:
-            raise InputError(f"{show(folder)}: no checkpoint in it")
-        require_program(found, program)
-    except Damaged as damage:
-        raise InputError(f"{setting} {show(folder / best)} is damaged: {damage}") from None
-    except InputError as error:
-        raise InputError(*(f"{setting}: {line}" for line in error.lines)) from None
-    return found
-
-
-def best_loss(found: Checkpoint | None) -> float | None:
-    """The validation loss at the best step of the run that a checkpoint is of; None where that is not told."""
-    if found is None:
-        return None
-    try:
-        loss = json.loads((found.path.parent / "training_metadata.json").read_bytes())["best"]["loss"]
-        return float(loss)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def kept(name: str, best: Checkpoint) -> list[Path]:
-    """The whole checkpoints of the run whose `best_of` is ``best``; it alone where ``name`` is a checkpoint itself."""
-    if best.path == Path(name):
-        return [best.path]
-    found = []
-    for _, path in numbered(Path(name)):
-        with contextlib.suppress(Damaged):
-            if verify(path).state.get("model") == best.state.get("model"):
-                found.append(path)
-    return found
 
 
 def set_aside(root: Path, step: int, say: Callable[[str], None]) -> None:

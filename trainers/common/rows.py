@@ -1,4 +1,4 @@
-"""JSONL files of any size: every line checked once, and read again when a batch needs it.
+"""Rows in JSONL files of any size: checked once, read again when a batch needs them, and some of them held out.
 
 What stays in memory is where each row begins and ends (16 bytes a row) and what the kind of file notes of it.
 """
@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import stat
 import time
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from trainers.common.errors import InputError, TrainingFailed, reason, show
 
@@ -28,6 +30,22 @@ TYPE_NAMES = {
     dict: "object", list: "array", str: "text",
     int: "number", float: "number", bool: "bool", type(None): "null",
 }  # fmt: skip
+
+
+class Keyed(Protocol):
+    """Rows with hashes of what they hold: equal content has an equal key."""
+
+    keys: array[int]
+
+    def __len__(self) -> int:
+        """The number of rows."""
+
+
+class Split(NamedTuple):
+    """Numbers of rows, each side in ascending order."""
+
+    train: Sequence[int]
+    validation: Sequence[int]
 
 
 class LineFile(ABC):
@@ -158,3 +176,63 @@ def described(value: Any) -> str:
 def content_key(text: str) -> int:
     """The first eight bytes of the text's SHA-256: the same text has the same key in every run."""
     return int.from_bytes(hashlib.sha256(text.encode("utf-8")).digest()[:8], "big")
+
+
+def split_by_content(rows: Keyed, fraction: float) -> Split:
+    """Hold out about ``fraction`` of the rows, chosen by a hash of their content (of code rows, the code).
+
+    The same content is always on the same side, also in another order or in a file that has grown. Where two
+    rows differ at all, neither side is empty (unless ``fraction`` is 0).
+    """
+    limit = int(fraction * 2**64)
+    held_out = {index for index, key in enumerate(rows.keys) if key < limit}
+    first, last = min(rows.keys), max(rows.keys)
+    if fraction and not held_out and first != last:
+        held_out = {index for index, key in enumerate(rows.keys) if key == first}
+    if len(held_out) == len(rows):
+        held_out -= {index for index, key in enumerate(rows.keys) if key == last}
+    train = array("Q", (index for index in range(len(rows)) if index not in held_out))
+    return Split(train, array("Q", sorted(held_out)))
+
+
+def check_path(path: str | os.PathLike[str]) -> Path:
+    """A data path that is worth opening: a ``.jsonl`` file or a folder of Python source.
+
+    Raises:
+        InputError: it is missing, a circular link, something not a plain file, or has another suffix.
+    """
+    name = f"data {show(path)}"
+    try:
+        path = Path(path)
+        mode = os.stat(path).st_mode
+        real = path.resolve()
+    except FileNotFoundError:
+        raise InputError(
+            f"{name}: a link to nowhere" if _is_link(path) else f"{name}: no such file or folder"
+        ) from None
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+    ) as error:  # RuntimeError: Python 3.10 to 3.12 on a link to itself
+        why = reason(error) if isinstance(error, OSError) else str(error)
+        raise InputError(f"{name}: {why}" + (" (a circular link)" if _is_link(path) else "")) from None
+    if path.is_symlink() and (path.parent.resolve() / path.name).is_relative_to(real):
+        raise InputError(f"{name}: a circular link, into the folder that it stands in")
+    if stat.S_ISDIR(mode):
+        if path.suffix.lower() == ".jsonl":
+            raise InputError(f"{name}: a folder where a file belongs")
+        return path
+    if path.suffix.lower() != ".jsonl":
+        suffix = f"suffix {path.suffix} is unknown" if path.suffix else "has no suffix"
+        raise InputError(f"{name}: {suffix}; rows stand in a .jsonl file")
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{name}: not a plain file")
+    return path
+
+
+def _is_link(path: str | os.PathLike[str]) -> bool:
+    try:
+        return os.path.islink(path)
+    except ValueError:  # a NUL in the name
+        return False

@@ -10,34 +10,28 @@ trainer's; ``{seed}`` in them is the seed's number. A series that was cut off go
 from __future__ import annotations
 
 import argparse
-import codecs
-import contextlib
-import ctypes
 import dataclasses
+import functools
 import importlib
 import json
-import math
 import os
 import re
-import select
-import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from trainers.code import data
 from trainers.code.seeds import summary
+from trainers.code.seeds.child import Ended, run_child
 from trainers.common import files, settings
-from trainers.common.errors import InputError, Interrupted, TrainingFailed, reason, show
+from trainers.common.errors import Faults, InputError, Interrupted, TrainingFailed, reason, show
 from trainers.common.lock import RunLock
 from trainers.common.process import EXIT_BAD_INPUT, EXIT_OK, Run, supervise
 from trainers.common.program import Program
+from trainers.common.rows import check_path
 
 NAME = "trainers.code.seeds"
 TRAINERS = ("transformer", "gnn", "fusion")
@@ -139,24 +133,23 @@ def check(flags: Mapping[str, Any], further: Sequence[str]) -> Series:
     Raises:
         InputError: one line for each fault in them, in the settings file, and in the trainer's settings.
     """
-    faults: list[str] = []
-    seeds = _checked(faults, lambda: read_seeds(flags["seeds"]))
-    chosen = _checked(faults, lambda: settings.check(Settings, settings.from_flags(Settings, flags)))
-    _checked(faults, lambda: _none_of_ours(further))
-    trainer = _checked(faults, lambda: find_trainer(flags["trainer"]))
+    faults = Faults()
+    seeds = faults.gather(lambda: read_seeds(flags["seeds"]))
+    chosen = faults.gather(lambda: settings.check(Settings, settings.from_flags(Settings, flags)))
+    faults.gather(lambda: _none_of_ours(further))
+    trainer = faults.gather(lambda: find_trainer(flags["trainer"]))
     program = getattr(trainer, "PROGRAM", None)
     if isinstance(program, Program):
         expected = _program_settings(faults, program, flags["settings"], further, seeds or ())
         asked: dict[str, Any] = {"settings": expected}
         if flags["data"] is not None:
-            _checked(faults, lambda: data.check_path(flags["data"]))
+            faults.gather(lambda: check_path(flags["data"]))
     else:  # what its flags mean is not known here: they must be the same ones
         expected = {}
         asked = {"flags": list(map(show, further)), "sha256_of_settings": None}
         if flags["settings"] is not None:
-            asked["sha256_of_settings"] = _checked(faults, lambda: _checksum(flags["settings"]))
-    if faults:
-        raise InputError(*faults)
+            asked["sha256_of_settings"] = faults.gather(lambda: _checksum(flags["settings"]))
+    faults.require_none()
     name = trainer.__name__
     places = [f"--{place}={flags[place]}" for place in ("data", "settings") if flags[place] is not None]
     return Series(
@@ -168,15 +161,6 @@ def check(flags: Mapping[str, Any], further: Sequence[str]) -> Series:
         expected=expected,
         chosen=chosen,
     )
-
-
-def _checked(faults: list[str], part: Callable[[], Any]) -> Any:
-    """What ``part`` returns; if it finds faults, they are added, and None is returned."""
-    try:
-        return part()
-    except InputError as error:
-        faults.extend(error.lines)
-        return None
 
 
 def read_seeds(text: str) -> tuple[int, ...]:
@@ -232,28 +216,28 @@ def _none_of_ours(further: Sequence[str]) -> None:
 
 
 def _program_settings(
-    faults: list[str], program: Program, file: str | None, further: Sequence[str], seeds: Sequence[int]
+    faults: Faults, program: Program, file: str | None, further: Sequence[str], seeds: Sequence[int]
 ) -> dict[str, Any]:
     """The trainer's own settings but the seed, each checked; as they stand in a ``settings.json``, but for `SEED`."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     settings.add_flags(parser, program.settings)
     for flag in OWN.keys() - {"--seed"}:  # `_none_of_ours` has something to say on them
         parser.add_argument(flag)
-    values = _checked(faults, lambda: settings.read_file(file)) if file is not None else {}
+    values = faults.gather(lambda: settings.read_file(file)) if file is not None else {}
     try:
         flags, unknown = parser.parse_known_args(further)
     except argparse.ArgumentError as error:
-        faults.append(f"{program.name}: {error}")
+        faults.lines.append(f"{program.name}: {error}")
         return {}
-    faults.extend(f"{program.name} has no flag {show(word)}" for word in unknown)
+    faults.lines.extend(f"{program.name} has no flag {show(word)}" for word in unknown)
     values = {**(values or {}), **settings.from_flags(program.settings, vars(flags))}
     values.pop("seed", None)
-    chosen = _checked(faults, lambda: settings.check(program.settings, values))
+    chosen = faults.gather(lambda: settings.check(program.settings, values))
     by_seed = [{name: of_seed(value, seed) for name, value in values.items()} for seed in seeds]
-    found: list[str] = []
+    found = Faults()
     for each in by_seed:
-        _checked(found, lambda each=each: program.precheck(each))  # type: ignore[misc]
-    faults.extend(dict.fromkeys(found))
+        found.gather(functools.partial(program.precheck, each))
+    faults.lines += dict.fromkeys(found.lines)
     return chosen.model_dump(mode="json", exclude={"seed"}) if chosen is not None else {}
 
 
@@ -443,134 +427,3 @@ def draw(run: Run, series: Series, runs: Mapping[int, summary.SeedRun], made: Ma
         title += f": F1 {f1['mean']:.3f}" if f1["mean"] is not None else ""
         title += f" ± {f1['std']:.3f}" if f1["std"] is not None else ""
         curves.draw(series.root / CURVES, drawn, title=title, min_mean_f1=series.chosen.min_mean_f1)
-
-
-# ---- one seed's process
-
-
-class Ended(NamedTuple):
-    """How a process ended: its exit code (128 + n where signal n killed it), and the last it said."""
-
-    code: int
-    last_line: str
-
-
-def run_child(run: Run, command: Sequence[str], end_timeout: float) -> Ended:
-    """Run a process to its end, its stderr passed through. Whatever happens, nothing of it is left running.
-
-    Args:
-        run: a signal that it receives (see `Run.deferred_signals`) is passed on to the process and its children,
-            once; after a second Ctrl-C they are killed.
-        command: program and arguments.
-        end_timeout: seconds after the signal after which they are killed.
-
-    Raises:
-        TrainingFailed: it cannot be started.
-    """
-    deadline: float | None = None
-    with _started(command) as (child, stderr):
-        echo = _Echo(stderr)
-        while child.poll() is None:
-            echo.wait(0.1)
-            if run.received is not None and deadline is None:
-                deadline = time.monotonic() + end_timeout
-                _signal_group(child, run.received)
-            if deadline is not None and time.monotonic() > deadline:
-                run.report(f"{run.stage} did not end in {end_timeout:g} seconds (end_timeout): killed")
-                _signal_group(child, signal.SIGKILL)
-                deadline = math.inf
-        _signal_group(child, signal.SIGKILL)  # what it left running might go on talking
-        while echo.wait(0):
-            pass
-    number = -child.returncode
-    if number > 0:
-        return Ended(128 + number, f"killed by signal {number} ({signal.strsignal(number)})")
-    return Ended(child.returncode, echo.last_line())
-
-
-class _Echo:
-    """Passes on what a process says on stderr, and remembers the end of it."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._open = [descriptor]
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._tail = b""
-
-    def wait(self, seconds: float) -> bool:
-        """Pass on one piece, if one comes in time; says whether one came."""
-        for descriptor in select.select(self._open, [], [], seconds)[0]:
-            try:
-                piece = os.read(descriptor, 65_536)
-            except OSError:  # so a terminal says that nobody holds its other end
-                piece = b""
-            if piece:
-                self._tail = (self._tail + piece)[-8192:]
-                sys.stderr.write(self._decoder.decode(piece))
-                sys.stderr.flush()
-                return True
-            self._open = []
-        return False
-
-    def last_line(self) -> str:
-        """The last line with text in it, without colours and cursor movements."""
-        text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self._tail.decode("utf-8", "replace"))
-        lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
-        return show(lines[-1])[:500] if lines else "it said nothing"
-
-
-@contextlib.contextmanager
-def _started(command: Sequence[str]) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """The process, in a session of its own so that Ctrl-C reaches it through the series; and its stderr."""
-    stderr, inner = _channel()
-    try:
-        try:
-            child = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stderr=inner, start_new_session=True, preexec_fn=_end_with_parent()
-            )
-        except OSError as error:
-            raise TrainingFailed(f"cannot start {show(command[0])}: {reason(error)}") from None
-        finally:
-            os.close(inner)
-        try:
-            yield child, stderr
-        finally:
-            _signal_group(child, signal.SIGKILL)
-            child.wait()
-    finally:
-        os.close(stderr)
-
-
-def _channel() -> tuple[int, int]:
-    """A pipe; on a terminal a second terminal of its size, so that progress bars are still drawn."""
-    if not sys.stderr.isatty():
-        return os.pipe()
-    import fcntl
-    import pty
-    import termios
-
-    outer, inner = pty.openpty()
-    size = fcntl.ioctl(sys.stderr.fileno(), termios.TIOCGWINSZ, bytes(8))
-    fcntl.ioctl(inner, termios.TIOCSWINSZ, size)
-    modes = termios.tcgetattr(inner)
-    modes[1] &= ~termios.OPOST  # the real terminal turns \n into \r\n
-    termios.tcsetattr(inner, termios.TCSANOW, modes)
-    return outer, inner
-
-
-def _end_with_parent() -> Callable[[], None] | None:
-    """For the new process: on Linux it gets SIGTERM when the series is gone, even by SIGKILL; so it saves."""
-    if sys.platform != "linux":
-        return None
-    library, pr_set_pdeathsig, parent = ctypes.CDLL(None), 1, os.getpid()
-
-    def prepare() -> None:
-        library.prctl(pr_set_pdeathsig, signal.SIGTERM)
-        if os.getppid() != parent:  # died before the call
-            os._exit(1)
-
-    return prepare
-
-
-def _signal_group(child: subprocess.Popen[bytes], number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # none of them is left
-        os.killpg(child.pid, number)

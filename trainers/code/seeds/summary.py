@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
-from trainers.code import classification as metrics
-from trainers.code.loop import LOGITS
+from trainers.code import classification
+from trainers.code.classification import LOGITS
 from trainers.common.errors import reason
 
 if TYPE_CHECKING:
@@ -109,11 +109,11 @@ def aggregate(runs: Sequence[SeedRun], *, min_mean_f1: float, max_std_f1: float)
             missing = str(difference)
         else:
             ensemble = {"seeds": [run.seed for run in counted], "rows": len(labels)}
-            ensemble |= metrics.scores(labels, probabilities)
+            ensemble |= classification.scores(labels, probabilities)
             sweep = threshold_sweep(labels, probabilities)
     notes = [OPTIMISTIC]
     if ensemble is not None:
-        notes += [f"ensemble: {warning}" for warning in metrics.describe_flags(ensemble)]
+        notes += [f"ensemble: {warning}" for warning in classification.describe_flags(ensemble)]
         if len(set(labels)) == 1:
             notes.append(f"all {len(labels)} validation rows are of class {labels[0]}: F1 tells nothing")
     failures = [_told(run) for run in runs if run.state != "finished"]

@@ -8,10 +8,8 @@ from typing import Any
 import pytest
 from trainer_runs import left_behind, losses
 
-from trainers.code import classification as metrics
-from trainers.code import learner, misuse, objective
-from trainers.common import checkpoint, progress
-from trainers.common import optimization as numerics
+from trainers.code import classification, learner, samples
+from trainers.common import checkpoint, optimization, progress
 from trainers.common.errors import TrainingFailed
 
 
@@ -112,11 +110,11 @@ def test_a_diverging_loss_stops_the_run(
 
 
 def test_the_loss_watch_knows_chance_and_resumes() -> None:
-    watch = numerics.LossWatch(factor=2.0, chance=0.7)
+    watch = optimization.LossWatch(factor=2.0, chance=0.7)
     for step in range(30):
         watch.update(0.01, step)
     watch.update(1.2, 30)  # a hundred times the best, and no divergence
-    again = numerics.LossWatch(factor=2.0, chance=0.7)
+    again = optimization.LossWatch(factor=2.0, chance=0.7)
     again.load(json.loads(json.dumps(watch.state())))
     assert again.state() == watch.state()
     again.update(5.0, 31)
@@ -129,7 +127,7 @@ def test_the_learning_rate_rises_and_falls() -> None:
     import torch
 
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    scheduler = numerics.warm_up_then_decay(optimizer, warmup_steps=4, decay_steps=14)
+    scheduler = optimization.warm_up_then_decay(optimizer, warmup_steps=4, decay_steps=14)
     rates = []
     for _ in range(20):
         rates.append(scheduler.get_last_lr()[0])
@@ -141,7 +139,7 @@ def test_the_learning_rate_rises_and_falls() -> None:
 
 
 def test_32_rows_are_learnt_by_heart(start: Callable[..., int], out: Path, tmp_path: Path) -> None:
-    misuse.write_jsonl(tmp_path / "few.jsonl", rows=32, seed=0)
+    samples.write_jsonl(tmp_path / "few.jsonl", rows=32, seed=0)
     by_heart = {
         "batch_size": 32,
         "learning_rate": 3e-3,
@@ -165,11 +163,11 @@ def test_32_rows_are_learnt_by_heart(start: Callable[..., int], out: Path, tmp_p
     ],
 )
 def test_degenerate_predictions_are_flagged(labels: list[int], probabilities: list[float], flags: list[str]) -> None:
-    assert metrics.scores(labels, probabilities)["flags"] == flags
+    assert classification.scores(labels, probabilities)["flags"] == flags
 
 
 def test_scores() -> None:
-    assert metrics.scores([1, 1, 1, 0], [0.9, 0.6, 0.2, 0.7]) == {
+    assert classification.scores([1, 1, 1, 0], [0.9, 0.6, 0.2, 0.7]) == {
         "precision": pytest.approx(2 / 3),
         "recall": pytest.approx(2 / 3),
         "f1": pytest.approx(2 / 3),
@@ -179,16 +177,16 @@ def test_scores() -> None:
         "best_f1": pytest.approx(6 / 7),
         "flags": [],
     }
-    assert metrics.scores([0, 0], [0.1, 0.2])["best_f1"] == 0.0
-    assert metrics.scores([1, 1], [0.1, 0.2])["balanced_accuracy"] == 0.0
+    assert classification.scores([0, 0], [0.1, 0.2])["best_f1"] == 0.0
+    assert classification.scores([1, 1], [0.1, 0.2])["balanced_accuracy"] == 0.0
 
 
 def test_a_rare_class_weighs_more_up_to_the_cap() -> None:
     labels = [0] * 90 + [1] * 10
-    assert objective.capped_weights(labels, 100.0) == [pytest.approx(100 / 180), 5.0]
-    assert objective.capped_weights(labels, 1.2) == [pytest.approx(100 / 180), 1.2]
-    assert objective.capped_weights([0, 1], 1.2) == objective.capped_weights([], 1.2) == [1.0, 1.0]
-    assert objective.capped_weights([0, 0], 1.2) == [0.5, 1.0]
+    assert classification.capped_weights(labels, 100.0) == [pytest.approx(100 / 180), 5.0]
+    assert classification.capped_weights(labels, 1.2) == [pytest.approx(100 / 180), 1.2]
+    assert classification.capped_weights([0, 1], 1.2) == classification.capped_weights([], 1.2) == [1.0, 1.0]
+    assert classification.capped_weights([0, 0], 1.2) == [0.5, 1.0]
 
 
 def test_focal_loss_is_that_of_the_paper() -> None:
@@ -199,11 +197,11 @@ def test_focal_loss_is_that_of_the_paper() -> None:
     entropies = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
     right = logits.softmax(1)[:, 0]
     expected = -(1 - right).pow(2) * right.log()
-    assert torch.allclose(objective.Objective(gamma=2.0)(entropies, labels), expected)
-    assert torch.equal(objective.Objective()(entropies, labels), entropies)
-    weighed = objective.Objective((3.0, 1.0))(entropies, torch.tensor([0, 1, 0]))
+    assert torch.allclose(classification.Objective(gamma=2.0)(entropies, labels), expected)
+    assert torch.equal(classification.Objective()(entropies, labels), entropies)
+    weighed = classification.Objective((3.0, 1.0))(entropies, torch.tensor([0, 1, 0]))
     assert torch.equal(weighed, entropies * torch.tensor([3.0, 1.0, 3.0]))
-    objective.Objective(gamma=0.5)(entropies * 0, labels).sum().backward()  # a row that is certain: 0 ** 0.5
+    classification.Objective(gamma=0.5)(entropies * 0, labels).sum().backward()  # a row that is certain: 0 ** 0.5
     assert torch.isfinite(logits.grad).all()
 
 
@@ -220,7 +218,7 @@ def test_the_best_validation_is_by_the_metric_asked_for(scores: list[float]) -> 
 def test_a_spoilt_metrics_log_stops_nobody(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": 9}\n{"st')
-    log = metrics.MetricsLog(path, until_step=5)
+    log = progress.MetricsLog(path, until_step=5)
     log.add(6, "train", loss=0.5)
     log.write()
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 6]

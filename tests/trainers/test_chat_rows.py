@@ -12,9 +12,9 @@ import pytest
 
 from trainers.chat import syllogisms
 from trainers.chat.rows import ChatFile, validate
-from trainers.code.rows import split_by_content
-from trainers.common import rows as lines
+from trainers.common import rows as jsonl
 from trainers.common.errors import InputError, TrainingFailed
+from trainers.common.rows import split_by_content
 
 
 def row(*contents: str, **more: Any) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def test_a_group_is_of_all_rows_or_of_none(tmp_path: Path, rows: list[dict[str, 
 def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         validate(written(tmp_path, *[row("x")] * 50))
-    assert len(caught.value.lines) == lines.MAX_FAULTS + 1
+    assert len(caught.value.lines) == jsonl.MAX_FAULTS + 1
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n", b"\xef\xbb\xbf"])
@@ -99,7 +99,7 @@ def test_text_comes_back_unaltered(tmp_path: Path) -> None:
     texts = ["🙂", "שלום‎", "e\u0301", "a\r\nb\u2028c\ufeff"]
     path = tmp_path / "chat.jsonl"
     content = "\r\n".join(json.dumps(row(text, text, id=7), ensure_ascii=bool(n % 2)) for n, text in enumerate(texts))
-    path.write_bytes(lines.BYTE_ORDER_MARK + content.encode())
+    path.write_bytes(jsonl.BYTE_ORDER_MARK + content.encode())
     table = ChatFile(path)
     assert [table[index] for index in range(len(table))] == [row(text, text)["messages"] for text in texts]
     assert pickle.loads(pickle.dumps(table))[1] == table[1]  # for spawned loader workers

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from trainers.chat import answers, syllogisms
-from trainers.chat import tiny_llama as chat_base
+from trainers.chat import syllogisms, tiny_llama, validation
 from trainers.chat.tokens import IGNORED, Collate, Encoder, Example
 from trainers.common.errors import InputError, TrainingFailed
 
@@ -18,7 +17,7 @@ SYSTEM, QUESTION = {"role": "system", "content": "Be brief."}, {"role": "user", 
 
 @cache
 def encoder(max_length: int = 256) -> Encoder:
-    return Encoder(chat_base.tokenizer(), max_length)
+    return Encoder(tiny_llama.tokenizer(), max_length)
 
 
 def said(content: str) -> dict[str, str]:
@@ -108,8 +107,8 @@ def test_tokenizers_that_cannot_be_used(changes: dict[str, Any], says: str) -> N
 
 
 def test_a_template_that_rewrites_earlier_turns_is_named() -> None:
-    tokenizer = chat_base.tokenizer()
-    tokenizer.chat_template = "{{ messages | length }}" + chat_base.TEMPLATE
+    tokenizer = tiny_llama.tokenizer()
+    tokenizer.chat_template = "{{ messages | length }}" + tiny_llama.TEMPLATE
     with pytest.raises(TrainingFailed, match=r"chat template writes the beginning .*before messages\[1\]"):
         Encoder(tokenizer, 256)([QUESTION, said("Me."), QUESTION, said("You.")])
 
@@ -152,11 +151,11 @@ def test_padding_puts_rows_under_each_other() -> None:
 def test_answers_are_judged(
     given: list[str], references: list[str], exact: float, degenerate: float, flags: list[str]
 ) -> None:
-    judged = answers.judge(given, references)
+    judged = validation.judge(given, references)
     assert (judged["exact_match"], judged["degenerate"], judged["flags"]) == (exact, degenerate, flags)
-    assert len(answers.describe_flags(judged)) == len(flags)
+    assert len(validation.describe_flags(judged)) == len(flags)
 
 
 def test_what_all_answers_carry_is_named() -> None:
-    judged = answers.judge(["<think>1", "<think>2", "<think>3"], ["1", "2", "3"])
-    assert answers.describe_flags(judged)[0] == "degenerate_output: 100% of the answers carry <think>"
+    judged = validation.judge(["<think>1", "<think>2", "<think>3"], ["1", "2", "3"])
+    assert validation.describe_flags(judged)[0] == "degenerate_output: 100% of the answers carry <think>"

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from trainers.code.graph import build as graphs
-from trainers.code.prepared import Prepared
+from trainers.code.graph import program_graph
+from trainers.code.prepared import CUT, UNPARSED, Prepared, piece
 from trainers.code.rows import Row, Rows
-from trainers.common.batches import within_budget
 from trainers.common.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ class Example(NamedTuple):
 
     Attributes:
         row: the code and its label.
-        graph: as `graphs.to_data` makes it.
+        graph: as `program_graph.to_data` makes it.
         truncated: whether it had more nodes than are read.
         unparsed: whether the code is no Python; the graph is then of its tokens alone.
     """
@@ -53,7 +52,7 @@ class GraphRows:
         """
         self._table = table
         self._max_nodes = max_nodes
-        self._subtokens = graphs.subtokens_of(tokenizer)
+        self._subtokens = program_graph.subtokens_of(tokenizer)
         as_prepared = isinstance(table, Prepared) and table.max_nodes == max_nodes and table.made_with(tokenizer)
         self._prepared = table if isinstance(table, Prepared) and as_prepared else None
         there = self._prepared.feature_size if self._prepared else 0
@@ -72,16 +71,38 @@ class GraphRows:
         """One row."""
         row = self._table[index]
         if self._prepared is not None:
-            cut, unparsed = self._prepared.oddities(index)
-            return Example(row, self._prepared.graph(index), cut, unparsed)
-        graph = graphs.read(row.code, self._max_nodes)
-        return Example(row, graphs.to_data(graph, self._subtokens, row.label), graph.cut, graph.fault is not None)
+            shard, at = self._prepared.at(index)
+            flags = int(shard["flags"][at])
+            return Example(row, prepared_graph(self._prepared, index), bool(flags & CUT), bool(flags & UNPARSED))
+        graph = program_graph.read(row.code, self._max_nodes)
+        return Example(
+            row, program_graph.to_data(graph, self._subtokens, row.label), graph.cut, graph.fault is not None
+        )
 
     def nodes(self, index: int) -> int:
         """The nodes of a row's graph; where they are not prepared, an estimate from above for most rows."""
         if self._prepared is not None:
-            return self._prepared.nodes(index)
+            shard, at = self._prepared.at(index)
+            return int(shard["x_begins"][at + 1] - shard["x_begins"][at])
         return min(self._max_nodes, self._table.size(index) // CHARACTERS_PER_NODE + 1)
+
+
+def prepared_graph(table: Prepared, index: int) -> Data:
+    """A row's graph, as `to_data` makes it; with ``features`` float32 (nodes, `feature_size`) if there are any."""
+    import torch
+    from torch_geometric.data import Data
+
+    shard, at = table.at(index)
+    graph = Data(
+        x=piece(shard, "x", at).long(),
+        edge_index=piece(shard, "edges", at).long().t().contiguous(),
+        edge_type=piece(shard, "edge_type", at).long(),
+        y=shard["labels"][at : at + 1].long(),
+    )
+    if table.feature_size:
+        begin, end = shard["x_begins"][at : at + 2].tolist()
+        graph.features = shard["features"][begin:end].to(torch.float32)
+    return graph
 
 
 class Batch(NamedTuple):
@@ -129,3 +150,20 @@ def cut_by(rows: GraphRows, node_budget: int) -> Callable[[Sequence[int], int], 
         return within_budget(window, most, rows.nodes, node_budget)
 
     return cut
+
+
+def within_budget(rows: Sequence[int], size: int, weight: Callable[[int], int], budget: int) -> list[list[int]]:
+    """``rows`` in pieces of at most ``size`` rows whose weights add up to at most ``budget``.
+
+    A row that is over the budget alone has a piece of its own.
+    """
+    pieces: list[list[int]] = []
+    total = 0
+    for row in rows:
+        weighs = weight(row)
+        if not pieces or len(pieces[-1]) == size or total + weighs > budget:
+            pieces.append([])
+            total = 0
+        pieces[-1].append(row)
+        total += weighs
+    return pieces

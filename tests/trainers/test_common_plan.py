@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from trainers.common.batches import Plan, plan
 from trainers.common.errors import InputError
-from trainers.common.steps import Plan, plan
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from trainer_runs import ROOT, TINY, losses
 
+from trainers.code.graph.examples import within_budget
 from trainers.common import batches
 
 
@@ -34,7 +35,7 @@ def test_a_step_has_its_rows_however_they_are_cut() -> None:
 
 def test_a_budget_bounds_every_forward_pass() -> None:
     weights = [3, 3, 3, 9, 1, 1, 1, 1, 20, 2]
-    pieces = batches.within_budget(range(10), 3, weights.__getitem__, 9)
+    pieces = within_budget(range(10), 3, weights.__getitem__, 9)
     assert flat(pieces) == list(range(10))
     assert pieces == [[0, 1, 2], [3], [4, 5, 6], [7], [8], [9]]
 

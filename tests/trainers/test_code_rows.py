@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from trainers.code import data
-from trainers.code.rows import Row, RowFile, split_by_content
-from trainers.common import rows as lines
+from trainers.code.rows import Row, RowFile
+from trainers.common import rows as jsonl
 from trainers.common.errors import InputError, TrainingFailed
+from trainers.common.rows import check_path, split_by_content
 
 GOOD = b'{"code": "def f(a, b): return a", "label": 0}\n'
 
@@ -73,7 +73,7 @@ def test_a_cut_last_line_says_so(tmp_path: Path) -> None:
 def test_many_faults_are_counted(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         RowFile(written(tmp_path, b"{}\n" * 50))
-    assert len(caught.value.lines) == lines.MAX_FAULTS + 1
+    assert len(caught.value.lines) == jsonl.MAX_FAULTS + 1
     assert caught.value.lines[-1].endswith("30 more faulty rows")
 
 
@@ -88,7 +88,7 @@ def test_text_comes_back_unaltered(tmp_path: Path) -> None:
 
 
 def test_a_file_that_changes_or_goes_while_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lines, "RETRY_SECONDS", (0.0,))
+    monkeypatch.setattr(jsonl, "RETRY_SECONDS", (0.0,))
     path = written(tmp_path, GOOD * 2)
     table = RowFile(path)
     path.write_bytes(GOOD.replace(b"return a", b"return b") * 2)
@@ -140,7 +140,7 @@ def test_paths_that_are_no_data(tmp_path: Path) -> None:
     }
     for name, fault in faults.items():
         with pytest.raises(InputError) as caught:
-            data.check_path(tmp_path / name)
+            check_path(tmp_path / name)
         (line,) = caught.value.lines
         assert fault in line
         assert "\n" not in line

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from trainers.code import misuse
-from trainers.code import roberta as encoder
+from trainers.code import misuse, samples
+from trainers.code.tokenizer import train_tokenizer
 from trainers.common import batches
 from trainers.common.errors import InputError
 
@@ -60,7 +60,7 @@ def test_what_does_not_parse_is_named(corpus: misuse.Corpus) -> None:
 
 def test_the_seed_decides(tmp_path: Path) -> None:
     for path, seed in (("a", 1), ("b", 1), ("c", 2)):
-        misuse.write_jsonl(tmp_path / path, rows=40, seed=seed)
+        samples.write_jsonl(tmp_path / path, rows=40, seed=seed)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert (tmp_path / "a").read_bytes() != (tmp_path / "c").read_bytes()
     rows = [json.loads(line) for line in (tmp_path / "a").read_text().splitlines()]
@@ -147,7 +147,7 @@ def test_a_folder_without_functions(tmp_path: Path) -> None:
 
 
 def test_a_name_is_the_same_token_wherever_it_stands(corpus: misuse.Corpus) -> None:
-    tokenizer = encoder.train_tokenizer(corpus, corpus.split.train, 2000, 64)
+    tokenizer = train_tokenizer(corpus, corpus.split.train, 2000, 64)
     code = "def f(self, x):\n    return (self, [self.é ** 2e5])\n"
     tokens = tokenizer(code)["input_ids"]
     assert tokens.count(tokenizer.convert_tokens_to_ids("self")) == code.count("self") == 3

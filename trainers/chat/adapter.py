@@ -10,14 +10,16 @@ import hashlib
 import json
 import re
 import warnings
+from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from trainers.chat import tiny_llama as chat_base
+from trainers.chat import tiny_llama
 from trainers.chat.settings import Settings
-from trainers.code.roberta import quiet
 from trainers.common import checkpoint, files, pretrained
 from trainers.common.errors import InputError, reason, show
+from trainers.common.pretrained import quiet
 
 if TYPE_CHECKING:
     import torch
@@ -54,8 +56,8 @@ def identify(chosen: Settings) -> Base:
         InputError: not there, or a file of it is damaged.
     """
     if chosen.model is None:
-        name = chat_base.name(chosen.hidden_size, chosen.layers, chosen.heads)
-        return Base(name, None, hashlib.sha256(f"{name} {chat_base.VERSION}".encode()).hexdigest())
+        name = tiny_llama.name(chosen.hidden_size, chosen.layers, chosen.heads)
+        return Base(name, None, hashlib.sha256(f"{name} {tiny_llama.VERSION}".encode()).hexdigest())
     folder = pretrained.locate(chosen.model)
     pretrained.require_sound(folder)
     name = str(folder.resolve()) if pretrained.is_local(chosen.model) else chosen.model
@@ -97,7 +99,7 @@ def load_tokenizer(base: Base) -> PreTrainedTokenizerBase:
         InputError: a file is missing or not what it should be; it has nothing to pad with.
     """
     if base.folder is None:
-        return chat_base.tokenizer()
+        return tiny_llama.tokenizer()
     from transformers import AutoTokenizer
 
     try:
@@ -122,7 +124,7 @@ def load_base(
             there are fewer positions than ``max_length``.
     """
     if base.folder is None:
-        model = chat_base.model(
+        model = tiny_llama.model(
             len(tokenizer), hidden_size=chosen.hidden_size, layers=chosen.layers, heads=chosen.heads
         )
         model.to(_number_type(chosen))
@@ -169,15 +171,17 @@ def _number_type(chosen: Settings) -> torch.dtype:
     return {"fp32": torch.float32, "bf16": torch.bfloat16}[chosen.precision]
 
 
-def require_four_bits() -> None:
-    """Reject QLoRA where the machine cannot do it.
+def require_there(values: Mapping[str, Any]) -> None:
+    """Reject settings that name what is not there: a model's folder, an adapter's, bitsandbytes. Torch is not needed.
 
     Raises:
-        InputError: bitsandbytes is not installed.
+        InputError: naming it.
     """
-    from importlib.util import find_spec
-
-    if find_spec("bitsandbytes") is None:
+    if isinstance(values.get("model"), str):
+        pretrained.require_local(values["model"])
+    if isinstance(values.get("adapter"), str) and not Path(values["adapter"]).expanduser().is_dir():
+        raise InputError(f"adapter {show(values['adapter'])}: no such folder")
+    if values.get("quantization") == "4bit" and find_spec("bitsandbytes") is None:
         raise InputError("quantization = 4bit: needs bitsandbytes, which is not installed (pip install bitsandbytes)")
 
 

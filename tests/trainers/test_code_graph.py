@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainers.code import misuse
-from trainers.code.graph import build as graphs
-from trainers.code.graph.build import ProgramGraph
+from trainers.code.graph import program_graph
 from trainers.code.graph.kinds import EDGE_KINDS, NAME, NODE_KINDS, STRING
+from trainers.code.graph.program_graph import ProgramGraph
 from trainers.common.errors import InputError
 
 SPACE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
@@ -38,7 +38,7 @@ def in_order(graph: ProgramGraph) -> list[str]:
 
 def flow(code: str, kind: str) -> set[str]:
     """Edges of data flow, each name with its how-manieth occurrence in the code: ``b2 a1`` leads from b2 to a1."""
-    graph = graphs.read(code, 512)
+    graph = program_graph.read(code, 512)
     assert graph.fault is None
     names: dict[int, str] = {}
     seen: Counter[str] = Counter()
@@ -59,7 +59,7 @@ def codes() -> list[str]:
 
 def test_every_edge_has_its_reverse(codes: list[str]) -> None:
     for code in codes:
-        graph = graphs.read(code, 5000)
+        graph = program_graph.read(code, 5000)
         counts = Counter(graph.edges)
         for source, target, kind in graph.edges:
             assert counts[target, source, kind ^ 1] == counts[source, target, kind]
@@ -69,7 +69,7 @@ def test_every_edge_has_its_reverse(codes: list[str]) -> None:
 
 def test_syntax_is_a_tree_with_all_that_ast_sees(codes: list[str]) -> None:
     for code in codes:
-        graph = graphs.read(code, 5000)
+        graph = program_graph.read(code, 5000)
         parents = Counter(child for _, child in edges(graph, "child"))
         assert set(parents.values()) == {1}
         assert set(range(len(graph.kinds))) - set(parents) == {0}  # one root
@@ -95,13 +95,13 @@ def test_tokens_are_those_of_python(codes: list[str]) -> None:
         real = [
             token.string for token in tokenize.generate_tokens(io.StringIO(code).readline) if token.type not in SPACE
         ]
-        assert in_order(graphs.read(code, 5000)) == real
+        assert in_order(program_graph.read(code, 5000)) == real
 
 
 def test_a_node_knows_its_place_in_the_text(codes: list[str]) -> None:
     for code in [*codes, "\ufeffé = 'ü'\r\nf'''{é}\n'''; ñ = é\r"]:
-        graph = graphs.read(code, 5000)
-        text = graphs.normalised(code)
+        graph = program_graph.read(code, 5000)
+        text = program_graph.normalised(code)
         for kind, name, (begin, end) in zip(graph.kinds, graph.texts, graph.spans, strict=True):
             if kind in TOKEN_KINDS:
                 assert text[begin:end] == name
@@ -160,7 +160,7 @@ def test_values_flow_as_they_can_in_a_run(code: str, writes: set[str], uses: set
 def test_a_wrong_variable_changes_the_graph() -> None:
     right = "def f(a, b):\n    c = a + b\n    return c\n"
     wrong = right.replace("return c", "return a")
-    one, other = graphs.read(right, 100), graphs.read(wrong, 100)
+    one, other = program_graph.read(right, 100), program_graph.read(wrong, 100)
     assert one.kinds == other.kinds
     assert edges(one, "child") == edges(other, "child")
     assert set(edges(one, "last_write")) != set(edges(other, "last_write"))
@@ -169,48 +169,48 @@ def test_a_wrong_variable_changes_the_graph() -> None:
 @pytest.mark.parametrize("most", [8, 20, 40, 200])
 def test_a_graph_is_cut_at_its_limit(codes: list[str], most: int) -> None:
     for code in codes:
-        whole, cut = graphs.read(code, 5000), graphs.read(code, most)
+        whole, cut = program_graph.read(code, 5000), program_graph.read(code, most)
         assert len(cut.kinds) <= most
         assert cut.cut == (len(whole.kinds) > most)
         if not cut.cut:
             assert cut == whole
-        if len(code) <= most * graphs.CHARACTERS_PER_NODE:
+        if len(code) <= most * program_graph.CHARACTERS_PER_NODE:
             assert in_order(cut) == in_order(whole)[: len(in_order(cut))]
 
 
 def test_what_does_not_parse_is_its_tokens_and_says_why() -> None:
-    graph = graphs.read("def f(:\n    return 1\n", 100)
+    graph = program_graph.read("def f(:\n    return 1\n", 100)
     assert "line 1" in (graph.fault or "")
     assert in_order(graph) == ["def", "f", "(", ":", "return", "1"]
     assert {EDGE_KINDS[kind] for _, _, kind in graph.edges} == {"next_token", "previous_token"}
-    assert graphs.read("x" + "(" * 5000 + ")" * 5000, 100).cut
-    assert graphs.read("-" * 1000 + "1", 5000).fault == "nested too deeply"
-    assert len(graphs.read("", 100).kinds) == 1
+    assert program_graph.read("x" + "(" * 5000 + ")" * 5000, 100).cut
+    assert program_graph.read("-" * 1000 + "1", 5000).fault == "nested too deeply"
+    assert len(program_graph.read("", 100).kinds) == 1
 
 
 def test_a_limit_that_cuts_every_row_is_rejected() -> None:
     code = "def f(a, b):\n    return a + b\n"
-    nodes = len(graphs.read(code, 100).kinds)
-    graphs.require_nodes([code, code * 2], nodes)
+    nodes = len(program_graph.read(code, 100).kinds)
+    program_graph.require_nodes([code, code * 2], nodes)
     with pytest.raises(InputError, match=f"max_nodes = {nodes - 1}: .* {nodes} nodes"):
-        graphs.require_nodes([code, code * 2], nodes - 1)
+        program_graph.require_nodes([code, code * 2], nodes - 1)
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.text(max_size=200) | st.text("ab=+:()[]{}\n\t \\'\"#f0.,@if", max_size=80))
 def test_any_text_has_a_graph(code: str) -> None:
-    graph = graphs.read(code, 60)
+    graph = program_graph.read(code, 60)
     assert 1 <= len(graph.kinds) <= 60
-    assert graph == graphs.read(code, 60)
+    assert graph == program_graph.read(code, 60)
     chain = edges(graph, "next_token")
     assert all(one[1] == other[0] for one, other in itertools.pairwise(chain))
 
 
 def test_tensors_of_a_graph() -> None:
-    graph = graphs.read("def f(a):\n    return a\n", 100)
-    data = graphs.to_data(graph, lambda text: [len(text), 7, 7, 7, 7, 7], label=1)
+    graph = program_graph.read("def f(a):\n    return a\n", 100)
+    data = program_graph.to_data(graph, lambda text: [len(text), 7, 7, 7, 7, 7], label=1)
     nodes = len(graph.kinds)
-    assert data.x.shape == (nodes, 1 + graphs.SUBTOKENS)
+    assert data.x.shape == (nodes, 1 + program_graph.SUBTOKENS)
     assert data.x[:, 0].tolist() == graph.kinds
     named = [index for index, text in enumerate(graph.texts) if text]
     assert data.x[named, 1].tolist() == [len(graph.texts[index]) + 1 for index in named]

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from trainer_runs import ROOT, TINY, left_behind, losses, tree
 
-from trainers.code import gnn, misuse, prepare, transformer
-from trainers.code.graph import build as graphs
+from trainers.code import gnn, misuse, prepare, samples, transformer
+from trainers.code.graph import examples, program_graph
 from trainers.code.prepared import Prepared
 from trainers.common.errors import InputError
 
@@ -88,12 +88,12 @@ def test_graphs_and_tokens_are_those_made_on_the_way(prepared: Path) -> None:
 
     there = Prepared(prepared)
     tokenizer = AutoTokenizer.from_pretrained(there.tokenizer_folder)
-    subtokens = graphs.subtokens_of(tokenizer)
+    subtokens = program_graph.subtokens_of(tokenizer)
     for index in range(len(there)):
         row = there[index]
         assert row.tokens == tokenizer(row.code)["input_ids"]
-        made = graphs.to_data(graphs.read(row.code, 128), subtokens, row.label)
-        kept = there.graph(index)
+        made = program_graph.to_data(program_graph.read(row.code, 128), subtokens, row.label)
+        kept = examples.prepared_graph(there, index)
         for name in ("x", "edge_index", "edge_type", "y"):
             assert kept[name].equal(made[name]), name
             assert kept[name].dtype == made[name].dtype
@@ -211,7 +211,7 @@ def test_a_folder_of_other_data_or_settings_is_left_alone(
     before = tree(tmp_path / "out")
     if "data" in change:
         change = {"data": tmp_path / "other.jsonl"}
-        misuse.write_jsonl(change["data"], rows=8, seed=9)
+        samples.write_jsonl(change["data"], rows=8, seed=9)
     assert run(**change) == 2
     error = capsys.readouterr().err
     assert all(word in error for word in words)
@@ -297,7 +297,7 @@ def test_an_encoders_hidden_states_become_node_features(rows_file: Path, tmp_pat
     offsets = encoded.pop("offset_mapping")[0].tolist()
     with torch.no_grad():
         states = model(**encoded).last_hidden_state[0]
-    graph, kept = graphs.read(row.code, 128), there.graph(0)
+    graph, kept = program_graph.read(row.code, 128), examples.prepared_graph(there, 0)
     for node, (begin, end) in enumerate(graph.spans):
         covered = [
             states[at] for at, (first, last) in enumerate(offsets) if first < end and last > begin and last > first

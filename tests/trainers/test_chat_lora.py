@@ -18,10 +18,7 @@ import pytest
 import torch
 from trainer_runs import ROOT, left_behind, losses, tree
 
-from trainers.chat import lora as lora_chat
-from trainers.chat import syllogisms
-from trainers.chat import tiny_llama as chat_base
-from trainers.chat import trainer as chat_trainer
+from trainers.chat import lora, syllogisms, tiny_llama, trainer
 from trainers.chat.settings import Settings
 from trainers.chat.trainer import ChatTrainer
 from trainers.chat.validation import Validation
@@ -63,7 +60,7 @@ def start(chats: Path, out: Path) -> Start:
         places = {"data": chats, "output_dir": out}
         names = ("data", "output_dir", "max_steps", "resume_from", "seed")
         places |= {name: keywords.pop(name) for name in names if name in keywords}
-        return lora_chat.launch({**TINY, **keywords}, **places)  # type: ignore[arg-type]
+        return lora.launch({**TINY, **keywords}, **places)  # type: ignore[arg-type]
 
     return run
 
@@ -255,7 +252,7 @@ def test_what_is_not_finite_stops_before_anything_learns_from_it(
     start: Start, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     where: str, number: float, says: str,
 ) -> None:  # fmt: skip
-    original: Any = chat_trainer.Trainer.compute_loss
+    original: Any = trainer.Trainer.compute_loss
     check = ChatTrainer.check_gradients
 
     def compute_loss(self: ChatTrainer, *arguments: Any, **keywords: Any) -> torch.Tensor:
@@ -268,7 +265,7 @@ def test_what_is_not_finite_stops_before_anything_learns_from_it(
         check(self)
 
     if where == "compute_loss":
-        monkeypatch.setattr(chat_trainer.Trainer, "compute_loss", compute_loss)
+        monkeypatch.setattr(trainer.Trainer, "compute_loss", compute_loss)
     else:
         monkeypatch.setattr(ChatTrainer, "check_gradients", check_gradients)
     assert start() == 1
@@ -284,12 +281,12 @@ def test_a_run_tells_its_starter_where_it_is_and_how_it_ended(chats: Path, out: 
     flags = ["--output-dir", str(out), "--status-dir", str(told), "--data", str(chats), "--max-steps", "2"]
     settings = tmp_path / "settings.json"
     settings.write_text(json.dumps(TINY))
-    assert lora_chat.main([*flags, "--settings", str(settings)]) == 0
+    assert lora.main([*flags, "--settings", str(settings)]) == 0
     assert status.read_outcome(told) == status.Outcome(0, "success", "finished", 2)
     heartbeat = status.read_heartbeat(told)
     assert heartbeat is not None
     assert (heartbeat.pid, heartbeat.step) == (os.getpid(), 2)
-    assert lora_chat.main([*flags, "--settings", str(settings), "--resume-from", str(tmp_path / "gone")]) == 2
+    assert lora.main([*flags, "--settings", str(settings), "--resume-from", str(tmp_path / "gone")]) == 2
     rejected = status.read_outcome(told)
     assert rejected is not None
     assert (rejected.kind, rejected.message) == ("bad_input", f"resume from {tmp_path / 'gone'}: no such folder")
@@ -376,9 +373,9 @@ def test_the_adapter_is_one_that_peft_loads(start: Start, out: Path) -> None:
 def folder_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base model with its tokenizer, as anybody has one on the disk."""
     folder = tmp_path_factory.mktemp("models") / "llama"
-    tokenizer = chat_base.tokenizer()
+    tokenizer = tiny_llama.tokenizer()
     tokenizer.save_pretrained(folder)
-    chat_base.model(len(tokenizer), hidden_size=16, layers=1, heads=2).save_pretrained(folder)
+    tiny_llama.model(len(tokenizer), hidden_size=16, layers=1, heads=2).save_pretrained(folder)
     return folder
 
 
@@ -429,7 +426,7 @@ def broken(folder_model: Path, tmp_path: Path, how: str) -> Path:
         weights = folder / "model.safetensors"
         os.truncate(weights, weights.stat().st_size // 2)
     elif how == "vocabulary":
-        tokenizer = chat_base.tokenizer()
+        tokenizer = tiny_llama.tokenizer()
         tokenizer.add_tokens(["<new>"])
         tokenizer.save_pretrained(folder)
     elif how == "template":
@@ -470,7 +467,7 @@ def test_a_template_that_takes_no_such_conversation_is_named(
     shutil.copytree(folder_model, folder)
     (folder / "chat_template.jinja").write_text(
         "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system here') }}{% endif %}"
-        + chat_base.TEMPLATE
+        + tiny_llama.TEMPLATE
     )
     assert start(model=str(folder)) == 2
     assert "row 1 of the data (system, user, assistant): no system here" in capsys.readouterr().err
@@ -547,15 +544,15 @@ def test_loader_workers_change_nothing(start: Start, tmp_path: Path) -> None:
 
 
 def test_the_base_is_the_same_wherever_it_is_made() -> None:
-    first, second = (chat_base.model(640, hidden_size=16, layers=1, heads=2).state_dict() for _ in range(2))
+    first, second = (tiny_llama.model(640, hidden_size=16, layers=1, heads=2).state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
-    assert chat_base.tokenizer().get_vocab() == chat_base.tokenizer().get_vocab()
+    assert tiny_llama.tokenizer().get_vocab() == tiny_llama.tokenizer().get_vocab()
 
 
 def test_what_is_done_ahead_draws_no_random_number() -> None:
     sys.modules.pop("trainers.chat.preload", None)
-    chat_base.words.cache_clear()
+    tiny_llama.words.cache_clear()
     before = torch.get_rng_state()
     importlib.import_module("trainers.chat.preload")
     assert torch.equal(torch.get_rng_state(), before)
-    assert chat_base.words.cache_info().currsize == 1
+    assert tiny_llama.words.cache_info().currsize == 1

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from trainer_runs import losses
 
-from trainers.code import gpu
-from trainers.common.collapse import CollapseWatch
+from trainers.code import rehearsal
 from trainers.common.errors import TrainingFailed
+from trainers.common.optimization import CollapseWatch
 
 GIB = 1 << 30
 
@@ -135,8 +135,8 @@ class Device:
     def reset(self) -> None:
         self.taken = 0
 
-    def peak(self) -> gpu.Peak:
-        return gpu.Peak(self.taken, self.taken, self.total)
+    def peak(self) -> rehearsal.Peak:
+        return rehearsal.Peak(self.taken, self.taken, self.total)
 
     def attempt(self, rows: int) -> None:
         import torch
@@ -151,7 +151,7 @@ def probe(device: Device, rows: int, adapt: bool) -> tuple[int, list[str]]:
     import torch
 
     said: list[str] = []
-    taken = gpu.probe(torch.device("cuda"), device.attempt, rows, adapt=adapt, say=said.append, memory=device)
+    taken = rehearsal.probe(torch.device("cuda"), device.attempt, rows, adapt=adapt, say=said.append, memory=device)
     return taken, said
 
 
@@ -183,7 +183,7 @@ def test_the_batch_is_halved_until_it_fits_only_when_asked() -> None:
 def test_without_a_gpu_nothing_is_tried() -> None:
     import torch
 
-    assert gpu.probe(torch.device("cpu"), pytest.fail, 32, adapt=True, say=pytest.fail) == 32
+    assert rehearsal.probe(torch.device("cpu"), pytest.fail, 32, adapt=True, say=pytest.fail) == 32
 
 
 def test_what_is_no_shortage_is_not_taken_for_one() -> None:

@@ -12,9 +12,11 @@ import pytest
 from trainer_runs import TINY, left_behind, losses
 
 from trainers.code import fusion, gnn, misuse, prepare, rows, transformer
-from trainers.code.graph import rows as graph_rows
+from trainers.code.branches import trust_in
+from trainers.code.graph.examples import GraphRows, collate, cut_by
 from trainers.common import checkpoint
 from trainers.common.process import Run
+from trainers.common.rows import Split
 
 GNN: dict[str, Any] = {
     "node_size": 16,
@@ -115,16 +117,16 @@ def test_bad_settings_are_named(
 
 
 def test_forward_passes_keep_to_the_node_budget(rows_file: Path) -> None:
-    from trainers.code import roberta as encoder
-    from trainers.code.graph import build as graphs
+    from trainers.code.graph import program_graph
+    from trainers.code.tokenizer import train_tokenizer
 
     table = rows.RowFile(rows_file)
-    tokenizer = encoder.train_tokenizer(table, range(len(table)), 400, 128)
-    dataset = graph_rows.GraphRows(table, tokenizer, 128, 0)
-    pieces = graph_rows.cut_by(dataset, 300)(range(len(table)), 32)
+    tokenizer = train_tokenizer(table, range(len(table)), 400, 128)
+    dataset = GraphRows(table, tokenizer, 128, 0)
+    pieces = cut_by(dataset, 300)(range(len(table)), 32)
     assert [row for piece in pieces for row in piece] == list(range(len(table)))
     for piece in pieces:
-        nodes = sum(len(graphs.read(table[row].code, 128).kinds) for row in piece)
+        nodes = sum(len(program_graph.read(table[row].code, 128).kinds) for row in piece)
         assert len(piece) == 1 or nodes <= 300
     assert len({len(piece) for piece in pieces}) > 1
 
@@ -132,18 +134,18 @@ def test_forward_passes_keep_to_the_node_budget(rows_file: Path) -> None:
 def test_the_order_of_graphs_in_a_batch_makes_no_difference(rows_file: Path) -> None:
     import torch
 
-    from trainers.code import roberta as encoder
+    from trainers.code.tokenizer import train_tokenizer
 
     table = rows.RowFile(rows_file)
-    tokenizer = encoder.train_tokenizer(table, range(len(table)), 400, 128)
-    dataset = graph_rows.GraphRows(table, tokenizer, 128, 0)
+    tokenizer = train_tokenizer(table, range(len(table)), 400, 128)
+    dataset = GraphRows(table, tokenizer, 128, 0)
     torch.manual_seed(0)
     model = gnn.new_model(vocab_size=len(tokenizer), node_size=16, layers=2, dropout=0.0).eval()
     examples = [dataset[index] for index in range(6)]
     with torch.no_grad():
-        together = model(graph_rows.collate(examples).graphs)
-        turned = model(graph_rows.collate(examples[::-1]).graphs)
-        alone = torch.cat([model(graph_rows.collate([example]).graphs) for example in examples])
+        together = model(collate(examples).graphs)
+        turned = model(collate(examples[::-1]).graphs)
+        alone = torch.cat([model(collate([example]).graphs) for example in examples])
     assert torch.allclose(together, turned.flip(0), atol=1e-5)
     assert torch.allclose(together, alone, atol=1e-5)
     assert (together[0] - together[2]).abs().max() > 1e-4  # two functions, not two answers to all
@@ -152,13 +154,13 @@ def test_the_order_of_graphs_in_a_batch_makes_no_difference(rows_file: Path) -> 
 def test_messages_depend_on_the_kind_of_edge(rows_file: Path) -> None:
     import torch
 
-    from trainers.code import roberta as encoder
+    from trainers.code.tokenizer import train_tokenizer
 
     table = rows.RowFile(rows_file)
-    tokenizer = encoder.train_tokenizer(table, range(len(table)), 400, 128)
+    tokenizer = train_tokenizer(table, range(len(table)), 400, 128)
     torch.manual_seed(0)
     model = gnn.new_model(vocab_size=len(tokenizer), node_size=16, layers=2, dropout=0.0).eval()
-    batch = graph_rows.collate([graph_rows.GraphRows(table, tokenizer, 128, 0)[0]]).graphs
+    batch = collate([GraphRows(table, tokenizer, 128, 0)[0]]).graphs
     other = batch.clone()
     other.edge_type = other.edge_type ^ 1  # every edge the other way round
     with torch.no_grad():
@@ -204,7 +206,7 @@ def test_a_branch_is_believed_as_far_as_it_was_right(
         (tmp_path / name).mkdir()
         (tmp_path / name / "training_metadata.json").write_text(json.dumps({"best": {"loss": loss}}))
         found.append(checkpoint.Checkpoint(tmp_path / name / "checkpoint-1", 1, {}))
-    assert fusion.trust_in(found[0], found[1]) == pytest.approx(trust, abs=1e-3)
+    assert trust_in(found[0], found[1]) == pytest.approx(trust, abs=1e-3)
 
 
 def test_a_branch_begins_as_the_mean_of_its_checkpoints(
@@ -302,18 +304,18 @@ def test_resumed_it_needs_its_branches_no_more(
 def test_both_branches_feel_the_loss(tmp_path: Path, rows_file: Path) -> None:
     import torch
 
-    from trainers.code import roberta as encoder
+    from trainers.code import roberta
     from trainers.code.fusion_network import groups
 
     table = rows.RowFile(rows_file)
     run, chosen = Run("test"), fusion.Settings(**FUSION)
-    split = rows.Split(range(len(table)), [])
-    both = fusion.branches(run, chosen, table, split)
+    split = Split(range(len(table)), [])
+    both = fusion.load_branches(run, chosen, table, split)
     model = fusion.joined(chosen, both.text, both.graph, both.trust)
-    dataset = graph_rows.GraphRows(table, both.graph_tokenizer, chosen.max_nodes, 0)
+    dataset = GraphRows(table, both.graph_tokenizer, chosen.max_nodes, 0)
     examples = [dataset[index] for index in range(8)]
-    text = encoder.Collate(both.text_tokenizer, chosen.max_length, table)([example.row for example in examples])
-    logits = model(text.inputs, graph_rows.collate(examples).graphs)
+    text = roberta.Collate(both.text_tokenizer, chosen.max_length, table)([example.row for example in examples])
+    logits = model(text.inputs, collate(examples).graphs)
     torch.nn.functional.cross_entropy(logits, text.labels).backward()
     for part in (model.text, model.graph):
         assert sum(float(weight.grad.abs().sum()) for weight in part.parameters() if weight.grad is not None) > 0

@@ -113,7 +113,7 @@ def test_any_exception_ends_the_run_in_order(
 ) -> None:
     import torch
 
-    from trainers.code import roberta as encoder
+    from trainers.code import roberta
 
     calls = []
 
@@ -127,7 +127,7 @@ def test_any_exception_ends_the_run_in_order(
         return failing
 
     targets = {
-        "loader": (encoder.Collate, "__call__"),
+        "loader": (roberta.Collate, "__call__"),
         "forward": (learner.Learner, "losses"),
         "optimizer": (torch.optim.AdamW, "step"),
         "save": (checkpoint, "_write_training"),
@@ -157,7 +157,7 @@ def test_out_of_gpu_memory_is_one_line(
     import torch
     from transformers import RobertaForSequenceClassification
 
-    from trainers.code import roberta as encoder
+    from trainers.code import roberta
 
     def full(*arguments: object, **named: object) -> None:
         raise torch.OutOfMemoryError(
@@ -169,7 +169,7 @@ def test_out_of_gpu_memory_is_one_line(
         "forward": (learner.Learner, "losses", "step 1, forward"),
         "backward": (torch.Tensor, "backward", "step 1, backward"),
         "optimizer": (torch.optim.AdamW, "step", "step 1, optimizer"),
-        "batch": (encoder.Collate, "__call__", "step 1, preparing the batch"),
+        "batch": (roberta.Collate, "__call__", "step 1, preparing the batch"),
         "model": (RobertaForSequenceClassification, "to", "moving the model to cpu"),
     }[stage]
     monkeypatch.setattr(owner, name, full)
