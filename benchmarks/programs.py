@@ -65,7 +65,7 @@ def _bare(module: Any, data: Path) -> float:
     from trainers.code import roberta, rows
     from trainers.code.graph import examples
     from trainers.common import batches, checkpoint
-    from trainers.common.optimization import decay_or_not
+    from trainers.common.optimization import parameter_groups
     from trainers.common.process import Run
     from trainers.common.rows import split_by_content
 
@@ -83,7 +83,7 @@ def _bare(module: Any, data: Path) -> float:
         batch_sampler=[window[0] for window in windows],
         collate_fn=examples.collate if as_graphs else roberta.Collate(tokenizer, chosen.max_length, table),
     )
-    optimizer = torch.optim.AdamW(decay_or_not(model, chosen.weight_decay), lr=chosen.learning_rate)
+    optimizer = torch.optim.AdamW(parameter_groups(model, chosen.weight_decay), lr=chosen.learning_rate)
     model.train()
     begun = []
     for _, batch in zip(range(STEPS), _again(loader), strict=False):

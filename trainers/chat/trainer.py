@@ -30,7 +30,7 @@ from trainers.common.errors import InputError, Interrupted, TrainingFailed
 from trainers.common.optimization import (
     CollapseWatch,
     LossWatch,
-    decay_or_not,
+    parameter_groups,
     require_finite,
     set_rate,
     warm_up_then_decay,
@@ -128,7 +128,7 @@ class ChatTrainer(Trainer):
         self.validation = validation.Validation(run, chosen, encoder, table, split.validation, self.watchdog)
         self._loss = 0.0
         self._restored: dict[str, Any] = {}
-        optimizer = torch.optim.AdamW(decay_or_not(model, chosen.weight_decay), lr=chosen.learning_rate)
+        optimizer = torch.optim.AdamW(parameter_groups(model, chosen.weight_decay), lr=chosen.learning_rate)
         if begun.found is not None:
             self._restore(begun.found, optimizer)
         set_rate(optimizer, chosen.learning_rate)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from trainers.common.optimization import decay_or_not
+from trainers.common.optimization import parameter_groups
 
 if TYPE_CHECKING:
     from torch_geometric.data import Batch
@@ -103,4 +103,4 @@ def groups(model: FusionModel, weight_decay: float, shares: Mapping[str, float])
     parts = [(model.head, 1.0)]
     if not model.frozen:
         parts += [(model.text, shares["text"]), (model.graph, shares["graph"])]
-    return [{**group, "share": share} for part, share in parts for group in decay_or_not(part, weight_decay)]
+    return [{**group, "share": share} for part, share in parts for group in parameter_groups(part, weight_decay)]

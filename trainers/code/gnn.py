@@ -24,7 +24,7 @@ from trainers.code.settings import DATA_HELP, RunSettings
 from trainers.code.tokenizer import SMALLEST_VOCABULARY, tokenizer_for
 from trainers.common import checkpoint
 from trainers.common.errors import InputError, show
-from trainers.common.optimization import decay_or_not
+from trainers.common.optimization import parameter_groups
 from trainers.common.pretrained import load_tokenizer
 from trainers.common.process import Run
 from trainers.common.program import Places, Program
@@ -159,7 +159,7 @@ def train(run: Run, chosen: Settings, places: Places) -> None:
         dataset=dataset,
         collate=examples.collate,
         cut=examples.cut_by(dataset, chosen.node_budget),
-        groups=decay_or_not(model, chosen.weight_decay),
+        groups=parameter_groups(model, chosen.weight_decay),
         save_others=lambda folder: save_others(folder, tokenizer, model),
         limit=f"max_nodes = {chosen.max_nodes}",
     )

@@ -3,7 +3,7 @@
     python -m trainers.code.prepare --output-dir prepared
     python -m trainers.code.gnn --data prepared
 
-From top to bottom: the settings, the two entries, where rows come from, one row, one shard, the run.
+From top to bottom: the settings, the two ways to start, where rows come from, one row, one shard, the run.
 """
 
 from __future__ import annotations

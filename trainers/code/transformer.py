@@ -20,7 +20,7 @@ from trainers.code.settings import DATA_HELP, RunSettings
 from trainers.code.tokenizer import SMALLEST_VOCABULARY, require_length, tokenizer_for
 from trainers.common import batches, pretrained
 from trainers.common.checkpoint import Checkpoint
-from trainers.common.optimization import decay_or_not
+from trainers.common.optimization import parameter_groups
 from trainers.common.process import Run
 from trainers.common.program import Places, Program
 from trainers.common.rows import Split
@@ -132,7 +132,7 @@ def train(run: Run, chosen: Settings, places: Places) -> None:
         dataset=begun.table,
         collate=roberta.Collate(tokenizer, chosen.max_length, begun.table),
         cut=batches.batched,
-        groups=decay_or_not(model, chosen.weight_decay),
+        groups=parameter_groups(model, chosen.weight_decay),
         save_others=lambda folder: roberta.save_others(folder, tokenizer, model),
         limit=f"max_length = {chosen.max_length}",
     )

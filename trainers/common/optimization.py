@@ -28,7 +28,7 @@ SAME = 1e-6
 """Probabilities that differ by less over a whole window are one answer (float32 has about 1e-7)."""
 
 
-def decay_or_not(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Parameter groups for AdamW: matrices are decayed, biases and normalisation weights are not."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return [

@@ -43,7 +43,7 @@ def read_tokens(code: str, most: int) -> Tokens:
     """The first ``most`` tokens.
 
     Args:
-        code: as `trainers.code.graph.build.normalised` leaves it.
+        code: as `trainers.code.graph.program_graph.normalised` leaves it.
         most: tokens at most.
 
     Raises:
