@@ -25,7 +25,7 @@ from typing import Any
 from benchmarks import chats, preflights, programs, queues
 from benchmarks.memory import rivals
 from pytest_trainguard.subject.subject import Launchpad, Request
-from trainers import gnn, transformer
+from trainers.code import gnn, transformer
 
 WIDTH = 66
 FIVE_MINUTES = 300.0

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from trainers import chat_rows, syllogisms
+from trainers.chat import rows, syllogisms
 
 ROWS, PAIRS = 20_000, 7
 
@@ -23,7 +23,7 @@ def validation(folder: Path) -> tuple[float, float]:
 
 def _validated(path: Path) -> float:
     began = time.perf_counter()
-    assert chat_rows.validate(path).rows == ROWS
+    assert rows.validate(path).rows == ROWS
     return time.perf_counter() - began
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 PROJECT = Path(__file__).parent.parent
 PROGRAMS = {
-    "Transformer": "trainers.transformer",
-    "Gnn": "trainers.gnn",
-    "Fusion": "trainers.fusion",
-    "LoraChat": "trainers.lora_chat",
+    "Transformer": "trainers.code.transformer",
+    "Gnn": "trainers.code.gnn",
+    "Fusion": "trainers.code.fusion",
+    "LoraChat": "trainers.chat.lora",
 }
 Seconds = Callable[[list[str], Path, Path], float]
 

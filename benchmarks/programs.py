@@ -28,11 +28,11 @@ print(re.search(r"VmHWM:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text
 
 def seconds_per_step(folder: Path, module: ModuleType) -> tuple[float, float]:
     """Of a trainer at its default settings, and of a bare loop over the same rows with the same model."""
-    from trainers import misuse
+    from trainers.code import samples
 
     data = folder / "functions.jsonl"
     if not data.exists():
-        misuse.write_jsonl(data, ROWS, longest=200)
+        samples.write_jsonl(data, ROWS, longest=200)
     pairs = []
     for number in range(PAIRS):
         pairs.append((_trainer(module, data, folder / f"{module.__name__}-{number}"), _bare(module, data)))
@@ -41,7 +41,7 @@ def seconds_per_step(folder: Path, module: ModuleType) -> tuple[float, float]:
 
 def _trainer(module: Any, data: Path, output_dir: Path) -> float:
     """The time between the beginnings of two steps, so that all that the loop does counts."""
-    from trainers.learner import Learner
+    from trainers.code.learner import Learner
 
     begun: list[float] = []
     taken = Learner.step
@@ -62,25 +62,28 @@ def _bare(module: Any, data: Path) -> float:
     import torch
     from torch.utils.data import DataLoader
 
-    from trainers import batches, checkpoint, encoder, graph_rows, rows
-    from trainers.numerics import decay_or_not
-    from trainers.process import Run
+    from trainers.code import roberta, rows
+    from trainers.code.graph import examples
+    from trainers.common import batches, checkpoint
+    from trainers.common.optimization import parameter_groups
+    from trainers.common.process import Run
+    from trainers.common.rows import split_by_content
 
     chosen = module.Settings()
     table = rows.RowFile(data)
-    split = rows.split_by_content(table, chosen.validation_fraction)
+    split = split_by_content(table, chosen.validation_fraction)
     checkpoint.seed_random(chosen.seed)
     tokenizer, model = module.build(Run("bare"), chosen, None, table, split)
     windows = batches.epoch_windows(
         split.train, seed=chosen.seed, epoch=0, rows_done=0, effective=chosen.batch_size, cut=lambda window: [window]
     )
-    as_graphs = module.__name__ == "trainers.gnn"
+    as_graphs = module.__name__ == "trainers.code.gnn"
     loader: DataLoader[Any] = DataLoader(
-        graph_rows.GraphRows(table, tokenizer, chosen.max_nodes, 0) if as_graphs else table,  # type: ignore[arg-type]
+        examples.GraphRows(table, tokenizer, chosen.max_nodes, 0) if as_graphs else table,  # type: ignore[arg-type]
         batch_sampler=[window[0] for window in windows],
-        collate_fn=graph_rows.collate if as_graphs else encoder.Collate(tokenizer, chosen.max_length, table),
+        collate_fn=examples.collate if as_graphs else roberta.Collate(tokenizer, chosen.max_length, table),
     )
-    optimizer = torch.optim.AdamW(decay_or_not(model, chosen.weight_decay), lr=chosen.learning_rate)
+    optimizer = torch.optim.AdamW(parameter_groups(model, chosen.weight_decay), lr=chosen.learning_rate)
     model.train()
     begun = []
     for _, batch in zip(range(STEPS), _again(loader), strict=False):
@@ -108,10 +111,10 @@ def _quiet() -> Iterator[None]:
 
 def preparation(folder: Path) -> float:
     """Functions a second, from a file of rows to the prepared folder."""
-    from trainers import misuse, prepare
+    from trainers.code import prepare, samples
 
     data = folder / "prepared.jsonl"
-    misuse.write_jsonl(data, ROWS, longest=200)
+    samples.write_jsonl(data, ROWS, longest=200)
     began = time.perf_counter()
     with _quiet():
         assert prepare.launch(data=data, output_dir=folder / "prepared") == 0

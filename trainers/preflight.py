@@ -7,9 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pytest_trainguard import Run, Trainer
-from trainers import chat_base, encoder, fusion, gnn, lora_chat, misuse, syllogisms, transformer
-from trainers.chat_rows import ChatFile
-from trainers.rows import RowFile, split_by_content
+from trainers.chat import lora, syllogisms, tiny_llama
+from trainers.chat.rows import ChatFile
+from trainers.code import fusion, gnn, roberta, samples, transformer
+from trainers.code.rows import RowFile
+from trainers.code.tokenizer import train_tokenizer
+from trainers.common.rows import split_by_content
 
 
 class Program(Trainer):
@@ -23,19 +26,19 @@ class Program(Trainer):
     def make_data(self, folder: Path, rows: int, seed: int) -> Path:
         """Functions of the standard library and their wrong-variable twins."""
         path = folder / "functions.jsonl"
-        misuse.write_jsonl(path, rows, seed, longest=160)  # characters: short functions, short runs
+        samples.write_jsonl(path, rows, seed, longest=160)  # characters: short functions, short runs
         return path
 
     def make_longest(self, folder: Path, rows: int, length: int, seed: int) -> Path:
         """Functions that are cut at `max_length` and `max_nodes`, of as many names as the standard library has."""
         path = folder / "functions.jsonl"
-        misuse.write_longest(path, rows, seed, length)
+        samples.write_longest(path, rows, seed, length)
         return path
 
     def make_varied(self, folder: Path, rows: int, length: int, seed: int) -> Path:
         """The same of all lengths."""
         path = folder / "functions.jsonl"
-        misuse.write_varied(path, rows, seed, length)
+        samples.write_varied(path, rows, seed, length)
         return path
 
     def resume_from(self, output_dir: Path) -> Path:
@@ -82,20 +85,20 @@ class ReadsText(Program):
         """A RoBERTa of the tiny sizes with its tokenizer, as transformers saves them."""
         small = type(self).tiny
         table = RowFile(self.make_data(folder, rows=16, seed=1))
-        tokenizer = encoder.train_tokenizer(table, range(16), small["vocab_size"], small["max_length"])
+        tokenizer = train_tokenizer(table, range(16), small["vocab_size"], small["max_length"])
         sizes = {name: small[name] for name in ("hidden_size", "layers", "heads", "max_length")}
-        model = encoder.new_model(tokenizer, **sizes, dropout=0.0)
+        model = roberta.new_model(tokenizer, **sizes, dropout=0.0)
         tokenizer.save_pretrained(folder / "roberta")
         model.save_pretrained(folder / "roberta")
         return folder / "roberta"
 
 
 class Transformer(ReadsText):
-    """The text classifier, `python -m trainers.transformer`."""
+    """The text classifier, `python -m trainers.code.transformer`."""
 
     entry = staticmethod(transformer.launch)
     preload = transformer.PRELOAD
-    command = _command("trainers.transformer")
+    command = _command("trainers.code.transformer")
     config = transformer.Settings
     # What is launched on an A100: RoBERTa-base.
     production = {
@@ -137,11 +140,11 @@ class Transformer(ReadsText):
 
 
 class Gnn(Program):
-    """The graph classifier, `python -m trainers.gnn`."""
+    """The graph classifier, `python -m trainers.code.gnn`."""
 
     entry = staticmethod(gnn.launch)
     preload = gnn.PRELOAD
-    command = _command("trainers.gnn")
+    command = _command("trainers.code.gnn")
     config = gnn.Settings
     fields = {"max_length": "max_nodes", "hidden_size": "node_size", "layers": "graph_layers"}
     production = {
@@ -185,11 +188,11 @@ class Gnn(Program):
 
 
 class Fusion(ReadsText):
-    """Both together, `python -m trainers.fusion`; in small its branches are new ones, of one layer each."""
+    """Both together, `python -m trainers.code.fusion`; in small its branches are new ones, of one layer each."""
 
     entry = staticmethod(fusion.launch)
     preload = fusion.PRELOAD
-    command = _command("trainers.fusion")
+    command = _command("trainers.code.fusion")
     config = fusion.Settings
     production = {**Gnn.production, **Transformer.production, "head_size": 512}
     tiny = {**Gnn.tiny, **Transformer.tiny, "layers": 1, "graph_layers": 1, "head_size": 16, "head_dropout": 0.0}
@@ -197,14 +200,14 @@ class Fusion(ReadsText):
 
 
 class LoraChat(Program):
-    """The chat trainer, `python -m trainers.lora_chat`."""
+    """The chat trainer, `python -m trainers.chat.lora`."""
 
-    entry = staticmethod(lora_chat.launch)
-    preload = lora_chat.PRELOAD
-    command = _command("trainers.lora_chat")
+    entry = staticmethod(lora.launch)
+    preload = lora.PRELOAD
+    command = _command("trainers.chat.lora")
     row_file = ChatFile
     labels = "messages.-1.content"
-    config = lora_chat.Settings
+    config = lora.Settings
     # What is launched on an A100, but for the model: that is a folder which only that machine has.
     production = {
         "max_length": 4096,
@@ -262,10 +265,10 @@ class LoraChat(Program):
 
     def make_model(self, folder: Path) -> Path:
         """The Llama of the tiny sizes with its tokenizer, as transformers saves them."""
-        tokenizer = chat_base.tokenizer()
+        tokenizer = tiny_llama.tokenizer()
         sizes = {name: self.tiny[name] for name in ("hidden_size", "layers", "heads")}
         tokenizer.save_pretrained(folder / "llama")
-        chat_base.model(len(tokenizer), **sizes).save_pretrained(folder / "llama")
+        tiny_llama.model(len(tokenizer), **sizes).save_pretrained(folder / "llama")
         return folder / "llama"
 
     def make_longest(self, folder: Path, rows: int, length: int, seed: int) -> Path:

@@ -17,7 +17,7 @@ sys.path.append(str(Path(__file__).parents[2]))
 
 from trainer_runs import ROOT, TINY
 
-from trainers import misuse, transformer
+from trainers.code import samples, transformer
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,7 +30,7 @@ def one_thread() -> None:
 @pytest.fixture(scope="session")
 def rows_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "rows.jsonl"
-    misuse.write_jsonl(path, rows=64, seed=3)
+    samples.write_jsonl(path, rows=64, seed=3)
     return path
 
 
@@ -60,7 +60,7 @@ def program(rows_file: Path, out: Path, tmp_path: Path) -> Callable[..., subproc
         settings = tmp_path / "settings.json"
         settings.write_text(json.dumps({**TINY, **values}))
         arguments = ["--settings", str(settings), "--data", str(rows_file), "--output-dir", str(out)]
-        code = f"import sys\n{before}\nfrom trainers.transformer import main\nsys.exit(main({arguments!r}))"
+        code = f"import sys\n{before}\nfrom trainers.code.transformer import main\nsys.exit(main({arguments!r}))"
         return subprocess.Popen(
             [sys.executable, "-c", code],
             cwd=ROOT,

@@ -20,7 +20,7 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).parents[2]))
 
-from trainers import status
+from trainers.common import status
 
 EXITS = {"success": 0, "bad_input": 2, "interrupted": 143}
 

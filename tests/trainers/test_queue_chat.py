@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from queue_runs import QUICK, Queue
 
-from trainers import syllogisms
+from trainers.chat import syllogisms
 
 TINY = {
     "hidden_size": 32, "layers": 1, "heads": 2, "max_length": 128, "lora_rank": 4, "lora_alpha": 8, "batch_size": 8,

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from queue_runs import PROJECT, QUICK, Queue, assert_sound, line, wait_for
 
-from trainers import lock
+from trainers.common import lock
 from trainers.queue import cli, memory
 from trainers.queue.journal import Journal, last_lines
 from trainers.queue.layout import Layout
@@ -321,8 +321,8 @@ def test_a_line_that_a_crash_cut_off_stands_alone(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_under_the_queue_itself_is_waited_for(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    from trainers import files
-    from trainers.errors import TrainingFailed
+    from trainers.common import files
+    from trainers.common.errors import TrainingFailed
 
     written, faults = files.write_text, iter([True])
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from queue_runs import Queue, assert_sound, line, wait_for
 
-from trainers import files
+from trainers.common import files
 from trainers.queue.entries import Settling, ends_whole, open_for_writing
 from trainers.queue.layout import move_new
 

@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from trainers import files, status
-from trainers.errors import TrainingFailed, show
-from trainers.process import EXIT_BAD_INPUT, EXIT_OK
+from trainers.common import files, status
+from trainers.common.errors import TrainingFailed, show
+from trainers.common.process import EXIT_BAD_INPUT, EXIT_OK
 from trainers.queue import keeper, reports
 from trainers.queue.recovery import Ended
 

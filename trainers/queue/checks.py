@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from trainers import chat_rows
-from trainers.errors import InputError, show
-from trainers.lines import LineFile
+from trainers.chat.rows import validate
+from trainers.common.errors import InputError, show
+from trainers.common.rows import LineFile
 from trainers.queue.options import QueueSettings
 
 
@@ -27,7 +27,7 @@ def faults(path: Path, name: str, chosen: QueueSettings) -> list[str]:
         chosen: of the queue: the rows of its own trainer are known.
     """
     try:
-        (chat_rows.validate if chosen.own else AnyRows)(path)
+        (validate if chosen.own else AnyRows)(path)
     except InputError as error:
         return [line.replace(show(path), show(name), 1) for line in error.lines]
     return []

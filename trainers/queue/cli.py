@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainers import files, lock
-from trainers.errors import InputError, TrainingFailed, reason, show
-from trainers.process import Run, supervise
+from trainers.common import files, lock
+from trainers.common.errors import InputError, TrainingFailed, reason, show
+from trainers.common.process import Run, supervise
 from trainers.queue import daemon, entries, moves, opening, options, view
 from trainers.queue.layout import PRIORITIES, Layout, move_new
 from trainers.queue.ledger import Row

@@ -6,10 +6,10 @@ import sqlite3
 import time
 from pathlib import Path
 
-from trainers import files
-from trainers.errors import Interrupted, TrainingFailed, reason, show
-from trainers.lock import RunLock
-from trainers.process import Run
+from trainers.common import files
+from trainers.common.errors import Interrupted, TrainingFailed, reason, show
+from trainers.common.lock import RunLock
+from trainers.common.process import Run
 from trainers.queue import opening, options, own
 from trainers.queue.layout import Layout
 from trainers.queue.ledger import transient

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trainers.errors import reason, show
+from trainers.common.errors import reason, show
 from trainers.queue.options import QueueSettings
 
 ALERT_SECONDS = 10.0

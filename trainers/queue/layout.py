@@ -10,8 +10,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from trainers import files
-from trainers.errors import InputError, reason, show
+from trainers.common import files
+from trainers.common.errors import InputError, reason, show
 
 INBOX, PROCESSING, DONE, FAILED = "inbox", "processing", "done", "failed"
 PRIORITIES = ("high", "normal", "low")

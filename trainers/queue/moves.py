@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from trainers.errors import show
+from trainers.common.errors import show
 from trainers.queue import turns
 from trainers.queue.layout import DONE, FAILED, PRIORITIES, PROCESSING
 from trainers.queue.ledger import Row

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 from filelock import FileLock
 
-from trainers import lock
-from trainers.errors import InputError, show
+from trainers.common import lock
+from trainers.common.errors import InputError, show
 from trainers.queue import ledger as ledgers
 from trainers.queue import options
 from trainers.queue.journal import Journal

@@ -10,12 +10,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from trainers import settings
-from trainers.errors import InputError, show
+from trainers.common import settings
+from trainers.common.errors import InputError, show
 
 FILES = ("queue.toml", "queue.json")
 PLACEHOLDERS = ("{settings}", "{data}", "{output_dir}", "{resume_from}", "{status_dir}")
-OWN_TRAINER = "trainers.lora_chat"
+OWN_TRAINER = "trainers.chat.lora"
 
 
 class QueueSettings(BaseModel):

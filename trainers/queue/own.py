@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainers import settings
-from trainers.errors import InputError
+from trainers.common import settings
+from trainers.common.errors import Faults
 from trainers.queue.options import QueueSettings
 
 
@@ -13,7 +13,7 @@ def defaults(chosen: QueueSettings) -> dict[str, Any]:
     """The own trainer's settings where the queue's say nothing; empty for any other trainer."""
     if not chosen.own:
         return {}
-    from trainers.chat_settings import Settings
+    from trainers.chat.settings import Settings
 
     return {name: field.default for name, field in Settings.model_fields.items()}
 
@@ -26,17 +26,10 @@ def check(chosen: QueueSettings) -> None:
     """
     if not chosen.own:
         return
-    from trainers import lora_chat
-    from trainers.chat_settings import Settings
+    from trainers.chat import adapter
+    from trainers.chat.settings import Settings
 
-    faults: list[str] = []
-    for part in (
-        lambda: settings.check(Settings, chosen.trainer_settings),
-        lambda: lora_chat.precheck(chosen.trainer_settings),
-    ):
-        try:
-            part()
-        except InputError as error:
-            faults += [f"trainer_settings: {line}" for line in error.lines]
-    if faults:
-        raise InputError(*faults)
+    faults = Faults()
+    faults.gather(lambda: settings.check(Settings, chosen.trainer_settings), "trainer_settings: ")
+    faults.gather(lambda: adapter.require_there(chosen.trainer_settings), "trainer_settings: ")
+    faults.require_none()

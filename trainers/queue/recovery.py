@@ -17,7 +17,7 @@ class Ended(NamedTuple):
     """How an attempt ended.
 
     Attributes:
-        kind: one of `trainers.status.KINDS`; or ``lost``: the queue was killed, and the trainer with it.
+        kind: one of `trainers.common.status.KINDS`; or ``lost``: the queue was killed, and the trainer with it.
         message: one line.
         step: optimizer steps done, as far as it is known.
         exit: the trainer's exit code; None where nobody saw it.

@@ -7,7 +7,7 @@ folder for each attempt:
 ``settings.json``  the trainer's settings in this attempt
 ``start.json``     its command, what it resumes from, which settings were changed by recovery
 ``output.log``     what the trainer printed
-``heartbeat.json`` and ``outcome.json``: the trainer's own words, `trainers.status`
+``heartbeat.json`` and ``outcome.json``: the trainer's own words, `trainers.common.status`
 ``ended.json``     its exit code, from `trainers.queue.keeper`
 ``stack.txt``      where it hung, if it did
 ================== ===============================================================================
@@ -20,7 +20,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trainers import files
+from trainers.common import files
 from trainers.queue.layout import Layout, identity
 from trainers.queue.recovery import Tried
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trainers import files
-from trainers.errors import reason, show
+from trainers.common import files
+from trainers.common.errors import reason, show
 from trainers.queue import entries, reports
 from trainers.queue.journal import Journal
 from trainers.queue.layout import DONE, FAILED, INBOX, PRIORITIES, PROCESSING, Layout, identity

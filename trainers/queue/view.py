@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from trainers import lock, status
-from trainers.errors import show
+from trainers.common import lock, status
+from trainers.common.errors import show
 from trainers.queue import entries, journal, moves
 from trainers.queue.layout import FOLDERS, INBOX, PRIORITIES, identity
 from trainers.queue.ledger import Row

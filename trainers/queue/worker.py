@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from trainers import files
-from trainers.errors import show
-from trainers.process import Run
+from trainers.common import files
+from trainers.common.errors import show
+from trainers.common.process import Run
 from trainers.queue import attempt, checks, memory, moves, options, own, recovery, reports, room
 from trainers.queue.journal import now
 from trainers.queue.layout import PROCESSING

@@ -1,0 +1,1 @@
+"""Fine-tuning a chat model with LoRA."""

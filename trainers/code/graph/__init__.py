@@ -1,0 +1,1 @@
+"""Python code as a graph, and the network that reads it."""
