@@ -77,7 +77,7 @@ def run(
         "rss_before": before,
     }
     figures |= {"steps": tracer.labels.step, "ran_out": tracer.live.ran_out if tracer.live else []}
-    return {**figures, "libraries": loaded_modules(os.getcwd())["libraries"]}
+    return {**figures, "libraries": loaded_modules(os.getcwd()).libraries}
 
 
 def prepare(device: Device, how: str) -> Tracer:

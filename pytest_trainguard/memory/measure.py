@@ -141,25 +141,25 @@ def on_gpu(tracing: Tracing, cap: int | None, changes: dict[str, Any] | None = N
     Raises:
         CannotJudge: the run did not come to its end, or left no figures.
     """
+    from pytest_trainguard.launch.protocol import SEED, ProcessRequest
     from pytest_trainguard.memory.predict import TIME_LIMIT
-    from pytest_trainguard.subject.subject import SEED, Request
 
     subject = tracing.subject
-    values = merge(subject.description["production"], changes or {})
+    values = merge(subject.description.production, changes or {})
     data, _ = tracing.rows(values, STEPS)
     folder = Path(tempfile.mkdtemp(prefix="measured-", dir=subject.folder))
-    arguments = {"trainer": subject.spec, "settings": values, "data": str(data) if data else None,
-                 "output_dir": str(folder), "max_steps": STEPS, "seed": SEED, "cap": cap}  # fmt: skip
     # Runs see no GPU unless they are to; this one sees those that its caller does.
     visible = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0")}
-    request = Request(did="measured its memory", recorder=False, time_limit=TIME_LIMIT, env=visible)
+    request = ProcessRequest("measured its memory", time_limit=TIME_LIMIT, env=visible)
     try:
-        found, ended = subject.perform(f"{__name__}:run", arguments, request)
+        found, ended = subject.server.perform(
+            request, run, subject.spec, values, str(data) if data else None, str(folder), STEPS, SEED, cap
+        )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if found is None:
-        last = ended["output"].strip().splitlines()[-1:] or [f"exit {ended['exit']}"]
-        raise CannotJudge(f"{subject.name}: nothing was measured: {last[0]}", ended["output"])
+        last = ended.output.strip().splitlines()[-1:] or [f"exit {ended.exit}"]
+        raise CannotJudge(f"{subject.name}: nothing was measured: {last[0]}", ended.output)
     return Measured(**found)
 
 

@@ -138,7 +138,7 @@ def predicting(
         raise Busy(f"{why}; to predict only, hide the GPU: CUDA_VISIBLE_DEVICES=")
     with tracing(trainer, device=limit.device, root=root) as traced:
         on_gpu = partial(measure.on_gpu, traced, limit.cap) if measures else None
-        yield Prediction(traced.subject, traced.trace, limit, tell, on_gpu)
+        yield Prediction(traced.subject.settings, traced.trace, limit, tell, on_gpu)
 
 
 def lines(report: dict[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -35,13 +36,15 @@ class Observer:
 
     inner = False
 
-    def fetched(self, batch: Any) -> None:
+    def fetched(self, batch: object) -> None:
         """The data loader is about to give `batch` to the program."""
 
     def forward(self, module: torch.nn.Module, *, outermost: bool) -> None:
         """A module's forward pass begins."""
 
-    def forwarded(self, module: torch.nn.Module, inputs: tuple[Any, ...], output: Any, *, outermost: bool) -> Any:
+    def forwarded(
+        self, module: torch.nn.Module, inputs: tuple[object, ...], output: object, *, outermost: bool
+    ) -> object:
         """A module's forward pass has ended, with keyword arguments last in `inputs`.
 
         What is returned, unless None, takes the output's place.
@@ -89,7 +92,7 @@ class Doors:
         self._built = False
         self._in_backward = False
         self._unscaled: tuple[int, torch.Tensor] | None = None
-        self._safetensors: Any = None
+        self._safetensors: ModuleType | None = None
         self._inner = any(observer.inner for observer in observers)
         self.active = True
 
@@ -115,7 +118,7 @@ class Doors:
         sys.addaudithook(self._audit)
         os.register_at_fork(after_in_child=self._fall_silent)
 
-    def _tell(self, what: str, *args: Any, **kwargs: Any) -> None:
+    def _tell(self, what: str, *args: object, **kwargs: object) -> None:
         if self.active:
             for observer in self.observers:
                 getattr(observer, what)(*args, **kwargs)
@@ -123,7 +126,7 @@ class Doors:
     def _fall_silent(self) -> None:
         self.active = False
 
-    def _forward(self, module: torch.nn.Module, inputs: Any) -> None:
+    def _forward(self, module: torch.nn.Module, inputs: object) -> None:
         # How many modules' forward passes this thread is in. Most calls of this hook end here: a model has many
         # modules, and the recorder wants the outermost one only.
         depth = self._local.depth = getattr(self._local, "depth", 0) + 1
@@ -131,7 +134,9 @@ class Doors:
             # What activation checkpointing computes again, in the backward pass, is not a new forward pass.
             self._tell("forward", module, outermost=depth == 1)
 
-    def _forwarded(self, module: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+    def _forwarded(
+        self, module: torch.nn.Module, args: tuple[object, ...], kwargs: dict[str, object], output: object
+    ) -> object:
         outermost = self._local.depth == 1
         if not (outermost or self._inner) or self._in_backward or not self.active:
             return None
@@ -141,21 +146,21 @@ class Doors:
             result = result if changed is None else changed
         return None if result is output else result
 
-    def _left(self, module: torch.nn.Module, args: Any, output: Any) -> None:
+    def _left(self, module: torch.nn.Module, args: object, output: object) -> None:
         self._local.depth = max(getattr(self._local, "depth", 0) - 1, 0)
 
-    def _stepped(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    def _stepped(self, optimizer: torch.optim.Optimizer, args: object, kwargs: object) -> None:
         self._watch_safetensors()  # here, since a program may import it late
         self._tell("stepped", optimizer)
 
-    def _registered(self, module: torch.nn.Module, name: str, parameter: Any) -> None:
+    def _registered(self, module: torch.nn.Module, name: str, parameter: object) -> None:
         if not self._built:
             self._built = True
             self._tell("built", module)
 
     def _around_backward(self, original: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(original)
-        def backward(tensors: Any, *args: Any, **kwargs: Any) -> None:
+        def backward(tensors: object, *args: object, **kwargs: object) -> None:
             if self._in_backward:
                 return original(tensors, *args, **kwargs)
             self._local.depth = 0
@@ -172,9 +177,9 @@ class Doors:
         scaled = self._unscaled
         return scaled[1] if scaled is not None and scaled[0] == id(loss) else loss
 
-    def _around_scale(self, original: Callable[..., Any]) -> Callable[..., Any]:
+    def _around_scale(self, original: Callable[..., object]) -> Callable[..., object]:
         @functools.wraps(original)
-        def scale(scaler: Any, outputs: Any) -> Any:
+        def scale(scaler: torch.amp.GradScaler, outputs: object) -> object:
             scaled = original(scaler, outputs)
             if isinstance(scaled, torch.Tensor):
                 self._unscaled = (id(scaled), outputs)
@@ -182,9 +187,9 @@ class Doors:
 
         return scale
 
-    def _after_update(self, original: Callable[..., Any]) -> Callable[..., Any]:
+    def _after_update(self, original: Callable[..., object]) -> Callable[..., object]:
         @functools.wraps(original)
-        def update(scaler: Any, *args: Any, **kwargs: Any) -> Any:
+        def update(scaler: torch.amp.GradScaler, *args: object, **kwargs: object) -> object:
             result = original(scaler, *args, **kwargs)
             if scaler.is_enabled():
                 self._tell("rescaled", scaler.get_scale())
@@ -192,16 +197,16 @@ class Doors:
 
         return update
 
-    def _after_fetch(self, original: Callable[..., Any]) -> Callable[..., Any]:
+    def _after_fetch(self, original: Callable[..., object]) -> Callable[..., object]:
         @functools.wraps(original)
-        def following(iterator: Any) -> Any:
+        def following(iterator: object) -> object:
             batch = original(iterator)
             self._tell("fetched", batch)
             return batch
 
         return following
 
-    def _after_sync(self, original: Callable[..., Any]) -> Callable[..., Any]:
+    def _after_sync(self, original: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(original)
         def sync(fd: Any) -> None:
             original(fd)
@@ -216,15 +221,15 @@ class Doors:
         """torch.save opens its file in C++, where no audit event is raised."""
 
         @functools.wraps(original)
-        def save(obj: Any, f: Any, *args: Any, **kwargs: Any) -> None:
+        def save(obj: object, f: object, *args: object, **kwargs: object) -> None:
             self._touched(f, "open")
             original(obj, f, *args, **kwargs)
 
         return save
 
-    def _before_move(self, original: Callable[..., Any]) -> Callable[..., Any]:
+    def _before_move(self, original: Callable[..., object]) -> Callable[..., object]:
         @functools.wraps(original)
-        def move(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+        def move(module: torch.nn.Module, *args: object, **kwargs: object) -> object:
             if next(module.parameters(), None) is not None:
                 self._tell("moving", module)
             return original(module, *args, **kwargs)
@@ -237,10 +242,10 @@ class Doors:
         if module is None or self._safetensors is module:
             return
         self._safetensors = module
-        original: Callable[..., Any] = module.serialize_file
+        original: Callable[..., object] = module.serialize_file
 
         @functools.wraps(original)
-        def serialize_file(tensors: Any, filename: Any, *args: Any, **kwargs: Any) -> Any:
+        def serialize_file(tensors: object, filename: object, *args: object, **kwargs: object) -> object:
             self._touched(filename, "open")
             return original(tensors, filename, *args, **kwargs)
 
@@ -249,7 +254,7 @@ class Doors:
     def _ours(self, path: str) -> bool:
         return self._output is not None and (path + os.sep).startswith(self._output)
 
-    def _touched(self, path: Any, how: str) -> None:
+    def _touched(self, path: object, how: str) -> None:
         if isinstance(path, str | bytes | os.PathLike):
             absolute = os.path.join(
                 os.path.realpath(os.path.dirname(os.fsdecode(path)) or "."),
@@ -258,7 +263,7 @@ class Doors:
             if self._ours(absolute):
                 self._tell("writing", absolute, how)
 
-    def _opened(self, path: Any) -> None:
+    def _opened(self, path: object) -> None:
         if self._data is not None and isinstance(path, str | bytes | os.PathLike):
             absolute = os.path.realpath(os.fsdecode(path))
             if (absolute + os.sep).startswith(self._data):
@@ -295,7 +300,7 @@ class Doors:
 _WATCHED = frozenset({"open", "os.rename", "os.remove", "os.rmdir", "socket.connect", "socket.getaddrinfo"})
 
 
-def tensors_in(value: Any) -> Iterator[torch.Tensor]:
+def tensors_in(value: object) -> Iterator[torch.Tensor]:
     """The tensors in a batch, an output or a list of losses, however it is nested."""
     if isinstance(value, torch.Tensor):
         yield value
