@@ -14,13 +14,13 @@ from typing import Any
 from pytest_trainguard import Finding, Guard, NotApplicable, edge_case, faults, recovers, rejects, stops, survives
 from pytest_trainguard.casework import checkpoint_cases as probe
 from pytest_trainguard.contract import checkpoints
-from pytest_trainguard.damage import entries
+from pytest_trainguard.damage.manifests import replace_file
+from pytest_trainguard.rows.suffixes import WEIGHTS
 from pytest_trainguard.subject.subject import SAVE_EVERY, STEPS
 from pytest_trainguard.verdicts.wording import number, unusual
 
 MOST_FILES = 4  # files of a trainer's state that are removed, or corrupted, each in a run
 MIGRATED = re.compile(r"migrat|convert|upgrad|older (format|version)|earlier (format|version)", re.I)
-WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 DAMAGES: dict[str, Callable[[Guard, Path], bool]] = {
     "cut in half": lambda guard, file: _cut(file, file.stat().st_size // 2),
     "cut the last byte off": lambda guard, file: _cut(file, file.stat().st_size - 1),
@@ -220,9 +220,13 @@ def test_15_checkpoint_folder_empty(guard: Guard) -> None:
     expects="rejects, naming file or checkpoint, or recovers from the checkpoint before",
 )
 def test_16_trainer_state_missing(guard: Guard) -> None:
-    """`state.get("step", 0)`: trained weights at step 0, warmed up for nothing, and three more epochs."""
+    """`state.get("step", 0)`: trained weights at step 0, warmed up for nothing, and three more epochs.
+
+    The checkpoint is as if the program had saved it so: where it holds checksums, they fit. An older version of a
+    program, which saved less, leaves such checkpoints.
+    """
     reference, killed, newest = probe.with_newest(guard)
-    steps = probe.entries(guard, newest, entries.STEP)
+    steps = probe.entries(guard, newest, checkpoints.STEP_NAMES)
     doomed = [file for file in probe.small_files(newest) if file in steps or probe.STATE_FILE.search(file.name)][
         :MOST_FILES
     ]
@@ -232,14 +236,14 @@ def test_16_trainer_state_missing(guard: Guard) -> None:
     for file in doomed:
         copy = guard.copy(killed.output_dir)
         name = file.relative_to(killed.output_dir)
-        (copy / name).unlink()
+        replace_file(copy / name, None, within=copy)
         did = f"removed {name}, of the newest checkpoint, then started again to resume"
         requests.append({"did": did, "output_dir": copy, "resume": True})
         missing.append((file.name, newest.name))
     for file, (key, _) in steps.items():
         copy = guard.copy(killed.output_dir)
         name = file.relative_to(killed.output_dir)
-        guard.subject.call("drop_entry", file=str(copy / name), name=key)
+        guard.subject.call("drop_entry", file=str(copy / name), name=key, within=str(copy))
         did = f"took {key!r} out of {name}, of the newest checkpoint, then started again to resume"
         requests.append({"did": did, "output_dir": copy, "resume": True})
         missing.append((file.name, newest.name))
@@ -257,30 +261,34 @@ def test_16_trainer_state_missing(guard: Guard) -> None:
     expects="rejects, naming file or checkpoint, or recovers from the checkpoint before",
 )
 def test_17_trainer_state_corrupt(guard: Guard) -> None:
-    """Somebody mended a state file by hand, or a script wrote the step as text: `int(float(step))` hides it."""
+    """Somebody mended a state file by hand, or a script wrote the step as text: `int(float(step))` hides it.
+
+    A file that was cut in half no longer fits its checksum, where there is one. A value of another type does: whoever
+    wrote it wrote the checksum too.
+    """
     reference, killed, newest = probe.with_newest(guard)
-    steps = probe.entries(guard, newest, entries.STEP)
+    steps = probe.entries(guard, newest, checkpoints.STEP_NAMES)
     written = [file for file in probe.small_files(newest) if file.suffix == ".json"]
     written = [file for file in written if file in steps or probe.STATE_FILE.search(file.name)][:MOST_FILES]
     if not written and not steps:
         raise NotApplicable(f"no file of {newest.name} is JSON of a trainer's state, or holds a step count")
     requests, corrupt = [], []
 
-    def add(file: Path, did: str, change: Callable[[Path], Any]) -> None:
+    def add(file: Path, did: str, change: Callable[[Path, Path], object]) -> None:
         copy = guard.copy(killed.output_dir)
-        change(copy / file.relative_to(killed.output_dir))
+        change(copy / file.relative_to(killed.output_dir), copy)
         did = f"{did}, of the newest checkpoint, then started again to resume"
         requests.append({"did": did, "output_dir": copy, "resume": True})
         corrupt.append((file.name, newest.name))
 
     for file in written:
-        add(file, f"cut {file.name} in half", lambda path: os.truncate(path, path.stat().st_size // 2))
-        add(file, f"left an empty list in {file.name}", lambda path: path.write_text("[]"))
+        add(file, f"cut {file.name} in half", lambda path, _: os.truncate(path, path.stat().st_size // 2))
+        add(file, f"left an empty list in {file.name}", lambda path, copy: replace_file(path, b"[]", within=copy))
     for file, (key, step) in steps.items():
         for value in ("many", None, [step], step // 2 + 0.5):
             did = f"set {key!r} to {json.dumps(value)} in {file.name}"
-            put = functools.partial(guard.subject.call, "put_entry", name=key, value=value)
-            add(file, did, lambda path, put=put: put(file=str(path)))
+            put = functools.partial(guard.subject.call, "set_entry", name=key, value=value)
+            add(file, did, lambda path, copy, put=put: put(file=str(path), within=str(copy)))
     before = guard.checkpoints(killed.output_dir)[:-1]
     for named, outcome in zip(corrupt, guard.run_all(requests), strict=True):
         probe.rejects_or_recovers(outcome, reference, named, before)
@@ -343,21 +351,22 @@ def test_18_checkpoint_of_another_model(guard: Guard) -> None:
 def test_19_old_checkpoint_format(guard: Guard) -> None:
     """The run is preempted, the program updated meanwhile: last week's optimizer state is read by this week's code.
 
-    What such a checkpoint holds, the program alone knows; that it is not of its own version, it must see.
+    What such a checkpoint holds, the program alone knows; that it is not of its own version, it must see. Its checksums
+    fit: it was whole when the older program saved it.
     """
     reference = guard.needs_checkpoints()
     killed = guard.killed_late()
     saved = guard.checkpoints(killed.output_dir)
-    marks = probe.entries(guard, saved[-1], entries.VERSION) if saved else {}
+    marks = probe.entries(guard, saved[-1], checkpoints.VERSION_NAMES) if saved else {}
     if not marks:
         raise NotApplicable(
-            f'its checkpoints state no version of their format: save and check one, "{entries.VERSION[0]}": 1'
+            f'its checkpoints state no version of their format: save and check one, "{checkpoints.VERSION_NAMES[0]}": 1'
         )
     copy = guard.copy(killed.output_dir)
     for checkpoint in saved:
-        for file, (key, version) in probe.entries(guard, checkpoint, entries.VERSION).items():
+        for file, (key, version) in probe.entries(guard, checkpoint, checkpoints.VERSION_NAMES).items():
             place = copy / file.relative_to(killed.output_dir)
-            guard.subject.call("put_entry", file=str(place), name=key, value=version - 1)
+            guard.subject.call("set_entry", file=str(place), name=key, value=version - 1, within=str(copy))
     file, (key, version) = next(iter(marks.items()))
     did = f"marked the checkpoints as of format version {version - 1} ({key!r} in {file.name}, it was {version})"
     outcome = guard.run(f"{did}, then started again to resume", output_dir=copy, resume=True)

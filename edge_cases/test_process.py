@@ -26,6 +26,7 @@ from pytest_trainguard.casework.bystander import bystander, give_pid_away
 from pytest_trainguard.contract import checkpoints
 from pytest_trainguard.damage import power
 from pytest_trainguard.probes.kill_and_resume import KillAndResume
+from pytest_trainguard.rows.suffixes import TEXT
 from pytest_trainguard.subject.subject import SAVE_EVERY, Started
 
 WORKERS_GRACE = 9.0  # seconds; torch's loader workers look every 5 s whether their parent still lives
@@ -255,7 +256,7 @@ def _no_negative_time(outcome: Outcome) -> None:
     told = {"its output": outcome.message}
     for name in outcome.changed():
         path = outcome.output_dir / name
-        if path.suffix in (".json", ".jsonl", ".csv", ".txt", ".log", ".md") and path.is_file():
+        if path.suffix in TEXT and path.is_file():
             told[name] = path.read_text(errors="replace")
     for where, text in told.items():
         found = NEGATIVE_TIME.search(text)

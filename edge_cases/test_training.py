@@ -121,7 +121,7 @@ def test_62_negative_global_step(guard: Guard) -> None:
     reference = guard.needs_checkpoints()
     folder = guard.copy(reference.output_dir)
     saved = guard.checkpoints(folder)
-    changed = guard.subject.call("negative_steps", checkpoints=[str(path) for path in saved])
+    changed = guard.subject.call("negate_step_counts", checkpoints=[str(path) for path in saved], within=str(folder))
     if not changed:
         raise NotApplicable(
             "its checkpoints hold no step count that could be made negative: a whole number named 'step' or "

@@ -8,7 +8,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 from pytest_trainguard import NotApplicable
-from pytest_trainguard.damage import entries
+from pytest_trainguard.damage import checkpoints, weights
 from pytest_trainguard.damage import fields as values
 from pytest_trainguard.damage import files as tamper
 
@@ -212,11 +212,11 @@ def test_entries_of_a_checkpoint_are_found_put_and_dropped(tmp_path, kind):
     file = tmp_path / f"state.{kind}"
     content = {"step": 6, "epoch": True, "name": "x"}
     file.write_text(json.dumps(content)) if kind == "json" else torch.save(content, file)
-    assert entries.find([str(file)], ["step", "epoch"]) == {str(file): {"step": 6}}
-    entries.put(str(file), "step", 5)
-    assert entries.find([str(file)], ["step"]) == {str(file): {"step": 5}}
-    entries.drop(str(file), "step")
-    assert entries.find([str(file)], ["step"]) == {}
+    assert checkpoints.find_entries([str(file)], ["step", "epoch"]) == {str(file): {"step": 6}}
+    checkpoints.set_entry(str(file), "step", 5, str(tmp_path))
+    assert checkpoints.find_entries([str(file)], ["step"]) == {str(file): {"step": 5}}
+    checkpoints.drop_entry(str(file), "step", str(tmp_path))
+    assert checkpoints.find_entries([str(file)], ["step"]) == {}
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "pt"])
@@ -225,13 +225,13 @@ def test_flipped_bits_are_in_the_weights_and_nowhere_else(tmp_path, kind):
     from safetensors.torch import load_file, save_file
 
     file = tmp_path / f"weights.{kind}"
-    weights = {"a": torch.full((40,), 0.02), "b": torch.full((3,), 0.5)}
-    save_file(weights, file) if kind == "safetensors" else torch.save(weights, file)
+    tensors = {"a": torch.full((40,), 0.02), "b": torch.full((3,), 0.5)}
+    save_file(tensors, file) if kind == "safetensors" else torch.save(tensors, file)
     size = file.stat().st_size
-    assert entries.flip_bits(str(file)) == "a"
+    assert weights.flip_bits(str(file)) == "a"
     after = load_file(file) if kind == "safetensors" else torch.load(file, weights_only=True)
     assert file.stat().st_size == size
     assert int((after["a"] > 1e30).sum()) == 16
-    assert torch.equal(after["b"], weights["b"])
+    assert torch.equal(after["b"], tensors["b"])
     (tmp_path / "none.pt").write_bytes(b"no tensors")
-    assert entries.flip_bits(str(tmp_path / "none.pt")) == ""
+    assert weights.flip_bits(str(tmp_path / "none.pt")) == ""

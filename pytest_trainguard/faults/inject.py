@@ -21,8 +21,8 @@ from pytest_trainguard.faults import HOST_MEMORY_LEFT, Fault
 from pytest_trainguard.launch import linux
 from pytest_trainguard.recorder.doors import Observer, tensors_in
 from pytest_trainguard.recorder.writer import Recorder
+from pytest_trainguard.rows.suffixes import TEXT  # files that are read from their beginning
 
-TEXT = {".jsonl", ".ndjson", ".json", ".csv", ".txt", ".tsv"}  # files that are read from their beginning
 GRACE = 2  # optimizer steps between a reboot's SIGTERM and its SIGKILL
 FILE_LIMIT = 16 * 1024  # bytes; the recorder goes on in another file when it meets this limit itself
 

@@ -17,6 +17,7 @@ from pytest_trainguard.adapters import load_trainer
 from pytest_trainguard.adapters.command import become, is_this_python, write_settings
 from pytest_trainguard.contract import settings
 from pytest_trainguard.contract.trainer import Run, Trainer
+from pytest_trainguard.rows.suffixes import SAFETENSORS
 
 RUN_VARIABLE = "TRAINGUARD_RUN"  # tells a subprocess of the run where its recording and its fault are
 
@@ -213,18 +214,19 @@ def resume_point(trainer: Any, output_dir: str) -> str | None:
     return str(path) if path else None
 
 
-def negative_steps(checkpoints: list[str]) -> dict[str, int]:
-    """Make the step counts that are saved in checkpoints negative; see `damage.saved`."""
-    from pytest_trainguard.damage import saved
+def negate_step_counts(checkpoints: list[str], within: str) -> dict[str, int]:
+    """See `damage.checkpoints.negate_step_counts`."""
+    from pytest_trainguard.damage import checkpoints as damage
 
-    return saved.negative_steps(checkpoints)
+    return damage.negate_step_counts(checkpoints, within)
 
 
 def compare(first: str, second: str) -> dict[str, Any]:
     """Of two checkpoints: the `step` that is saved in the first, and whether they hold the `same` weights."""
-    from pytest_trainguard.damage import saved
+    from pytest_trainguard.damage.checkpoints import read_step_count
+    from pytest_trainguard.damage.weights import hold_same_weights
 
-    return {"step": saved.step_in(Path(first)), "same": saved.same_weights(Path(first), Path(second))}
+    return {"step": read_step_count(Path(first)), "same": hold_same_weights(Path(first), Path(second))}
 
 
 def bad_tensors(files: list[str]) -> dict[str, str]:
@@ -240,7 +242,7 @@ def bad_tensors(files: list[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for file in files:
         try:
-            if file.endswith(".safetensors"):
+            if file.endswith(SAFETENSORS):
                 from safetensors.torch import load_file
 
                 content: Any = load_file(file)
@@ -276,32 +278,32 @@ def _not_finite(value: Any, name: str) -> str | None:
     return None
 
 
-def find_entries(files: list[str], names: list[str]) -> dict[str, dict[str, Any]]:
-    """See `damage.entries.find`."""
-    from pytest_trainguard.damage import entries
+def find_entries(files: list[str], names: list[str]) -> dict[str, dict[str, int]]:
+    """See `damage.checkpoints.find_entries`."""
+    from pytest_trainguard.damage import checkpoints as damage
 
-    return entries.find(files, names)
-
-
-def put_entry(file: str, name: str, value: Any) -> None:
-    """See `damage.entries.put`."""
-    from pytest_trainguard.damage import entries
-
-    entries.put(file, name, value)
+    return damage.find_entries(files, names)
 
 
-def drop_entry(file: str, name: str) -> None:
-    """See `damage.entries.drop`."""
-    from pytest_trainguard.damage import entries
+def set_entry(file: str, name: str, value: object, within: str) -> None:
+    """See `damage.checkpoints.set_entry`."""
+    from pytest_trainguard.damage import checkpoints as damage
 
-    entries.drop(file, name)
+    damage.set_entry(file, name, value, within)
+
+
+def drop_entry(file: str, name: str, within: str) -> None:
+    """See `damage.checkpoints.drop_entry`."""
+    from pytest_trainguard.damage import checkpoints as damage
+
+    damage.drop_entry(file, name, within)
 
 
 def flip_bits(file: str) -> str:
-    """See `damage.entries.flip_bits`."""
-    from pytest_trainguard.damage import entries
+    """See `damage.weights.flip_bits`."""
+    from pytest_trainguard.damage import weights
 
-    return entries.flip_bits(file)
+    return weights.flip_bits(file)
 
 
 def make_model(trainer: Any, folder: str) -> str | None:

@@ -14,6 +14,7 @@ from pytest_trainguard.contract import checkpoints, settings
 from pytest_trainguard.contract.outcome import Outcome
 from pytest_trainguard.contract.settings import Field
 from pytest_trainguard.faults import Fault
+from pytest_trainguard.rows.suffixes import WEIGHTS
 from pytest_trainguard.subject.subject import STEPS, Request, Started, Subject
 from pytest_trainguard.verdicts.errors import CannotJudge, Finding, NotApplicable
 
@@ -277,7 +278,7 @@ class Guard:
             for outcome in outcomes
             for checkpoint in self.checkpoints(outcome.output_dir)
             for file in checkpoints.files(checkpoint)
-            if file.suffix in (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
+            if file.suffix in WEIGHTS
         }
         content = {
             file: outcome.after.get(os.path.relpath(file, outcome.output_dir)) for file, outcome in owners.items()
