@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_trainguard import Finding, Guard, NotApplicable, edge_case, faults, recovers, rejects, stops, survives
-from pytest_trainguard.casework import checkpoint_cases as probe
+from pytest_trainguard.casework import damaged_checkpoints, mismatched_models
 from pytest_trainguard.contract import checkpoints
 from pytest_trainguard.damage.manifests import replace_file
 from pytest_trainguard.rows.suffixes import WEIGHTS
@@ -112,11 +112,11 @@ def test_13_adapter_of_another_base(guard: Guard) -> None:
     """
     field = guard.needs("adapter")
     size = guard.needs("hidden_size")
-    sizes = probe.two_sizes(guard, size)
+    sizes = mismatched_models.choose_two_sizes(guard, size)
     if sizes is None:
         raise NotApplicable(f"{size.path} is not set: give it a number in the tiny settings")
     other = guard.run(f"trained with {size.path} = {sizes[1]}", settings={size.path: sizes[1]})
-    ours, theirs = (probe.adapter(guard, outcome) for outcome in (guard.reference(), other))
+    ours, theirs = (mismatched_models.find_adapter(guard, outcome) for outcome in (guard.reference(), other))
     if ours is None or theirs is None:
         raise NotApplicable("no adapter_config.json in its output folder: save the adapter as peft does")
     own, outcome = guard.run_all(
@@ -129,7 +129,7 @@ def test_13_adapter_of_another_base(guard: Guard) -> None:
     if own.exit != 0:
         last = (own.last_words.splitlines() or [own.how])[-1]
         raise NotApplicable(f"{field.path} does not take the adapter that it saved in {ours.name}: {last}")
-    rejects(outcome, str(theirs), probe.both_bases(ours, theirs))
+    rejects(outcome, str(theirs), mismatched_models.two_bases(ours, theirs))
 
 
 @edge_case(
@@ -162,7 +162,7 @@ def test_14_no_checkpoint_yet(guard: Guard) -> None:
     if first.exit != 0 and guard.resume_point(fresh) is None:  # it is handed checkpoints, and a bare folder is none
         rejects(first, (str(fresh), fresh.name))
     else:
-        survives(first, probe.AFRESH)
+        survives(first, damaged_checkpoints.FRESH_START)
         recovers(first, reference, from_scratch=True)
     rejects(second, (str(missing), missing.name))
 
@@ -202,10 +202,10 @@ def test_15_checkpoint_folder_empty(guard: Guard) -> None:
     if first.exit > 0:
         rejects(first, (name.name, alone.name))
     else:
-        survives(first, probe.AFRESH)
+        survives(first, damaged_checkpoints.FRESH_START)
         recovers(first, reference, from_scratch=True)
-    if probe.is_told(guard, beside) or len(whole) == 1:
-        probe.rejects_or_recovers(second, reference, (emptied.name,), whole[:-1])
+    if not damaged_checkpoints.chooses_its_checkpoint(guard, beside) or len(whole) == 1:
+        damaged_checkpoints.rejects_or_recovers(second, reference, (emptied.name,), whole[:-1])
     else:
         recovers(second, reference)
     rejects(named, name.name)
@@ -225,11 +225,9 @@ def test_16_trainer_state_missing(guard: Guard) -> None:
     The checkpoint is as if the program had saved it so: where it holds checksums, they fit. An older version of a
     program, which saved less, leaves such checkpoints.
     """
-    reference, killed, newest = probe.with_newest(guard)
-    steps = probe.entries(guard, newest, checkpoints.STEP_NAMES)
-    doomed = [file for file in probe.small_files(newest) if file in steps or probe.STATE_FILE.search(file.name)][
-        :MOST_FILES
-    ]
+    reference, killed, newest = damaged_checkpoints.killed_with_newest(guard)
+    steps = damaged_checkpoints.find_entries(guard, newest, checkpoints.STEP_NAMES)
+    doomed = damaged_checkpoints.state_files(newest, list(steps))[:MOST_FILES]
     if not doomed and not steps:
         raise NotApplicable(f"no file of {newest.name} is one of a trainer's state, or holds a step count to miss")
     requests, missing = [], []
@@ -249,7 +247,7 @@ def test_16_trainer_state_missing(guard: Guard) -> None:
         missing.append((file.name, newest.name))
     before = guard.checkpoints(killed.output_dir)[:-1]
     for named, outcome in zip(missing, guard.run_all(requests), strict=True):
-        probe.rejects_or_recovers(outcome, reference, named, before)
+        damaged_checkpoints.rejects_or_recovers(outcome, reference, named, before)
 
 
 @edge_case(
@@ -266,10 +264,10 @@ def test_17_trainer_state_corrupt(guard: Guard) -> None:
     A file that was cut in half no longer fits its checksum, where there is one. A value of another type does: whoever
     wrote it wrote the checksum too.
     """
-    reference, killed, newest = probe.with_newest(guard)
-    steps = probe.entries(guard, newest, checkpoints.STEP_NAMES)
-    written = [file for file in probe.small_files(newest) if file.suffix == ".json"]
-    written = [file for file in written if file in steps or probe.STATE_FILE.search(file.name)][:MOST_FILES]
+    reference, killed, newest = damaged_checkpoints.killed_with_newest(guard)
+    steps = damaged_checkpoints.find_entries(guard, newest, checkpoints.STEP_NAMES)
+    state = damaged_checkpoints.state_files(newest, list(steps))
+    written = [file for file in state if file.suffix == ".json"][:MOST_FILES]
     if not written and not steps:
         raise NotApplicable(f"no file of {newest.name} is JSON of a trainer's state, or holds a step count")
     requests, corrupt = [], []
@@ -291,7 +289,7 @@ def test_17_trainer_state_corrupt(guard: Guard) -> None:
             add(file, did, lambda path, copy, put=put: put(file=str(path), within=str(copy)))
     before = guard.checkpoints(killed.output_dir)[:-1]
     for named, outcome in zip(corrupt, guard.run_all(requests), strict=True):
-        probe.rejects_or_recovers(outcome, reference, named, before)
+        damaged_checkpoints.rejects_or_recovers(outcome, reference, named, before)
 
 
 @edge_case(
@@ -309,7 +307,7 @@ def test_18_checkpoint_of_another_model(guard: Guard) -> None:
     """
     reference = guard.needs_checkpoints()
     fields = [field for field in map(guard.subject.role, ("hidden_size", "layers")) if field]
-    changes = {field.path: values for field in fields if (values := probe.two_sizes(guard, field))}
+    changes = {field.path: values for field in fields if (values := mismatched_models.choose_two_sizes(guard, field))}
     if not changes:
         raise NotApplicable('no setting for the hidden size or the layers: name it, fields = {"hidden_size": "..."}')
     trained = guard.run_all(
@@ -318,11 +316,11 @@ def test_18_checkpoint_of_another_model(guard: Guard) -> None:
             for path, (_, other) in changes.items()
         ]
     )
-    size = probe.largest_file(guard.checkpoints(reference.output_dir)[-1])
+    size = damaged_checkpoints.largest_size(guard.checkpoints(reference.output_dir)[-1])
     others = []
     for (path, (own, other)), outcome in zip(changes.items(), trained, strict=True):
         saved = guard.checkpoints(outcome.output_dir)
-        if outcome.exit == 0 and saved and probe.largest_file(saved[-1]) != size:
+        if outcome.exit == 0 and saved and damaged_checkpoints.largest_size(saved[-1]) != size:
             others.append((path, own, other, outcome))
     if not others:
         raise NotApplicable(f"setting {', '.join(changes)} makes no other model: name the setting that does")
@@ -334,7 +332,7 @@ def test_18_checkpoint_of_another_model(guard: Guard) -> None:
         ]
     )  # fmt: skip
     for (path, own, other, _), outcome in zip(others, outcomes, strict=True):
-        mismatch = probe.mismatch(path.rpartition(".")[2], own, other)
+        mismatch = mismatched_models.mismatch(path.rpartition(".")[2], own, other)
         if outcome.exit == 0 and mismatch.pattern.search(unusual(outcome, reference)):
             continue
         rejects(outcome, mismatch)
@@ -357,14 +355,16 @@ def test_19_old_checkpoint_format(guard: Guard) -> None:
     reference = guard.needs_checkpoints()
     killed = guard.killed_late()
     saved = guard.checkpoints(killed.output_dir)
-    marks = probe.entries(guard, saved[-1], checkpoints.VERSION_NAMES) if saved else {}
+    marks = damaged_checkpoints.find_entries(guard, saved[-1], checkpoints.VERSION_NAMES) if saved else {}
     if not marks:
         raise NotApplicable(
             f'its checkpoints state no version of their format: save and check one, "{checkpoints.VERSION_NAMES[0]}": 1'
         )
     copy = guard.copy(killed.output_dir)
     for checkpoint in saved:
-        for file, (key, version) in probe.entries(guard, checkpoint, checkpoints.VERSION_NAMES).items():
+        for file, (key, version) in damaged_checkpoints.find_entries(
+            guard, checkpoint, checkpoints.VERSION_NAMES
+        ).items():
             place = copy / file.relative_to(killed.output_dir)
             guard.subject.call("set_entry", file=str(place), name=key, value=version - 1, within=str(copy))
     file, (key, version) = next(iter(marks.items()))
@@ -405,7 +405,7 @@ def test_20_partial_save(guard: Guard) -> None:
     if not saved:
         raise NotApplicable(f"no checkpoint in the output folder after {STEPS - 1} steps")
     newest, before = saved[-1], saved[:-1]
-    cuts = probe.cuts(newest)
+    cuts = damaged_checkpoints.choose_cuts(newest)
     requests = []
     for file, size in cuts:
         copy, name = guard.copy(killed.output_dir), file.relative_to(killed.output_dir)
@@ -413,12 +413,12 @@ def test_20_partial_save(guard: Guard) -> None:
         cut = f"from {file.stat().st_size} to {size} bytes"
         did = f"cut {name}, of the newest checkpoint, {cut}, then started again to resume"
         requests.append({"did": did, "output_dir": copy, "resume": True})
-    told = probe.is_told(guard, requests[0]["output_dir"])
+    chooses = damaged_checkpoints.chooses_its_checkpoint(guard, requests[0]["output_dir"])
     rejected = False
     for (file, _), outcome in zip(cuts, guard.run_all(requests), strict=True):
-        if told or not before:
+        if not chooses or not before:
             rejected = rejected or outcome.exit > 0
-            probe.rejects_or_recovers(outcome, reference, (file.name, newest.name), before)
+            damaged_checkpoints.rejects_or_recovers(outcome, reference, (file.name, newest.name), before)
         else:
             recovers(outcome, reference)
     if rejected and before:

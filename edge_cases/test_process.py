@@ -22,7 +22,7 @@ from pytest_trainguard import (
     stops,
     survives,
 )
-from pytest_trainguard.casework.bystander import bystander, give_pid_away
+from pytest_trainguard.casework.bystander import reassign_pid, start_bystander
 from pytest_trainguard.contract import checkpoints
 from pytest_trainguard.damage import power
 from pytest_trainguard.probes.kill_and_resume import KillAndResume
@@ -72,7 +72,7 @@ def test_42_power_loss(kill_and_resume: KillAndResume, guard: Guard) -> None:
     after, middle = guard.run_all(
         [kill_and_resume.killed_in(saved + 1), kill_and_resume.killed_in_save(saved, nth=max(1, writes // 2))]
     )
-    states = [(after, state) for state in power.STATES] + [(middle, "empty"), (middle, "unnamed")]
+    states = [(after, state) for state in power.DISK_STATES] + [(middle, "empty"), (middle, "unnamed")]
     again = guard.run_all([kill_and_resume.after_power_loss(killed, state) for killed, state in states])
     for outcome in again:
         recovers(outcome, reference)
@@ -101,9 +101,9 @@ def test_43_reboot(guard: Guard) -> None:
             },
         ]
     )
-    with bystander() as other:
+    with start_bystander() as other:
         for outcome in ended:
-            give_pid_away(outcome.output_dir, outcome.pid, other)
+            reassign_pid(outcome.output_dir, outcome.pid, other)
         again = guard.run_all(
             [
                 {
@@ -382,12 +382,12 @@ def test_50_file_locked(guard: Guard) -> None:
     if not folders:
         raise NotApplicable("neither data nor checkpoints that could be locked: give it a sample, save checkpoints")
     files = [path for folder in folders for path in checkpoints.files(folder)]
-    with bystander(*files) as holder:
+    with start_bystander(*files) as holder:
         requests: list[dict[str, Any]] = []
         if data:
             requests.append({"did": f"had process {holder} hold locks on the data", "data": data})
         if killed:
-            give_pid_away(killed.output_dir, killed.pid, holder)
+            reassign_pid(killed.output_dir, killed.pid, holder)
             did = f"{killed.did}; then process {holder} held locks on its files as it was started again to resume"
             requests.append({"did": did, "output_dir": killed.output_dir, "resume": True})
         outcomes = guard.run_all([{**request, "time_limit": guard.patience} for request in requests])

@@ -19,8 +19,7 @@ from pytest_trainguard import (
     stops,
     survives,
 )
-from pytest_trainguard.casework import relabelled as validation
-from pytest_trainguard.casework.relabelled import Relabelled
+from pytest_trainguard.casework.relabelled import RELABELLED_STEPS, Relabelled, Validated
 from pytest_trainguard.contract import checkpoints
 from pytest_trainguard.probes.nan_injection import NanInjection
 from pytest_trainguard.probes.tiny_overfit import TinyOverfit
@@ -260,14 +259,14 @@ def _change(drop: float) -> str:
 def test_67_validation_loss_rises(guard: Guard) -> None:
     """`best = model.state_dict()` is no copy: the best model of a run of three days was the last one, overfitted."""
     relabelled = Relabelled(guard)
-    outcome = relabelled.opposed()
+    outcome = relabelled.run_opposed()
     if outcome.exit != 0:
         stops(outcome)
         if not names(outcome.last_words.rpartition("\n")[2], VALIDATION):  # lines before may well be of validations
             raise Finding(outcome.did, "it stopped, and does not say that it is for the validation", outcome.last_words)
         return
     survives(outcome)
-    told = relabelled.validated(outcome)
+    told = relabelled.read_validations(outcome)
     if len(told.losses) < 2:
         raise NotApplicable(
             f"{len(told.losses)} validation losses are seen in {len(outcome.losses)} steps: say where they stand with "
@@ -279,7 +278,7 @@ def test_67_validation_loss_rises(guard: Guard) -> None:
             f"its validation loss is lowest at the last of {len(outcome.losses)} steps, although training and "
             "validation disagree: give `overfit` settings that learn faster"
         )
-    if len(outcome.losses) < validation.STEPS:  # it stopped early
+    if len(outcome.losses) < RELABELLED_STEPS:  # it stopped early
         return
     rose = f"its validation loss rose from {told.losses[lowest]:.3f} (step {lowest}) to {told.losses[last]:.3f}"
     wrong = _what_is_wrong_with_the_best(told, outcome, guard)
@@ -287,7 +286,7 @@ def test_67_validation_loss_rises(guard: Guard) -> None:
         raise Finding(outcome.did, f"{rose} (step {last}), {wrong}", outcome.last_words)
 
 
-def _what_is_wrong_with_the_best(told: validation.Validated, outcome: Outcome, guard: Guard) -> str | None:
+def _what_is_wrong_with_the_best(told: Validated, outcome: Outcome, guard: Guard) -> str | None:
     lowest, best = min(told.losses.values()), told.best
     if best is None:
         return "and it keeps no best checkpoint (or say where it is: best_checkpoint(self, output_dir))"
@@ -319,7 +318,7 @@ def _what_is_wrong_with_the_best(told: validation.Validated, outcome: Outcome, g
 def test_68_degenerate_output(guard: Guard) -> None:
     """A classifier of rare defects never saw one, said "none" to everything, and was 98 % right."""
     relabelled = Relabelled(guard)
-    outcome = relabelled.one_sided()
+    outcome = relabelled.run_one_sided()
     _flagged(outcome, ONE_ANSWER, relabelled, "every validation row was given the same class")
 
 
@@ -337,7 +336,7 @@ def test_69_accuracy_0(guard: Guard) -> None:
     That a number among others is 0.000 flags nothing: nobody reads it.
     """
     relabelled = Relabelled(guard)
-    outcome = relabelled.opposed()
+    outcome = relabelled.run_opposed()
     _flagged(outcome, NONE_RIGHT, relabelled, "no validation row was given its label")
 
 

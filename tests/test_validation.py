@@ -41,26 +41,26 @@ def test_labels_are_exchanged(tmp_path, name, write, rows, field, old, new):
     data = tmp_path / name
     write(data, rows)
     content = data.read_bytes()
-    assert labels.read(data, field) == old
-    changed = labels.write(data, tmp_path / "new", field, new)
+    assert labels.read_labels(data, field) == old
+    changed = labels.write_labels(data, tmp_path / "new", field, new)
     assert changed.name == name
-    assert labels.read(changed, field) == new
+    assert labels.read_labels(changed, field) == new
     assert data.read_bytes() == content
     if rows is ROWS:
-        assert labels.read(changed, "text") == ["é 1", "2", "3"]
+        assert labels.read_labels(changed, "text") == ["é 1", "2", "3"]
 
 
 @pytest.mark.parametrize("field", ["label", "text.0.x", "messages.7"])
 def test_a_field_that_is_not_there(tmp_path, field):
     _jsonl(tmp_path / "a.jsonl", [{**ROWS[0], "messages": []}])
     with pytest.raises(NotApplicable, match="a row has no field"):
-        labels.read(tmp_path / "a.jsonl", field)
+        labels.read_labels(tmp_path / "a.jsonl", field)
 
 
 def test_data_of_another_form(tmp_path):
     for name in ("a.parquet", "folder"):
         with pytest.raises(NotApplicable, match=f"its data is {name}"):
-            labels.read(tmp_path / name, "y")
+            labels.read_labels(tmp_path / name, "y")
 
 
 def test_validations_of_transformers(tmp_path):

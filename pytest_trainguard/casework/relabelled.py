@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from pytest_trainguard.contract import settings
 from pytest_trainguard.contract.outcome import Outcome
@@ -16,7 +15,9 @@ from pytest_trainguard.damage import labels
 from pytest_trainguard.probes.guard import Guard
 from pytest_trainguard.verdicts.errors import NotApplicable
 
-STEPS = 24  # optimizer steps: three passes over 64 rows in batches of 8
+__all__ = ["RELABELLED_STEPS", "Relabelled", "Validated"]
+
+RELABELLED_STEPS = 24  # optimizer steps: three passes over 64 rows in batches of 8
 EVAL_EVERY = 4  # steps between validations, where there is a setting for that
 LAST = 4  # steps whose mean is the final loss
 LEARNT = 0.35  # a training loss below half of that of a coin: what is right has most of the weight in every row
@@ -44,22 +45,24 @@ class Relabelled:
     def __init__(self, guard: Guard):
         self.guard = guard
 
-    def opposed(self) -> Outcome:
+    def run_opposed(self) -> Outcome:
         """Trained on rows of one label and validated on rows of another: what is learnt is wrong there.
 
         Raises:
             NotApplicable: the trainer does not tell what a label is or what it validates on, with what to add.
         """
-        first, second = self._two
-        return self._kept("opposed", f"trained on rows of {first!r} only, validated on rows of {second!r} only", second)
+        first, second = self._two_labels
+        return self._run_once(
+            "opposed", f"trained on rows of {first!r} only, validated on rows of {second!r} only", second
+        )
 
-    def one_sided(self) -> Outcome:
-        """Trained on rows of one label and validated on rows of two, by turns. Raises as `opposed`."""
-        first, second = self._two
+    def run_one_sided(self) -> Outcome:
+        """Trained on rows of one label and validated on rows of two, by turns. Raises as `run_opposed`."""
+        first, second = self._two_labels
         did = f"trained on rows of {first!r} only, validated on rows of {first!r} and {second!r} by turns"
-        return self._kept("one_sided", did, first, second)
+        return self._run_once("one_sided", did, first, second)
 
-    def validated(self, outcome: Outcome) -> Validated:
+    def read_validations(self, outcome: Outcome) -> Validated:
         """What a run told of its validations."""
         told = self.guard.subject.call("validated", output_dir=str(outcome.output_dir))
         return Validated(dict(told["losses"]), Path(told["best"]) if told["best"] else None)
@@ -91,11 +94,11 @@ class Relabelled:
         return field
 
     @cached_property
-    def _labels(self) -> list[Any]:
-        return labels.read(self.guard.data(), self._field)
+    def _labels(self) -> list[object]:
+        return labels.read_labels(self.guard.data(), self._field)
 
     @cached_property
-    def _two(self) -> tuple[Any, Any]:
+    def _two_labels(self) -> tuple[object, object]:
         """The two labels that most rows have."""
         counted = Counter(map(repr, self._labels)).most_common(2)
         if len(counted) < 2:
@@ -103,7 +106,7 @@ class Relabelled:
         first, second = (next(label for label in self._labels if repr(label) == name) for name, _ in counted)
         return first, second
 
-    def _kept(self, name: str, did: str, *held_out: Any) -> Outcome:
+    def _run_once(self, name: str, did: str, *held_out: object) -> Outcome:
         """The outcome of a run, made once for each trainer."""
         kept = self.guard.subject.kept
         if name not in kept:
@@ -111,13 +114,13 @@ class Relabelled:
         outcome: Outcome = kept[name]
         return outcome
 
-    def _run(self, name: str, did: str, label: Callable[[int], Any]) -> Outcome:
-        subject, first = self.guard.subject, self._two[0]
+    def _run(self, name: str, did: str, label: Callable[[int], object]) -> Outcome:
+        subject, first = self.guard.subject, self._two_labels[0]
         values, file = self._settings(), subject.role("validation_data")
         rows = len(self._labels)
         if file is not None:
-            values[file.path] = str(self._written(f"{name}-validation", [label(nth) for nth in range(rows)]))
-            data = self._written(name, [first] * rows)
+            values[file.path] = str(self._write_labels(f"{name}-validation", [label(nth) for nth in range(rows)]))
+            data = self._write_labels(name, [first] * rows)
         else:
             held_out = subject.call("held_out", data=str(self.guard.data()))
             if not held_out:
@@ -126,10 +129,10 @@ class Relabelled:
                     'for its validation data, fields = {"validation_data": "..."}'
                 )
             places = {row: nth for nth, row in enumerate(sorted(held_out))}
-            data = self._written(name, [label(places[row]) if row in places else first for row in range(rows)])
-        return self.guard.run(did, data=data, settings=values, steps=STEPS)
+            data = self._write_labels(name, [label(places[row]) if row in places else first for row in range(rows)])
+        return self.guard.run(did, data=data, settings=values, steps=RELABELLED_STEPS)
 
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self) -> dict[str, object]:
         """What learns by heart, with validations: `overfit` may well have turned them off."""
         subject = self.guard.subject
         values = dict(subject.description["overfit"])
@@ -139,5 +142,5 @@ class Relabelled:
             values[fraction.path] = fraction.default if tiny is None else tiny
         return settings.merge(values, {eval_every.path: EVAL_EVERY} if eval_every else {})
 
-    def _written(self, name: str, values: list[Any]) -> Path:
-        return labels.write(self.guard.data(), self.guard.folder / name, self._field, values)
+    def _write_labels(self, name: str, values: list[object]) -> Path:
+        return labels.write_labels(self.guard.data(), self.guard.folder / name, self._field, values)
