@@ -20,7 +20,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from trainers import answers, batches, chat_model, checkpoint
 from trainers.chat_model import ADAPTER, ADAPTER_WEIGHTS, Base
-from trainers.chat_resume import Begun
+from trainers.chat_resume import TRAINER_STATE, Begun
 from trainers.chat_settings import Settings
 from trainers.chat_text import Collate, Encoder, Examples, Rows
 from trainers.chat_validation import Validation
@@ -32,8 +32,6 @@ from trainers.numerics import LossWatch, decay_or_not, require_finite, set_rate,
 from trainers.process import Run, Watchdog, prepare_worker
 from trainers.rows import Split
 
-TRAINER_STATE = "trainer_state.json"
-"""transformers' own account of where it stands, JSON."""
 SURE = 2.0
 """Nats a token. A loss below this is not called diverging because it was once far lower."""
 
