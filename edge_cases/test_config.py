@@ -23,7 +23,7 @@ from pytest_trainguard.damage import settings_file, tokenizer
 from pytest_trainguard.launch.protocol import RUN_STEPS
 from pytest_trainguard.probes.config_fuzz import ConfigFuzz
 from pytest_trainguard.probes.gpu_budget import GpuBudget
-from pytest_trainguard.verdicts.wording import Wording, number, word
+from pytest_trainguard.verdicts.wording import Wording, field_name, number
 
 FAR_TOO_HIGH = 10.0
 TOKENIZER = Wording("the tokenizer or its vocabulary", re.compile(r"tokeni[sz]er|vocab", re.I))
@@ -65,7 +65,7 @@ def test_32_settings_file_unreadable(guard: Guard) -> None:
     Of a file of NUL bytes, as a power cut leaves it, the file alone is to be named. What is left of a YAML file that
     was cut off is YAML mostly: that cannot be told.
     """
-    variants = settings_file.broken(guard.needs.settings_file(), guard.folder)
+    variants = settings_file.break_settings_file(guard.needs.settings_file(), guard.folder)
     for variant, outcome in zip(variants, _with_settings(guard, [v[:2] for v in variants]), strict=True):
         rejects(outcome, *variant.naming, before="model")
 
@@ -104,7 +104,7 @@ def test_33_max_length_too_small(guard: Guard) -> None:
         if value == least > 1 and outcome.exit == 0:
             survives(outcome)
         else:
-            rejects(outcome, word(field.path.rpartition(".")[2]), number(value, "the value"))
+            rejects(outcome, field_name(field.path.rpartition(".")[2]), number(value, "the value"))
 
 
 @edge_case(
@@ -240,7 +240,7 @@ def test_40_tokenizer_and_model_disagree(guard: Guard) -> None:
     """`add_tokens` without `resize_token_embeddings`: on a GPU a device-side assert, hours after the start."""
     field = guard.needs.setting("model")
     model = guard.needs.base_model(field)
-    grown = tokenizer.outgrown(model, guard.needs.data(), guard.folder)
+    grown = tokenizer.outgrow_embedding(model, guard.needs.data(), guard.folder)
     shown = ", ".join(map(repr, grown.words[:3]))
     did = (
         f"gave the tokenizer of the base model {grown.tokens} tokens ({shown} and others of the data's words are new), "

@@ -9,13 +9,10 @@ from functools import partial
 from pathlib import Path
 
 from pytest_trainguard import Finding, Guard, NotApplicable, RunRequest, edge_case, rejects, survives
-from pytest_trainguard.casework import data_cases as data_probe
+from pytest_trainguard.casework import damaged_data
 from pytest_trainguard.contract import settings
-from pytest_trainguard.damage import fields as row_values
-from pytest_trainguard.damage import files as tamper
-from pytest_trainguard.damage import values
-from pytest_trainguard.verdicts import wording
-from pytest_trainguard.verdicts.wording import Wording, names, number, unusual
+from pytest_trainguard.damage import data_files, row_values, wrong_values
+from pytest_trainguard.verdicts.wording import Wording, field_name, names, number, unusual
 
 BATCH = 8
 FAR_OVER = 100  # times the limit
@@ -51,8 +48,8 @@ LIMIT = Wording("the limit on memory", re.compile(r"\bmemory\b|limit|available|\
 )
 def test_01_empty_training_file(guard: Guard) -> None:
     """An export that failed leaves a file of zero bytes; `pandas` writes a line of names and no rows."""
-    variants = tamper.empty(guard.needs.data(), guard.folder)
-    for variant, outcome in zip(variants, data_probe.trained_on(variants, guard), strict=True):
+    variants = data_files.empty_data(guard.needs.data(), guard.folder)
+    for variant, outcome in zip(variants, damaged_data.run_on_each(variants, guard), strict=True):
         rejects(outcome, tuple(dict.fromkeys((variant.file.name, variant.path.name))))
 
 
@@ -104,13 +101,13 @@ def test_03_sequence_far_over_the_limit(guard: Guard) -> None:
     limit = int(value) if isinstance(value, int | float) else 0
     if limit < 1:
         raise NotApplicable(f"{field.path} is not set: give it a number in the tiny settings")
-    data = data_probe.few(guard)
-    place = data_probe.read_text(guard)
-    last = len(row_values.read(data)) - 1
+    data = damaged_data.make_few_rows(guard)
+    place = damaged_data.find_read_text(guard)
+    last = len(row_values.read_named_rows(data)) - 1
     variants = [
-        row_values.edited(
+        row_values.edit_value(
             data, guard.folder, f"lengthened {{field}} to {times * limit} words in {{line}} ({field.path} = {limit})",
-            place, partial(values.repeated, words=times * limit), which=sorted({0, last // 2, last}),
+            place, partial(wrong_values.repeat_words, words=times * limit), which=sorted({0, last // 2, last}),
         )
         for times in (2, FAR_OVER)
     ]  # fmt: skip
@@ -157,8 +154,8 @@ def test_04_malformed_row(guard: Guard) -> None:
 
     Where the data has no lines (Parquet, `.pt`), the file is to be named.
     """
-    variants = tamper.malformed(guard.needs.data(), guard.folder)
-    for variant, outcome in zip(variants, data_probe.trained_on(variants, guard), strict=True):
+    variants = data_files.corrupt_row(guard.needs.data(), guard.folder)
+    for variant, outcome in zip(variants, damaged_data.run_on_each(variants, guard), strict=True):
         rejects(outcome, *variant.naming)
 
 
@@ -180,15 +177,15 @@ def test_05_required_field_missing(guard: Guard) -> None:
     At least one field must be required: a program that needs none has not read its data.
     """
     data, reference = guard.needs.data(), guard.needs.repeatable_run()
-    fields = tamper.fields(data)
-    variants = [tamper.without(data, guard.folder, field) for field in fields]
+    fields = data_files.field_names(data)
+    variants = [data_files.drop_field(data, guard.folder, field) for field in fields]
     required = []
-    for variant, outcome in zip(variants, data_probe.trained_on(variants, guard), strict=True):
+    for variant, outcome in zip(variants, damaged_data.run_on_each(variants, guard), strict=True):
         if outcome.exit == 0 and all(names(unusual(outcome, reference), name) for name in variant.naming):
             required.append(variant.field)
             continue
         if outcome.exit == 0:
-            if data_probe.is_unused(variant, guard, reference):
+            if damaged_data.trains_without(variant, guard, reference):
                 continue
             same = "" if outcome.losses == reference.losses else ", its losses not those of the whole data"
             raise Finding(
@@ -222,15 +219,15 @@ def test_06_required_field_empty(guard: Guard) -> None:
     many.
     """
     data, reference = guard.needs.data(), guard.needs.repeatable_run()
-    rows = row_values.read(data)
+    rows = row_values.read_named_rows(data)
     variants = []
-    for place in row_values.common(rows):
-        for empty, words in values.empty(rows, place):
+    for place in row_values.common_places(rows):
+        for empty, words in wrong_values.empty_values(rows, place):
             did = f"made {{field}} {words} in {{line}}"
-            variants.append((place, row_values.edited(data, guard.folder, did, place, _always(empty))))
+            variants.append((place, row_values.edit_value(data, guard.folder, did, place, _always(empty))))
     if not variants:
         raise NotApplicable("none of its rows' fields can be empty: this case is for rows with texts and lists")
-    outcomes = data_probe.trained_on([variant for _, variant in variants], guard)
+    outcomes = damaged_data.run_on_each([variant for _, variant in variants], guard)
     for (place, variant), outcome in zip(variants, outcomes, strict=True):
         if outcome.exit != 0:
             rejects(outcome, variant.file.name, *variant.naming[1:-1], _or_empty(variant.field))
@@ -238,7 +235,7 @@ def test_06_required_field_empty(guard: Guard) -> None:
         survives(outcome)
         told = unusual(outcome, reference)
         if not (_names_in_a_line(told, SKIPPED, COUNT_OF_ONE) or all(names(told, n) for n in variant.naming[:-1])):
-            data_probe.unless_unused(place, variant, outcome, guard, "trained on it, or dropped it")
+            damaged_data.require_unused(place, variant, outcome, guard, "trained on it, or dropped it")
 
 
 @edge_case(
@@ -256,22 +253,22 @@ def test_07_value_outside_its_vocabulary(guard: Guard) -> None:
     it is a field called role, label, class or the like.
     """
     data, reference = guard.needs.data(), guard.needs.repeatable_run()
-    rows = row_values.read(data)
+    rows = row_values.read_named_rows(data)
     variants = []
-    for place in row_values.common(rows):
-        for value in values.strangers(place, rows):
+    for place in row_values.common_places(rows):
+        for value in wrong_values.unknown_values(rows, place):
             did = f"set {{field}} to {value!r} in {{line}}"
-            made = row_values.edited(data, guard.folder, did, place, _always(value))
+            made = row_values.edit_value(data, guard.folder, did, place, _always(value))
             variants.append((place, value, made))
     if not variants:
         raise NotApplicable("its rows have no field of few different values: this case is for labels and roles")
-    outcomes = data_probe.trained_on([variant for _, _, variant in variants], guard)
+    outcomes = damaged_data.run_on_each([variant for _, _, variant in variants], guard)
     for (place, value, variant), outcome in zip(variants, outcomes, strict=True):
         naming = (*variant.naming[:-1], _shown(value))
         if outcome.exit != 0:
             rejects(outcome, *naming)
         elif not all(names(unusual(outcome, reference), name) for name in naming):
-            data_probe.unless_unused(place, variant, outcome, guard, "took it for something else, or dropped it")
+            damaged_data.require_unused(place, variant, outcome, guard, "took it for something else, or dropped it")
 
 
 @edge_case(
@@ -289,24 +286,26 @@ def test_08_wrong_type(guard: Guard) -> None:
     of a wrong type. What a program does not make use of may be of any type.
     """
     data, reference = guard.needs.data(), guard.needs.repeatable_run()
-    rows = row_values.read(data)
+    rows = row_values.read_named_rows(data)
     variants = []
-    for place in row_values.common(rows):
-        for value in values.of_other_types(
-            [row_values.get(row, place) for row in rows], text_only=data.suffix == ".csv"
+    for place in row_values.common_places(rows):
+        for value in wrong_values.values_of_other_types(
+            [row_values.value_at(row, place) for row in rows], text_only=data.suffix == ".csv"
         ):
-            did = f"put {values.type_of(value)[0]} ({json.dumps(value)}) into {{field}} in {{line}}"
-            made = row_values.edited(data, guard.folder, did, place, _always(value))
+            did = f"put {wrong_values.describe_type(value)[0]} ({json.dumps(value)}) into {{field}} in {{line}}"
+            made = row_values.edit_value(data, guard.folder, did, place, _always(value))
             variants.append((place, value, made))
     if not variants:
         raise NotApplicable("its rows have neither texts nor numbers that could be of another type")
-    outcomes = data_probe.trained_on([variant for _, _, variant in variants], guard)
+    outcomes = damaged_data.run_on_each([variant for _, _, variant in variants], guard)
     for (place, value, variant), outcome in zip(variants, outcomes, strict=True):
-        old = row_values.get(rows[len(rows) // 2], place)
+        old = row_values.value_at(rows[len(rows) // 2], place)
         if outcome.exit != 0:
             rejects(outcome, *variant.naming, _type_or_value(value, old))
         elif not all(names(unusual(outcome, reference), name) for name in variant.naming):
-            data_probe.unless_unused(place, variant, outcome, guard, "took it for something else, or dropped the row")
+            damaged_data.require_unused(
+                place, variant, outcome, guard, "took it for something else, or dropped the row"
+            )
 
 
 @edge_case(
@@ -325,44 +324,44 @@ def test_09_unicode(guard: Guard) -> None:
     that has one token for all that it does not know may use it.
     """
     data, reference = guard.needs.data(), guard.needs.repeatable_run()
-    place = data_probe.read_text(guard)
-    everywhere = list(range(len(row_values.read(data))))
+    place = damaged_data.find_read_text(guard)
+    everywhere = list(range(len(row_values.read_named_rows(data))))
     texts = {
         "emoji, Hebrew, Korean and combining marks": SCRIPTS,
         "other emoji, Arabic, Chinese and combining marks": OTHER_SCRIPTS,
         **{loss: alter(SCRIPTS) for loss, alter in ALTERED.items()},
     }
     variants = [
-        row_values.edited(
+        row_values.edit_value(
             data, guard.folder, f"put {what} before {{field}} in {{line}}", place, _put_before(new),
             which=everywhere,
         )
         for what, new in texts.items()
     ]  # fmt: skip
-    kept, other, *altered = data_probe.trained_on(variants, guard, steps=2)
+    kept, other, *altered = damaged_data.run_on_each(variants, guard, steps=2)
     survives(kept)
     if kept.losses[0] != reference.losses[0]:  # else the beginning of a text is not read
         known = kept.losses != other.losses
         for what, outcome in zip(ALTERED, altered, strict=True):
             if kept.losses == outcome.losses and (known or what == TAKEN_OUT):
                 raise Finding(kept.did, f"the text was altered: every loss is as with {what}", kept.last_words)
-    for variant in tamper.in_escapes(variants[0].path, guard.folder):
+    for variant in data_files.escape_text(variants[0].path, guard.folder):
         outcome = guard.run(variant.did, data=variant.path, steps=2, time_limit=guard.patience)
         if outcome.losses != kept.losses:
             differ = "with the same text in JSON's \\u escapes its losses are others: the file is not read as UTF-8"
             raise Finding(kept.did, differ, outcome.last_words)
-    for variant in tamper.with_byte_order_mark(data, guard.folder):
+    for variant in data_files.add_byte_order_mark(data, guard.folder):
         outcome = guard.run(variant.did, data=variant.path, time_limit=guard.patience)
         survives(outcome)
         if outcome.losses != reference.losses:
             raise Finding(outcome.did, "its losses are not those without it: the first row was dropped, or altered")
     broken = _broken_texts(data, guard, place)
-    for variant, outcome in zip(broken, data_probe.trained_on(broken, guard), strict=True):
+    for variant, outcome in zip(broken, damaged_data.run_on_each(broken, guard), strict=True):
         naming = variant.naming[:-1]
         if outcome.exit != 0:
             rejects(outcome, *naming)
         elif not all(names(unusual(outcome, reference), name) for name in naming):
-            data_probe.unless_unused(
+            damaged_data.require_unused(
                 place, variant, outcome, guard, "put something else in its place, or dropped the row"
             )
 
@@ -382,8 +381,8 @@ def test_10_file_larger_than_memory(guard: Guard) -> None:
     to its end, and 32 MiB. The file is the trainer's own rows again and again, with long texts where it cuts them.
     """
     data = guard.needs.data()
-    limit = data_probe.lowest_limit(guard)
-    large = data_probe.large(data, guard, TIMES_MEMORY * limit)
+    limit = damaged_data.find_memory_limit(guard)
+    large = damaged_data.make_large_file(data, guard, TIMES_MEMORY * limit)
     outcome = guard.run(
         f"trained on {large.file.name} of {large.file.stat().st_size >> 20} MiB, with {limit >> 20} MiB of memory over "
         "what is loaded",
@@ -400,9 +399,9 @@ def _always(value: object) -> Callable[[object], object]:
     return lambda old: value
 
 
-def _put_before(text: str) -> Callable[[str], str]:
+def _put_before(text: str) -> Callable[[object], object]:
     """An edit that puts a text before the one that stands there."""
-    return lambda old: text + old
+    return lambda old: f"{text}{old}"
 
 
 def _shown(value: object) -> Wording:
@@ -411,9 +410,11 @@ def _shown(value: object) -> Wording:
 
 def _type_or_value(value: object, old: object) -> Wording:
     """Its type, the type that belongs there, or the value itself."""
-    kinds = f"{values.type_of(value)[1]}|{values.type_of(old)[1]}"
+    kinds = f"{wrong_values.describe_type(value)[1]}|{wrong_values.describe_type(old)[1]}"
     shown = f"{re.escape(repr(value))}|{re.escape(json.dumps(value))}"
-    return Wording(f"its type ({values.type_of(value)[0]})", re.compile(rf"\b(?:{kinds})s?\b|{shown}", re.I))
+    return Wording(
+        f"its type ({wrong_values.describe_type(value)[0]})", re.compile(rf"\b(?:{kinds})s?\b|{shown}", re.I)
+    )
 
 
 def _or_empty(field: str | None) -> Wording:
@@ -421,12 +422,12 @@ def _or_empty(field: str | None) -> Wording:
         r"empty|blank|missing|nothing|\bno (?:text|content|value)",
         "''",
         '""',
-        wording.word(field or "").pattern.pattern,
+        field_name(field or "").pattern.pattern,
     )
     return Wording(f"{field!r}, nor that it is empty", re.compile("|".join(ways), re.I))
 
 
-def _broken_texts(data: Path, guard: Guard, place: row_values.Place) -> list[tamper.Tampered]:
+def _broken_texts(data: Path, guard: Guard, place: row_values.Place) -> list[data_files.Tampered]:
     """A text that is no UTF-8, and one with a lone surrogate; in Parquet there can be neither."""
     if data.suffix == ".parquet":
         return []
@@ -434,8 +435,10 @@ def _broken_texts(data: Path, guard: Guard, place: row_values.Place) -> list[tam
     variants = []
     for what, raw in (("bytes that are no UTF-8 (FF FE)", b"\xff\xfe"), ("a lone surrogate (U+D83D)", surrogate)):
         did = f"put {what} into {{field}} in {{line}}"
-        made = row_values.edited(data, guard.folder, did, place, lambda old: old[:2] + PLACEHOLDER + old[2:])
-        row_values.put_raw(made.file, PLACEHOLDER.encode(), raw)
+        made = row_values.edit_value(
+            data, guard.folder, did, place, lambda old: f"{str(old)[:2]}{PLACEHOLDER}{str(old)[2:]}"
+        )
+        row_values.replace_bytes(made.file, PLACEHOLDER.encode(), raw)
         variants.append(made)
     return variants
 

@@ -22,16 +22,18 @@ from pytest_trainguard import (
     stops,
     survives,
 )
-from pytest_trainguard.casework import checkpoint_cases as probe
+from pytest_trainguard.casework import damaged_checkpoints, mismatched_models
 from pytest_trainguard.contract import checkpoints
-from pytest_trainguard.damage import entries
+from pytest_trainguard.damage import checkpoints as damaged
+from pytest_trainguard.damage import weights
+from pytest_trainguard.damage.manifests import replace_file
 from pytest_trainguard.launch.protocol import RUN_STEPS
+from pytest_trainguard.rows.suffixes import WEIGHTS
 from pytest_trainguard.subject.description import SAVE_EVERY
 from pytest_trainguard.verdicts.wording import number, unusual
 
 MOST_FILES = 4  # files of a trainer's state that are removed, or corrupted, each in a run
 MIGRATED = re.compile(r"migrat|convert|upgrad|older (format|version)|earlier (format|version)", re.I)
-WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 DAMAGES: dict[str, Callable[[Guard, Path], bool]] = {
     "cut in half": lambda guard, file: _cut(file, file.stat().st_size // 2),
     "cut the last byte off": lambda guard, file: _cut(file, file.stat().st_size - 1),
@@ -124,11 +126,11 @@ def test_13_adapter_of_another_base(guard: Guard) -> None:
     """
     field = guard.needs.setting("adapter")
     size = guard.needs.setting("hidden_size")
-    sizes = probe.two_sizes(guard, size)
+    sizes = mismatched_models.choose_two_sizes(guard, size)
     if sizes is None:
         raise NotApplicable(f"{size.path} is not set: give it a number in the tiny settings")
     other = guard.run(f"trained with {size.path} = {sizes[1]}", settings={size.path: sizes[1]})
-    ours, theirs = (probe.adapter(guard, outcome) for outcome in (guard.reference.outcome, other))
+    ours, theirs = (mismatched_models.find_adapter(guard, outcome) for outcome in (guard.reference.outcome, other))
     if ours is None or theirs is None:
         raise NotApplicable("no adapter_config.json in its output folder: save the adapter as peft does")
     own, outcome = guard.run_all(
@@ -143,7 +145,7 @@ def test_13_adapter_of_another_base(guard: Guard) -> None:
     if own.exit != 0:
         last = (own.last_words.splitlines() or [own.how])[-1]
         raise NotApplicable(f"{field.path} does not take the adapter that it saved in {ours.name}: {last}")
-    rejects(outcome, str(theirs), probe.both_bases(ours, theirs))
+    rejects(outcome, str(theirs), mismatched_models.two_bases(ours, theirs))
 
 
 @edge_case(
@@ -174,7 +176,7 @@ def test_14_no_checkpoint_yet(guard: Guard) -> None:
     ):  # it is handed checkpoints, and a bare folder is none
         rejects(first, (str(fresh), fresh.name))
     else:
-        survives(first, probe.AFRESH)
+        survives(first, damaged_checkpoints.FRESH_START)
         recovers(first, reference, from_scratch=True)
     rejects(second, (str(missing), missing.name))
 
@@ -218,10 +220,10 @@ def test_15_checkpoint_folder_empty(guard: Guard) -> None:
     if first.exit > 0:
         rejects(first, (name.name, alone.name))
     else:
-        survives(first, probe.AFRESH)
+        survives(first, damaged_checkpoints.FRESH_START)
         recovers(first, reference, from_scratch=True)
-    if probe.is_told(guard, beside) or len(whole) == 1:
-        probe.rejects_or_recovers(second, reference, (emptied.name,), whole[:-1])
+    if not damaged_checkpoints.chooses_its_checkpoint(guard, beside) or len(whole) == 1:
+        damaged_checkpoints.rejects_or_recovers(second, reference, (emptied.name,), whole[:-1])
     else:
         recovers(second, reference)
     rejects(named, name.name)
@@ -236,32 +238,34 @@ def test_15_checkpoint_folder_empty(guard: Guard) -> None:
     expects="rejects, naming file or checkpoint, or recovers from the checkpoint before",
 )
 def test_16_trainer_state_missing(guard: Guard) -> None:
-    """`state.get("step", 0)`: trained weights at step 0, warmed up for nothing, and three more epochs."""
-    reference, killed, newest = probe.with_newest(guard)
-    steps = probe.entries(guard, newest, entries.STEP)
-    doomed = [file for file in probe.small_files(newest) if file in steps or probe.STATE_FILE.search(file.name)][
-        :MOST_FILES
-    ]
+    """`state.get("step", 0)`: trained weights at step 0, warmed up for nothing, and three more epochs.
+
+    The checkpoint is as if the program had saved it so: where it holds checksums, they fit. An older version of a
+    program, which saved less, leaves such checkpoints.
+    """
+    reference, killed, newest = damaged_checkpoints.killed_with_newest(guard)
+    steps = damaged_checkpoints.find_entries(guard, newest, checkpoints.STEP_NAMES)
+    doomed = damaged_checkpoints.state_files(newest, list(steps))[:MOST_FILES]
     if not doomed and not steps:
         raise NotApplicable(f"no file of {newest.name} is one of a trainer's state, or holds a step count to miss")
     requests, missing = [], []
     for file in doomed:
         copy = guard.copy(killed.output_dir)
         name = file.relative_to(killed.output_dir)
-        (copy / name).unlink()
+        replace_file(copy / name, None, within=copy)
         did = f"removed {name}, of the newest checkpoint, then started again to resume"
         requests.append(RunRequest(did, output_dir=copy, resume=True))
         missing.append((file.name, newest.name))
     for file, (key, _) in steps.items():
         copy = guard.copy(killed.output_dir)
         name = file.relative_to(killed.output_dir)
-        guard.subject.server.call(entries.drop, str(copy / name), key)
+        guard.subject.server.call(damaged.drop_entry, str(copy / name), key, str(copy))
         did = f"took {key!r} out of {name}, of the newest checkpoint, then started again to resume"
         requests.append(RunRequest(did, output_dir=copy, resume=True))
         missing.append((file.name, newest.name))
     before = guard.checkpoints.find(killed.output_dir)[:-1]
     for named, outcome in zip(missing, guard.run_all(requests), strict=True):
-        probe.rejects_or_recovers(outcome, reference, named, before)
+        damaged_checkpoints.rejects_or_recovers(outcome, reference, named, before)
 
 
 @edge_case(
@@ -273,32 +277,36 @@ def test_16_trainer_state_missing(guard: Guard) -> None:
     expects="rejects, naming file or checkpoint, or recovers from the checkpoint before",
 )
 def test_17_trainer_state_corrupt(guard: Guard) -> None:
-    """Somebody mended a state file by hand, or a script wrote the step as text: `int(float(step))` hides it."""
-    reference, killed, newest = probe.with_newest(guard)
-    steps = probe.entries(guard, newest, entries.STEP)
-    written = [file for file in probe.small_files(newest) if file.suffix == ".json"]
-    written = [file for file in written if file in steps or probe.STATE_FILE.search(file.name)][:MOST_FILES]
+    """Somebody mended a state file by hand, or a script wrote the step as text: `int(float(step))` hides it.
+
+    A file that was cut in half no longer fits its checksum, where there is one. A value of another type does: whoever
+    wrote it wrote the checksum too.
+    """
+    reference, killed, newest = damaged_checkpoints.killed_with_newest(guard)
+    steps = damaged_checkpoints.find_entries(guard, newest, checkpoints.STEP_NAMES)
+    state = damaged_checkpoints.state_files(newest, list(steps))
+    written = [file for file in state if file.suffix == ".json"][:MOST_FILES]
     if not written and not steps:
         raise NotApplicable(f"no file of {newest.name} is JSON of a trainer's state, or holds a step count")
     requests, corrupt = [], []
 
-    def add(file: Path, did: str, change: Callable[[Path], object]) -> None:
+    def add(file: Path, did: str, change: Callable[[Path, Path], object]) -> None:
         copy = guard.copy(killed.output_dir)
-        change(copy / file.relative_to(killed.output_dir))
+        change(copy / file.relative_to(killed.output_dir), copy)
         did = f"{did}, of the newest checkpoint, then started again to resume"
         requests.append(RunRequest(did, output_dir=copy, resume=True))
         corrupt.append((file.name, newest.name))
 
     for file in written:
-        add(file, f"cut {file.name} in half", lambda path: os.truncate(path, path.stat().st_size // 2))
-        add(file, f"left an empty list in {file.name}", lambda path: path.write_text("[]"))
+        add(file, f"cut {file.name} in half", lambda path, _: os.truncate(path, path.stat().st_size // 2))
+        add(file, f"left an empty list in {file.name}", lambda path, copy: replace_file(path, b"[]", within=copy))
     for file, (key, step) in steps.items():
         for value in ("many", None, [step], step // 2 + 0.5):
             did = f"set {key!r} to {json.dumps(value)} in {file.name}"
-            add(file, did, functools.partial(_put_entry, guard, key, value))
+            add(file, did, functools.partial(_set_entry, guard, key, value))
     before = guard.checkpoints.find(killed.output_dir)[:-1]
     for named, outcome in zip(corrupt, guard.run_all(requests), strict=True):
-        probe.rejects_or_recovers(outcome, reference, named, before)
+        damaged_checkpoints.rejects_or_recovers(outcome, reference, named, before)
 
 
 @edge_case(
@@ -316,7 +324,7 @@ def test_18_checkpoint_of_another_model(guard: Guard) -> None:
     """
     reference = guard.needs.checkpoints()
     fields = [field for field in map(guard.subject.settings.role, ("hidden_size", "layers")) if field]
-    changes = {field.path: values for field in fields if (values := probe.two_sizes(guard, field))}
+    changes = {field.path: values for field in fields if (values := mismatched_models.choose_two_sizes(guard, field))}
     if not changes:
         raise NotApplicable('no setting for the hidden size or the layers: name it, fields = {"hidden_size": "..."}')
     trained = guard.run_all(
@@ -325,11 +333,11 @@ def test_18_checkpoint_of_another_model(guard: Guard) -> None:
             for path, (_, other) in changes.items()
         ]
     )
-    size = probe.largest_file(guard.checkpoints.find(reference.output_dir)[-1])
+    size = damaged_checkpoints.largest_size(guard.checkpoints.find(reference.output_dir)[-1])
     others = []
     for (path, (own, other)), outcome in zip(changes.items(), trained, strict=True):
         saved = guard.checkpoints.find(outcome.output_dir)
-        if outcome.exit == 0 and saved and probe.largest_file(saved[-1]) != size:
+        if outcome.exit == 0 and saved and damaged_checkpoints.largest_size(saved[-1]) != size:
             others.append((path, own, other, outcome))
     if not others:
         raise NotApplicable(f"setting {', '.join(changes)} makes no other model: name the setting that does")
@@ -344,7 +352,7 @@ def test_18_checkpoint_of_another_model(guard: Guard) -> None:
         ]
     )
     for (path, own, other, _), outcome in zip(others, outcomes, strict=True):
-        mismatch = probe.mismatch(path.rpartition(".")[2], own, other)
+        mismatch = mismatched_models.mismatch(path.rpartition(".")[2], own, other)
         if outcome.exit == 0 and mismatch.pattern.search(unusual(outcome, reference)):
             continue
         rejects(outcome, mismatch)
@@ -361,21 +369,24 @@ def test_18_checkpoint_of_another_model(guard: Guard) -> None:
 def test_19_old_checkpoint_format(guard: Guard) -> None:
     """The run is preempted, the program updated meanwhile: last week's optimizer state is read by this week's code.
 
-    What such a checkpoint holds, the program alone knows; that it is not of its own version, it must see.
+    What such a checkpoint holds, the program alone knows; that it is not of its own version, it must see. Its checksums
+    fit: it was whole when the older program saved it.
     """
     reference = guard.needs.checkpoints()
     killed = guard.checkpoints.killed_late()
     saved = guard.checkpoints.find(killed.output_dir)
-    marks = probe.entries(guard, saved[-1], entries.VERSION) if saved else {}
+    marks = damaged_checkpoints.find_entries(guard, saved[-1], checkpoints.VERSION_NAMES) if saved else {}
     if not marks:
         raise NotApplicable(
-            f'its checkpoints state no version of their format: save and check one, "{entries.VERSION[0]}": 1'
+            f'its checkpoints state no version of their format: save and check one, "{checkpoints.VERSION_NAMES[0]}": 1'
         )
     copy = guard.copy(killed.output_dir)
     for checkpoint in saved:
-        for file, (key, version) in probe.entries(guard, checkpoint, entries.VERSION).items():
+        for file, (key, version) in damaged_checkpoints.find_entries(
+            guard, checkpoint, checkpoints.VERSION_NAMES
+        ).items():
             place = copy / file.relative_to(killed.output_dir)
-            guard.subject.server.call(entries.put, str(place), key, version - 1)
+            guard.subject.server.call(damaged.set_entry, str(place), key, version - 1, str(copy))
     file, (key, version) = next(iter(marks.items()))
     did = f"marked the checkpoints as of format version {version - 1} ({key!r} in {file.name}, it was {version})"
     outcome = guard.run(f"{did}, then started again to resume", output_dir=copy, resume=True)
@@ -414,7 +425,7 @@ def test_20_partial_save(guard: Guard) -> None:
     if not saved:
         raise NotApplicable(f"no checkpoint in the output folder after {RUN_STEPS - 1} steps")
     newest, before = saved[-1], saved[:-1]
-    cuts = probe.cuts(newest)
+    cuts = damaged_checkpoints.choose_cuts(newest)
     requests, copies = [], []
     for file, size in cuts:
         copy, name = guard.copy(killed.output_dir), file.relative_to(killed.output_dir)
@@ -423,12 +434,12 @@ def test_20_partial_save(guard: Guard) -> None:
         did = f"cut {name}, of the newest checkpoint, {cut}, then started again to resume"
         requests.append(RunRequest(did, output_dir=copy, resume=True))
         copies.append(copy)
-    told = probe.is_told(guard, copies[0])
+    chooses = damaged_checkpoints.chooses_its_checkpoint(guard, copies[0])
     rejected = False
     for (file, _), outcome in zip(cuts, guard.run_all(requests), strict=True):
-        if told or not before:
+        if not chooses or not before:
             rejected = rejected or outcome.exit > 0
-            probe.rejects_or_recovers(outcome, reference, (file.name, newest.name), before)
+            damaged_checkpoints.rejects_or_recovers(outcome, reference, (file.name, newest.name), before)
         else:
             recovers(outcome, reference)
     if rejected and before:
@@ -439,12 +450,12 @@ def test_20_partial_save(guard: Guard) -> None:
         recovers(guard.run(did, output_dir=copy, resume_from=earlier), reference)
 
 
-def _put_entry(guard: Guard, name: str, value: object, file: Path) -> None:
-    guard.subject.server.call(entries.put, str(file), name, value)
+def _set_entry(guard: Guard, name: str, value: object, file: Path, within: Path) -> None:
+    guard.subject.server.call(damaged.set_entry, str(file), name, value, str(within))
 
 
 def _flip_bits(guard: Guard, file: Path) -> bool:
-    return bool(guard.subject.server.call(entries.flip_bits, str(file)))
+    return bool(guard.subject.server.call(weights.flip_bits, str(file)))
 
 
 def _cut(file: Path, size: int) -> bool:

@@ -23,10 +23,11 @@ from pytest_trainguard import (
     stops,
     survives,
 )
-from pytest_trainguard.casework.bystander import bystander, give_pid_away
+from pytest_trainguard.casework.bystander import reassign_pid, start_bystander
 from pytest_trainguard.contract import checkpoints
 from pytest_trainguard.damage import power
 from pytest_trainguard.probes.kill_and_resume import KillAndResume
+from pytest_trainguard.rows.suffixes import TEXT
 from pytest_trainguard.subject.description import SAVE_EVERY
 from pytest_trainguard.subject.started import StartedRun
 
@@ -73,7 +74,7 @@ def test_42_power_loss(kill_and_resume: KillAndResume, guard: Guard) -> None:
     after, middle = guard.run_all(
         [kill_and_resume.killed_in(saved + 1), kill_and_resume.killed_in_save(saved, nth=max(1, writes // 2))]
     )
-    states = [(after, state) for state in power.STATES] + [(middle, "empty"), (middle, "unnamed")]
+    states = [(after, state) for state in power.DISK_STATES] + [(middle, "empty"), (middle, "unnamed")]
     again = guard.run_all([kill_and_resume.after_power_loss(killed, state) for killed, state in states])
     for outcome in again:
         recovers(outcome, reference)
@@ -101,9 +102,9 @@ def test_43_reboot(guard: Guard) -> None:
             ),
         ]
     )
-    with bystander() as other:
+    with start_bystander() as other:
         for outcome in ended:
-            give_pid_away(outcome.output_dir, outcome.pid, other)
+            reassign_pid(outcome.output_dir, outcome.pid, other)
         again = guard.run_all(
             [
                 RunRequest(
@@ -256,7 +257,7 @@ def _no_negative_time(outcome: Outcome) -> None:
     told = {"its output": outcome.message}
     for name in outcome.changed():
         path = outcome.output_dir / name
-        if path.suffix in (".json", ".jsonl", ".csv", ".txt", ".log", ".md") and path.is_file():
+        if path.suffix in TEXT and path.is_file():
             told[name] = path.read_text(errors="replace")
     for where, text in told.items():
         found = NEGATIVE_TIME.search(text)
@@ -377,12 +378,12 @@ def test_50_file_locked(guard: Guard) -> None:
     if not folders:
         raise NotApplicable("neither data nor checkpoints that could be locked: give it a sample, save checkpoints")
     files = [path for folder in folders for path in checkpoints.files(folder)]
-    with bystander(*files) as holder:
+    with start_bystander(*files) as holder:
         requests: list[RunRequest] = []
         if data:
             requests.append(RunRequest(f"had process {holder} hold locks on the data", data=data))
         if killed:
-            give_pid_away(killed.output_dir, killed.pid, holder)
+            reassign_pid(killed.output_dir, killed.pid, holder)
             did = f"{killed.did}; then process {holder} held locks on its files as it was started again to resume"
             requests.append(RunRequest(did, output_dir=killed.output_dir, resume=True))
         outcomes = guard.run_all([replace(request, time_limit=guard.patience) for request in requests])

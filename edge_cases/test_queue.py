@@ -13,8 +13,8 @@ from pathlib import Path
 
 from pytest_trainguard import CannotJudge, Finding, Guard, NotApplicable, Outcome, edge_case, faults, rejects, survives
 from pytest_trainguard.contract.outcome import exit_words
-from pytest_trainguard.damage import files as tamper
-from pytest_trainguard.damage.metadata import WAYS, corrupt
+from pytest_trainguard.damage import data_files
+from pytest_trainguard.damage.queue_files import CORRUPTIONS, corrupt_files
 from pytest_trainguard.launch.watch import Held
 from pytest_trainguard.probes.queue_root import QueueRoot
 from pytest_trainguard.probes.queue_turn import Turn
@@ -443,13 +443,13 @@ def test_58_queue_metadata_corrupt(training_queue: TrainingQueue) -> None:
     (done,) = training_queue.files(1)
     queue.files.drop(done)
     queue.turn("dropped in one file")
-    for number, how in enumerate(WAYS, 1):
+    for number, how in enumerate(CORRUPTIONS, 1):
         *_, waiting = files = training_queue.files(number + 1)
         queue.files.drop(waiting)
         metadata = {path: path.read_bytes() for path in sorted(queue.root.glob(pattern)) if path.is_file()}
         if not metadata:
             raise CannotJudge(f"no file of the queue's matches its metadata, {pattern!r}, after it trained a file")
-        corrupt(how, metadata)
+        corrupt_files(how, metadata)
         did = f"{how} {', '.join(path.name for path in metadata)} while one file waited and {number} were done"
         turn = queue.turn(did)
         turn.check_nothing_lost(*files)
@@ -504,7 +504,7 @@ def test_59_priority_inversion(training_queue: TrainingQueue) -> None:
 def test_60_endless_retry(training_queue: TrainingQueue) -> None:
     """One file with a bad row went back to the head of the queue, and was all that the GPU saw for a weekend."""
     good, bad = training_queue.files(2)
-    broken = tamper.malformed(bad, training_queue.guard.folder)[0]
+    broken = data_files.corrupt_row(bad, training_queue.guard.folder)[0]
     queue = training_queue.fresh()
     file = broken.path.rename(broken.path.with_name(f"broken{bad.suffix}"))
     queue.files.drop(file)

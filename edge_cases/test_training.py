@@ -21,11 +21,11 @@ from pytest_trainguard import (
     stops,
     survives,
 )
-from pytest_trainguard.casework import relabelled as validation
-from pytest_trainguard.casework.relabelled import Relabelled
+from pytest_trainguard.casework.relabelled import RELABELLED_STEPS, Relabelled
 from pytest_trainguard.contract import checkpoints
 from pytest_trainguard.contract.validation import Validated
-from pytest_trainguard.damage import saved as saved_steps
+from pytest_trainguard.damage import checkpoints as damaged
+from pytest_trainguard.damage import weights
 from pytest_trainguard.launch.protocol import RUN_STEPS
 from pytest_trainguard.probes.nan_injection import NanInjection
 from pytest_trainguard.probes.tiny_overfit import TinyOverfit
@@ -126,7 +126,7 @@ def test_62_negative_global_step(guard: Guard) -> None:
     reference = guard.needs.checkpoints()
     folder = guard.copy(reference.output_dir)
     saved = guard.checkpoints.find(folder)
-    changed = guard.subject.server.call(saved_steps.negative_steps, [str(path) for path in saved])
+    changed = guard.subject.server.call(damaged.negate_step_counts, [str(path) for path in saved], str(folder))
     if not changed:
         raise NotApplicable(
             "its checkpoints hold no step count that could be made negative: a whole number named 'step' or "
@@ -265,14 +265,14 @@ def _change(drop: float) -> str:
 def test_67_validation_loss_rises(guard: Guard) -> None:
     """`best = model.state_dict()` is no copy: the best model of a run of three days was the last one, overfitted."""
     relabelled = Relabelled(guard)
-    outcome = relabelled.opposed()
+    outcome = relabelled.run_opposed()
     if outcome.exit != 0:
         stops(outcome)
         if not names(outcome.last_words.rpartition("\n")[2], VALIDATION):  # lines before may well be of validations
             raise Finding(outcome.did, "it stopped, and does not say that it is for the validation", outcome.last_words)
         return
     survives(outcome)
-    told = relabelled.validated(outcome)
+    told = relabelled.read_validations(outcome)
     if len(told.losses) < 2:
         raise NotApplicable(
             f"{len(told.losses)} validation losses are seen in {len(outcome.losses)} steps: say where they stand with "
@@ -284,7 +284,7 @@ def test_67_validation_loss_rises(guard: Guard) -> None:
             f"its validation loss is lowest at the last of {len(outcome.losses)} steps, although training and "
             "validation disagree: give `overfit` settings that learn faster"
         )
-    if len(outcome.losses) < validation.VALIDATED_STEPS:  # it stopped early
+    if len(outcome.losses) < RELABELLED_STEPS:  # it stopped early
         return
     rose = f"its validation loss rose from {told.losses[lowest]:.3f} (step {lowest}) to {told.losses[last]:.3f}"
     wrong = _what_is_wrong_with_the_best(told, outcome, guard)
@@ -300,14 +300,14 @@ def _what_is_wrong_with_the_best(told: Validated, outcome: Outcome, guard: Guard
         return f"and {best.name}, its best checkpoint, is no longer there"
     newest = guard.checkpoints.find(outcome.output_dir)[-1]
     step = checkpoints.step_of(best)
-    step = guard.subject.server.call(saved_steps.step_in, best) if step is None else step
+    step = guard.subject.server.call(damaged.read_step_count, best) if step is None else step
     if step is None:
         raise NotApplicable(
             f"of which step {best.name} is cannot be told: put the step into its name, or into the file"
         )
     if told.losses.get(step) != lowest:
         return f"and {best.name}, its best checkpoint, is of step {step}"
-    if best != newest and guard.subject.server.call(saved_steps.same_weights, best, newest):
+    if best != newest and guard.subject.server.call(weights.hold_same_weights, best, newest):
         return f"and {best.name}, its best checkpoint, holds the weights of the last step ({newest.name})"
     return None
 
@@ -323,7 +323,7 @@ def _what_is_wrong_with_the_best(told: Validated, outcome: Outcome, guard: Guard
 def test_68_degenerate_output(guard: Guard) -> None:
     """A classifier of rare defects never saw one, said "none" to everything, and was 98 % right."""
     relabelled = Relabelled(guard)
-    outcome = relabelled.one_sided()
+    outcome = relabelled.run_one_sided()
     _flagged(outcome, ONE_ANSWER, relabelled, "every validation row was given the same class")
 
 
@@ -341,7 +341,7 @@ def test_69_accuracy_0(guard: Guard) -> None:
     That a number among others is 0.000 flags nothing: nobody reads it.
     """
     relabelled = Relabelled(guard)
-    outcome = relabelled.opposed()
+    outcome = relabelled.run_opposed()
     _flagged(outcome, NONE_RIGHT, relabelled, "no validation row was given its label")
 
 

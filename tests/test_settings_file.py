@@ -14,7 +14,7 @@ VALUES = {"epochs": 3, "model": {"layers": 2, "name": "a b"}, "lr": 0.5, "betas"
 def test_every_variant_is_rejected_by_its_parser(tmp_path, suffix, values):
     whole = tmp_path / f"settings{suffix}"
     command.write_settings(whole, values)
-    variants = settings_file.broken(whole, tmp_path)
+    variants = settings_file.break_settings_file(whole, tmp_path)
     assert len({variant.did for variant in variants}) == len(variants) >= 2
     for variant in variants:
         with pytest.raises(ValueError, match="settings ") as error:
@@ -27,7 +27,7 @@ def test_every_variant_is_rejected_by_its_parser(tmp_path, suffix, values):
 def test_the_place_is_named_by_line_and_column(tmp_path):
     whole = tmp_path / "settings.toml"
     whole.write_text('epochs = 3\nname = "a"\nlr = 0.5\n')
-    stray = settings_file.broken(whole, tmp_path)[0]
+    stray = settings_file.break_settings_file(whole, tmp_path)[0]
     assert stray.path.read_text() == 'epochs = 3\nname = @"a"\nlr = 0.5\n'
     assert stray.did == "put a stray @ into line 2, column 8 of settings.toml"
     file, line, column = stray.naming

@@ -8,9 +8,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 from pytest_trainguard import NotApplicable
-from pytest_trainguard.damage import entries
-from pytest_trainguard.damage import fields as values
-from pytest_trainguard.damage import files as tamper
+from pytest_trainguard.damage import checkpoints, data_files, row_values, weights
 
 ROWS = [{"text": f"row {n}", "label": n % 2} for n in range(6)]
 
@@ -51,15 +49,15 @@ KINDS = ["jsonl", "json", "csv", "parquet"]
 def test_the_data_itself_is_left_alone(tmp_path, kind):
     path = write(tmp_path, kind)
     before = path.read_bytes()
-    tamper.empty(path, tmp_path / "a")
-    tamper.malformed(path, tmp_path / "b")
-    tamper.without(path, tmp_path / "c", "label")
+    data_files.empty_data(path, tmp_path / "a")
+    data_files.corrupt_row(path, tmp_path / "b")
+    data_files.drop_field(path, tmp_path / "c", "label")
     assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_empty_has_no_rows_and_keeps_its_name(tmp_path, kind):
-    for variant in tamper.empty(write(tmp_path, kind), tmp_path / "out"):
+    for variant in data_files.empty_data(write(tmp_path, kind), tmp_path / "out"):
         assert variant.path.name == f"train.{kind}"
         try:
             rows = read(variant.path)
@@ -70,7 +68,7 @@ def test_empty_has_no_rows_and_keeps_its_name(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", ["jsonl", "json", "parquet"])
 def test_malformed_cannot_be_read(tmp_path, kind):
-    variants = tamper.malformed(write(tmp_path, kind), tmp_path / "out")
+    variants = data_files.corrupt_row(write(tmp_path, kind), tmp_path / "out")
     assert len(variants) >= 2
     for variant in variants:
         with pytest.raises((ValueError, OSError)):
@@ -78,7 +76,7 @@ def test_malformed_cannot_be_read(tmp_path, kind):
 
 
 def test_malformed_names_the_line_that_is_broken(tmp_path):
-    for variant in tamper.malformed(write(tmp_path, "jsonl"), tmp_path / "out"):
+    for variant in data_files.corrupt_row(write(tmp_path, "jsonl"), tmp_path / "out"):
         lines = variant.path.read_bytes().split(b"\n")
         with pytest.raises((json.JSONDecodeError, UnicodeDecodeError)):
             json.loads(lines[variant.line - 1])
@@ -88,18 +86,18 @@ def test_malformed_names_the_line_that_is_broken(tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_fields_are_those_of_every_row(tmp_path, kind):
-    assert tamper.fields(write(tmp_path, kind)) == ["text", "label"]
+    assert data_files.field_names(write(tmp_path, kind)) == ["text", "label"]
 
 
 def test_a_field_that_only_some_rows_have_is_no_field_of_every_row(tmp_path):
     path = tmp_path / "train.jsonl"
     path.write_text('{"text": "a", "label": 0}\n{"text": "b", "label": 1, "note": "x"}\n')
-    assert tamper.fields(path) == ["text", "label"]
+    assert data_files.field_names(path) == ["text", "label"]
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "json"])
 def test_without_takes_it_out_of_the_row_that_it_names(tmp_path, kind):
-    variant = tamper.without(write(tmp_path, kind), tmp_path / "out", "label")
+    variant = data_files.drop_field(write(tmp_path, kind), tmp_path / "out", "label")
     lacking = [row for row in read(variant.path) if "label" not in row]
     assert len(lacking) == 1
     assert lacking[0]["text"] in variant.path.read_text().splitlines()[variant.line - 1]
@@ -107,7 +105,7 @@ def test_without_takes_it_out_of_the_row_that_it_names(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_everywhere_leaves_it_in_no_row(tmp_path, kind):
-    variant = tamper.without(write(tmp_path, kind), tmp_path / "out", "label", everywhere=True)
+    variant = data_files.drop_field(write(tmp_path, kind), tmp_path / "out", "label", everywhere=True)
     rows = read(variant.path)
     assert len(rows) == len(ROWS)
     assert all("label" not in row and "text" in row for row in rows)
@@ -118,7 +116,7 @@ def test_a_folder_is_copied_with_one_file_changed(tmp_path):
     folder.mkdir()
     write(folder, "jsonl")
     (folder / "notes.txt").write_text("kept")
-    variant = tamper.without(folder, tmp_path / "out", "label")
+    variant = data_files.drop_field(folder, tmp_path / "out", "label")
     assert variant.path.is_dir()
     assert variant.file.parent == variant.path
     assert (variant.path / "notes.txt").read_text() == "kept"
@@ -127,22 +125,24 @@ def test_a_folder_is_copied_with_one_file_changed(tmp_path):
 def test_tensors_have_no_fields(tmp_path):
     path = tmp_path / "rows.pt"
     path.write_bytes(b"PK\x03\x04 and so on")
-    assert len(tamper.malformed(path, tmp_path / "out")) == 2
+    assert len(data_files.corrupt_row(path, tmp_path / "out")) == 2
     with pytest.raises(NotApplicable, match="no named fields"):
-        tamper.fields(path)
+        data_files.field_names(path)
 
 
 def test_an_unknown_form_says_which_are_known(tmp_path):
     path = tmp_path / "rows.xyz"
     path.write_text("rows")
     with pytest.raises(NotApplicable, match="JSONL"):
-        tamper.malformed(path, tmp_path / "out")
+        data_files.corrupt_row(path, tmp_path / "out")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_value_is_edited_and_its_line_told(tmp_path, kind):
     data = write(tmp_path, kind)
-    made = values.edited(data, tmp_path / "out", "put X into {field} in {line}", ("text",), lambda old: f"X {old}")
+    made = row_values.edit_value(
+        data, tmp_path / "out", "put X into {field} in {line}", ("text",), lambda old: f"X {old}"
+    )
     texts = [row["text"] for row in read(made.path)]
     assert texts == ["row 0", "row 1", "row 2", "X row 3", "row 4", "row 5"]
     where = {"jsonl": "line 4", "json": "line 5", "csv": "line 5", "parquet": "a row"}[kind]
@@ -155,14 +155,14 @@ def test_one_value_is_edited_and_its_line_told(tmp_path, kind):
 def test_a_csv_of_several_lines_a_row_keeps_its_other_rows(tmp_path):
     path = tmp_path / "train.csv"
     path.write_text('a,b\n1,"x\ny"\n2,"p\nq"\n3,z\n')
-    made = values.edited(path, tmp_path / "out", "", ("a",), lambda _: "7")
+    made = row_values.edit_value(path, tmp_path / "out", "", ("a",), lambda _: "7")
     assert read(made.path) == [{"a": "1", "b": "x\ny"}, {"a": "7", "b": "p\nq"}, {"a": "3", "b": "z"}]
     assert (made.line, made.also) == (4, (5, 3))
 
 
 def test_a_value_that_no_parquet_column_holds_is_not_applicable(tmp_path):
     with pytest.raises(NotApplicable, match="no place for such a value"):
-        values.edited(write(tmp_path, "parquet"), tmp_path / "out", "", ("label",), lambda _: {"a": 1})
+        row_values.edit_value(write(tmp_path, "parquet"), tmp_path / "out", "", ("label",), lambda _: {"a": 1})
 
 
 def chats(folder):
@@ -174,31 +174,36 @@ def chats(folder):
 
 def test_places_in_lists_of_objects(tmp_path):
     path = chats(tmp_path)
-    rows = values.read(path)
-    assert values.common(rows) == [("messages",), ("messages", 0, "role"), ("messages", 0, "content"), ("n",)]
-    assert values.texts(rows)[0] == ("messages", 0, "content")
-    assert values.named(("messages", 0, "content")) == "messages[0].content"
-    assert values.field_of(("messages", 0)) == "messages"
-    gone = values.read(values.without(path, tmp_path / "out", ("messages", 0, "role")).path)
+    rows = row_values.read_named_rows(path)
+    assert row_values.common_places(rows) == [
+        ("messages",),
+        ("messages", 0, "role"),
+        ("messages", 0, "content"),
+        ("n",),
+    ]
+    assert row_values.text_places(rows)[0] == ("messages", 0, "content")
+    assert row_values.format_place(("messages", 0, "content")) == "messages[0].content"
+    assert row_values.field_of_place(("messages", 0)) == "messages"
+    gone = row_values.read_named_rows(row_values.drop_value(path, tmp_path / "out", ("messages", 0, "role")).path)
     assert all("role" not in message for row in gone for message in row["messages"])
 
 
 def test_a_byte_order_mark_and_escapes_change_no_row(tmp_path):
     path = chats(tmp_path)
     path.write_text(path.read_text().replace("hello", "h\N{GRINNING FACE}llo"))
-    (marked,) = tamper.with_byte_order_mark(path, tmp_path / "out")
-    (escaped,) = tamper.in_escapes(path, tmp_path / "out")
+    (marked,) = data_files.add_byte_order_mark(path, tmp_path / "out")
+    (escaped,) = data_files.escape_text(path, tmp_path / "out")
     assert marked.path.read_text("utf-8-sig") == path.read_text("utf-8")
     assert escaped.path.read_bytes().isascii()
-    assert values.read(escaped.path) == values.read(path)
-    assert not tamper.with_byte_order_mark(write(tmp_path, "parquet"), tmp_path / "out")
+    assert row_values.read_named_rows(escaped.path) == row_values.read_named_rows(path)
+    assert not data_files.add_byte_order_mark(write(tmp_path, "parquet"), tmp_path / "out")
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])
 def test_grown_data_has_its_own_rows_first(tmp_path, kind):
     data = write(tmp_path, kind)
-    new = [{**row, "text": "long " * 50} for row in values.read(data)]
-    made = tamper.grown(data, tmp_path / "out", new, 20_000)
+    new = [{**row, "text": "long " * 50} for row in row_values.read_named_rows(data)]
+    made = data_files.grow_file(data, tmp_path / "out", new, 20_000)
     rows = read(made.path)
     assert [row["text"] for row in rows[:6]] == [row["text"] for row in ROWS]
     assert {row["text"] for row in rows[6:]} == {"long " * 50}
@@ -212,11 +217,11 @@ def test_entries_of_a_checkpoint_are_found_put_and_dropped(tmp_path, kind):
     file = tmp_path / f"state.{kind}"
     content = {"step": 6, "epoch": True, "name": "x"}
     file.write_text(json.dumps(content)) if kind == "json" else torch.save(content, file)
-    assert entries.find([str(file)], ["step", "epoch"]) == {str(file): {"step": 6}}
-    entries.put(str(file), "step", 5)
-    assert entries.find([str(file)], ["step"]) == {str(file): {"step": 5}}
-    entries.drop(str(file), "step")
-    assert entries.find([str(file)], ["step"]) == {}
+    assert checkpoints.find_entries([str(file)], ["step", "epoch"]) == {str(file): {"step": 6}}
+    checkpoints.set_entry(str(file), "step", 5, str(tmp_path))
+    assert checkpoints.find_entries([str(file)], ["step"]) == {str(file): {"step": 5}}
+    checkpoints.drop_entry(str(file), "step", str(tmp_path))
+    assert checkpoints.find_entries([str(file)], ["step"]) == {}
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "pt"])
@@ -225,13 +230,13 @@ def test_flipped_bits_are_in_the_weights_and_nowhere_else(tmp_path, kind):
     from safetensors.torch import load_file, save_file
 
     file = tmp_path / f"weights.{kind}"
-    weights = {"a": torch.full((40,), 0.02), "b": torch.full((3,), 0.5)}
-    save_file(weights, file) if kind == "safetensors" else torch.save(weights, file)
+    tensors = {"a": torch.full((40,), 0.02), "b": torch.full((3,), 0.5)}
+    save_file(tensors, file) if kind == "safetensors" else torch.save(tensors, file)
     size = file.stat().st_size
-    assert entries.flip_bits(str(file)) == "a"
+    assert weights.flip_bits(str(file)) == "a"
     after = load_file(file) if kind == "safetensors" else torch.load(file, weights_only=True)
     assert file.stat().st_size == size
     assert int((after["a"] > 1e30).sum()) == 16
-    assert torch.equal(after["b"], weights["b"])
+    assert torch.equal(after["b"], tensors["b"])
     (tmp_path / "none.pt").write_bytes(b"no tensors")
-    assert entries.flip_bits(str(tmp_path / "none.pt")) == ""
+    assert weights.flip_bits(str(tmp_path / "none.pt")) == ""

@@ -32,7 +32,7 @@ def test_words_of_the_data_become_tokens_beyond_the_embedding(tmp_path, data):
     from tokenizers import Tokenizer
 
     model = _model(tmp_path / "model", {"<unk>": 0, "amber": 1}, vocab_size=5)
-    grown = tokenizer.outgrown(model, data, tmp_path)
+    grown = tokenizer.outgrow_embedding(model, data, tmp_path)
     assert (grown.words, grown.rows, grown.tokens) == (("brook", "cedar"), 5, 7)
     reads = Tokenizer.from_file(str(grown.path / "tokenizer.json"))
     assert reads.encode("amber brook of cedar").ids == [1, 5, 0, 6]
@@ -42,13 +42,13 @@ def test_words_of_the_data_become_tokens_beyond_the_embedding(tmp_path, data):
 
 def test_without_a_configuration_the_tokenizer_tells_the_rows(tmp_path, data):
     model = _model(tmp_path / "model", {"<unk>": 0, "brook": 1, "cedar": 2})
-    assert tokenizer.outgrown(model, data, tmp_path)[1:] == (4, 3, ("amber",))
+    assert tokenizer.outgrow_embedding(model, data, tmp_path)[1:] == (4, 3, ("amber",))
 
 
 def test_what_cannot_outgrow(tmp_path, data):
     (tmp_path / "bare").mkdir()
     with pytest.raises(NotApplicable, match=r"no tokenizer\.json in bare"):
-        tokenizer.outgrown(tmp_path / "bare", data, tmp_path)
+        tokenizer.outgrow_embedding(tmp_path / "bare", data, tmp_path)
     model = _model(tmp_path / "model", {"<unk>": 0, "brook": 1, "cedar": 2, "amber": 3})
     with pytest.raises(NotApplicable, match="no word that is not a token already"):
-        tokenizer.outgrown(model, data, tmp_path)
+        tokenizer.outgrow_embedding(model, data, tmp_path)

@@ -19,7 +19,7 @@ from pytest_trainguard.edge_cases.test_process import NEGATIVE_TIME
 
 from pytest_trainguard import catalog, edge_case
 from pytest_trainguard.adapters import command
-from pytest_trainguard.casework.bystander import bystander, give_pid_away
+from pytest_trainguard.casework.bystander import reassign_pid, start_bystander
 from pytest_trainguard.contract import checkpoints, settings
 from pytest_trainguard.contract.outcome import exit_words, message_of
 from pytest_trainguard.contract.trainer import Trainer, spec_of
@@ -154,7 +154,7 @@ def cut(tmp_path):
     def cut(name, content, rows=3):
         path = tmp_path / name
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return samples.cut(path, tmp_path / "piece", rows)
+        return samples.cut_sample(path, tmp_path / "piece", rows)
 
     return cut
 
@@ -183,7 +183,9 @@ def test_parquet(cut, tmp_path):
     import pyarrow.parquet as parquet
 
     parquet.write_table(pyarrow.table({"x": list(range(10))}), tmp_path / "a.parquet")
-    piece = samples.cut(tmp_path / "a.parquet", tmp_path / "piece" if (tmp_path / "piece").exists() else tmp_path, 3)
+    piece = samples.cut_sample(
+        tmp_path / "a.parquet", tmp_path / "piece" if (tmp_path / "piece").exists() else tmp_path, 3
+    )
     assert parquet.read_table(piece).to_pydict() == {"x": [0, 1, 2]}
     with pytest.raises(ValueError, match=r"b\.parquet: cannot be read"):
         cut("b.parquet", b"PAR1 no")
@@ -196,7 +198,7 @@ def test_a_folder(tmp_path):
         (sample / f"{number}.pt").write_bytes(bytes([number]))
     (sample / "labels.csv").write_text("a\n1\n2\n3\n")
     (sample / "README.md").write_text("left alone")
-    cut = samples.cut(sample, piece, 2)
+    cut = samples.cut_sample(sample, piece, 2)
     assert sorted(path.name for path in cut.iterdir()) == ["0.pt", "1.pt", "labels.csv"]
     assert (cut / "labels.csv").read_text().split() == ["a", "1", "2"]
 
@@ -226,10 +228,10 @@ def test_bad_samples(cut, name, content, said):
 
 def test_missing_samples(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere: no such file or folder"):
-        samples.cut(tmp_path / "nowhere", tmp_path, 3)
+        samples.cut_sample(tmp_path / "nowhere", tmp_path, 3)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"empty: holds no \.pt, JSONL"):
-        samples.cut(tmp_path / "empty", tmp_path / "piece", 3)
+        samples.cut_sample(tmp_path / "empty", tmp_path / "piece", 3)
 
 
 # --- what is half-written
@@ -559,7 +561,7 @@ def test_other_negative_numbers_are_none(text):
 def test_a_bystander_lives_and_holds_its_locks(tmp_path):
     file = tmp_path / "held"
     file.write_text("x")
-    with bystander(file) as pid, file.open("r+b") as ours:
+    with start_bystander(file) as pid, file.open("r+b") as ours:
         os.kill(pid, 0)
         for lock in (fcntl.flock, fcntl.lockf):
             with pytest.raises(BlockingIOError):
@@ -574,7 +576,7 @@ def test_a_pid_is_given_away_in_notes_alone(tmp_path):
     notes = {"lock": b"41\n", "run.json": b'{"pid": 41, "step": 410}', "state.pt": b"41\0"}
     for name, content in notes.items():
         (tmp_path / name).write_bytes(content)
-    give_pid_away(tmp_path, 41, 7)
+    reassign_pid(tmp_path, 41, 7)
     assert {name: (tmp_path / name).read_bytes() for name in notes} == {
         "lock": b"7\n",
         "run.json": b'{"pid": 7, "step": 410}',

@@ -9,7 +9,7 @@ import torch
 
 from pytest_trainguard import NotApplicable
 from pytest_trainguard.contract import validation
-from pytest_trainguard.damage import labels, saved
+from pytest_trainguard.damage import checkpoints, labels, weights
 
 ROWS = [{"text": "é 1", "y": 0}, {"text": "2", "y": 1}, {"text": "3", "y": 0}]
 TALKS = [{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": word}]} for word in "xyz"]
@@ -41,26 +41,26 @@ def test_labels_are_exchanged(tmp_path, name, write, rows, field, old, new):
     data = tmp_path / name
     write(data, rows)
     content = data.read_bytes()
-    assert labels.read(data, field) == old
-    changed = labels.write(data, tmp_path / "new", field, new)
+    assert labels.read_labels(data, field) == old
+    changed = labels.write_labels(data, tmp_path / "new", field, new)
     assert changed.name == name
-    assert labels.read(changed, field) == new
+    assert labels.read_labels(changed, field) == new
     assert data.read_bytes() == content
     if rows is ROWS:
-        assert labels.read(changed, "text") == ["é 1", "2", "3"]
+        assert labels.read_labels(changed, "text") == ["é 1", "2", "3"]
 
 
 @pytest.mark.parametrize("field", ["label", "text.0.x", "messages.7"])
 def test_a_field_that_is_not_there(tmp_path, field):
     _jsonl(tmp_path / "a.jsonl", [{**ROWS[0], "messages": []}])
     with pytest.raises(NotApplicable, match="a row has no field"):
-        labels.read(tmp_path / "a.jsonl", field)
+        labels.read_labels(tmp_path / "a.jsonl", field)
 
 
 def test_data_of_another_form(tmp_path):
     for name in ("a.parquet", "folder"):
         with pytest.raises(NotApplicable, match=f"its data is {name}"):
-            labels.read(tmp_path / name, "y")
+            labels.read_labels(tmp_path / name, "y")
 
 
 def test_validations_of_transformers(tmp_path):
@@ -91,10 +91,10 @@ def _checkpoint(folder, step, weight, **manifest):
 
 def test_step_counts_are_made_negative_and_checksums_fit(tmp_path):
     folders = [_checkpoint(tmp_path / f"checkpoint-{step}", step, 0.5) for step in (2, 10)]
-    changed = saved.negative_steps([str(folder) for folder in folders])
+    changed = checkpoints.negate_step_counts([str(folder) for folder in folders], str(tmp_path))
     assert list(changed.values()) == [-2, -2, -10, -10]
     for folder, step in zip(folders, (-2, -10), strict=True):
-        assert saved.step_in(folder) == step
+        assert checkpoints.read_step_count(folder) == step
         state = torch.load(folder / "state.pt", weights_only=True)
         assert state["step"] == step
         assert state["optimizer"]["state"][0]["step"] == -step
@@ -106,16 +106,24 @@ def test_step_counts_are_made_negative_and_checksums_fit(tmp_path):
             assert held == {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}, name
 
 
+def test_a_setting_is_no_step_count(tmp_path):
+    told = {"config": {"num_steps": 100, "steps": 8}, "trainer": {"iteration": 6}}
+    (tmp_path / "state.json").write_text(json.dumps(told))
+    assert checkpoints.read_step_count(tmp_path) == 6
+    assert list(checkpoints.negate_step_counts([str(tmp_path)], str(tmp_path)).values()) == [-6]
+    assert json.loads((tmp_path / "state.json").read_text()) == {**told, "trainer": {"iteration": -6}}
+
+
 def test_checkpoints_without_a_step_count(tmp_path):
     torch.save({"w": torch.ones(2)}, tmp_path / "weights.pt")
     (tmp_path / "bad.json").write_text("{")
-    assert saved.negative_steps([str(tmp_path)]) == {}
-    assert saved.step_in(tmp_path) is None
+    assert checkpoints.negate_step_counts([str(tmp_path)], str(tmp_path)) == {}
+    assert checkpoints.read_step_count(tmp_path) is None
 
 
 def test_weights_are_compared(tmp_path):
     first, same, other = (_checkpoint(tmp_path / f"step-{n}", n, w) for n, w in ((1, 0.5), (2, 0.5), (3, 0.25)))
-    assert saved.same_weights(first, same)
-    assert not saved.same_weights(first, other)
+    assert weights.hold_same_weights(first, same)
+    assert not weights.hold_same_weights(first, other)
     torch.save({"other": torch.ones(2)}, tmp_path / "weights.pt")
-    assert saved.same_weights(first, tmp_path / "weights.pt") is None
+    assert weights.hold_same_weights(first, tmp_path / "weights.pt") is None

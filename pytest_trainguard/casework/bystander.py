@@ -11,6 +11,8 @@ from pathlib import Path
 
 from pytest_trainguard.verdicts.errors import CannotJudge
 
+__all__ = ["reassign_pid", "start_bystander"]
+
 SMALL = 4096  # bytes; a larger file is no note of a PID
 # Both kinds of lock, on each file: flock(2) and fcntl(2). Held until standard input ends, so not longer than pytest.
 _HOLD = """
@@ -25,11 +27,14 @@ sys.stdin.read()
 
 
 @contextlib.contextmanager
-def bystander(*locked: Path) -> Iterator[int]:
+def start_bystander(*locked: Path) -> Iterator[int]:
     """A process that has nothing to do with the run, alive inside the context; its PID.
 
     Args:
         locked: files that it holds exclusive locks on.
+
+    Raises:
+        CannotJudge: somebody else holds a lock on one of them.
     """
     command = [sys.executable, "-I", "-S", "-c", _HOLD, *map(str, locked)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
@@ -42,7 +47,7 @@ def bystander(*locked: Path) -> Iterator[int]:
             process.kill()
 
 
-def give_pid_away(folder: Path, pid: int, to: int) -> None:
+def reassign_pid(folder: Path, pid: int, to: int) -> None:
     """In the notes of an output folder (a lock, a PID file), the PID of a dead run becomes that of a living process.
 
     As after a reboot, when the system counts from the beginning again: to whoever reads the note, the process that it

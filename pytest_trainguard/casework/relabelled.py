@@ -17,7 +17,9 @@ from pytest_trainguard.launch import questions
 from pytest_trainguard.probes.guard import Guard
 from pytest_trainguard.verdicts.errors import NotApplicable
 
-VALIDATED_STEPS = 24  # optimizer steps: three passes over 64 rows in batches of 8
+__all__ = ["RELABELLED_STEPS", "Relabelled"]
+
+RELABELLED_STEPS = 24  # optimizer steps: three passes over 64 rows in batches of 8
 EVAL_EVERY = 4  # steps between validations, where there is a setting for that
 LAST = 4  # steps whose mean is the final loss
 LEARNT = 0.35  # a training loss below half of that of a coin: what is right has most of the weight in every row
@@ -40,24 +42,24 @@ class Relabelled:
         self.guard = guard
         self._findings = guard.subject.findings.get(RelabelledRuns, RelabelledRuns)
 
-    def opposed(self) -> Outcome:
+    def run_opposed(self) -> Outcome:
         """Trained on rows of one label and validated on rows of another: what is learnt is wrong there.
 
         Raises:
             NotApplicable: the trainer does not tell what a label is or what it validates on, with what to add.
         """
-        first, second = self._two
+        first, second = self._two_labels
         return self._run_once(
             "opposed", f"trained on rows of {first!r} only, validated on rows of {second!r} only", second
         )
 
-    def one_sided(self) -> Outcome:
-        """Trained on rows of one label and validated on rows of two, by turns. Raises as `opposed`."""
-        first, second = self._two
+    def run_one_sided(self) -> Outcome:
+        """Trained on rows of one label and validated on rows of two, by turns. Raises as `run_opposed`."""
+        first, second = self._two_labels
         did = f"trained on rows of {first!r} only, validated on rows of {first!r} and {second!r} by turns"
         return self._run_once("one_sided", did, first, second)
 
-    def validated(self, outcome: Outcome) -> Validated:
+    def read_validations(self, outcome: Outcome) -> Validated:
         """What a run told of its validations."""
         return self.guard.subject.server.ask(questions.validated, outcome.output_dir)
 
@@ -89,10 +91,10 @@ class Relabelled:
 
     @cached_property
     def _labels(self) -> list[object]:
-        return labels.read(self.guard.needs.data(), self._field)
+        return labels.read_labels(self.guard.needs.data(), self._field)
 
     @cached_property
-    def _two(self) -> tuple[object, object]:
+    def _two_labels(self) -> tuple[object, object]:
         """The two labels that most rows have."""
         counted = Counter(map(repr, self._labels)).most_common(2)
         if len(counted) < 2:
@@ -108,12 +110,12 @@ class Relabelled:
         return known[name]
 
     def _run(self, name: str, did: str, label: Callable[[int], object]) -> Outcome:
-        subject, first = self.guard.subject, self._two[0]
+        subject, first = self.guard.subject, self._two_labels[0]
         values, file = self._settings(), subject.settings.role("validation_data")
         rows = len(self._labels)
         if file is not None:
-            values[file.path] = str(self._written(f"{name}-validation", [label(nth) for nth in range(rows)]))
-            data = self._written(name, [first] * rows)
+            values[file.path] = str(self._write_labels(f"{name}-validation", [label(nth) for nth in range(rows)]))
+            data = self._write_labels(name, [first] * rows)
         else:
             held_out = subject.server.ask(questions.held_out, self.guard.needs.data())
             if not held_out:
@@ -122,8 +124,8 @@ class Relabelled:
                     'for its validation data, fields = {"validation_data": "..."}'
                 )
             places = {row: nth for nth, row in enumerate(sorted(held_out))}
-            data = self._written(name, [label(places[row]) if row in places else first for row in range(rows)])
-        return self.guard.run(did, data=data, settings=values, steps=VALIDATED_STEPS)
+            data = self._write_labels(name, [label(places[row]) if row in places else first for row in range(rows)])
+        return self.guard.run(did, data=data, settings=values, steps=RELABELLED_STEPS)
 
     def _settings(self) -> dict[str, object]:
         """What learns by heart, with validations: `overfit` may well have turned them off."""
@@ -135,5 +137,5 @@ class Relabelled:
             values[fraction.path] = fraction.default if tiny is None else tiny
         return settings.merge(values, {eval_every.path: EVAL_EVERY} if eval_every else {})
 
-    def _written(self, name: str, values: list[object]) -> Path:
-        return labels.write(self.guard.needs.data(), self.guard.folder / name, self._field, values)
+    def _write_labels(self, name: str, values: list[object]) -> Path:
+        return labels.write_labels(self.guard.needs.data(), self.guard.folder / name, self._field, values)

@@ -1,12 +1,22 @@
-"""Finding checkpoints in an output folder by the names that training programs give them."""
+"""Checkpoints by the names that training programs give them: their folders and files, and the entries in these."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+from pytest_trainguard.rows.suffixes import WEIGHTS
+
+__all__ = ["STEP_NAMES", "VERSION_NAMES", "files", "find", "step_of"]
+
+# What a step count and the version of a checkpoint's format are called; the usual names come first.
+STEP_NAMES = (
+    "step", "global_step", "iteration", "iter", "iter_num", "steps", "global_steps", "steps_done", "current_step",
+    "train_step", "num_steps", "completed_steps", "num_updates", "iterations",
+)  # fmt: skip
+VERSION_NAMES = ("format_version", "checkpoint_version", "schema_version", "version", "format", "schema")
+
 _FOLDER = re.compile(r"(?<![a-z])(?:checkpoint|ckpt|step|epoch|iter)[-_=]?(\d+)", re.I)
-_SUFFIXES = {".pt", ".pth", ".ckpt", ".bin", ".safetensors"}
 _NOT_FINISHED = re.compile(r"^\.|(?<![a-z])te?mp(?!late)|partial|incomplete|\.part\b", re.I)
 
 
@@ -31,11 +41,11 @@ def _search(folder: Path, depth: int, numbered: list[tuple[int, Path]], loose: l
             continue
         # Of several numbers ("epoch=1-step=40") the last one counts steps.
         numbers = _FOLDER.findall(path.name)
-        if numbers and (path.is_dir() or path.suffix in _SUFFIXES):
+        if numbers and (path.is_dir() or path.suffix in WEIGHTS):
             numbered.append((int(numbers[-1]), path))
         elif path.is_dir() and depth > 1:
             _search(path, depth - 1, numbered, loose)
-        elif path.suffix in _SUFFIXES and path.is_file():
+        elif path.suffix in WEIGHTS and path.is_file():
             loose.append(path)
 
 

@@ -105,7 +105,7 @@ class Trainer:
         Raises:
             OSError, ValueError: the sample is missing, unreadable or of a kind that is not known.
         """
-        return None if self.sample is None else samples.cut(Path(self.sample), folder, rows)
+        return None if self.sample is None else samples.cut_sample(Path(self.sample), folder, rows)
 
     def make_longest(self, folder: Path, rows: int, length: int, seed: int) -> Path | None:
         """Put `rows` rows into `folder`, each as long as the program reads them at most; the path of the data.
@@ -124,7 +124,7 @@ class Trainer:
             OSError, ValueError: the sample is missing, unreadable or of a kind that is not known.
         """
         data = self.make_data(folder, rows, seed)
-        return None if data is None else longest.stretched(data, rows, length)
+        return None if data is None else longest.stretch_rows(data, rows, length)
 
     def make_varied(self, folder: Path, rows: int, length: int, seed: int) -> Path | None:
         """Put `rows` rows of all lengths into `folder`, from short up to `length`; the path of the data.
@@ -136,7 +136,7 @@ class Trainer:
             OSError, ValueError: the sample is missing, unreadable or of a kind that is not known.
         """
         data = self.make_data(folder, rows, seed)
-        return None if data is None else longest.varied(data, rows, length)
+        return None if data is None else longest.vary_rows(data, rows, length)
 
     def make_model(self, folder: Path) -> Path | None:
         """Put a small base model into `folder`; the path, for the setting that names the model.

@@ -6,74 +6,77 @@ A label is named by the field of a row that it stands in, dotted where fields ar
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from pytest_trainguard.rows.codec import NoRows, TextForm, form_of
 from pytest_trainguard.verdicts.errors import NotApplicable
 
-LINES = (".jsonl", ".ndjson")
+__all__ = ["read_labels", "write_labels"]
 
 
-def read(data: Path, field: str) -> list[Any]:
+def read_labels(data: Path, field: str) -> list[object]:
     """The label of each row, in the order of the file.
 
     Raises:
         NotApplicable: the data is of another form, or a row has no such field.
     """
-    return [_at(row, field) for row in _rows(data)]
+    return [_label(row, field) for row in _rows(data)]
 
 
-def write(data: Path, folder: Path, field: str, labels: Sequence[Any]) -> Path:
-    """A copy of the data in `folder`, under its own name, with other labels: one for each row."""
-    folder.mkdir(parents=True)
+def write_labels(data: Path, folder: Path, field: str, labels: Sequence[object]) -> Path:
+    """A copy of the data in `folder`, a new one, under its own name, with other labels: one for each row.
+
+    Raises:
+        NotApplicable: as `read_labels`.
+        FileExistsError: the folder is there already.
+    """
     rows = _rows(data)
     for row, label in zip(rows, labels, strict=True):
-        _put(row, field, label)
+        _replace_label(row, field, label)
+    folder.mkdir(parents=True)
     path = folder / data.name
-    if data.suffix == ".csv":
-        with path.open("w", newline="", encoding="utf-8") as out:
-            writer = csv.DictWriter(out, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-        return path
-    if data.suffix in LINES:
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    else:
-        whole = json.loads(data.read_text(encoding="utf-8-sig"))
-        text = json.dumps(rows if isinstance(whole, list) else {**whole, _list_in(whole): rows}, ensure_ascii=False)
-    path.write_text(text, encoding="utf-8", errors="surrogatepass")
+    path.write_bytes(_form(data).write(rows, like=data.read_bytes()))
     return path
 
 
-def _rows(data: Path) -> list[Any]:
-    if data.suffix in LINES and data.is_file():
-        return [json.loads(line) for line in data.read_bytes().splitlines() if line.strip()]
-    if data.suffix == ".csv":
-        with data.open(newline="", encoding="utf-8-sig") as source:
-            return list(csv.DictReader(source))
-    if data.suffix == ".json":
-        whole = json.loads(data.read_text(encoding="utf-8-sig"))
-        return list(whole if isinstance(whole, list) else whole[_list_in(whole)])
-    raise NotApplicable(f"its data is {data.name}: labels can be exchanged in JSONL, JSON and CSV files")
+def _form(data: Path) -> TextForm:
+    form = form_of(data)
+    if not isinstance(form, TextForm):
+        raise NotApplicable(f"its data is {data.name}: labels can be exchanged in JSONL, JSON and CSV files")
+    return form
 
 
-def _list_in(whole: dict[str, Any]) -> str:
-    return next(name for name, value in whole.items() if isinstance(value, list))
+def _rows(data: Path) -> list[object]:
+    try:
+        return _form(data).read(data.read_bytes())
+    except NoRows as error:
+        raise NotApplicable(f"its data {error}: labels can be exchanged in a list of rows") from error
 
 
-def _at(row: Any, field: str) -> Any:
+def _label(row: object, field: str) -> object:
+    label = row
     for part in field.split("."):
         try:
-            row = row[int(part)] if isinstance(row, list) else row[part]
-        except (KeyError, IndexError, TypeError, ValueError):
+            label = _inside(label, part)
+        except (LookupError, ValueError):
             raise NotApplicable(f"a row has no field {field!r}: name the one that is to be learnt, labels") from None
-    return row
+    return label
 
 
-def _put(row: Any, field: str, label: Any) -> None:
+def _inside(value: object, part: str) -> object:
+    """Raises LookupError or ValueError where there is no such part."""
+    if isinstance(value, list):
+        return value[int(part)]
+    if isinstance(value, dict):
+        return value[part]
+    raise LookupError(part)
+
+
+def _replace_label(row: object, field: str, label: object) -> None:
     *outer, last = field.split(".")
-    inside = _at(row, ".".join(outer)) if outer else row
-    inside[int(last) if isinstance(inside, list) else last] = label
+    inside = _label(row, ".".join(outer)) if outer else row
+    if isinstance(inside, list):
+        inside[int(last)] = label
+    elif isinstance(inside, dict):
+        inside[last] = label

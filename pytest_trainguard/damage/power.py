@@ -10,26 +10,27 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 from pytest_trainguard.recorder.timeline import Recording
 
+__all__ = ["DISK_STATES", "lose_unsynced"]
+
 # In what form a file system may come back: each is one that ext4 and XFS allow.
-STATES = {
+DISK_STATES = {
     "empty": "power lost: names kept, but files that were never fsynced are empty",
     "cut": "power lost: names kept, but files that were never fsynced are cut in half",
     "unnamed": "power lost: new names whose folder was never fsynced are gone",
 }
 
 
-def lose(folder: Path, original: Path, recording: Recording, state: str) -> list[str]:
+def lose_unsynced(folder: Path, original: Path, recording: Recording, state: str) -> list[str]:
     """Bring a copy of an output folder into the state that a loss of power may leave.
 
     Args:
         folder: the copy, which is changed.
         original: the folder as the run left it, whose inodes tell what was fsynced.
         recording: the run's writes and fsyncs.
-        state: one of `STATES`.
+        state: one of `DISK_STATES`.
 
     Returns:
         the names of what was lost.
@@ -63,16 +64,13 @@ def _touched(path: Path, at_risk: set[str]) -> bool:
 def _content_durable(path: Path, recording: Recording) -> bool:
     status = path.stat()
     return any(
-        event["inode"] == status.st_ino and event["modified"] == status.st_mtime_ns for event in _syncs(recording)
+        event["inode"] == status.st_ino and event["modified"] == status.st_mtime_ns for event in recording.of("fsync")
     )
 
 
 def _name_durable(path: Path, recording: Recording) -> bool:
     inode = path.stat().st_ino
     return any(
-        event["path"] == str(path.parent) and event["entries"].get(path.name) == inode for event in _syncs(recording)
+        event["path"] == str(path.parent) and event["entries"].get(path.name) == inode
+        for event in recording.of("fsync")
     )
-
-
-def _syncs(recording: Recording) -> list[dict[str, Any]]:
-    return recording.of("fsync")

@@ -13,6 +13,8 @@ from typing import NamedTuple
 from pytest_trainguard.verdicts import wording
 from pytest_trainguard.verdicts.wording import Named, Wording
 
+__all__ = ["BrokenSettings", "break_settings_file"]
+
 STRAY = "@"  # begins no value in any of the forms
 _VALUE = {
     ".json": re.compile(r'^\s*"[^"]+": (?=[^\[{])', re.M),
@@ -22,7 +24,7 @@ _VALUE = {
 _END = Wording("where it ends", re.compile(r"\blines?\W{0,4}\d+|\bend of|unexpected end|\bEOF\b|:\d+:\d+", re.I))
 
 
-class Broken(NamedTuple):
+class BrokenSettings(NamedTuple):
     """One variant.
 
     Attributes:
@@ -36,24 +38,27 @@ class Broken(NamedTuple):
     naming: tuple[Named, ...]
 
 
-def broken(file: Path, folder: Path) -> list[Broken]:
-    """Every way of breaking `file` that its form can tell; the variants are written under `folder`."""
-    text, form = _spread(file)
+def break_settings_file(file: Path, folder: Path) -> list[BrokenSettings]:
+    """Every way of breaking `file` that its form can tell; the variants are written under `folder`.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is JSON by its name alone.
+    """
+    text, form = _one_a_line(file)
     values = list(_VALUE[form].finditer(text))
     middle = values[len(values) // 2].end() if values else 0
     line, column = text.count("\n", 0, middle) + 1, middle - text.rfind("\n", 0, middle)
     stray = text[:middle] + STRAY + text[middle:] if values else STRAY
     where = wording.line(line, file.name), _column(line, column)
-    found = [
-        _written(f"put a stray {STRAY} into line {line}, column {column} of {{file}}", stray, file, folder, *where)
-    ]
+    found = [_write(f"put a stray {STRAY} into line {line}, column {column} of {{file}}", stray, file, folder, *where)]
     if values and form != ".yaml":  # what is left of YAML is YAML
         cut = text[: middle + 1] if form == ".json" else text[:middle]
-        found.append(_written("cut {file} off in the middle", cut, file, folder, _END))
-    return [*found, _written("overwrote {file} with NUL bytes", "\0" * max(len(text), 16), file, folder)]
+        found.append(_write("cut {file} off in the middle", cut, file, folder, _END))
+    return [*found, _write("overwrote {file} with NUL bytes", "\0" * max(len(text), 16), file, folder)]
 
 
-def _spread(file: Path) -> tuple[str, str]:
+def _one_a_line(file: Path) -> tuple[str, str]:
     """The file's text with one setting a line, and its form."""
     form = ".yaml" if file.suffix == ".yml" else file.suffix
     text = file.read_text(encoding="utf-8")
@@ -66,8 +71,8 @@ def _column(line: int, column: int) -> Wording:
     return Wording(f"column {column}", re.compile(rf"\bcol(?:umn)?s?\W{{0,4}}{numbers}\b|:{line}:{numbers}\b", re.I))
 
 
-def _written(did: str, text: str, file: Path, folder: Path, *where: Named) -> Broken:
+def _write(did: str, text: str, file: Path, folder: Path, *where: Named) -> BrokenSettings:
     path = folder / f"broken-{len(list(folder.glob('broken-*'))) + 1}" / file.name
     path.parent.mkdir(parents=True)
     path.write_text(text, encoding="utf-8")
-    return Broken(did.format(file=file.name), path, (file.name, *where))
+    return BrokenSettings(did.format(file=file.name), path, (file.name, *where))

@@ -9,18 +9,22 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from pytest_trainguard.rows.codec import form_of
 from pytest_trainguard.verdicts.errors import NotApplicable
+
+__all__ = ["OutgrownModel", "outgrow_embedding"]
 
 FILE = "tokenizer.json"
 WORDS = 16  # of the data's most frequent words, so many become tokens at most
-READ = 1 << 20  # characters of the data that are looked at
+ROWS = 4096  # of each file of the data, so many are looked at
+READ = 1 << 20  # bytes of a file that has no rows
 
 
-class Outgrown(NamedTuple):
+class OutgrownModel(NamedTuple):
     """A base model whose tokenizer has more tokens than its embedding has rows.
 
     Attributes:
@@ -36,7 +40,7 @@ class Outgrown(NamedTuple):
     words: tuple[str, ...]
 
 
-def outgrown(model: Path, data: Path, folder: Path) -> Outgrown:
+def outgrow_embedding(model: Path, data: Path, folder: Path) -> OutgrownModel:
     """A copy of a base model under `folder`, its tokenizer grown by words that stand in the data.
 
     Raises:
@@ -58,14 +62,19 @@ def outgrown(model: Path, data: Path, folder: Path) -> Outgrown:
         )  # fmt: skip
     path = Path(shutil.copytree(model, folder / "outgrown" / model.name))
     (path / FILE).write_text(json.dumps(told, ensure_ascii=False), encoding="utf-8")
-    return Outgrown(path, rows + len(words), rows, tuple(words))
+    return OutgrownModel(path, rows + len(words), rows, tuple(words))
 
 
-def _tokens(told: dict[str, Any]) -> dict[str, int]:
+def _tokens(told: Mapping[str, object]) -> dict[str, int]:
     """Every token and its number."""
-    stated = told.get("model", {}).get("vocab", {})
-    known = {entry[0]: number for number, entry in enumerate(stated)} if isinstance(stated, list) else dict(stated)
-    return {**known, **{entry["content"]: entry["id"] for entry in told.get("added_tokens", [])}}
+    model, added = told.get("model"), told.get("added_tokens")
+    stated = model.get("vocab") if isinstance(model, dict) else None
+    known: dict[str, int] = dict(stated) if isinstance(stated, dict) else {}
+    for number, entry in enumerate(stated if isinstance(stated, list) else []):
+        known[entry[0]] = number
+    for entry in added if isinstance(added, list) else []:
+        known[entry["content"]] = entry["id"]
+    return known
 
 
 def _embedded(model: Path) -> int:
@@ -75,27 +84,34 @@ def _embedded(model: Path) -> int:
     return int(told.get("vocab_size") or told.get("text_config", {}).get("vocab_size") or 0)
 
 
-def _words(data: Path, known: dict[str, int]) -> list[str]:
+def _words(data: Path, known: Mapping[str, int]) -> list[str]:
     """The most frequent words in the data that are no tokens yet, with a space before them or without."""
     files = sorted(path for path in data.rglob("*") if path.is_file()) if data.is_dir() else [data]
     counted: Counter[str] = Counter()
     for file in files[:WORDS]:
-        for text in _texts(file.read_text(encoding="utf-8", errors="replace")[:READ]):
+        for text in _texts(file):
             counted.update(re.findall(r"[^\W\d_]{3,}", text))
     new = (word for word, _ in counted.most_common() if not {word, f"Ġ{word}", f"▁{word}"} & known.keys())
     return [word for word, _ in zip(new, range(WORDS), strict=False)]
 
 
-def _texts(content: str) -> Iterator[str]:
-    """The texts in rows of JSON, without the names of their fields; of another form all that there is."""
-    for line in content.splitlines():
-        try:
-            yield from _strings(json.loads(line))
-        except ValueError:
-            yield line
+def _texts(file: Path) -> Iterator[str]:
+    """The texts in a file's rows, without the names of their fields; where it has no rows all that there is."""
+    try:
+        yield from _strings(_first_rows(file))
+    except (ValueError, ImportError):
+        with file.open("rb") as content:
+            yield content.read(READ).decode(errors="replace")
 
 
-def _strings(value: Any) -> Iterator[str]:
+def _first_rows(file: Path) -> list[object]:
+    form = form_of(file)
+    if form is None:
+        raise ValueError(f"{file.name}: no form of rows")
+    return form.read(form.cut(file, ROWS)[0])
+
+
+def _strings(value: object) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):

@@ -11,6 +11,12 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
+__all__ = [
+    "DEVICE_ERRORS", "DOORS", "Fault", "device_error", "exhaust_memory", "fill_disk", "hang", "inf", "io_error", "kill",
+    "kill_in_save", "nan", "offline", "out_of_memory", "overflow", "pause", "pretended_gpus", "raises", "reboot",
+    "set_clock",
+]  # fmt: skip
+
 OOM_MESSAGE = (
     "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 39.39 GiB of which 1.12 GiB is "
     "free. Including non-PyTorch memory, this process has 38.26 GiB memory in use. Of the allocated memory 36.87 GiB "
@@ -39,7 +45,7 @@ class Fault:
         where: the door at which it enters (`DOORS`), or for numbers `batch`, `activation`, `loss`, `gradient`.
         step: the optimizer step during which it comes about, counted from 1 in each run; for `save` and `sync`, the
             first write to the output folder (or fsync) once that many steps are complete.
-        nth: at the doors `save`, `sync` and `read`, the how-manieth such event.
+        nth: at the doors `save`, `sync` and `read`, which such event it is, counted from 1.
         value: the exception's or the signal's name, the file that a pause waits for, the seconds of a clock's jump.
         text: the exception's message.
     """
@@ -117,7 +123,7 @@ def exhaust_memory(where: str, step: int = 1, nth: int = 1, asks: str = "torch")
     Args:
         where: one of the `DOORS`; the request is made there, in the program's place, and really refused.
         step: the optimizer step, counted from 1.
-        nth: at the doors `read` and `save`, the how-manieth such event.
+        nth: at the doors `read` and `save`, which such event it is, counted from 1.
         asks: `"torch"`, whose allocator then raises its RuntimeError, or `"python"`: MemoryError, without a word.
     """
     return Fault("exhaust", where, step, nth=nth, value=asks)

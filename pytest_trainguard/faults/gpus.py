@@ -7,9 +7,9 @@ should have gone is recorded. Nothing is computed by a GPU, and nothing of its s
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -17,6 +17,9 @@ from torch.overrides import TorchFunctionMode
 from pytest_trainguard.recorder.writer import Recorder
 
 Device: TypeAlias = int | str | torch.device  # as a program may name one
+
+__all__ = ["Devices", "pretend"]
+
 MEMORY = 80 * 2**30  # bytes that each device says it has
 _NOTHING = ("synchronize", "empty_cache", "ipc_collect", "reset_peak_memory_stats", "reset_accumulated_memory_stats",
             "manual_seed", "manual_seed_all", "set_rng_state", "set_rng_state_all", "_lazy_init", "init")  # fmt: skip
@@ -67,12 +70,14 @@ def pretend(recorder: Recorder) -> None:
 def _keep_in_one_place(devices: Devices) -> None:
     """`DataParallel` takes its devices, and calls the one module that there is."""
 
-    def init(self: Any, module: torch.nn.Module, device_ids: Iterable[Device] | None = None, *rest: object) -> None:
+    def init(
+        self: torch.nn.DataParallel, module: torch.nn.Module, device_ids: Iterable[Device] | None = None, *rest: object
+    ) -> None:
         torch.nn.Module.__init__(self)
         self.module = module
         self.device_ids = list(range(devices.count()) if device_ids is None else device_ids)
         for device in self.device_ids:
-            devices.used(device, "model")
+            devices.record_use(device, "model")
 
     parallel = torch.nn.DataParallel
     parallel.__init__ = init
@@ -102,7 +107,7 @@ class Devices(TorchFunctionMode):  # type: ignore[misc]
         self.current = device if device >= 0 else before
         return before
 
-    def used(self, device: Device, by: str) -> None:
+    def record_use(self, device: Device, by: str) -> None:
         """Record, once, that the `model` or its `data` went to a device."""
         index = self._index(device)
         if (index, by) not in self._seen:
@@ -116,15 +121,21 @@ class Devices(TorchFunctionMode):  # type: ignore[misc]
             raise getattr(torch, "AcceleratorError", RuntimeError)("CUDA error: invalid device ordinal")
         return int(index)
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         """Where the tensor goes is noted: a parameter is of the model, everything else is data."""
-        kwargs = kwargs or {}
+        kwargs = dict(kwargs or {})
         if func is torch.device or getattr(func, "__name__", "") == "_parse_to":  # nothing goes anywhere yet
             return func(*args, **kwargs)
         by = "model" if args and isinstance(args[0], torch.nn.Parameter) else "data"
         if func is torch.Tensor.cuda:
             where = [*args[1:2], *filter(None, [kwargs.get("device")])]
-            self.used("cuda" if not where or where[0] is None else where[0], by)
+            self.record_use("cuda" if not where or where[0] is None else where[0], by)
             return args[0]
         numbered = func is torch.Tensor.to  # `.to(1)` is `.to("cuda:1")`
         args = [self._on_cpu(value, by, numbered=numbered and place == 1) for place, value in enumerate(args)]
@@ -135,6 +146,6 @@ class Devices(TorchFunctionMode):  # type: ignore[misc]
         is_device = isinstance(value, torch.device) and value.type == "cuda"
         is_name = isinstance(value, str) and value.partition(":")[0] == "cuda"
         if is_device or is_name or (numbered and type(value) is int):
-            self.used(value, by)
+            self.record_use(value, by)
             return torch.device("cpu")
         return value

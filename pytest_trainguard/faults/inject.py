@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -21,8 +20,10 @@ from pytest_trainguard.faults import HOST_MEMORY_LEFT, Fault
 from pytest_trainguard.launch import linux
 from pytest_trainguard.recorder.doors import Observer, tensors_in
 from pytest_trainguard.recorder.writer import Recorder
+from pytest_trainguard.rows.suffixes import TEXT  # files that are read from their beginning
 
-TEXT = {".jsonl", ".ndjson", ".json", ".csv", ".txt", ".tsv"}  # files that are read from their beginning
+__all__ = ["Injector"]
+
 GRACE = 2  # optimizer steps between a reboot's SIGTERM and its SIGKILL
 FILE_LIMIT = 16 * 1024  # bytes; the recorder goes on in another file when it meets this limit itself
 
@@ -35,7 +36,7 @@ class Injector(Observer):
         self.done = False
         self._events = 0  # writes, fsyncs or reads that could have been the one
         self._path, self._broken = "", False  # of the data, the last that was opened; the kernel's reads of it fail
-        self._poisoned: Any = None
+        self._poisoned: torch.utils.hooks.RemovableHandle | None = None
         self.inner = fault.where in ("batch", "activation")
 
     def _due(self, *doors: str) -> bool:
@@ -85,7 +86,7 @@ class Injector(Observer):
     def _poison(self) -> None:
         """Raise the device's error, now and at whatever the program tries next; weights cannot be copied out either."""
 
-        def save(obj: Any, f: Any, *args: Any, **kwargs: Any) -> None:
+        def save(obj: object, f: object, *args: object, **kwargs: object) -> None:
             if isinstance(f, str | os.PathLike):
                 Path(f).write_bytes(b"PK\x03\x04")  # the file is begun, then the copy from the device fails
             self._raise_again("save")
@@ -124,7 +125,7 @@ class Injector(Observer):
                     pass
         os.close(filler)
 
-    def fetched(self, batch: Any) -> None:
+    def fetched(self, batch: object) -> None:
         if self._due("data"):
             self._fire()
         if self._due("batch"):
@@ -176,15 +177,17 @@ class Injector(Observer):
         self._fire()
         return self._spoilt(torch.ones_like(gradient))
 
-    def forwarded(self, module: torch.nn.Module, inputs: tuple[Any, ...], output: Any, *, outermost: bool) -> Any:
+    def forwarded(
+        self, module: torch.nn.Module, inputs: tuple[object, ...], output: object, *, outermost: bool
+    ) -> object:
         if not module.training or not torch.is_grad_enabled():
             return None
-        leaf = isinstance(output, torch.Tensor) and not any(module.children())
-        wanted = outermost if self.fault.where == "loss" else leaf and output.is_floating_point()
+        leaf = not any(module.children()) and isinstance(output, torch.Tensor) and output.is_floating_point()
+        wanted = outermost if self.fault.where == "loss" else leaf
         if not wanted or not self._due("loss", "batch", "activation"):
             return None
         self._fire()
-        return _with_tensors(output, self._spoilt)
+        return _change_tensors(output, self._spoilt)
 
     def backward(self, losses: list[torch.Tensor]) -> None:
         self._raise_again("backward")
@@ -251,15 +254,16 @@ def _wait_for(path: Path) -> None:
         time.sleep(0.01)
 
 
-def _with_tensors(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+def _change_tensors(value: object, change: Callable[[torch.Tensor], torch.Tensor]) -> object:
     """The same output with every tensor in it changed."""
     if isinstance(value, torch.Tensor):
         return change(value)
     if isinstance(value, dict):  # transformers' outputs too
         for name in list(value):
-            value[name] = _with_tensors(value[name], change)
+            value[name] = _change_tensors(value[name], change)
         return value
     if isinstance(value, tuple | list):
-        items = [_with_tensors(inner, change) for inner in value]
-        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+        items = [_change_tensors(inner, change) for inner in value]
+        made: object = getattr(value, "_make", type(value))(items)  # a named tuple takes its items one by one
+        return made
     return value

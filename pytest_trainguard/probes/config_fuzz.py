@@ -202,7 +202,7 @@ def _check_rejected(outcome: Outcome, field: Field, value: object) -> None:
 
 def _called(field: Field) -> Wording:
     """A field by its name; of a nested one the last part will do."""
-    return wording.word(field.path.rpartition(".")[2])
+    return wording.field_name(field.path.rpartition(".")[2])
 
 
 def _beyond_range(field: Field, value: object) -> float | None:

@@ -80,9 +80,9 @@ class KillAndResume:
         Args:
             killed: a run that was ended by SIGKILL. Its folder is not touched: what it had not made durable is lost in
                 a copy of it.
-            state: one of `power.STATES`.
+            state: one of `power.DISK_STATES`.
         """
         folder = self.guard.copy(killed.output_dir)
-        lost = ", ".join(power.lose(folder, killed.output_dir, killed.recording, state)[:3]) or "nothing"
-        did = f"{killed.did}; {power.STATES[state]} (lost: {lost}); then started again to resume"
+        lost = ", ".join(power.lose_unsynced(folder, killed.output_dir, killed.recording, state)[:3]) or "nothing"
+        did = f"{killed.did}; {power.DISK_STATES[state]} (lost: {lost}); then started again to resume"
         return RunRequest(did, output_dir=folder, resume=True)

@@ -6,19 +6,15 @@ first are taken, or of data files, each of which is cut. Files are read only as 
 
 from __future__ import annotations
 
-import csv
-import itertools
-import json
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-TENSORS = {".pt", ".pth"}
-LINES = {".jsonl", ".ndjson"}
+from pytest_trainguard.rows.codec import Form, NoRows, TorchFile, form_of
+
+__all__ = ["cut_sample"]
 
 
-def cut(sample: Path, folder: Path, rows: int) -> Path:
+def cut_sample(sample: Path, folder: Path, rows: int) -> Path:
     """Copy the first `rows` rows of `sample` into `folder`, under the same name.
 
     Raises:
@@ -30,81 +26,35 @@ def cut(sample: Path, folder: Path, rows: int) -> Path:
     target = folder / sample.name
     if sample.is_dir():
         return _cut_folder(sample, target, rows)
-    cutter = {".json": _cut_json, ".csv": _cut_csv, ".parquet": _cut_parquet}.get(sample.suffix)
-    cutter = _cut_lines if sample.suffix in LINES else cutter
-    if cutter is None:
+    form = form_of(sample)
+    if form is None or isinstance(form, TorchFile):
         known = "JSONL, JSON, CSV, Parquet, or a folder of these or of .pt files"
         raise ValueError(f"sample {sample}: unknown kind {sample.suffix or 'without suffix'!r}; known are {known}")
+    target.write_bytes(_cut_file(form, sample, rows))
+    return target
+
+
+def _cut_file(form: Form, sample: Path, rows: int) -> bytes:
     try:
-        count = cutter(sample, target, rows)
-    except (UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
+        content, count = form.cut(sample, rows)
+    except (NoRows, ImportError) as error:
+        raise ValueError(f"sample {sample}: {error}") from error
+    except ValueError as error:
         raise ValueError(f"sample {sample}: cannot be read: {error}") from error
     if not count:
         raise ValueError(f"sample {sample}: has no rows")
-    return target
+    return content
 
 
 def _cut_folder(sample: Path, target: Path, rows: int) -> Path:
     target.mkdir(parents=True, exist_ok=True)
-    entries = sorted(path for path in sample.iterdir() if path.is_file())
-    tensors = [path for path in entries if path.suffix in TENSORS]
-    for path in tensors[:rows]:
+    known = [(path, form) for path in sorted(sample.iterdir()) if (form := form_of(path)) is not None]
+    examples = [path for path, form in known if isinstance(form, TorchFile)]
+    for path in examples[:rows]:
         shutil.copy(path, target)
-    tables = [path for path in entries if path.suffix in {*LINES, ".json", ".csv", ".parquet"}]
-    for path in tables:
-        cut(path, target, rows)
-    if not tensors and not tables:
+    for path, form in known:
+        if not isinstance(form, TorchFile):
+            cut_sample(path, target, rows)
+    if not known:
         raise ValueError(f"sample {sample}: holds no .pt, JSONL, JSON, CSV or Parquet file")
     return target
-
-
-def _cut_lines(sample: Path, target: Path, rows: int) -> int:
-    with sample.open("rb") as source, target.open("wb") as out:
-        lines = list(itertools.islice((line for line in source if line.strip()), rows))
-        for line in lines:
-            json.loads(line)
-            out.write(line if line.endswith(b"\n") else line + b"\n")
-    return len(lines)
-
-
-def _cut_json(sample: Path, target: Path, rows: int) -> int:
-    content = json.loads(sample.read_text(encoding="utf-8-sig"))
-    if isinstance(content, dict):
-        name = next((name for name, value in content.items() if isinstance(value, list)), None)
-        kept: list[Any] = content[name][:rows] if name else []
-        if name:
-            content = {**content, name: kept}
-    elif isinstance(content, list):
-        content = kept = content[:rows]
-    else:
-        raise ValueError(f"sample {sample}: holds no list of rows")
-    target.write_text(json.dumps(content, ensure_ascii=False))
-    return len(kept)
-
-
-def _cut_csv(sample: Path, target: Path, rows: int) -> int:
-    with (
-        sample.open(newline="", encoding="utf-8") as source,
-        target.open("w", newline="", encoding="utf-8") as out,
-    ):
-        kept = list(itertools.islice(csv.reader(source), rows + 1))  # and the line of names
-        csv.writer(out).writerows(kept)
-    return max(len(kept) - 1, 0)
-
-
-def _cut_parquet(sample: Path, target: Path, rows: int) -> int:
-    try:
-        import pyarrow
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise ValueError(f"sample {sample}: reading Parquet needs pytest-trainguard[parquet]") from error
-    try:
-        batches: Iterable[Any] = parquet.ParquetFile(sample).iter_batches(batch_size=rows)
-        first = next(iter(batches), None)
-    except pyarrow.ArrowInvalid as error:
-        raise ValueError(f"sample {sample}: cannot be read: {error}") from error
-    if first is None:
-        return 0
-    table = pyarrow.Table.from_batches([first])
-    parquet.write_table(table, target)
-    return int(table.num_rows)

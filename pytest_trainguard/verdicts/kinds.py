@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pytest_trainguard.contract.outcome import Outcome
 
 from pytest_trainguard.verdicts.errors import Finding
-from pytest_trainguard.verdicts.wording import Named, names, said_of
+from pytest_trainguard.verdicts.wording import Named, describe, names
 
 TEMPORARY = re.compile(r"(?<![a-z])te?mp(?!late)|partial")  # a chat_template.jinja is nothing half-written
 # A loss is of the weights before its step: what the optimizer forgot shows in the step after.
@@ -144,7 +144,7 @@ def _ended_badly(outcome: Outcome) -> list[str]:
 
 
 def _unnamed(message: str, naming: tuple[Named, ...]) -> list[str]:
-    missing = [said_of(wanted) for wanted in naming if not names(message, wanted)]
+    missing = [describe(wanted) for wanted in naming if not names(message, wanted)]
     return [f"its message does not name {', nor '.join(missing)}"] if missing else []
 
 

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from pytest_trainguard.contract.outcome import Outcome
 
 
+__all__ = ["Named", "Wording", "describe", "field_name", "line", "names", "number", "unusual"]
+
+
 @dataclass(frozen=True)
 class Wording:
     """Something that a message may name in more ways than one.
@@ -26,8 +29,8 @@ class Wording:
 Named = str | tuple[str, ...] | re.Pattern[str] | Wording
 
 
-def word(name: str) -> Wording:
-    """A name as a word of its own: a field `y` is not named by every message with a y in it.
+def field_name(name: str) -> Wording:
+    """The name of a field or a setting, as a word of its own: a field `y` is not named by every message with a y in it.
 
     Words may be joined in another way: `batch_size` is also named by `--batch-size` and by `batch size`.
     """
@@ -55,7 +58,13 @@ def line(number: int, file: str, *also: int) -> Wording:
 
 
 def number(value: int, of: str = "", in_words: str = "") -> Wording:
-    """A whole number that stands by itself, and not in a path or in another number; or its words."""
+    """A whole number that stands by itself, and not in a path or in another number; or its words.
+
+    Args:
+        value: the number.
+        of: what it is of, for the finding: "the batch size".
+        in_words: a pattern of words that name it as well: "one|a single".
+    """
     alone = rf"(?<![\w./-]){value}(?![\w/-]|\.\d)"
     words = rf"|\b(?:{in_words})\b" if in_words else ""
     return Wording(f"{of} ({value})" if of else str(value), re.compile(alone + words, re.I))
@@ -77,7 +86,7 @@ def names(message: str, wanted: Named) -> bool:
     return any(text.lower() in message.lower() for text in texts)
 
 
-def said_of(wanted: Named) -> str:
+def describe(wanted: Named) -> str:
     """What a finding calls something that a message does not name."""
     if isinstance(wanted, Wording):
         return wanted.said

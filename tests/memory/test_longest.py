@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from pytest_trainguard.rows.longest import CHARACTERS, ORDINARY, stretched, varied
+from pytest_trainguard.rows.longest import CHARACTERS, ORDINARY, stretch_rows, vary_rows
 
 ROWS = [
     {"text": f"row {i} of few words", "label": "good", "meta": {"source": "here and there", "n": i}} for i in range(8)
@@ -31,7 +31,7 @@ def held(rows, length):
 def test_lines(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(map(json.dumps, ROWS)) + "\n")
-    assert stretched(path, 24, 100) == path
+    assert stretch_rows(path, 24, 100) == path
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     held(rows, 100)
     assert [row["meta"]["n"] for row in rows[:8]] == list(range(8))
@@ -42,7 +42,7 @@ def test_lines(tmp_path):
 def test_json(tmp_path, wrapped):
     path = tmp_path / "rows.json"
     path.write_text(json.dumps({"version": "1", "data": ROWS} if wrapped else ROWS))
-    stretched(path, 24, 100)
+    stretch_rows(path, 24, 100)
     content = json.loads(path.read_text())
     held(content["data"] if wrapped else content, 100)
 
@@ -50,7 +50,7 @@ def test_json(tmp_path, wrapped):
 def test_csv(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text("text,label\n" + "".join(f"{row['text']},good\n" for row in ROWS))
-    stretched(path, 24, 100)
+    stretch_rows(path, 24, 100)
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len([row for row in rows if len(row["text"]) >= 100 * CHARACTERS]) == 20
@@ -60,17 +60,17 @@ def test_what_cannot_be_made_longer_is_said(tmp_path):
     numbers = tmp_path / "numbers.jsonl"
     numbers.write_text('{"x": [1, 2], "y": 0}\n')
     with pytest.raises(ValueError, match=r"numbers.jsonl: holds no text to make longer: override make_longest"):
-        stretched(numbers, 4, 10)
+        stretch_rows(numbers, 4, 10)
     table = tmp_path / "rows.parquet"
     table.write_bytes(b"")
     with pytest.raises(ValueError, match=r"rows.parquet: rows of this kind cannot be made longer"):
-        stretched(table, 4, 10)
+        stretch_rows(table, 4, 10)
 
 
 def test_rows_of_all_lengths(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(map(json.dumps, ROWS)) + "\n")
-    assert varied(path, 400, 100) == path
+    assert vary_rows(path, 400, 100) == path
     sizes = [len(json.loads(line)["text"]) for line in path.read_text().splitlines()]
     assert len(sizes) == 400
     assert max(sizes) <= 100 * ORDINARY + 2 * len(ROWS[0]["text"])

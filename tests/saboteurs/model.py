@@ -1,11 +1,13 @@
 """Cases 11 to 20."""
 
+import json
 import socket
 from pathlib import Path
 
 import torch
 
 from tests.saboteurs.sound import Reject, Sound
+from tests.saboteurs.variants import Checksummed
 
 
 class FreshWeights(Sound):
@@ -280,6 +282,32 @@ class TakesTheManifestFor(Sound):
         return found if found and (found[0] / "manifest.json").exists() else []
 
 
+class StepZeroUnderAChecksum(Checksummed):
+    """Checks every file against its SHA-256, and then `.get("step", 0)`: the checksum of a bad file is right."""
+
+    case = 16
+    says = "took 'step' out of checkpoint-6/trainer_state.json.*began again at step 0"
+
+    def step_in(self, checkpoint):
+        return json.loads((checkpoint / "trainer_state.json").read_bytes()).get("step", 0)
+
+
+class LoadsWhatIsListed(Checksummed):
+    """What the manifest does not list is not missed: dropout goes on from wherever its generator is."""
+
+    case = 16
+    says = "removed checkpoint-6/rng.pt.*it parts from the undisturbed run"
+
+    def parts_in(self, checkpoint):
+        there = {part: checkpoint / f"{part}.pt" for part in self.PARTS}
+        return {part: torch.load(file, weights_only=True) for part, file in there.items() if file.exists()}
+
+    def restore(self, state, model, optimizer, scaler):
+        super().restore(
+            {"rng": torch.get_rng_state(), "scaler": scaler.state_dict(), **state}, model, optimizer, scaler
+        )
+
+
 class RoundsTheStep(Unchecked, Sound):
     """`int(step)`: half of the steps are taken twice."""
 
@@ -323,6 +351,29 @@ class StumblesOverAList(Sound):
         return super().whole(checkpoint)
 
 
+class RoundsUnderAChecksum(Checksummed):
+    """Trusts what its checksum vouches for: `int(step)`."""
+
+    case = 17
+    says = "set 'step' to 3.5 in trainer_state.json.*it parts from the undisturbed run"
+
+    def step_in(self, checkpoint):
+        step = json.loads((checkpoint / "trainer_state.json").read_bytes())["step"]
+        return int(step) if isinstance(step, float) else super().step_in(checkpoint)
+
+
+class StumblesUnderAChecksum(Checksummed):
+    """The state is a table, its checksum says so: `list` has no attribute `get`, in which of its files?"""
+
+    case = 17
+    says = "left an empty list in trainer_state.json.*does not name"
+
+    def step_in(self, checkpoint):
+        if json.loads((checkpoint / "trainer_state.json").read_bytes()) == []:
+            raise Reject("'list' object has no attribute 'get'")
+        return super().step_in(checkpoint)
+
+
 class LoadsWhatFits(Sound):
     """`strict=False`, with what does not fit taken out first: most of the model is new."""
 
@@ -363,6 +414,16 @@ class DoesNotFit(Sound):
 
 class NeverLooksAtTheVersion(Sound):
     """Writes a version, and never reads it."""
+
+    case = 19
+    says = "took a checkpoint of version 0 for one of version 1"
+
+    def check_version(self, version, checkpoint):
+        pass
+
+
+class TrustsTheChecksum(Checksummed):
+    """A file that is as it was written is one that can be read: by another version of the program?"""
 
     case = 19
     says = "took a checkpoint of version 0 for one of version 1"

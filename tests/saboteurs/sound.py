@@ -277,11 +277,7 @@ class Program:
         beside = output_dir / f".tmp-checkpoint-{state['step']}"
         try:
             beside.mkdir()
-            torch.save(state, beside / "state.pt")
-            self.sync(beside / "state.pt")
-            digest = hashlib.sha256((beside / "state.pt").read_bytes()).hexdigest()
-            (beside / "manifest.json").write_text(json.dumps({"format": FORMAT, "state.pt": digest}))
-            self.sync(beside / "manifest.json")
+            self.write_state(beside, state)
             self.sync(beside)
             shutil.rmtree(final, ignore_errors=True)  # a damaged one, or one of a run that went another way
             os.rename(beside, final)
@@ -296,6 +292,14 @@ class Program:
         except BaseException:
             shutil.rmtree(beside, ignore_errors=True)
             raise
+
+    def write_state(self, folder, state):
+        """The files of a checkpoint, each fsynced; the manifest last."""
+        torch.save(state, folder / "state.pt")
+        self.sync(folder / "state.pt")
+        digest = hashlib.sha256((folder / "state.pt").read_bytes()).hexdigest()
+        (folder / "manifest.json").write_text(json.dumps({"format": FORMAT, "state.pt": digest}))
+        self.sync(folder / "manifest.json")
 
     def sync(self, path):
         fd = os.open(path, os.O_RDONLY)
@@ -341,8 +345,11 @@ class Program:
         return None
 
     def check_state(self, state, checkpoint):
-        if state["step"] < 0:
-            raise Reject(f"{checkpoint}: step {state['step']} is negative")
+        step = state.get("step")
+        if type(step) is not int:
+            raise Reject(f"{checkpoint}: its step is {step!r}, not a whole number")
+        if step < 0:
+            raise Reject(f"{checkpoint}: step {step} is negative")
 
     def restore(self, state, model, optimizer, scaler):
         try:

@@ -1,12 +1,13 @@
 """Sound programs that look unsound: every case that applies must pass them."""
 
 import csv
+import hashlib
 import json
 
 import torch
 
 from pytest_trainguard import Trainer
-from tests.saboteurs.sound import Reject, Sound
+from tests.saboteurs.sound import FORMAT, Reject, Sound
 
 
 class WarmsUp(Sound):
@@ -183,3 +184,47 @@ class Chats(Sound):
         if role not in self.ROLES:
             raise Reject(f"{path}, line {number}: role {role!r} is not one of {', '.join(self.ROLES)}")
         return self.ROLES[role]
+
+
+class Checksummed(Sound):
+    """A checkpoint of several files; its manifest holds the size and SHA-256 of each, of `version.json` too.
+
+    A changed file is found by its checksum. One that was saved so is found by what stands in it.
+    """
+
+    only = (16, 17, 18, 19, 20, 62)
+    PARTS = ("model", "optimizer", "scaler", "rng")
+
+    def write_state(self, folder, state):
+        for part in self.PARTS:
+            torch.save(state[part], folder / f"{part}.pt")
+        (folder / "trainer_state.json").write_text(json.dumps({"step": state["step"]}))
+        (folder / "version.json").write_text(json.dumps({"format_version": FORMAT}))
+        files = {path.name: self.entry(path) for path in sorted(folder.iterdir())}
+        (folder / "manifest.json").write_text(json.dumps({"files": files}))
+        for path in folder.iterdir():
+            self.sync(path)
+
+    def entry(self, path):
+        content = path.read_bytes()
+        return {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+
+    def whole(self, checkpoint):
+        try:
+            listed = json.loads((checkpoint / "manifest.json").read_bytes())["files"]
+            if any(self.entry(checkpoint / name) != entry for name, entry in listed.items()):
+                return None
+            version = json.loads((checkpoint / "version.json").read_bytes())["format_version"]
+            self.check_version(version, checkpoint)
+            return {"step": self.step_in(checkpoint), **self.parts_in(checkpoint)}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+    def step_in(self, checkpoint):
+        step = json.loads((checkpoint / "trainer_state.json").read_bytes())["step"]
+        if type(step) is not int:
+            raise TypeError(f"step is {step!r}")
+        return step
+
+    def parts_in(self, checkpoint):
+        return {part: torch.load(checkpoint / f"{part}.pt", weights_only=True) for part in self.PARTS}

@@ -18,11 +18,12 @@ import pytest
 import torch
 from trainer_runs import ROOT, left_behind, losses, tree
 
-from trainers.chat import lora, syllogisms, tiny_llama, trainer
+from trainers.chat import lora, resume, syllogisms, tiny_llama, trainer
 from trainers.chat.settings import Settings
 from trainers.chat.trainer import ChatTrainer
 from trainers.chat.validation import Validation
 from trainers.common import checkpoint, status
+from trainers.common.errors import InputError
 
 TINY: dict[str, Any] = {
     "hidden_size": 32,
@@ -222,6 +223,21 @@ def test_max_steps_counts_in_all_and_ends_a_finished_run_at_once(
     assert start() == 2
     assert "holds checkpoint-3 of an earlier run" in capsys.readouterr().err
     assert tree(out) == before
+
+
+@pytest.mark.parametrize(
+    "told", ["[]", "{}", '{"global_step": null}', '{"global_step": 5}', '{"global_step": "6"}', "{"]
+)
+def test_a_trainer_state_of_another_step_is_rejected(tmp_path: Path, told: str) -> None:
+    found = checkpoint.Checkpoint(tmp_path / "checkpoint-8", 8, {})
+    found.path.mkdir()
+    with pytest.raises(InputError, match=r"checkpoint-8: trainer_state\.json"):
+        resume.require_trainer_state(found, 6)
+    (found.path / "trainer_state.json").write_text(told)
+    with pytest.raises(InputError, match=r"checkpoint-8: trainer_state\.json"):
+        resume.require_trainer_state(found, 6)
+    (found.path / "trainer_state.json").write_text('{"global_step": 6}')
+    resume.require_trainer_state(found, 6)
 
 
 def test_a_damaged_checkpoint_is_passed_over(start: Start, out: Path, capsys: pytest.CaptureFixture[str]) -> None:

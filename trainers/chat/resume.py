@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,6 +15,9 @@ from trainers.common.errors import InputError, show
 from trainers.common.process import Run
 from trainers.common.program import Places
 from trainers.common.progress import Progress
+
+TRAINER_STATE = "trainer_state.json"
+"""transformers' own account of where it stands, JSON."""
 
 
 @dataclass
@@ -79,6 +83,25 @@ def begin(run: Run, chosen: Settings, places: Places, base: Base, rows: int, dat
     return Begun(found, done, planned, carried)
 
 
+def require_trainer_state(found: Checkpoint, here: int) -> None:
+    """A step count that is missing in its own state `transformers` takes for 0, and trains again from there.
+
+    Args:
+        found: the checkpoint.
+        here: the optimizer steps that it has done on this data, which are those that `transformers` counts.
+
+    Raises:
+        InputError: it does not state them.
+    """
+    try:
+        told = json.loads((found.path / TRAINER_STATE).read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(f"checkpoint {show(found.path)}: {TRAINER_STATE} cannot be read: {error}") from None
+    step = told.get("global_step") if isinstance(told, dict) else None
+    if type(step) is not int or step != here:
+        raise InputError(f"checkpoint {show(found.path)}: {TRAINER_STATE} states step {step!r}, not {here}")
+
+
 def _continued(run: Run, found: Checkpoint, chosen: Settings, data: dict[str, Any]) -> tuple[Position, bool]:
     name = show(found.path)
     done = progress.restored(Position, found)
@@ -90,6 +113,7 @@ def _continued(run: Run, found: Checkpoint, chosen: Settings, data: dict[str, An
                 f"gradient_accumulation = {chosen.gradient_accumulation} is {chosen.effective_batch_size}: where it "
                 "stands in the data cannot be told"
             )
+        require_trainer_state(found, done.here)
         run.say(f"resuming from {name} at step {found.step}")
         return done, False
     if found.step < last:

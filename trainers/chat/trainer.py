@@ -21,7 +21,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from trainers.chat import adapter, validation
 from trainers.chat.adapter import ADAPTER, ADAPTER_WEIGHTS, Base
-from trainers.chat.resume import Begun
+from trainers.chat.resume import TRAINER_STATE, Begun
 from trainers.chat.settings import Settings
 from trainers.chat.tokens import Collate, Encoder, Examples, Rows
 from trainers.common import checkpoint
@@ -40,8 +40,6 @@ from trainers.common.process import Run, Watchdog
 from trainers.common.progress import MetricsLog
 from trainers.common.rows import Split
 
-TRAINER_STATE = "trainer_state.json"
-"""transformers' own account of where it stands, JSON."""
 SURE = 2.0
 """Nats a token. A loss below this is not called diverging because it was once far lower."""
 

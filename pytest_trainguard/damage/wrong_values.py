@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from collections.abc import Sequence
 
-from pytest_trainguard.damage.fields import Place, field_of, get
+from pytest_trainguard.damage.row_values import Place, field_of_place, value_at
+from pytest_trainguard.rows.codec import Row
+
+__all__ = ["describe_type", "empty_values", "repeat_words", "unknown_values", "values_of_other_types"]
 
 FAR_OUTSIDE = 1000  # over the largest label
 VOCABULARIES = {"role", "from", "speaker", "label", "labels", "class", "category", "target", "sentiment"}
@@ -20,14 +23,17 @@ TYPES = [  # bool first: it is a number to isinstance
 ]
 
 
-def repeated(text: str, words: int) -> str:
+def repeat_words(text: str, words: int) -> str:
     """A text again and again, until it has so many words."""
     return "\n".join([text] * -(-words // max(1, len(text.split()))))
 
 
-def empty(rows: list[Any], place: Place) -> list[tuple[Any, str]]:
-    """The ways in which the values at a place can be empty; none where some are so already."""
-    values = [get(row, place) for row in rows]
+def empty_values(rows: Sequence[Row], place: Place) -> list[tuple[object, str]]:
+    """The ways in which the values at a place can be empty, each with its name in words.
+
+    None where some are empty as they are, and where they are neither all text, nor all lists, nor all objects.
+    """
+    values = [value_at(row, place) for row in rows]
     if any(value in ("", [], {}) or (isinstance(value, str) and not value.strip()) for value in values):
         return []
     if all(isinstance(value, str) for value in values):
@@ -37,30 +43,36 @@ def empty(rows: list[Any], place: Place) -> list[tuple[Any, str]]:
     return [({}, "an empty object")] if all(isinstance(value, dict) for value in values) else []
 
 
-def strangers(place: Place, rows: list[Any]) -> list[Any]:
+def unknown_values(rows: Sequence[Row], place: Place) -> list[object]:
     """Values outside the vocabulary of a place; none where it has no vocabulary."""
-    values = [get(row, place) for row in rows]
+    values = [value_at(row, place) for row in rows]
     different = {json.dumps(value) for value in values}
     if len(different) > max(2, len(values) // 4) or len(values) < 4:
         return []
-    kind = type(values[0])
-    if kind in (int, str) and all(type(v) is kind and re.fullmatch(r"-?\d+", str(v)) for v in values):
-        numbers = list(map(int, values))
-        return [kind(max(numbers) + FAR_OUTSIDE), *([kind(-1)] if min(numbers) >= 0 else [])]
-    is_named = field_of(place).lower() in VOCABULARIES
+    for kind in (int, str):
+        if all(type(value) is kind and re.fullmatch(r"-?\d+", str(value)) for value in values):
+            numbers = [int(str(value)) for value in values]
+            return [kind(max(numbers) + FAR_OUTSIDE), *([kind(-1)] if min(numbers) >= 0 else [])]
+    is_named = field_of_place(place).lower() in VOCABULARIES
     return ["unheard-of"] if is_named and all(isinstance(value, str) for value in values) else []
 
 
-def type_of(value: Any) -> tuple[str, str]:
+def describe_type(value: object) -> tuple[str, str]:
     """What JSON calls a value, with its article, and a pattern of what messages call its type."""
     return next(words for kinds, words in TYPES if isinstance(value, kinds))
 
 
-def of_other_types(values: list[Any], *, text_only: bool) -> list[Any]:
-    """Values of other types than those at a place."""
-    present = {type_of(value)[0] for value in values}
+def values_of_other_types(values: Sequence[object], *, text_only: bool) -> list[object]:
+    """Values of other types than those at a place.
+
+    Args:
+        values: those that stand there.
+        text_only: the form holds nothing but text, so that a number alone can be of a wrong type.
+    """
+    present = {describe_type(value)[0] for value in values}
     if text_only:
-        return ["one"] if all(re.fullmatch(r"-?[\d.]+", value) for value in values) else []
+        return ["one"] if all(re.fullmatch(r"-?[\d.]+", str(value)) for value in values) else []
     if present - {"null"} == {"a bool"}:
         return []
-    return [value for value in (12, "one", {"a": 1}, ["a"], None, True) if type_of(value)[0] not in present]
+    others: list[object] = [12, "one", {"a": 1}, ["a"], None, True]
+    return [value for value in others if describe_type(value)[0] not in present]

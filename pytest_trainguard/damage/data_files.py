@@ -1,9 +1,9 @@
-"""Tampering with a piece of data: emptied, malformed, a field taken out; in the form that the data has.
+"""Copies of a team's data, broken in the form that it has: emptied, malformed, a field taken out, rows replaced.
 
 Each function writes its variants under a folder and leaves the data itself alone. A file keeps its name. What is to be
 named afterwards stands on the variant: the file, and where the form has them the line and the field.
 
-The forms are those of `forms`, and folders of such files.
+The forms are those of `rows.codec`, and folders of such files.
 """
 
 from __future__ import annotations
@@ -11,17 +11,24 @@ from __future__ import annotations
 import codecs
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from pytest_trainguard.rows.forms import FORMS, Change, Form
+from pytest_trainguard.damage import form_changes
+from pytest_trainguard.damage.form_changes import Change
+from pytest_trainguard.rows.codec import FORMS, Csv, Form, Json, JsonLines, NoRows, TextForm, TorchFile
 from pytest_trainguard.verdicts import wording
 from pytest_trainguard.verdicts.errors import NotApplicable
 from pytest_trainguard.verdicts.wording import Named
 
-BINARY = {".pt", ".pth", ".parquet"}
+__all__ = [
+    "Tampered", "add_byte_order_mark", "corrupt_row", "drop_field", "empty_data", "escape_text", "field_names",
+    "grow_file", "read_rows", "replace_rows",
+]  # fmt: skip
+
 KNOWN = "JSONL, JSON, CSV and Parquet files, .pt files, and folders of these"
 
 
@@ -51,30 +58,32 @@ class Tampered(NamedTuple):
         if self.line is not None:
             named.append(wording.line(self.line, self.file.name, *self.also))
         if self.field is not None:
-            named.append(wording.word(self.field))
+            named.append(wording.field_name(self.field))
         return tuple(named)
 
 
-def empty(data: Path, folder: Path) -> list[Tampered]:
+def empty_data(data: Path, folder: Path) -> list[Tampered]:
     """No rows: zero bytes, blank lines only, a table or list without rows; of a folder every file, and the bare folder.
 
     Raises:
         NotApplicable: the data is of a form that is not known.
     """
-    file = _file(data)
+    file = _target(data)
+    form = _form(file)
+    with _no_rows_are_not_applicable():
+        changes = form_changes.empty_rows(form, file.read_bytes())
     if not data.is_dir():
-        return [_changed(data, folder, [file], change) for change in _form(file).empty(file.read_bytes())]
+        return [_write_copy(data, folder, [file], change) for change in changes]
     bare = folder / "bare" / data.name
     bare.mkdir(parents=True)
     variants = [Tampered(f"took every file out of the folder {data.name}", bare, bare)]
-    if file.suffix not in (".pt", ".pth"):
-        alike = _alike(data, file)
-        for nth in range(len(_form(file).empty(file.read_bytes()))):
-            variants.append(_changed(data, folder, alike, partial(_nth_empty, _form(file), nth)))
+    if not isinstance(form, TorchFile):
+        for nth in range(len(changes)):
+            variants.append(_write_copy(data, folder, _alike(data, file), partial(_nth_empty, form, nth)))
     return variants
 
 
-def malformed(data: Path, folder: Path) -> list[Tampered]:
+def corrupt_row(data: Path, folder: Path) -> list[Tampered]:
     """A row that cannot be read: bad syntax in the middle, a cut end, NUL bytes; of a folder in one file.
 
     Where a form has no lines (Parquet, `.pt`), the file alone is to be named.
@@ -82,89 +91,105 @@ def malformed(data: Path, folder: Path) -> list[Tampered]:
     Raises:
         NotApplicable: the data is of a form that is not known.
     """
-    file = _file(data)
-    changes = _form(file).malformed(file.read_bytes())
-    return [_changed(data, folder, [file], change) for change in changes]
+    file = _target(data)
+    with _no_rows_are_not_applicable():
+        changes = form_changes.corrupt_rows(_form(file), file.read_bytes())
+    return [_write_copy(data, folder, [file], change) for change in changes]
 
 
-def fields(data: Path) -> list[str]:
+def field_names(data: Path) -> list[str]:
     """The fields that every row has; one that some rows lack is optional, by the data's own witness.
 
     Raises:
         NotApplicable: the data is of a form that is not known, or its rows have no named fields.
     """
-    file = _file(data)
-    found = _form(file).fields(file.read_bytes())
+    file = _target(data)
+    with _no_rows_are_not_applicable():
+        found = _form(file).fields(file.read_bytes())
     if not found:
         raise NotApplicable("its rows have no field in common: this case is for rows of named fields")
     return found
 
 
-def without(data: Path, folder: Path, field: str, *, everywhere: bool = False) -> Tampered:
+def drop_field(data: Path, folder: Path, field: str, *, everywhere: bool = False) -> Tampered:
     """One field taken out of one row, in the middle; or out of every row. Of a table the column is taken."""
-    file = _file(data)
-    files = _alike(data, file) if everywhere else [file]
-    changed = _changed(data, folder, files, lambda content: _form(file).without(content, field, everywhere=everywhere))
-    return changed._replace(field=field)
+    file = _target(data)
+    files, form = _alike(data, file) if everywhere else [file], _form(file)
+    drop = partial(form_changes.drop_field, form, field=field, everywhere=everywhere)
+    return _write_copy(data, folder, files, drop)._replace(field=field)
 
 
-def rows(data: Path) -> list[Any]:
-    """The rows of the file that `with_rows` changes.
+def read_rows(data: Path) -> list[object]:
+    """The rows of the file that `replace_rows` changes.
 
     Raises:
         NotApplicable: the data is of a form that is not known, or its rows have no named fields.
     """
-    file = _file(data)
-    return _form(file).rows(file.read_bytes())
+    file = _target(data)
+    with _no_rows_are_not_applicable():
+        return _form(file).read(file.read_bytes())
 
 
-def with_rows(data: Path, folder: Path, new: dict[int, Any]) -> Tampered:
+def replace_rows(data: Path, folder: Path, new: Mapping[int, object]) -> Tampered:
     """Some rows of one file, by their numbers from 0, replaced; `did` is for the caller to say.
 
     Raises:
         NotApplicable: the form has no place for such a value.
     """
-    file = _file(data)
-    return _changed(data, folder, [file], _form(file).put(file.read_bytes(), new))
+    file = _target(data)
+    return _write_copy(data, folder, [file], form_changes.replace_rows(_form(file), file.read_bytes(), dict(new)))
 
 
-def with_byte_order_mark(data: Path, folder: Path) -> list[Tampered]:
+def add_byte_order_mark(data: Path, folder: Path) -> list[Tampered]:
     """A byte order mark at the beginning of a file of text; no variant where it is no text."""
-    file = _file(data)
-    if file.suffix in BINARY:
+    file = _target(data)
+    if not isinstance(FORMS.get(file.suffix, Json()), TextForm):
         return []
     marked = Change("put a byte order mark at the beginning of {file}", codecs.BOM_UTF8 + file.read_bytes())
-    return [_changed(data, folder, [file], marked)]
+    return [_write_copy(data, folder, [file], marked)]
 
 
-def in_escapes(data: Path, folder: Path) -> list[Tampered]:
+def escape_text(data: Path, folder: Path) -> list[Tampered]:
     r"""The same rows in ASCII, all other characters as JSON's `\u` escapes; no variant where it is no JSON."""
-    file = _file(data)
-    if file.suffix not in (".jsonl", ".ndjson", ".json"):
+    file = _target(data)
+    if not isinstance(FORMS.get(file.suffix), JsonLines | Json):
         return []
     ascii_alone = "".join(c if c.isascii() else json.dumps(c)[1:-1] for c in file.read_text("utf-8"))
-    return [_changed(data, folder, [file], Change("wrote {file} in ASCII, with escapes", ascii_alone.encode()))]
+    return [_write_copy(data, folder, [file], Change("wrote {file} in ASCII, with escapes", ascii_alone.encode()))]
 
 
-def grown(data: Path, folder: Path, new: list[Any], size: int) -> Tampered:
+def grow_file(data: Path, folder: Path, new: Sequence[object], size: int) -> Tampered:
     """One file, its own rows once and then these again and again, until it is of `size` bytes.
 
     Raises:
         NotApplicable: the form is none that can be read row by row.
     """
-    made = with_rows(data, folder, dict(enumerate(new)))
-    if made.file.suffix not in (".jsonl", ".ndjson", ".csv"):
+    grown = replace_rows(data, folder, dict(enumerate(new)))
+    form = FORMS[grown.file.suffix]
+    if not isinstance(form, JsonLines | Csv):
         raise NotApplicable("its data is not read row by row: this case is for JSONL and CSV files")
-    content = made.file.read_bytes().rstrip(b"\n") + b"\n"
-    names = 0 if made.file.suffix != ".csv" else content.index(b"\n") + 1  # a table's names come once
-    with made.file.open("wb") as out:
-        out.write(_file(data).read_bytes().rstrip(b"\n") + b"\n")
-        for _ in range(-(-size // len(content[names:]))):
-            out.write(content[names:])
-    return made
+    content = grown.file.read_bytes().rstrip(b"\n") + b"\n"
+    rows = content[len(form.split(content).before(0)) :]  # a table's names come once
+    with grown.file.open("wb") as out:
+        out.write(_target(data).read_bytes().rstrip(b"\n") + b"\n")
+        for _ in range(-(-size // len(rows))):
+            out.write(rows)
+    return grown
 
 
-def _changed(data: Path, folder: Path, files: list[Path], change: Change | Callable[[bytes], Change]) -> Tampered:
+@contextmanager
+def _no_rows_are_not_applicable() -> Iterator[None]:
+    try:
+        yield
+    except NoRows as error:
+        raise NotApplicable(
+            f"its data {error}: this case is for rows of named fields, in JSON, CSV or Parquet"
+        ) from error
+    except ImportError as error:
+        raise NotApplicable(str(error)) from error
+
+
+def _write_copy(data: Path, folder: Path, files: list[Path], change: Change | Callable[[bytes], Change]) -> Tampered:
     """A copy of the data under `folder`, some of its files changed."""
     place = folder / f"tampered-{len(list(folder.iterdir())) + 1 if folder.exists() else 1}"
     path = place / data.name
@@ -172,14 +197,14 @@ def _changed(data: Path, folder: Path, files: list[Path], change: Change | Calla
     shutil.copytree(data, path) if data.is_dir() else shutil.copy(data, path)
     targets = [path / file.relative_to(data) for file in files] if data.is_dir() else [path]
     for target in targets:
-        made = change if isinstance(change, Change) else change(target.read_bytes())
-        target.write_bytes(made.content)
+        changed = change if isinstance(change, Change) else change(target.read_bytes())
+        target.write_bytes(changed.content)
     name = targets[0].name if len(targets) == 1 else f"each of {len(targets)} files"
-    return Tampered(made.did.format(file=name), path, targets[0], made.line, also=made.also)
+    return Tampered(changed.did.format(file=name), path, targets[0], changed.line, also=changed.also)
 
 
 def _nth_empty(form: Form, nth: int, content: bytes) -> Change:
-    return form.empty(content)[nth]
+    return form_changes.empty_rows(form, content)[nth]
 
 
 def _alike(data: Path, file: Path) -> list[Path]:
@@ -191,12 +216,12 @@ def _files(data: Path) -> list[Path]:
     return sorted(path for path in data.iterdir() if path.is_file() and path.suffix in FORMS)
 
 
-def _file(data: Path) -> Path:
+def _target(data: Path) -> Path:
     """The file to tamper with: the data itself, or the one in the middle of a folder."""
     if not data.is_dir():
         return data
     found = _files(data)
-    tables = [path for path in found if path.suffix not in (".pt", ".pth")] or found
+    tables = [path for path in found if not isinstance(FORMS[path.suffix], TorchFile)] or found
     if not tables:
         raise NotApplicable(f"its data folder holds no file that can be tampered with; known are {KNOWN}")
     return tables[len(tables) // 2]

@@ -1,0 +1,131 @@
+"""What the cases of training data share: pieces of it, runs on broken copies of it, whether a field is made use of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pytest_trainguard.contract.outcome import Outcome
+from pytest_trainguard.damage import data_files, row_values
+from pytest_trainguard.damage.data_files import Tampered
+from pytest_trainguard.damage.row_values import Place
+from pytest_trainguard.launch.protocol import RUN_STEPS, RunRequest
+from pytest_trainguard.probes.guard import Guard
+from pytest_trainguard.verdicts.errors import Finding, NotApplicable
+
+__all__ = [
+    "find_memory_limit", "find_read_text", "make_few_rows", "make_large_file", "require_unused", "run_on_each",
+    "trains_without",
+]  # fmt: skip
+
+ROOM = 32 << 20  # bytes for a batch of long rows, beside what a run takes with short ones
+MEMORY_LIMITS = [mebibytes << 20 for mebibytes in (32, 64, 128, 256)]
+LONG_TEXT = 1 << 19  # characters: some hundred rows, and so not many to validate on
+LONG_CELL = 1 << 16  # Python's csv module takes twice that
+
+
+def make_few_rows(guard: Guard) -> Path:
+    """So few rows that a run sees them all; the path of the data.
+
+    Raises:
+        NotApplicable: the trainer has no data.
+    """
+    guard.needs.data()
+    examples = guard.reference.outcome.recording.steps[0].examples or 1
+    rows = max(6, min(guard.subject.description.rows, examples * RUN_STEPS // 2))
+    data = guard.subject.make_data(guard.folder / "few", rows)
+    assert data is not None
+    return data
+
+
+def find_read_text(guard: Guard) -> Place:
+    """The place of the longest text that training makes use of.
+
+    Raises:
+        NotApplicable: there is no text, or none without which training is another.
+    """
+    data, reference = guard.needs.data(), guard.needs.repeatable_run()
+    found = row_values.text_places(row_values.read_named_rows(data))
+    for place in found:
+        gone = row_values.drop_value(data, guard.folder, place)
+        outcome = guard.run(gone.did, data=gone.path, steps=1, time_limit=guard.patience)
+        if outcome.exit != 0 or outcome.losses[:1] != reference.losses[:1]:
+            return place
+    shown = ", ".join(map(row_values.format_place, found))
+    raise NotApplicable(f"its losses are the same without the text in its rows ({shown}): this case is for texts")
+
+
+def find_memory_limit(guard: Guard) -> int:
+    """The lowest of some memory limits with which the undisturbed run comes to its end, and `ROOM`; in bytes.
+
+    Raises:
+        NotApplicable: it needs more than all of them.
+    """
+    for limit in MEMORY_LIMITS:
+        did = f"trained with {limit >> 20} MiB of memory over what is loaded"
+        outcome = guard.run(did, steps=2, memory_limit=limit)
+        if outcome.exit == 0 and outcome.losses:
+            return limit + ROOM
+    raise NotApplicable(
+        f"two steps take more than {MEMORY_LIMITS[-1] >> 20} MiB over what is loaded: make the tiny settings smaller"
+    )
+
+
+def make_large_file(data: Path, guard: Guard, size: int) -> Tampered:
+    """The data's own rows again and again; with long texts where they are cut, so that they are not too many.
+
+    Args:
+        data: the trainer's.
+        guard: of the trainer.
+        size: in bytes, at least.
+
+    Raises:
+        NotApplicable: the data is not read row by row, or has no text to be cut.
+    """
+    rows = row_values.read_named_rows(data)
+    if guard.subject.settings.role("max_length"):
+        place = find_read_text(guard)
+        length = LONG_CELL if data.suffix == ".csv" else LONG_TEXT
+        texts = [str(row_values.value_at(row, place)) for row in rows]
+        long = [(text + "\n") * -(-length // (len(text) + 1)) for text in texts]
+        rows = [row_values.replace_value(row, place, text) for row, text in zip(rows, long, strict=True)]
+    return data_files.grow_file(data, guard.folder, rows, size)
+
+
+def require_unused(place: Place, variant: Tampered, outcome: Outcome, guard: Guard, instead: str) -> None:
+    """A run that said nothing is at fault, unless every loss is as before without the field in any row.
+
+    Args:
+        place: where in a row the variant was changed.
+        variant: what was trained on.
+        outcome: of that run.
+        guard: of the trainer.
+        instead: what it did in place of a word: "trained on it, or dropped it".
+
+    Raises:
+        Finding: the field matters.
+    """
+    gone = row_values.drop_value(guard.needs.data(), guard.folder, place)
+    without = guard.run(gone.did, data=gone.path, time_limit=guard.patience)
+    if without.exit != 0 or without.losses != guard.reference.outcome.losses:
+        raise Finding(
+            outcome.did,
+            f"{outcome.how}, and not a word of it: it {instead}, and {variant.field!r} matters (with it gone from "
+            "every row, training is not the same)",
+            outcome.last_words,
+        )
+
+
+def trains_without(variant: Tampered, guard: Guard, reference: Outcome) -> bool:
+    """Whether every loss is as before without the variant's field in any row."""
+    assert variant.field is not None
+    everywhere = data_files.drop_field(guard.needs.data(), guard.folder, variant.field, everywhere=True)
+    outcome = guard.run(everywhere.did, data=everywhere.path, time_limit=guard.patience)
+    return outcome.exit == 0 and outcome.losses == reference.losses
+
+
+def run_on_each(variants: Sequence[Tampered], guard: Guard, steps: int = RUN_STEPS) -> list[Outcome]:
+    """A run on each variant, to so many optimizer steps."""
+    return guard.run_all(
+        [RunRequest(each.did, data=each.path, steps=steps, time_limit=guard.patience) for each in variants]
+    )

@@ -1,0 +1,92 @@
+"""The tensors in files of weights: bits flipped in them, two checkpoints' compared.
+
+Files are read as safetensors or with `weights_only=True`, never unpickled. These functions run where torch is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_trainguard.contract import checkpoints
+from pytest_trainguard.damage.checkpoints import read_content
+from pytest_trainguard.rows.suffixes import SAFETENSORS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["flip_bits", "hold_same_weights"]
+
+OTHER_STATE = ("optim", "rng")  # in the names of what is no model's
+
+
+def flip_bits(file: str, many: int = 16) -> str:
+    """Flip the highest bit of the exponent of some weights, on the disk: a 0.02 becomes 7e36.
+
+    They are spread over the largest tensor of the file. It is damage at rest: no checksum is made to fit.
+
+    Returns:
+        the tensor's name; empty where no tensor of floating-point numbers stands in the file as it is in memory.
+    """
+    import torch
+
+    path = Path(file)
+    floats = ((name, tensor) for name, tensor in _tensors_in_file(path) if tensor.is_floating_point())
+    tensors = {name: tensor for name, tensor in floats if tensor.numel()}
+    if not tensors:
+        return ""
+    name = max(tensors, key=lambda one: tensors[one].numel())
+    tensor = tensors[name].contiguous()
+    raw = tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
+    content = bytearray(path.read_bytes())
+    start, size = content.find(raw), tensor.element_size()
+    if start < 0:
+        return ""
+    for nth in range(min(many, tensor.numel())):
+        element = nth * tensor.numel() // many if tensor.numel() >= many else nth
+        content[start + element * size + size - 1] ^= 0x40  # the last byte holds sign and exponent: little-endian
+    path.write_bytes(content)
+    return name
+
+
+def hold_same_weights(first: Path, second: Path) -> bool | None:
+    """Whether every tensor that two checkpoints both have is the same in them; None where they have none in common.
+
+    An optimizer's and a random generator's are not looked at.
+    """
+    import torch
+
+    ours, theirs = _weights(first), _weights(second)
+    common = [name for name in ours if name in theirs and ours[name].is_floating_point()]
+    return all(torch.equal(ours[name], theirs[name]) for name in common) if common else None
+
+
+def _weights(checkpoint: Path) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for file in checkpoints.files(checkpoint):
+        if OTHER_STATE[0] not in file.name:
+            tensors.update(_tensors_in_file(file, passing_over=OTHER_STATE))
+    return tensors
+
+
+def _tensors_in_file(path: Path, passing_over: tuple[str, ...] = ()) -> Iterator[tuple[str, Tensor]]:
+    if path.suffix == SAFETENSORS:
+        from safetensors.torch import load_file
+
+        content: object = load_file(path)
+    else:
+        content = read_content(path)
+    yield from _tensors_in(content, "", passing_over)
+
+
+def _tensors_in(value: object, name: str, passing_over: tuple[str, ...]) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor in tables in tables, the names that lead to it joined by dots."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        yield name, value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            if not any(part in str(key) for part in passing_over):
+                yield from _tensors_in(inner, f"{name}.{key}" if name else str(key), passing_over)
