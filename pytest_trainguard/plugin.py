@@ -104,7 +104,7 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
         return None
     from pytest_trainguard import catalog
 
-    print(catalog.printed(catalog.read()))
+    print(catalog.format_table(catalog.read_cases()))
     return 0
 
 

@@ -62,7 +62,7 @@ def usage_error(pytester):
     ("option", "said"),
     [
         ("--trainer=Nobody", "--trainer Nobody: no such trainer; there are Classifier"),
-        ("--edge-case=80-999,x", "--edge-case: 'x' is neither a number nor a range"),
+        ("--edge-case=80-999,1.5", "--edge-case: '1.5' is neither a number nor a range"),
         ("--edge-case=0", "--edge-case: no case 0"),
         ("--edge-case=66-64", "--edge-case: '66-64'"),
         ("--category=dta", "--category dta: no such category; there are data, model,"),
@@ -140,7 +140,7 @@ def test_good_budgets(pytester, budget):
         "-m", "preflight", "--collect-only", "-q", "--edge-case=41", f"--gpu-budget={budget}"
     )
     assert result.ret == 0
-    result.stdout.fnmatch_lines("*test_41_killed*")
+    result.stdout.fnmatch_lines("*test_killed*")
 
 
 @pytest.fixture(scope="module")
@@ -167,24 +167,24 @@ def judged(tmp_path_factory):
 
         TOLD = {"severity": "minor", "brought_about": "-", "expects": "-"}
 
-        @edge_case(81, "has data", category="data", verdict="survives", **TOLD)
-        def test_81_data(guard):
+        @edge_case("has-data", number=1001, title="has data", category="data", verdict="survives", **TOLD)
+        def test_has_data(guard):
             guard.data()
 
-        @edge_case(82, "has ranges", category="config", verdict="rejects", **TOLD)
-        def test_82_ranges(guard):
+        @edge_case("has-ranges", number=1002, title="has ranges", category="config", verdict="rejects", **TOLD)
+        def test_has_ranges(guard):
             assert [field.range for field in guard.subject.fields] in ([], [""] * 3)
             guard.needs("batch_size")
         """,
     )
-    return project.pytest("-m", "preflight", "--edge-case=41,81,82", "-p", "no:cacheprovider")
+    return project.pytest("-m", "preflight", "--edge-case=41,1001,1002", "-p", "no:cacheprovider")
 
 
 def test_the_sound_trainer_goes_on(judged):
     assert judged.code == 1
     assert judged.report["clearance"] == "NO-GO"
-    assert judged.verdicts("Classifier") == {41: "passed", 81: "passed", 82: "not_applicable"}
-    assert "no setting for the batch size" in judged.case("Classifier", 82)["reason"]
+    assert judged.verdicts("Classifier") == {41: "passed", 1001: "passed", 1002: "not_applicable"}
+    assert "no setting for the batch size" in judged.case("Classifier", 1002)["reason"]
 
 
 @pytest.mark.parametrize(
@@ -199,8 +199,8 @@ def test_the_sound_trainer_goes_on(judged):
     ],
 )
 def test_a_trainer_that_cannot_be_loaded(judged, name, said):
-    assert judged.verdicts(name) == {41: "error", 81: "error", 82: "error"}
-    assert all(said in judged.case(name, number)["reason"] for number in (41, 81, 82))
+    assert judged.verdicts(name) == {41: "error", 1001: "error", 1002: "error"}
+    assert all(said in judged.case(name, number)["reason"] for number in (41, 1001, 1002))
 
 
 def test_its_traceback_is_shown(judged):
@@ -220,12 +220,12 @@ def test_its_traceback_is_shown(judged):
 def test_a_trainer_that_cannot_be_run(judged, name, said):
     assert judged.verdicts(name)[41] == "error"
     assert said in judged.case(name, 41)["reason"]
-    assert judged.verdicts(name)[81] == ("passed" if name == "NoTrain" else "error")
+    assert judged.verdicts(name)[1001] == ("passed" if name == "NoTrain" else "error")
 
 
 def test_a_trainer_without_data(judged):
-    assert judged.verdicts("NoData") == {41: "not_applicable", 81: "not_applicable", 82: "not_applicable"}
-    assert judged.case("NoData", 81)["reason"] == 'no data: give it a sample, sample = "path/of/the/data"'
+    assert judged.verdicts("NoData") == {41: "not_applicable", 1001: "not_applicable", 1002: "not_applicable"}
+    assert judged.case("NoData", 1001)["reason"] == 'no data: give it a sample, sample = "path/of/the/data"'
 
 
 def test_no_internal_error_is_shown(judged):

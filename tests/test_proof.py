@@ -14,16 +14,6 @@ from tests.saboteurs.queue import Queued, RepositorysQueue, TrainsWithTorch
 from tests.saboteurs.sound import Sound
 
 
-def _cases():
-    found = {}
-    for name in catalog.modules():
-        for value in vars(importlib.import_module(name)).values():
-            case = catalog.case_of(getattr(value, "pytestmark", []))
-            if case:
-                found[case.number] = value
-    return found
-
-
 def _programs():
     for info in pkgutil.iter_modules(saboteurs.__path__):
         module = importlib.import_module(f"{saboteurs.__name__}.{info.name}")
@@ -32,7 +22,7 @@ def _programs():
                 yield value
 
 
-CASES = _cases()
+CASES = {case.number: test for case, test in catalog.read_tests().items()}
 PROGRAMS = list(_programs())
 SABOTEURS = [program for program in PROGRAMS if program.case]
 SOUND = [program for program in PROGRAMS if not program.case]

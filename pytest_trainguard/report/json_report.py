@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 CASE_KEYS = (
+    "slug",
     "number",
     "title",
     "category",
@@ -50,7 +51,7 @@ def made(preflight: Preflight, exitstatus: int) -> dict[str, Any]:
         "memory": memory(verdicts),
         "cases": [{key: verdict[key] for key in CASE_KEYS} for verdict in verdicts],
         "coverage": {
-            "catalogue": len(catalog.read()),
+            "catalogue": len(catalog.read_cases()),
             "selected": len(verdicts),
             "judged": counts["passed"] + counts["failed"],
             "passed": counts["passed"],

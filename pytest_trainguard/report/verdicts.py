@@ -25,8 +25,9 @@ def attach(item: pytest.Item, call: pytest.CallInfo[Any], report: pytest.TestRep
         return report
     verdict, reason = _verdict(problem, report)
     name, parametrized = _trainer_name(item)
-    chosen = f"--trainer {name} --edge-case {case.number}" if parametrized else shlex.quote(item.nodeid)
+    chosen = f"--trainer {name} --edge-case {case.key}" if parametrized else shlex.quote(item.nodeid)
     told: dict[str, Any] = {
+        "slug": case.slug,
         "number": case.number,
         "title": case.title,
         "category": case.category,

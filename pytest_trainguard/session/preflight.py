@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_trainguard import catalog
+from pytest_trainguard.session import selection
 
 if TYPE_CHECKING:
     from pytest_trainguard.memory.budget import Limit
@@ -61,7 +62,7 @@ class Preflight:
         option = config.option
         self.budget = _usage("--gpu-budget", _budget, option.gpu_budget) if option.gpu_budget else None
         self.limit = self._limit()
-        self.numbers = _usage("--edge-case", catalog.numbers, option.edge_case) if option.edge_case else None
+        self.chosen = _usage("--edge-case", selection.parse_cases, option.edge_case) if option.edge_case else None
         given = [
             f"--{name.replace('_', '-')}"
             for name in ("trainer", "edge_case", "category", "fast")
@@ -188,13 +189,13 @@ class Preflight:
             _usage("--memory-timeline", lambda text: timeline.check(Path(text)), path)
 
     def _check_numbers(self) -> None:
-        if self.numbers is not None:
-            known = {case.number for case in catalog.read()}
-            unknown = sorted(n for n in self.numbers if n < catalog.OWN and n not in known)
-            if unknown:
-                raise pytest.UsageError(
-                    f"--edge-case: no case {unknown[0]} in the catalogue (pytest --catalogue lists them)"
-                )
+        if self.chosen is not None:
+            known = {case.number for case in catalog.read_cases()}
+            for numbers in self.chosen.numbers:
+                if numbers[0] < catalog.OWN.numbers[0] and not known & set(numbers):
+                    raise pytest.UsageError(
+                        f"--edge-case: no case {numbers[0]} in the catalogue (pytest --catalogue lists them)"
+                    )
 
     def collect(self, session: pytest.Session, items: list[pytest.Item]) -> None:
         """Add the catalogue to what was collected, where a preflight was asked for; else take every preflight out."""
@@ -212,13 +213,13 @@ class Preflight:
             case = catalog.case_of(item.iter_markers())
             if case:
                 item.user_properties += [
-                    ("edge_case", case.number),
+                    ("edge_case", case.key),
                     ("category", case.category),
                     ("severity", case.severity),
                 ]
 
     def _catalogue(self, session: pytest.Session, present: set[Path | None]) -> Iterator[pytest.Item]:
-        for name in catalog.modules():
+        for name in catalog.module_names():
             loaded = importlib.import_module(name)
             path = Path(str(loaded.__file__))
             if path in present:  # its folder was named on the command line
@@ -250,11 +251,11 @@ class Preflight:
     def _chosen(self, item: pytest.Item) -> bool:
         case = catalog.case_of(item.iter_markers())
         if case is None:
-            return self.numbers is None and not self.config.option.category and not self.config.option.fast
+            return self.chosen is None and not self.config.option.category and not self.config.option.fast
         categories = self.config.option.category
         if self.config.option.fast and not case.fast:
             return False
-        return (self.numbers is None or case.number in self.numbers) and (not categories or case.category in categories)
+        return (self.chosen is None or case in self.chosen) and (not categories or case.category in categories)
 
     @property
     def left_out(self) -> set[int]:
@@ -263,10 +264,10 @@ class Preflight:
             return set()
         categories = self.config.option.category
         return {
-            case.number
-            for case in catalog.read()
+            case.number or 0
+            for case in catalog.read_cases()
             if not case.fast
-            and (self.numbers is None or case.number in self.numbers)
+            and (self.chosen is None or case in self.chosen)
             and (not categories or case.category in categories)
         }
 
