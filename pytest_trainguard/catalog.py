@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,6 +20,7 @@ Test = TypeVar("Test", bound=Callable[..., Any])
 
 VERDICT_KINDS = ("rejects", "survives", "stops", "recovers")
 SEVERITIES = ("critical", "major", "minor")
+BOUNDLESS = 10**9
 SLUG = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
@@ -38,6 +38,12 @@ class Family:
     numbers: range
     categories: dict[str, str]
 
+    @property
+    def span(self) -> str:
+        """Its numbers in words."""
+        last = self.numbers[-1]
+        return f"{self.numbers[0]} to {last}" if last < BOUNDLESS else f"from {self.numbers[0]} on"
+
 
 # No number means two things: what is reserved here stays free until its family comes.
 CATALOGUE = Family(
@@ -54,7 +60,7 @@ CATALOGUE = Family(
         "code": "Code",
     },
 )
-OWN = Family("a project's own", range(1001, sys.maxsize), {"own": "The project's own"})
+OWN = Family("a project's own", range(1001, BOUNDLESS + 1), {"own": "The project's own"})
 FAMILIES = (
     CATALOGUE,
     Family("reserved for a family to come", range(101, 200), {}),

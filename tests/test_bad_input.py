@@ -117,6 +117,114 @@ def test_bad_trainers(usage_error, trainers, toml, said):
     assert said in usage_error("-m", "preflight", trainers=trainers, toml=toml)
 
 
+OWN = """
+from pytest_trainguard import edge_case
+
+@edge_case({}, title="t", verdict="survives", severity="minor", brought_about="-", expects="-")
+def test_it(trainer):
+    pass
+"""
+KILLED = "edge_cases/test_process.py::test_killed"
+OTHER = "; a project's own cases have numbers from 1001 on, or none"
+
+
+@pytest.fixture
+def collection_error(pytester):
+    """Collect in a project with two cases of its own, in this process; the one line that is said of them."""
+
+    def run(first, second, *args):
+        project = Project(pytester.path, ["preflight:Classifier"])
+        project.write("preflight.py", "")
+        project.write("test_one.py", OWN.format(first))
+        project.write("test_two.py", OWN.format(second))
+        result = pytester.runpytest_inprocess("-m", "preflight", "--collect-only", *args)
+        assert result.ret == 4
+        lines = [line for line in result.stderr.str().splitlines() if line.strip()]
+        assert len(lines) == 1, lines
+        assert lines[0].startswith("ERROR: ")
+        return lines[0].removeprefix("ERROR: ")
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        (
+            "'mine'",
+            "'mine', number=1001",
+            "two cases have the slug mine: test_one.py::test_it and test_two.py::test_it",
+        ),
+        ("'killed'", "'mine'", f"two cases have the slug killed: test_one.py::test_it and {KILLED}"),
+        (
+            "'mine', number=1001",
+            "'yours', number=1001",
+            f"two cases have the number 1001: test_one.py::test_it and test_two.py::test_it{OTHER}",
+        ),
+        (
+            "'mine', number=41",
+            "'yours'",
+            f"two cases have the number 41: test_one.py::test_it and {KILLED}{OTHER}",
+        ),
+        (
+            "'mine', number=99",
+            "'yours'",
+            f"test_one.py::test_it: case mine cannot have the number 99: numbers 1 to 100 are the catalogue's{OTHER}",
+        ),
+        (
+            "'mine'",
+            "'yours', number=101",
+            "test_two.py::test_it: case yours cannot have the number 101: "
+            f"numbers 101 to 199 are reserved for a family to come{OTHER}",
+        ),
+        (
+            "'mine', number=299",
+            "'yours'",
+            "test_one.py::test_it: case mine cannot have the number 299: "
+            f"numbers 201 to 299 are reserved for a family to come{OTHER}",
+        ),
+        (
+            "'mine', number=1000",
+            "'yours'",
+            f"test_one.py::test_it: case mine cannot have the number 1000: it is nobody's{OTHER}",
+        ),
+    ],
+)
+def test_every_case_is_told_apart(collection_error, first, second, said):
+    assert collection_error(first, second) == said
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("kiled", "no case 'kiled'; the nearest is 'killed'"),
+        ("41,mime", "no case 'mime'; the nearest is 'mine'"),
+        ("999", "no case 999"),
+        ("mine,300-400", "no case in 300-400"),
+    ],
+)
+def test_a_case_that_there_is_not(collection_error, option, said):
+    told = collection_error("'mine'", "'yours', number=1001", f"--edge-case={option}")
+    assert told == f"--edge-case: {said} (pytest --catalogue lists them)"
+
+
+def test_workers_tell_of_it_too(tmp_path):
+    project = Project(tmp_path / "project", ["preflight:Classifier"])
+    project.write("preflight.py", "")
+    result = project.pytest("-m", "preflight", "-n2", "--edge-case=kiled", "-p", "no:cacheprovider")
+    assert result.code == 4
+    assert result.output.count("ERROR: --edge-case: no case 'kiled'; the nearest is 'killed'") == 1
+
+
+def test_a_file_that_fails_to_load_is_told_first(pytester):
+    project = Project(pytester.path, ["preflight:Classifier"])
+    project.write("preflight.py", "")
+    project.write("test_own.py", "raise RuntimeError('no disk')\n")
+    result = pytester.runpytest_inprocess("-m", "preflight", "--edge-case=in-that-file")
+    result.stdout.fnmatch_lines("*RuntimeError: no disk*")
+    assert "no case" not in result.stderr.str()
+
+
 def test_bad_trainers_do_not_concern_a_plain_run(pytester):
     Project(pytester.path, ["nowhere"]).write("test_plain.py", "def test_of_the_project():\n    pass\n")
     pytester.runpytest_inprocess().assert_outcomes(passed=1)

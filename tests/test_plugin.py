@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 
 from pytest_trainguard import catalog
-from pytest_trainguard.session.preflight import wanted
+from pytest_trainguard.session.options import asks_for_preflight
 from tests.projects import ADOPTED, LOOP, Project
 
 TRAINERS = (
@@ -128,7 +128,7 @@ def selected(project, pytester, monkeypatch):
     ],
 )
 def test_what_asks_for_a_preflight(expression, answer):
-    assert wanted(expression) is answer
+    assert asks_for_preflight(expression) is answer
 
 
 def test_plain_pytest_never_runs_it(selected):
@@ -178,7 +178,15 @@ def test_selection_is_narrowed(selected):
     by_marker = selected("-m", "preflight and process", "--trainer=Classifier")
     assert by_marker == process
     assert selected("-m", "preflight", "-k", "killed and Unsaving") == [f"{killed}[Unsaving]"]
-    assert selected("-m", "preflight", "--edge-case=999") == []
+
+
+def test_a_slug_selects_its_case(selected):
+    one, other = "edge_cases/test_process.py::test_killed", "test_own_case.py::test_no_steps"
+    assert selected("-m", "preflight", "--edge-case=killed", "--trainer=Classifier") == [f"{one}[Classifier]"]
+    mixed = selected("-m", "preflight", "--edge-case=no-steps,41,64-66,killed", "--trainer=Classifier")
+    assert {f"{one}[Classifier]", f"{other}[Classifier]"} <= set(mixed)
+    assert len(mixed) == 5
+    assert selected("-m", "preflight", "--category=own", "--trainer=Broken") == []
 
 
 def test_a_printed_id_selects_its_case(project, selected):
@@ -318,7 +326,8 @@ def test_a_failure_is_told_as_a_person_would(judged):
 def test_junit_properties(judged):
     properties = judged.junit["test_killed[Forgetful]"]
     assert properties == {
-        "edge_case": "41",
+        "edge_case": "killed",
+        "number": "41",
         "category": "process",
         "severity": "critical",
         "verdict": "failed",

@@ -273,7 +273,7 @@ def test_a_report_of_an_earlier_version_of_the_package(ran):
     for case in report["cases"]:
         del case["expects"], case["evidence"]
     jsonschema.validate(report, schema())
-    assert "2 passed, 1 failed, 2 not applicable" in Page(page.made(report)).of("p")
+    assert "2 passed, 1 failed, 2 not applicable" in Page(page.render_page(report)).of("p")
 
 
 def test_one_that_cannot_be_written_takes_no_other_with_it(pytester):
@@ -288,6 +288,34 @@ def test_one_that_cannot_be_written_takes_no_other_with_it(pytester):
     result.stdout.fnmatch_lines("ERROR: --preflight-report gone/page.html: *")
     assert Page((pytester.path / "kept.html").read_text()).of("h1") == ["GO"]
     assert sorted(path.name for path in pytester.path.glob("*.html")) == ["kept.html"]
+
+
+UNNUMBERED = """
+from pytest_trainguard import Finding, edge_case
+
+@edge_case("spoons", title="spoons", verdict="survives", severity="minor", brought_about="-", expects="bends none")
+def test_spoons(trainer):
+    raise Finding("gave it a spoon", "it bent it")
+"""
+
+
+def test_a_case_without_a_number(pytester):
+    project = Project(pytester.path, ["loud:Loud"])
+    project.write("loud.py", TRAINER)
+    project.write("test_own.py", UNNUMBERED)
+    options = ("--edge-case=spoons", "--preflight-report=page.html", "--preflight-report=report.json")
+    result = pytester.runpytest_inprocess("-m", "preflight", *options)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["spoons (own, minor): Loud", "  alone       pytest -m preflight * --edge-case spoons"])
+    result.stdout.fnmatch_lines([" *code       own *", "Loud * 0/1 *", "FAILED spoons: Loud: it bent it"])
+    report = json.loads((pytester.path / "report.json").read_text())
+    jsonschema.validate(report, schema())
+    (case,) = report["cases"]
+    assert (case["slug"], case["number"], case["category"]) == ("spoons", None, "own")
+    shown = Page((pytester.path / "page.html").read_text())
+    assert shown.of("h3") == ["spoons"]
+    assert "None" not in shown.text
+    assert "own" in shown.of("th")
 
 
 def test_where_pytest_looks_elsewhere_it_is_told_why(pytester, tmp_path):
@@ -312,7 +340,7 @@ def predicted(budget, **more):
 def with_memory(ran, *memory):
     report = {**ran[0].report, "memory": json.loads(json.dumps(memory))}
     jsonschema.validate(report, schema())
-    return Page(page.made(report))
+    return Page(page.render_page(report))
 
 
 def test_memory_that_fits(ran):
@@ -348,7 +376,7 @@ def test_memory_that_is_not_known(ran):
 
 def test_the_picture_is_to_scale():
     one = predicted("8GiB")
-    drawn = pictures.timeline(one)
+    drawn = pictures.draw_timeline(one)
     heights = [100 - float(point.split(",")[1]) for point in drawn["layers"][-1]["points"].split()]
     budget = 100 - drawn["budget"]
     peak = one["allocated"] + one["budget"]["context"]
@@ -373,11 +401,11 @@ def test_a_long_picture_is_drawn_whole(ran):
 
 def test_a_budget_far_above_leaves_the_rest_to_be_seen(ran):
     one = predicted("80GiB")
-    drawn = pictures.timeline(one)
+    drawn = pictures.draw_timeline(one)
     assert drawn["budget"] < 0
     highest = min(float(point.split(",")[1]) for point in drawn["reserved"].split())
     assert highest == pytest.approx(100 - 100 / pictures.ROOM, abs=0.01)
-    assert pictures.breakdown(one)["budget"] > 100
+    assert pictures.draw_breakdown(one)["budget"] > 100
     told = with_memory(ran, one)
     assert "the budget is far above" in told.of("figcaption")[0]
     assert ("class", "budget") in told.attributes  # in the legend
@@ -386,7 +414,7 @@ def test_a_budget_far_above_leaves_the_rest_to_be_seen(ran):
 
 def test_the_bar_is_to_scale():
     one = predicted("2GiB")
-    drawn = pictures.breakdown(one)
+    drawn = pictures.draw_breakdown(one)
     assert sum(part["share"] for part in drawn["parts"]) == pytest.approx(1)
     assert sum(part["width"] for part in drawn["parts"]) == pytest.approx(100 / pictures.ROOM)
     widths = [part["width"] for part in drawn["parts"]]

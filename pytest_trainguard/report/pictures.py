@@ -24,7 +24,7 @@ ROOM = 1.04  # above the highest point
 FAR = 3  # a budget of more than so many times what is needed would leave nothing to be seen of the rest
 
 
-def breakdown(one: dict[str, Any]) -> dict[str, Any]:
+def draw_breakdown(one: dict[str, Any]) -> dict[str, Any]:
     """What takes the memory at the peak, as one bar, with the budget on the same scale.
 
     Args:
@@ -47,7 +47,7 @@ def breakdown(one: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def timeline(one: dict[str, Any]) -> dict[str, Any] | None:
+def draw_timeline(one: dict[str, Any]) -> dict[str, Any] | None:
     """Memory over the trace as stacked areas; None where the report holds none.
 
     Args:

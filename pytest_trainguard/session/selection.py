@@ -10,10 +10,11 @@ from pytest_trainguard.catalog import EdgeCase
 
 RANGE = re.compile(r"(\d+)(?:-(\d+))?")
 NAME = re.compile(r"[A-Za-z]\S*")
+SEE = "(pytest --catalogue lists them)"
 
 
 @dataclass(frozen=True)
-class ChosenCases:
+class NamedCases:
     """What `--edge-case` names.
 
     Attributes:
@@ -28,7 +29,7 @@ class ChosenCases:
         return case.slug in self.slugs or any(case.number in numbers for numbers in self.numbers)
 
     def find_unknown(self, cases: Iterable[EdgeCase]) -> str:
-        """The first that names none of the cases, in a few words with what is nearest; empty where all are known.
+        """What names none of the cases, in a few words with the nearest slug; empty where all is known.
 
         Args:
             cases: all that there are.
@@ -36,15 +37,44 @@ class ChosenCases:
         known = list(cases)
         for numbers in self.numbers:
             if not any(case.number in numbers for case in known):
-                return f"no case {_format_range(numbers)} (pytest --catalogue lists them)"
+                return f"no case {_format_range(numbers)} {SEE}"
         slugs = [case.slug for case in known]
-        for slug in self.slugs:
-            if slug not in slugs:
-                return f"no case {slug!r}{_nearest(slug, slugs)} (pytest --catalogue lists them)"
-        return ""
+        return next((f"no case {slug!r}{_nearest(slug, slugs)} {SEE}" for slug in self.slugs if slug not in slugs), "")
 
 
-def parse_cases(text: str) -> ChosenCases:
+@dataclass(frozen=True)
+class CaseSelection:
+    """Which cases are to run.
+
+    Attributes:
+        named: by `--edge-case`; None where it was not given.
+        categories: by `--category`; none for all.
+        fast: only those that cost seconds.
+    """
+
+    named: NamedCases | None
+    categories: frozenset[str]
+    fast: bool
+
+    @property
+    def narrows(self) -> bool:
+        """Whether it leaves anything out; then a test that is no case is not what was asked for."""
+        return self.named is not None or bool(self.categories) or self.fast
+
+    def takes(self, case: EdgeCase) -> bool:
+        """Whether a case is to run."""
+        return self._takes_slow(case) and (case.fast or not self.fast)
+
+    def list_left_out(self, cases: Iterable[EdgeCase]) -> list[EdgeCase]:
+        """Of the cases those that are not run for `--fast` alone."""
+        return [case for case in cases if self._takes_slow(case) and not self.takes(case)]
+
+    def _takes_slow(self, case: EdgeCase) -> bool:
+        named = self.named is None or case in self.named
+        return named and (not self.categories or case.category in self.categories)
+
+
+def parse_cases(text: str) -> NamedCases:
     """What `41,64-66,partial-save` names.
 
     Raises:
@@ -52,25 +82,27 @@ def parse_cases(text: str) -> ChosenCases:
     """
     numbers, slugs = [], []
     for part in (part.strip() for part in text.split(",")):
-        found = RANGE.fullmatch(part)
-        if found:
-            first, last = int(found[1]), int(found[2] or found[1])
-            if last < first:
-                raise ValueError(f"{part!r} names no case: it ends before it begins")
-            numbers.append(range(first, last + 1))
+        if found := RANGE.fullmatch(part):
+            numbers.append(_parse_range(part, int(found[1]), int(found[2] or found[1])))
         elif NAME.fullmatch(part):
             slugs.append(part)
         else:
             raise ValueError(f"{part!r} is neither a number nor a range such as 64-66 nor a slug such as partial-save")
-    return ChosenCases(tuple(numbers), tuple(slugs))
+    return NamedCases(tuple(numbers), tuple(slugs))
+
+
+def _parse_range(part: str, first: int, last: int) -> range:
+    if last < first:
+        raise ValueError(f"{part!r} names no case: it ends before it begins")
+    return range(first, last + 1)
 
 
 def _format_range(numbers: range) -> str:
-    return str(numbers[0]) if len(numbers) == 1 else f"of {numbers[0]}-{numbers[-1]}"
+    return str(numbers[0]) if len(numbers) == 1 else f"in {numbers[0]}-{numbers[-1]}"
 
 
 def _nearest(slug: str, slugs: list[str]) -> str:
     import difflib
 
     close = difflib.get_close_matches(slug, slugs, 1, cutoff=0.0)
-    return f": the nearest is {close[0]!r}" if close else ""
+    return f"; the nearest is {close[0]!r}" if close else ""
