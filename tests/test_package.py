@@ -78,11 +78,9 @@ def test_start_up_imports_next_to_nothing(tmp_path):
         "pytest_trainguard.probes",
         "pytest_trainguard.probes.fixtures",
         "pytest_trainguard.session",
-        "pytest_trainguard.session.collection",
-        "pytest_trainguard.session.identity",
+        "pytest_trainguard.session.deselection",
         "pytest_trainguard.session.options",
         "pytest_trainguard.session.preflight",
-        "pytest_trainguard.session.selection",
     }
     assert not {"torch", "numpy", "psutil"} & imported()
 

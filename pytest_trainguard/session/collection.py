@@ -1,43 +1,17 @@
-"""Bringing the catalogue's tests into a session, and taking out what was not asked for."""
+"""Bringing the catalogue's tests into a session, and leaving of all tests what was asked for."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pytest_trainguard import catalog
+from pytest_trainguard.session.deselection import keep
 from pytest_trainguard.session.identity import check_identities
 from pytest_trainguard.session.selection import CaseSelection
-
-
-def take_printed_ids(config: pytest.Config) -> list[str]:
-    """Take the catalogue's node ids, as pytest prints them, off the command line: they are no paths of the project's.
-
-    Returns:
-        The ids, or parts of ids: `edge_cases/test_process.py::test_killed[Mine]`, `edge_cases/test_process.py`.
-    """
-    args = config.args
-    taken = [arg for arg in args if _is_printed_id(arg, config.invocation_params.dir)]
-    if taken:
-        config.args = [arg for arg in args if arg not in taken]
-    return taken
-
-
-def _is_printed_id(arg: str, folder: Path) -> bool:
-    """Whether an argument is a node id of the catalogue's, or a part of one, and no path of the project's own."""
-    name = arg.partition("::")[0]
-    if name.rstrip("/") != "edge_cases" and not name.startswith("edge_cases/"):
-        return False
-    path, ours = folder / name, catalog.catalogue_folder()
-    return not path.exists() or ours in (path.resolve(), path.resolve().parent)
-
-
-def take_out_preflights(session: pytest.Session, items: list[pytest.Item]) -> None:
-    """Leave no test that needs a preflight."""
-    _keep(session, items, lambda item: item.get_closest_marker("preflight") is None)
 
 
 def bring_in_catalogue(
@@ -63,7 +37,7 @@ def bring_in_catalogue(
     unknown = selection.named.find_unknown(cases) if selection.named and not session.testsfailed else ""
     if unknown:
         raise pytest.UsageError(f"--edge-case: {unknown}")
-    _keep(session, items, lambda item: item not in not_named and _is_chosen(item, selection))
+    keep(session, items, lambda item: item not in not_named and _is_chosen(item, selection))
     for item in items:
         _describe(item)
 
@@ -112,11 +86,3 @@ def _describe(item: pytest.Item) -> None:
         numbered = [] if case.number is None else [("number", case.number)]
         told = [("edge_case", case.slug), *numbered, ("category", case.category), ("severity", case.severity)]
         item.user_properties += told
-
-
-def _keep(session: pytest.Session, items: list[pytest.Item], wanted: Callable[[pytest.Item], bool]) -> None:
-    kept = {item: wanted(item) for item in items}
-    items[:] = [item for item, stays in kept.items() if stays]
-    out = [item for item, stays in kept.items() if not stays]
-    if out:
-        session.config.hook.pytest_deselected(items=out)

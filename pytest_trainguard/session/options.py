@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
+from pytest_trainguard import catalog
+
 if TYPE_CHECKING:
     from pytest_trainguard.memory.budget import Limit
 
@@ -49,6 +51,28 @@ def parse_option(flag: str, parse: Callable[[str], Value], text: str) -> Value:
 def list_narrowing_options(config: pytest.Config) -> list[str]:
     """The options given that leave only a part of the preflight."""
     return [f"--{name.replace('_', '-')}" for name in NARROWING if getattr(config.option, name)]
+
+
+def take_printed_ids(config: pytest.Config) -> list[str]:
+    """Take the catalogue's node ids, as pytest prints them, off the command line: they are no paths of the project's.
+
+    Returns:
+        The ids, or parts of ids: `edge_cases/test_process.py::test_killed[Mine]`, `edge_cases/test_process.py`.
+    """
+    args = config.args
+    taken = [arg for arg in args if _is_printed_id(arg, config.invocation_params.dir)]
+    if taken:
+        config.args = [arg for arg in args if arg not in taken]
+    return taken
+
+
+def _is_printed_id(arg: str, folder: Path) -> bool:
+    """Whether an argument is a node id of the catalogue's, or a part of one, and no path of the project's own."""
+    name = arg.partition("::")[0]
+    if name.rstrip("/") != "edge_cases" and not name.startswith("edge_cases/"):
+        return False
+    path, ours = folder / name, catalog.catalogue_folder()
+    return not path.exists() or ours in (path.resolve(), path.resolve().parent)
 
 
 def check_categories(config: pytest.Config, known: list[str]) -> None:

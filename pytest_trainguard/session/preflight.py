@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_trainguard import catalog
-from pytest_trainguard.session import collection, options
-from pytest_trainguard.session.selection import CaseSelection, parse_cases
+from pytest_trainguard.session import options
+from pytest_trainguard.session.deselection import take_out_preflights
 
 if TYPE_CHECKING:
     from pytest_trainguard.report.data import SessionResult
+    from pytest_trainguard.session.selection import CaseSelection
     from pytest_trainguard.session.verdicts import VerdictStore
     from pytest_trainguard.subject.subject import Launchpad, Subject
 
@@ -37,7 +38,7 @@ class Preflight:
     Attributes:
         active: a preflight was asked for, with `-m preflight`.
         gpu_limit: what `--gpu-budget` comes to; None without it, or where nothing will run.
-        selection: which cases are to run.
+        selection: which cases are to run, in a preflight.
         problems: what went wrong with the session itself, a line each.
     """
 
@@ -55,19 +56,21 @@ class Preflight:
         options.check_budget(config)
         runs = self.active and not config.option.collectonly
         self.gpu_limit = options.find_gpu_limit(config) if runs else None
-        self.selection = self._select_cases()
         self.narrowing = options.list_narrowing_options(config)
         if self.narrowing and not self.active:
             raise pytest.UsageError(f"{self.narrowing[0]} narrows a preflight: run it with -m preflight")
-        self.printed_ids = collection.take_printed_ids(config)
+        self.printed_ids = options.take_printed_ids(config)
         if self.printed_ids and not self.active:
             raise pytest.UsageError(f"{self.printed_ids[0]} is of the catalogue: run it with -m preflight")
         if self.active:
             self.trainers = self._choose_trainers()  # a bad name is told before anything is collected
+            self.selection = self._select_cases()
             options.check_report_paths(config)
             options.check_timeline_path(config)
 
     def _select_cases(self) -> CaseSelection:
+        from pytest_trainguard.session.selection import CaseSelection, parse_cases
+
         option = self.config.option
         named = options.parse_option("--edge-case", parse_cases, option.edge_case) if option.edge_case else None
         return CaseSelection(named, frozenset(option.category), option.fast)
@@ -100,10 +103,12 @@ class Preflight:
             pytest.UsageError: see `collection.bring_in_catalogue`.
         """
         if not self.active:
-            collection.take_out_preflights(session, items)
+            take_out_preflights(session, items)
             return
+        from pytest_trainguard.session.collection import bring_in_catalogue
+
         try:
-            collection.bring_in_catalogue(session, items, self.selection, self.printed_ids)
+            bring_in_catalogue(session, items, self.selection, self.printed_ids)
         except pytest.UsageError as error:
             output = getattr(self.config, "workeroutput", None)
             if output is None:

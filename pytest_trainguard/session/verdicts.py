@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -44,7 +44,7 @@ def read_verdict(report: Report) -> CaseVerdict | None:
     return CaseVerdict.from_values(values) if values else None
 
 
-def attach_verdict(item: pytest.Item, call: pytest.CallInfo[Any], report: pytest.TestReport) -> pytest.TestReport:
+def attach_verdict(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> pytest.TestReport:
     """Put the verdict of an edge case on its report, as plain values: under xdist it crosses to another process."""
     case = case_of(item.iter_markers())
     problem = call.excinfo.value if call.excinfo else None
