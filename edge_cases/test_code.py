@@ -21,138 +21,148 @@ PLACES = {
 
 
 @edge_case(
-    71,
-    "UnboundLocalError",
+    "unbound-local-error",
+    number=71,
+    title="UnboundLocalError",
     verdict="stops",
     severity="major",
     brought_about="a checker reads the source; the exception raised in loader, forward, optimizer step, save",
     expects="the source is free of it; raised, it stops with type and traceback, and the next start recovers",
 )
-def test_71_unbound_local_error(guard: Guard, static_check: StaticCheck) -> None:
+def test_unbound_local_error(guard: Guard, static_check: StaticCheck) -> None:
     """The post-mortem's `total_steps`: used before the line that assigns it, found after three hours in the queue."""
     static_check.free_of(UnboundLocalError)
     _raised(guard, UnboundLocalError)
 
 
 @edge_case(
-    72,
-    "NameError",
+    "name-error",
+    number=72,
+    title="NameError",
     verdict="stops",
     severity="major",
     brought_about="a checker reads the source; the exception raised in loader, forward, optimizer step, save",
     expects="the source is free of it; raised, it stops with type and traceback, and the next start recovers",
 )
-def test_72_name_error(guard: Guard, static_check: StaticCheck) -> None:
+def test_name_error(guard: Guard, static_check: StaticCheck) -> None:
     """A block was moved to another function, one of its names was not."""
     static_check.free_of(NameError)
     _raised(guard, NameError)
 
 
 @edge_case(
-    73,
-    "AttributeError",
+    "attribute-error",
+    number=73,
+    title="AttributeError",
     verdict="stops",
     severity="major",
     brought_about="a checker reads the source; the exception raised in loader, forward, optimizer step, save",
     expects="the source is free of it; raised, it stops with type and traceback, and the next start recovers",
 )
-def test_73_attribute_error(guard: Guard, static_check: StaticCheck) -> None:
+def test_attribute_error(guard: Guard, static_check: StaticCheck) -> None:
     """A setting was renamed; the line that reads it under the old name is reached when training ends."""
     static_check.free_of(AttributeError)
     _raised(guard, AttributeError)
 
 
 @edge_case(
-    74,
-    "KeyError",
+    "key-error",
+    number=74,
+    title="KeyError",
     verdict="stops",
     severity="major",
     brought_about="a checker reads the source; the exception raised in loader, forward, optimizer step, save",
     expects="the source is free of it; raised, it stops with type and traceback, and the next start recovers",
 )
-def test_74_key_error(guard: Guard, static_check: StaticCheck) -> None:
+def test_key_error(guard: Guard, static_check: StaticCheck) -> None:
     """One row in a million has no such key, and it comes up in the second night."""
     _free_of(KeyError, static_check)
     _raised(guard, KeyError)
 
 
 @edge_case(
-    75,
-    "IndexError",
+    "index-error",
+    number=75,
+    title="IndexError",
     verdict="stops",
     severity="major",
     brought_about="a checker reads the source; the exception raised in loader, forward, optimizer step, save",
     expects="the source is free of it; raised, it stops with type and traceback, and the next start recovers",
 )
-def test_75_index_error(guard: Guard, static_check: StaticCheck) -> None:
+def test_index_error(guard: Guard, static_check: StaticCheck) -> None:
     """A loop over indices takes the end of its list for the end of its data, and trains on less."""
     _free_of(IndexError, static_check)
     _raised(guard, IndexError)
 
 
 @edge_case(
-    76,
-    "TypeError",
+    "type-error",
+    number=76,
+    title="TypeError",
     verdict="stops",
     severity="major",
     brought_about="a checker reads the source; the exception raised in loader, forward, optimizer step, save",
     expects="the source is free of it; raised, it stops with type and traceback, and the next start recovers",
 )
-def test_76_type_error(guard: Guard, static_check: StaticCheck) -> None:
+def test_type_error(guard: Guard, static_check: StaticCheck) -> None:
     """The post-mortem's `num_train_epochs=None`, which a library compared with 0 after the model was loaded."""
     static_check.free_of(TypeError)
     _raised(guard, TypeError)
 
 
 @edge_case(
-    77,
-    "ValueError",
+    "value-error",
+    number=77,
+    title="ValueError",
     verdict="stops",
     severity="major",
     brought_about="the exception raised in loader, forward, optimizer step, save",
     expects="raised, it stops with type and traceback, and the next start recovers",
 )
-def test_77_value_error(guard: Guard) -> None:
+def test_value_error(guard: Guard) -> None:
     """A batch of another shape than all others: the last one, after nine hours."""
     _raised(guard, ValueError)
 
 
 @edge_case(
-    78,
-    "ZeroDivisionError",
+    "zero-division-error",
+    number=78,
+    title="ZeroDivisionError",
     verdict="stops",
     severity="major",
     brought_about="a checker reads the source; the exception raised in loader, forward, optimizer step, save",
     expects="the source is free of it; raised, it stops with type and traceback, and the next start recovers",
 )
-def test_78_zero_division_error(guard: Guard, static_check: StaticCheck) -> None:
+def test_zero_division_error(guard: Guard, static_check: StaticCheck) -> None:
     """A mean over the correct answers, in the first evaluation in which there were none."""
     _free_of(ZeroDivisionError, static_check)
     _raised(guard, ZeroDivisionError)
 
 
 @edge_case(
-    79,
-    "RecursionError",
+    "recursion-error",
+    number=79,
+    title="RecursionError",
     verdict="stops",
     severity="major",
     brought_about="the exception raised in loader, forward, optimizer step, save",
     expects="raised, it stops with type and traceback, and the next start recovers",
 )
-def test_79_recursion_error(guard: Guard) -> None:
+def test_recursion_error(guard: Guard) -> None:
     """A tree in the data that is deeper than all that were tried."""
     _raised(guard, RecursionError)
 
 
 @edge_case(
-    80,
-    "MemoryError",
+    "memory-error",
+    number=80,
+    title="MemoryError",
     verdict="stops",
     severity="major",
     brought_about="the exception raised in loader, forward, optimizer step, save",
     expects="raised, it stops with type and traceback, and the next start recovers",
 )
-def test_80_memory_error(guard: Guard) -> None:
+def test_memory_error(guard: Guard) -> None:
     """A row so long that the host's memory could not hold its tensor; some programs take that for a full disk."""
     _raised(guard, MemoryError)
 

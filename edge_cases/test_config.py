@@ -32,14 +32,15 @@ DIVERGED = Wording("what diverged (the loss, a gradient)", re.compile(r"loss|gra
 
 
 @edge_case(
-    31,
-    "settings file missing",
+    "settings-file-missing",
+    number=31,
+    title="settings file missing",
     verdict="rejects",
     severity="major",
     brought_about="started by its command line with a settings file that isn't there, by absolute and relative path",
     expects="rejects, naming the path, before a model is built",
 )
-def test_31_settings_file_missing(guard: Guard) -> None:
+def test_settings_file_missing(guard: Guard) -> None:
     """`if path.exists()` around the reading of a file: with a slip in its name, a week of training on defaults.
 
     Started in the same way with its whole settings file it must train, so that it is the missing file that it rejects.
@@ -52,14 +53,15 @@ def test_31_settings_file_missing(guard: Guard) -> None:
 
 
 @edge_case(
-    32,
-    "settings file unreadable",
+    "settings-file-unreadable",
+    number=32,
+    title="settings file unreadable",
     verdict="rejects",
     severity="major",
     brought_about="bad JSON, TOML or YAML: a stray character in the middle, the file cut off, NUL bytes",
     expects="rejects, naming file, line and column, before a model is built",
 )
-def test_32_settings_file_unreadable(guard: Guard) -> None:
+def test_settings_file_unreadable(guard: Guard) -> None:
     """`char 1042` is no place that a person can find; a merge that failed leaves `<<<<<<<` in the middle of a file.
 
     Of a file of NUL bytes, as a power cut leaves it, the file alone is to be named. What is left of a YAML file that
@@ -81,14 +83,15 @@ def _with_settings(guard: Guard, started: list[tuple[str, Path]]) -> list[Outcom
 
 
 @edge_case(
-    33,
-    "max_length too small",
+    "max-length-too-small",
+    number=33,
+    title="max_length too small",
     verdict="rejects/survives",
     severity="major",
     brought_about="0 and 1, below the shortest example; the least that the settings allow",
     expects="rejects, naming field and value; the least that is allowed may also be trained with",
 )
-def test_33_max_length_too_small(guard: Guard) -> None:
+def test_max_length_too_small(guard: Guard) -> None:
     """With a prompt that fills all of `max_length` no answer is left: the mean over no tokens is NaN, or 0 for days."""
     field = guard.needs.setting("max_length")
     least = math.ceil(field.bounds.get("ge", math.floor(field.bounds.get("gt", 0)) + 1))
@@ -108,66 +111,71 @@ def test_33_max_length_too_small(guard: Guard) -> None:
 
 
 @edge_case(
-    34,
-    "max_length too large for the GPU",
+    "max-length-too-large",
+    number=34,
+    title="max_length too large for the GPU",
     verdict="survives",
     severity="critical",
     brought_about="two steps at the production settings, on rows of full length, traced and held against --gpu-budget",
     expects="fits; where it does not, the largest length that fits is named",
 )
-def test_34_max_length_too_large(gpu_budget: GpuBudget) -> None:
+def test_max_length_too_large(gpu_budget: GpuBudget) -> None:
     """The sample's rows were short; the first batch of long ones came in the third hour, and did not fit."""
     gpu_budget.fits("max_length")
 
 
 @edge_case(
-    35,
-    "batch size 0",
+    "batch-size-0",
+    number=35,
+    title="batch size 0",
     verdict="rejects",
     severity="major",
     brought_about="0, negative, fraction, text, NaN; whatever the stated range leaves out",
     expects="rejects, naming field and range, before a model is built",
 )
-def test_35_batch_size_0(config_fuzz: ConfigFuzz) -> None:
+def test_batch_size_0(config_fuzz: ConfigFuzz) -> None:
     """An unchecked batch size fails deep in the loader, after the model was loaded, or is cut to a whole number."""
     config_fuzz.rejects("batch_size", 0, -1, 2.5, "many", math.nan)
 
 
 @edge_case(
-    36,
-    "batch size too large for the GPU",
+    "batch-size-too-large",
+    number=36,
+    title="batch size too large for the GPU",
     verdict="survives",
     severity="critical",
     brought_about="two steps at the production settings, on rows of full length, traced and held against --gpu-budget",
     expects="fits; where it does not, the largest batch that fits is named",
 )
-def test_36_batch_size_too_large(gpu_budget: GpuBudget) -> None:
+def test_batch_size_too_large(gpu_budget: GpuBudget) -> None:
     """What had fitted 80 GiB was launched on a card with 40; the second step, with the optimizer's state, failed."""
     gpu_budget.fits("batch_size")
 
 
 @edge_case(
-    37,
-    "learning rate 0",
+    "learning-rate-0",
+    number=37,
+    title="learning rate 0",
     verdict="rejects",
     severity="critical",
     brought_about="0, negative, NaN, infinity; whatever the stated range leaves out",
     expects="rejects, naming field and range, before a model is built",
 )
-def test_37_learning_rate_0(config_fuzz: ConfigFuzz) -> None:
+def test_learning_rate_0(config_fuzz: ConfigFuzz) -> None:
     """With a learning rate of 0 a run looks healthy for days and learns nothing; `lr < 0` is False for NaN."""
     config_fuzz.rejects("learning_rate", 0.0, -0.001, math.nan, math.inf)
 
 
 @edge_case(
-    38,
-    "learning rate far too high",
+    "learning-rate-far-too-high",
+    number=38,
+    title="learning rate far too high",
     verdict="rejects/stops",
     severity="major",
     brought_about="10, and just above the stated range; the highest that is allowed",
     expects="rejects, naming field and range; inside the range a diverging loss stops the run",
 )
-def test_38_learning_rate_far_too_high(config_fuzz: ConfigFuzz, guard: Guard) -> None:
+def test_learning_rate_far_too_high(config_fuzz: ConfigFuzz, guard: Guard) -> None:
     """A slipped exponent, `1e1` for `1e-1`: the loss is NaN after two steps, and the GPU is paid for until morning."""
     field = guard.needs.setting("learning_rate")
     high = field.bounds.get("le", field.bounds.get("lt"))
@@ -189,14 +197,15 @@ def test_38_learning_rate_far_too_high(config_fuzz: ConfigFuzz, guard: Guard) ->
 
 
 @edge_case(
-    39,
-    "unknown model name",
+    "unknown-model-name",
+    number=39,
+    title="unknown model name",
     verdict="rejects",
     severity="major",
     brought_about="names in no registry, where the network refuses and where it never answers",
     expects="rejects, naming it, before a model is built and without a wait for the network",
 )
-def test_39_unknown_model_name(guard: Guard) -> None:
+def test_unknown_model_name(guard: Guard) -> None:
     """A slip in a model's name, on a node without a way out: five attempts with growing pauses, then a time-out."""
     field = guard.needs.setting("model")
     tried = [
@@ -229,14 +238,15 @@ def test_39_unknown_model_name(guard: Guard) -> None:
 
 
 @edge_case(
-    40,
-    "tokenizer and model disagree",
+    "tokenizer-and-model-disagree",
+    number=40,
+    title="tokenizer and model disagree",
     verdict="rejects/survives",
     severity="critical",
     brought_about="a base model whose tokenizer has words of the data for tokens, beyond the rows of its embedding",
     expects="rejects, naming the tokenizer, before the first step; or enlarges the embedding, and says so",
 )
-def test_40_tokenizer_and_model_disagree(guard: Guard) -> None:
+def test_tokenizer_and_model_disagree(guard: Guard) -> None:
     """`add_tokens` without `resize_token_embeddings`: on a GPU a device-side assert, hours after the start."""
     field = guard.needs.setting("model")
     model = guard.needs.base_model(field)

@@ -38,15 +38,16 @@ LIMIT = Wording("the limit on memory", re.compile(r"\bmemory\b|limit|available|\
 
 
 @edge_case(
-    1,
-    "empty training file",
+    "empty-training-file",
+    number=1,
+    title="empty training file",
     verdict="rejects",
     severity="major",
     brought_about="zero bytes; blank lines only; no rows",
     expects="rejects, naming the file",
     fast=True,
 )
-def test_01_empty_training_file(guard: Guard) -> None:
+def test_empty_training_file(guard: Guard) -> None:
     """An export that failed leaves a file of zero bytes; `pandas` writes a line of names and no rows."""
     variants = data_files.empty_data(guard.needs.data(), guard.folder)
     for variant, outcome in zip(variants, damaged_data.run_on_each(variants, guard), strict=True):
@@ -54,15 +55,16 @@ def test_01_empty_training_file(guard: Guard) -> None:
 
 
 @edge_case(
-    2,
-    "fewer examples than one batch",
+    "fewer-examples-than-one-batch",
+    number=2,
+    title="fewer examples than one batch",
     verdict="survives/rejects",
     severity="major",
     brought_about="one row, batch size 8",
     expects="survives with at least one optimizer step, or rejects, naming both numbers",
     fast=True,
 )
-def test_02_fewer_examples_than_one_batch(guard: Guard) -> None:
+def test_fewer_examples_than_one_batch(guard: Guard) -> None:
     """`DataLoader(drop_last=True)` makes no batch of them: no step, or a division by zero steps in an epoch."""
     guard.needs.data()
     reference = guard.reference.outcome
@@ -83,14 +85,15 @@ def test_02_fewer_examples_than_one_batch(guard: Guard) -> None:
 
 
 @edge_case(
-    3,
-    "sequence far over the limit",
+    "sequence-far-over-the-limit",
+    number=3,
+    title="sequence far over the limit",
     verdict="survives",
     severity="critical",
     brought_about="a few rows at 100 × the limit, beside the same rows at 2 × the limit",
     expects="survives: truncated and counted; peak memory bounded by the limit",
 )
-def test_03_sequence_far_over_the_limit(guard: Guard) -> None:
+def test_sequence_far_over_the_limit(guard: Guard) -> None:
     """One pasted log file in a column of sentences: attention over it takes 10,000 times the memory of a usual row.
 
     The first row, the last and one in the middle are lengthened, so that one of them is trained on, whichever are held
@@ -141,15 +144,16 @@ def test_03_sequence_far_over_the_limit(guard: Guard) -> None:
 
 
 @edge_case(
-    4,
-    "malformed row",
+    "malformed-row",
+    number=4,
+    title="malformed row",
     verdict="rejects",
     severity="critical",
     brought_about="bad syntax in the middle, a cut last line, NUL bytes",
     expects="rejects, naming file and line",
     fast=True,
 )
-def test_04_malformed_row(guard: Guard) -> None:
+def test_malformed_row(guard: Guard) -> None:
     """A disk that was full cuts the last row; a power cut leaves NUL bytes; `except ValueError: continue` hides both.
 
     Where the data has no lines (Parquet, `.pt`), the file is to be named.
@@ -160,15 +164,16 @@ def test_04_malformed_row(guard: Guard) -> None:
 
 
 @edge_case(
-    5,
-    "required field missing",
+    "required-field-missing",
+    number=5,
+    title="required field missing",
     verdict="rejects",
     severity="critical",
     brought_about="each required field in turn taken out of one row (of a table, its column)",
     expects="rejects, naming file, line and field",
     fast=True,
 )
-def test_05_required_field_missing(guard: Guard) -> None:
+def test_required_field_missing(guard: Guard) -> None:
     """`row.get("label", 0)` once turned every row of a renamed column into the first class.
 
     Required is a field that every row has and that training makes use of: with the field gone from every row, it no
@@ -205,14 +210,15 @@ def test_05_required_field_missing(guard: Guard) -> None:
 
 
 @edge_case(
-    6,
-    "required field empty",
+    "required-field-empty",
+    number=6,
+    title="required field empty",
     verdict="rejects/survives",
     severity="major",
     brought_about="each required text or list in turn empty in one row, or nothing but blanks",
     expects="rejects, naming file, line and field, or skips and reports how many",
 )
-def test_06_required_field_empty(guard: Guard) -> None:
+def test_required_field_empty(guard: Guard) -> None:
     """An answer that was never written becomes a row that teaches the model to say nothing.
 
     A field that is empty in some rows as they are may be so. A program may skip the row if it says so: which, or how
@@ -239,14 +245,15 @@ def test_06_required_field_empty(guard: Guard) -> None:
 
 
 @edge_case(
-    7,
-    "value outside its vocabulary",
+    "value-outside-its-vocabulary",
+    number=7,
+    title="value outside its vocabulary",
     verdict="rejects",
     severity="critical",
     brought_about="one row with an unknown role or class, a label far over the number of classes, a negative one",
     expects="rejects, naming file, line and value (never a device-side assert)",
 )
-def test_07_value_outside_its_vocabulary(guard: Guard) -> None:
+def test_value_outside_its_vocabulary(guard: Guard) -> None:
     """On a GPU a label out of range is a device-side assert, hours later, with no row and no value in it.
 
     A vocabulary is, by the data's own witness, a field of few different whole numbers, each in several rows; of text
@@ -272,14 +279,15 @@ def test_07_value_outside_its_vocabulary(guard: Guard) -> None:
 
 
 @edge_case(
-    8,
-    "wrong type",
+    "wrong-type",
+    number=8,
+    title="wrong type",
     verdict="rejects",
     severity="major",
     brought_about="in one row a number, object, array, null or bool where text belongs, and the reverse",
     expects="rejects, naming file, line, field and type or value",
 )
-def test_08_wrong_type(guard: Guard) -> None:
+def test_wrong_type(guard: Guard) -> None:
     """`str(row["text"])` makes training text of null and of an object: the model learns to write `None`.
 
     Null is taken where some row has it already, and every cell of a CSV is text, so that there only numbers can be
@@ -309,14 +317,15 @@ def test_08_wrong_type(guard: Guard) -> None:
 
 
 @edge_case(
-    9,
-    "Unicode",
+    "unicode",
+    number=9,
+    title="Unicode",
     verdict="survives/rejects",
     severity="major",
     brought_about="emoji, right-to-left, combining marks, a byte order mark; bytes that are no UTF-8, a lone surrogate",
     expects="survives with text unaltered / rejects, naming file and line",
 )
-def test_09_unicode(guard: Guard) -> None:
+def test_unicode(guard: Guard) -> None:
     r"""`errors="ignore"`, or the machine's own encoding: the text that is trained on is not the text in the file.
 
     Whether text came through unaltered is seen in the losses: they must differ from those of the text without these
@@ -367,14 +376,15 @@ def test_09_unicode(guard: Guard) -> None:
 
 
 @edge_case(
-    10,
-    "file larger than memory",
+    "file-larger-than-memory",
+    number=10,
+    title="file larger than memory",
     verdict="survives/rejects",
     severity="critical",
     brought_about=f"a file {TIMES_MEMORY} times as large as the memory that the run may have",
     expects="survives with bounded memory, or rejects, naming size and limit; never killed",
 )
-def test_10_file_larger_than_memory(guard: Guard) -> None:
+def test_file_larger_than_memory(guard: Guard) -> None:
     """`json.load`, `list(file)`, `pd.read_csv`: the whole file in memory, once in bytes and several times in objects.
 
     The limit is a real one (RLIMIT_AS), over what is loaded: the lowest of several with which the undisturbed run comes

@@ -43,15 +43,16 @@ DISK = 256 * 2**20  # bytes; a tmpfs takes only what is written to it
 
 
 @edge_case(
-    21,
-    "out of memory while the model loads",
+    "out-of-memory-while-the-model-loads",
+    number=21,
+    title="out of memory while the model loads",
     verdict="stops",
     severity="major",
     brought_about="torch.OutOfMemoryError while the model is built, and while it goes to its device; with --gpu-budget "
     "also half of what the production model takes, in fake CUDA's allocator",
     expects="stops, naming what was needed and what was available; no checkpoint is left",
 )
-def test_21_out_of_memory_while_the_model_loads(oom_probe: OomProbe, guard: Guard) -> None:
+def test_out_of_memory_while_the_model_loads(oom_probe: OomProbe, guard: Guard) -> None:
     """The smaller GPU had been free; after half an hour of loading, the log said "cannot load model"."""
     places = {"build": "as the model was built", "move": "as the model went to its device"}
     outcomes = guard.run_all(
@@ -73,14 +74,15 @@ def test_21_out_of_memory_while_the_model_loads(oom_probe: OomProbe, guard: Guar
 
 
 @edge_case(
-    22,
-    "out of memory while data is prepared",
+    "out-of-memory-while-data-is-prepared",
+    number=22,
+    title="out of memory while data is prepared",
     verdict="stops",
     severity="major",
     brought_about="a real memory limit, met as the data is opened (MemoryError) and as a batch is made (torch's error)",
     expects="stops, naming the stage",
 )
-def test_22_out_of_memory_while_data_is_prepared(guard: Guard) -> None:
+def test_out_of_memory_while_data_is_prepared(guard: Guard) -> None:
     """Tokenising took all memory; "MemoryError" stood in the log, and the batch size was made smaller for a week."""
     _needs_memory_limit()
     outcomes = guard.run_all(
@@ -105,8 +107,9 @@ def _needs_memory_limit() -> None:
 
 
 @edge_case(
-    23,
-    "out of memory in a step",
+    "out-of-memory-in-a-step",
+    number=23,
+    title="out of memory in a step",
     verdict="stops/recovers",
     severity="critical",
     brought_about="torch.OutOfMemoryError in the forward pass, the backward pass, the optimizer step; with "
@@ -115,7 +118,7 @@ def _needs_memory_limit() -> None:
     "what the failed attempt had taken",
     fast=True,
 )
-def test_23_out_of_memory_in_a_step(oom_probe: OomProbe, guard: Guard) -> None:
+def test_out_of_memory_in_a_step(oom_probe: OomProbe, guard: Guard) -> None:
     """The batch that did not fit came after hours: the longest rows stood together in it."""
     outcomes = oom_probe.everywhere(step=4)
     for outcome in outcomes:
@@ -182,14 +185,15 @@ def _same_effective_batch(outcome: Outcome, reference: Outcome) -> None:
 
 
 @edge_case(
-    24,
-    "host memory exhausted",
+    "host-memory-exhausted",
+    number=24,
+    title="host memory exhausted",
     verdict="stops",
     severity="critical",
     brought_about="a real limit on the process's memory, met in the forward pass of a step and in a save",
     expects="stops, naming it; the earlier checkpoint is whole",
 )
-def test_24_host_memory_exhausted(guard: Guard) -> None:
+def test_host_memory_exhausted(guard: Guard) -> None:
     """MemoryError has no message of its own: "training failed:" was all that stood in the log."""
     _needs_memory_limit()
     step = guard.reference.first_save + 1
@@ -211,14 +215,15 @@ def test_24_host_memory_exhausted(guard: Guard) -> None:
 
 
 @edge_case(
-    25,
-    "disk full",
+    "disk-full",
+    number=25,
+    title="disk full",
     verdict="stops",
     severity="critical",
     brought_about="a real small file system filled to its last byte (or a real file-size limit) before a save",
     expects="stops, naming the path; the earlier checkpoint is whole; carries on once there is room",
 )
-def test_25_disk_full(guard: Guard) -> None:
+def test_disk_full(guard: Guard) -> None:
     """Checkpoints filled the disk at night; the last one, half written, was the one the next start picked up."""
     reference = guard.needs.checkpoints()
     step = guard.reference.first_save + 1
@@ -233,15 +238,16 @@ def test_25_disk_full(guard: Guard) -> None:
 
 
 @edge_case(
-    26,
-    "no GPU",
+    "no-gpu",
+    number=26,
+    title="no GPU",
     verdict="survives/rejects",
     severity="major",
     brought_about="no visible device; then, where the trainer has a setting for it, one that demands a GPU",
     expects="survives on the CPU and says so; or rejects where a GPU was demanded",
     fast=True,
 )
-def test_26_no_gpu(guard: Guard) -> None:
+def test_no_gpu(guard: Guard) -> None:
     """A driver update took the GPU away, and the job trained on the CPU for a day without a word."""
     outcome = guard.run("trained with no GPU to be seen")
     if outcome.exit != 0:
@@ -256,15 +262,16 @@ def test_26_no_gpu(guard: Guard) -> None:
 
 
 @edge_case(
-    27,
-    "several GPUs",
+    "several-gpus",
+    number=27,
+    title="several GPUs",
     verdict="survives",
     severity="major",
     brought_about="two devices, told by torch.cuda alone: what goes to one stays on the CPU. Two are visible; the "
     "settings name one, or the CPU; the environment shows the second alone",
     expects="uses what it was told to, model and data alike, and says which",
 )
-def test_27_several_gpus(guard: Guard) -> None:
+def test_several_gpus(guard: Guard) -> None:
     """A job for one GPU took both; the colleague's job on the other one ran out of memory."""
     device = guard.subject.settings.role("device")
     told = _named_device(device) if device else None
@@ -329,15 +336,16 @@ def _numbered(indices: set[int]) -> str:
 
 
 @edge_case(
-    28,
-    "GPU fault in mid-training",
+    "gpu-fault",
+    number=28,
+    title="GPU fault in mid-training",
     verdict="stops/recovers",
     severity="critical",
     brought_about="torch.AcceleratorError (illegal access, ECC, lost device) in forward, backward and optimizer step; "
     "all that is tried after it fails as well",
     expects="stops at once, naming it: no retry in a lost context; recovers in a new process",
 )
-def test_28_gpu_fault(guard: Guard) -> None:
+def test_gpu_fault(guard: Guard) -> None:
     """After an illegal access every call fails; a loop that went on "skipping bad batches" skipped the whole night."""
     recoverable = guard.checkpoints.recoverable
     step = guard.reference.first_save + 2 if recoverable else 4
@@ -369,8 +377,9 @@ def test_28_gpu_fault(guard: Guard) -> None:
 # At the production settings two hundred steps would take minutes to trace, and tiny ones, as they are, would fit the
 # allocator's smallest pieces: so it is the tiny settings that are traced, and their storages that are made larger.
 @edge_case(
-    29,
     "fragmentation",
+    number=29,
+    title="fragmentation",
     verdict="survives",
     severity="major",
     brought_about=f"{fragmentation.TRACED} steps at the tiny settings, on rows of all lengths, traced with fake CUDA "
@@ -379,21 +388,22 @@ def test_28_gpu_fault(guard: Guard) -> None:
     expects="survives: what is in use after a step stays level; what the allocator holds beyond it comes to rest, and "
     "stays within the budget",
 )
-def test_29_fragmentation(oom_probe: OomProbe) -> None:
+def test_fragmentation(oom_probe: OomProbe) -> None:
     """It ran out of memory at night with 20 GiB free, none of it in one piece: every batch had another length."""
     oom_probe.changing_lengths()
 
 
 @edge_case(
-    30,
-    "memory growth",
+    "memory-growth",
+    number=30,
+    title="memory growth",
     verdict="survives",
     severity="major",
     brought_about=f"a run of {LONG} steps, and {REPEATS} runs in one process, on the CPU; after each are counted the "
     "tensors alive and the bytes in use",
     expects="survives, its memory flat: nothing more is in use after each step, or after each run",
 )
-def test_30_memory_growth(guard: Guard) -> None:
+def test_memory_growth(guard: Guard) -> None:
     """`losses.append(loss)` kept the graph of every step: the job ran out of memory in its ninth hour."""
     saving = guard.subject.settings.role("save_every")
     long, repeated = guard.run_all(

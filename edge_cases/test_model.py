@@ -42,15 +42,16 @@ DAMAGES: dict[str, Callable[[Guard, Path], bool]] = {
 
 
 @edge_case(
-    11,
-    "base model path does not exist",
+    "base-model-path-does-not-exist",
+    number=11,
+    title="base model path does not exist",
     verdict="rejects",
     severity="major",
     brought_about="a path that isn't there, absolute and relative, offline",
     expects="rejects, naming the path, without a network wait",
     fast=True,
 )
-def test_11_base_model_path_does_not_exist(guard: Guard) -> None:
+def test_base_model_path_does_not_exist(guard: Guard) -> None:
     """`from_pretrained` takes a path that is not there for a name on a hub, and asks the network for it."""
     field = guard.needs.setting("model")
     launched = guard.subject.settings.production(field)
@@ -74,14 +75,15 @@ def test_11_base_model_path_does_not_exist(guard: Guard) -> None:
 
 
 @edge_case(
-    12,
-    "corrupted model files",
+    "corrupted-model-files",
+    number=12,
+    title="corrupted model files",
     verdict="rejects",
     severity="critical",
     brought_about="the base model's weights cut in half, cut by a byte, and with bits flipped",
     expects="rejects, naming the file",
 )
-def test_12_corrupted_model_files(guard: Guard) -> None:
+def test_corrupted_model_files(guard: Guard) -> None:
     """A download that broke off; a bit that fell over on a disk. One weight of 1e36 makes every loss NaN.
 
     The bits are those of the exponent in a few weights: in a number's last places none would see them, nor need to.
@@ -112,14 +114,15 @@ def test_12_corrupted_model_files(guard: Guard) -> None:
 
 
 @edge_case(
-    13,
-    "adapter of another base",
+    "adapter-of-another-base",
+    number=13,
+    title="adapter of another base",
     verdict="rejects",
     severity="critical",
     brought_about="an adapter that was trained on a base of another size",
     expects="rejects, naming the adapter and both bases, or both shapes",
 )
-def test_13_adapter_of_another_base(guard: Guard) -> None:
+def test_adapter_of_another_base(guard: Guard) -> None:
     """With `strict=False` an adapter whose names or shapes do not fit is left out: what answers is the base alone.
 
     Adapters are known by peft's `adapter_config.json`, which tells their base.
@@ -149,15 +152,16 @@ def test_13_adapter_of_another_base(guard: Guard) -> None:
 
 
 @edge_case(
-    14,
-    "no checkpoint yet",
+    "no-checkpoint-yet",
+    number=14,
+    title="no checkpoint yet",
     verdict="survives/rejects",
     severity="major",
     brought_about="resume asked in a fresh folder; resume from a path that is missing",
     expects="survives: starts at step 0 and says so; a missing path is rejected, naming it",
     fast=True,
 )
-def test_14_no_checkpoint_yet(guard: Guard) -> None:
+def test_no_checkpoint_yet(guard: Guard) -> None:
     """A job that is always started with `--resume` has a first start too; a mistyped path must not look like one."""
     reference = guard.needs.checkpoints()
     spec = guard.subject.spec
@@ -182,14 +186,15 @@ def test_14_no_checkpoint_yet(guard: Guard) -> None:
 
 
 @edge_case(
-    15,
-    "checkpoint folder empty",
+    "checkpoint-folder-empty",
+    number=15,
+    title="checkpoint folder empty",
     verdict="survives/rejects",
     severity="major",
     brought_about="the newest checkpoint's folder with nothing in it: alone, beside whole ones, and named",
     expects="survives: starts at step 0 and says so, or from the one before; a named one is rejected",
 )
-def test_15_checkpoint_folder_empty(guard: Guard) -> None:
+def test_checkpoint_folder_empty(guard: Guard) -> None:
     """`mkdir`, then the power goes; or a clean-up that removed the large files and left their folders."""
     reference = guard.needs.checkpoints()
     newest = guard.checkpoints.find(reference.output_dir)[-1]
@@ -230,14 +235,15 @@ def test_15_checkpoint_folder_empty(guard: Guard) -> None:
 
 
 @edge_case(
-    16,
-    "trainer state missing",
+    "trainer-state-missing",
+    number=16,
+    title="trainer state missing",
     verdict="rejects/recovers",
     severity="critical",
     brought_about="of the newest checkpoint each file of the trainer's state in turn removed, and the step count",
     expects="rejects, naming file or checkpoint, or recovers from the checkpoint before",
 )
-def test_16_trainer_state_missing(guard: Guard) -> None:
+def test_trainer_state_missing(guard: Guard) -> None:
     """`state.get("step", 0)`: trained weights at step 0, warmed up for nothing, and three more epochs.
 
     The checkpoint is as if the program had saved it so: where it holds checksums, they fit. An older version of a
@@ -269,14 +275,15 @@ def test_16_trainer_state_missing(guard: Guard) -> None:
 
 
 @edge_case(
-    17,
-    "trainer state corrupt",
+    "trainer-state-corrupt",
+    number=17,
+    title="trainer state corrupt",
     verdict="rejects/recovers",
     severity="critical",
     brought_about="of the newest checkpoint: JSON cut in half, or another value; a step count of a wrong type",
     expects="rejects, naming file or checkpoint, or recovers from the checkpoint before",
 )
-def test_17_trainer_state_corrupt(guard: Guard) -> None:
+def test_trainer_state_corrupt(guard: Guard) -> None:
     """Somebody mended a state file by hand, or a script wrote the step as text: `int(float(step))` hides it.
 
     A file that was cut in half no longer fits its checksum, where there is one. A value of another type does: whoever
@@ -310,14 +317,15 @@ def test_17_trainer_state_corrupt(guard: Guard) -> None:
 
 
 @edge_case(
-    18,
-    "checkpoint of another model",
+    "checkpoint-of-another-model",
+    number=18,
+    title="checkpoint of another model",
     verdict="rejects",
     severity="critical",
     brought_about="a checkpoint trained at another hidden size, and at another number of layers",
     expects="rejects, naming the first mismatch: the setting with both values, or the tensor with both shapes",
 )
-def test_18_checkpoint_of_another_model(guard: Guard) -> None:
+def test_checkpoint_of_another_model(guard: Guard) -> None:
     """`strict=False` loads what fits: half of the model is trained, the other half is new, and nobody is told.
 
     A program may take the sizes from the checkpoint, if it says so, naming both.
@@ -359,14 +367,15 @@ def test_18_checkpoint_of_another_model(guard: Guard) -> None:
 
 
 @edge_case(
-    19,
-    "old checkpoint format",
+    "old-checkpoint-format",
+    number=19,
+    title="old checkpoint format",
     verdict="rejects/recovers",
     severity="major",
     brought_about="checkpoints marked as of the format version before",
     expects="rejects, naming both versions, or migrates, says so, and recovers",
 )
-def test_19_old_checkpoint_format(guard: Guard) -> None:
+def test_old_checkpoint_format(guard: Guard) -> None:
     """The run is preempted, the program updated meanwhile: last week's optimizer state is read by this week's code.
 
     What such a checkpoint holds, the program alone knows; that it is not of its own version, it must see. Its checksums
@@ -405,14 +414,15 @@ def test_19_old_checkpoint_format(guard: Guard) -> None:
 
 
 @edge_case(
-    20,
-    "partial save",
+    "partial-save",
+    number=20,
+    title="partial save",
     verdict="recovers",
     severity="critical",
     brought_about="the newest checkpoint cut at several byte offsets, each file in turn",
     expects="recovers from the last whole checkpoint",
 )
-def test_20_partial_save(guard: Guard) -> None:
+def test_partial_save(guard: Guard) -> None:
     """A kill or a full disk in the middle of `torch.save` leaves a file that opens, and ends too early.
 
     The larger files are cut to nothing, in half and by one byte, small ones in half. A program that is handed the path

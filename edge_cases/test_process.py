@@ -43,28 +43,30 @@ NEGATIVE_TIME = re.compile(
 
 
 @edge_case(
-    41,
     "killed",
+    number=41,
+    title="killed",
     verdict="recovers",
     severity="critical",
     brought_about="SIGKILL at a random step",
     expects="recovers: a second start carries on, its losses those of an undisturbed run",
     fast=True,
 )
-def test_41_killed(kill_and_resume: KillAndResume) -> None:
+def test_killed(kill_and_resume: KillAndResume) -> None:
     """A preempted machine, the out-of-memory killer: no handler runs, nothing is flushed."""
     kill_and_resume().check()
 
 
 @edge_case(
-    42,
-    "power loss",
+    "power-loss",
+    number=42,
+    title="power loss",
     verdict="recovers",
     severity="critical",
     brought_about="SIGKILL in the middle of a save and right after it; what was not fsynced is lost",
     expects="recovers from the last durable checkpoint",
 )
-def test_42_power_loss(kill_and_resume: KillAndResume, guard: Guard) -> None:
+def test_power_loss(kill_and_resume: KillAndResume, guard: Guard) -> None:
     """A rename without an fsync leaves a file of length zero under the final name (ext4, XFS)."""
     reference = guard.needs.checkpoints()
     saved = guard.reference.first_save + SAVE_EVERY  # the second save: there is one to go back to
@@ -81,15 +83,16 @@ def test_42_power_loss(kill_and_resume: KillAndResume, guard: Guard) -> None:
 
 
 @edge_case(
-    43,
     "reboot",
+    number=43,
+    title="reboot",
     verdict="recovers",
     severity="critical",
     brought_about="SIGTERM, a grace period, SIGKILL, also in the middle of what is saved then; the temporary folder is "
     "gone, the PID is another process's",
     expects="recovers: a second start carries on, its losses those of an undisturbed run",
 )
-def test_43_reboot(guard: Guard) -> None:
+def test_reboot(guard: Guard) -> None:
     """After the update of the kernel the PID in the lock file was the SSH daemon's: "already running", for days."""
     reference = guard.needs.checkpoints()
     step = guard.reference.first_save + 1
@@ -121,15 +124,16 @@ def test_43_reboot(guard: Guard) -> None:
 
 
 @edge_case(
-    44,
-    "disk I/O errors",
+    "io-errors",
+    number=44,
+    title="disk I/O errors",
     verdict="stops",
     severity="critical",
     brought_about="EIO as the data is read, at the start and in mid-training (the kernel's, as root; else raised in "
     "the process); raised as a checkpoint is written, and from its fsync",
     expects="stops, naming the path; the earlier checkpoint is whole",
 )
-def test_44_io_errors(guard: Guard) -> None:
+def test_io_errors(guard: Guard) -> None:
     """The system names no file in a failed read or write: "[Errno 5] Input/output error" was the whole message."""
     reference = guard.reference.outcome
     step = guard.reference.first_save + 1
@@ -151,14 +155,15 @@ def test_44_io_errors(guard: Guard) -> None:
 
 
 @edge_case(
-    45,
-    "network mount gone",
+    "network-mount-gone",
+    number=45,
+    title="network mount gone",
     verdict="stops/survives",
     severity="critical",
     brought_about="the data folder disappears while the run stands in step 3",
     expects="stops after bounded retries, naming the path; or has all that it needs and trains on, its losses the same",
 )
-def test_45_network_mount_gone(guard: Guard) -> None:
+def test_network_mount_gone(guard: Guard) -> None:
     """The file server was restarted: one job waited for it until Monday, the other trained on what it could read."""
     reference = guard.needs.repeatable_run()
     data = _own_copy(guard, "mount")
@@ -199,14 +204,15 @@ def _same_losses(outcome: Outcome, reference: Outcome) -> None:
 
 
 @edge_case(
-    46,
-    "no permission",
+    "no-permission",
+    number=46,
+    title="no permission",
     verdict="rejects",
     severity="major",
     brought_about="an output folder that may not be written to, data that may not be read, as an ordinary user",
     expects="rejects before the first step, naming the folder or the file",
 )
-def test_46_no_permission(guard: Guard) -> None:
+def test_no_permission(guard: Guard) -> None:
     """The folder of the results belonged to the colleague who had made it; that came out at the first save."""
     folder = guard.folder / "not-writable"
     folder.mkdir(mode=0o555)
@@ -231,15 +237,16 @@ def _copy(file: Path, to: Path) -> None:
 
 
 @edge_case(
-    47,
-    "clock skew",
+    "clock-skew",
+    number=47,
+    title="clock skew",
     verdict="survives/recovers",
     severity="major",
     brought_about="time.time() jumps a day back and a day on in mid-training; then the checkpoints' "
     "modification times lie in the future, in reverse order",
     expects="survives, its losses the same, and tells no negative duration; resumes from the newest checkpoint by step",
 )
-def test_47_clock_skew(guard: Guard) -> None:
+def test_clock_skew(guard: Guard) -> None:
     """NTP came late; the watchdog took the jump for a hang, and the resume began at the oldest checkpoint."""
     reference = guard.needs.repeatable_run()
     requests = [
@@ -291,15 +298,16 @@ def _newest_by_step(guard: Guard, killed: Outcome, reference: Outcome) -> None:
 
 
 @edge_case(
-    48,
-    "two instances",
+    "two-instances",
+    number=48,
+    title="two instances",
     verdict="rejects",
     severity="critical",
     brought_about="a second start on the same output folder; then a lock left by a killed run",
     expects="the second start rejects, naming the PID of the first; a stale lock is taken over",
     fast=True,
 )
-def test_48_two_instances(guard: Guard) -> None:
+def test_two_instances(guard: Guard) -> None:
     """Two jobs of one queue wrote their checkpoints over each other for a weekend."""
     reference = guard.reference.outcome
     release = guard.folder / "release"
@@ -328,14 +336,15 @@ def _wait_until_held(started: StartedRun) -> None:
 
 
 @edge_case(
-    49,
     "zombies",
+    number=49,
+    title="zombies",
     verdict="survives/stops",
     severity="major",
     brought_about="the run ends, fails, or is killed with loader workers alive",
     expects="no process is left, alive or defunct",
 )
-def test_49_zombies(guard: Guard) -> None:
+def test_zombies(guard: Guard) -> None:
     """Loader workers of dead runs held the GPU's memory until somebody logged in and killed them."""
     workers = guard.subject.settings.role("workers")
     settings = {workers.path: 2} if workers else {}
@@ -361,15 +370,16 @@ def test_49_zombies(guard: Guard) -> None:
 
 
 @edge_case(
-    50,
-    "file locked",
+    "file-locked",
+    number=50,
+    title="file locked",
     verdict="stops/survives",
     severity="major",
     brought_about="another process holds real locks, flock and fcntl, on the data; then on all files of the output "
     "folder of a killed run",
     expects="stops after bounded retries, naming the file; or trains on, its losses the same",
 )
-def test_50_file_locked(guard: Guard) -> None:
+def test_file_locked(guard: Guard) -> None:
     """A backup held the file; the job waited for it, without a word, as long as its reservation lasted."""
     reference = guard.needs.repeatable_run()
     data = _own_copy(guard, "locked") if guard.subject.data else None

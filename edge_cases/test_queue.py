@@ -44,14 +44,15 @@ FOREIGN = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(range(256)) * 8
 
 
 @edge_case(
-    51,
-    "file deleted while queued",
+    "file-deleted-while-queued",
+    number=51,
+    title="file deleted while queued",
     verdict="survives",
     severity="major",
     brought_about="one file deleted before the queue's turn, another while the queue opens its first",
     expects="survives: recorded as missing, the rest are trained",
 )
-def test_51_file_deleted_while_queued(training_queue: TrainingQueue) -> None:
+def test_file_deleted_while_queued(training_queue: TrainingQueue) -> None:
     """A list of files is made at eight, somebody tidies up at nine, and the queue dies of the first that is gone."""
     files = training_queue.files(4)
     queue = training_queue.fresh()
@@ -84,14 +85,15 @@ def _which(files: list[Path], held: Held) -> Path:
 
 
 @edge_case(
-    52,
-    "file moved while processed",
+    "file-moved-while-processed",
+    number=52,
+    title="file moved while processed",
     verdict="survives/stops",
     severity="major",
     brought_about="a file renamed while the queue opens it: where it waits, and where it is being trained",
     expects="survives or stops cleanly; nothing is trained twice, nothing lost",
 )
-def test_52_file_moved_while_processed(training_queue: TrainingQueue) -> None:
+def test_file_moved_while_processed(training_queue: TrainingQueue) -> None:
     """Somebody puts the date into a name while the file is being trained, and the queue finds a new file."""
     _moved(training_queue, "the queue opened it", None)
     if training_queue.undisturbed().steps:
@@ -146,14 +148,15 @@ def _not_twice(training_queue: TrainingQueue, did: str, files: int, *turns: Turn
 
 
 @edge_case(
-    53,
     "duplicate",
+    number=53,
+    title="duplicate",
     verdict="survives",
     severity="major",
     brought_about="other content under a name that is done already; the same content under two names",
     expects="survives: nothing is overwritten, each is recorded once, and content is trained once",
 )
-def test_53_duplicate(training_queue: TrainingQueue) -> None:
+def test_duplicate(training_queue: TrainingQueue) -> None:
     """Every export is called `train.jsonl`: the second one took the place of the first in the folder for the done."""
     first, second, third = training_queue.files(3)
     queue = training_queue.fresh()
@@ -182,14 +185,15 @@ def test_53_duplicate(training_queue: TrainingQueue) -> None:
 
 
 @edge_case(
-    54,
-    "circular link",
+    "circular-link",
+    number=54,
+    title="circular link",
     verdict="rejects",
     severity="minor",
     brought_about="a symbolic link to itself; in a data folder or a queue, one to the folder that it is in",
     expects="rejects that entry, naming it; no endless walk",
 )
-def test_54_circular_link(guard: Guard, training_queue: TrainingQueue) -> None:
+def test_circular_link(guard: Guard, training_queue: TrainingQueue) -> None:
     """A dataset folder was linked into itself by a script that ran twice; the walk over it never ended."""
     if training_queue.exists:
         _links_in_the_queue(training_queue)
@@ -240,14 +244,15 @@ def _link_for_data(guard: Guard) -> None:
 
 
 @edge_case(
-    55,
-    "special characters",
+    "special-characters",
+    number=55,
+    title="special characters",
     verdict="survives",
     severity="minor",
     brought_about="spaces, quotes, newline, leading dash, emoji in the name of the data, or of a queue's files",
     expects="survives, and trains as it does under any other name",
 )
-def test_55_special_characters(guard: Guard, training_queue: TrainingQueue) -> None:
+def test_special_characters(guard: Guard, training_queue: TrainingQueue) -> None:
     """A name passed on through a shell, or through `glob`, is not the same name at the other end."""
     if training_queue.exists:
         _names_in_the_queue(training_queue)
@@ -325,14 +330,15 @@ def _survived(outcome: Outcome, reference: Outcome) -> None:
 
 
 @edge_case(
-    56,
-    "no extension",
+    "no-extension",
+    number=56,
+    title="no extension",
     verdict="rejects",
     severity="minor",
     brought_about="a foreign file without a suffix; the real rows under an unknown one",
     expects="rejects that entry, naming it, or trains on the real rows as ever; never on something else",
 )
-def test_56_no_extension(guard: Guard, training_queue: TrainingQueue) -> None:
+def test_no_extension(guard: Guard, training_queue: TrainingQueue) -> None:
     """A loader that picks its reader by the suffix and falls back to another one trains on bytes that are no rows."""
     if training_queue.exists:
         _foreign_files_in_the_queue(training_queue)
@@ -396,14 +402,15 @@ def _rejected_or_left_out(outcome: Outcome, guard: Guard, name: str) -> None:
 
 
 @edge_case(
-    57,
-    "nothing to retry",
+    "nothing-to-retry",
+    number=57,
+    title="nothing to retry",
     verdict="survives",
     severity="minor",
     brought_about="a retry while the folder for the failed is empty, on a new queue and beside a file that is done",
     expects="survives: does nothing, exit 0",
 )
-def test_57_nothing_to_retry(training_queue: TrainingQueue) -> None:
+def test_nothing_to_retry(training_queue: TrainingQueue) -> None:
     """A nightly `retry` took everything that was not waiting for failed, and trained the whole month again."""
     training_queue.needs("retry", '"... {root}"')
     (file,) = training_queue.files(1)
@@ -429,14 +436,15 @@ def _retried(turn: Turn) -> None:
 
 
 @edge_case(
-    58,
-    "queue metadata corrupt",
+    "queue-metadata-corrupt",
+    number=58,
+    title="queue metadata corrupt",
     verdict="recovers",
     severity="critical",
     brought_about="the queue's own files emptied, cut, filled with other types and with other bytes, and removed",
     expects="recovers from the files themselves; nothing is lost, nothing trained again",
 )
-def test_58_queue_metadata_corrupt(training_queue: TrainingQueue) -> None:
+def test_queue_metadata_corrupt(training_queue: TrainingQueue) -> None:
     """The machine lost power while the queue wrote down its state, and a hundred files waited until Monday."""
     pattern = training_queue.needs("metadata", '"ledger.sqlite*"')
     queue = training_queue.fresh()
@@ -458,14 +466,15 @@ def test_58_queue_metadata_corrupt(training_queue: TrainingQueue) -> None:
 
 
 @edge_case(
-    59,
-    "priority inversion",
+    "priority-inversion",
+    number=59,
+    title="priority inversion",
     verdict="survives",
     severity="major",
     brought_about="more urgent files than the stated bound, beside an older one of low priority",
     expects="survives: urgent first, and the low one runs within the stated bound",
 )
-def test_59_priority_inversion(training_queue: TrainingQueue) -> None:
+def test_priority_inversion(training_queue: TrainingQueue) -> None:
     """A file of low priority waited for three weeks, since something urgent came in every day."""
     priorities = training_queue.needs("priorities", '("high", "low")')
     bound = training_queue.contract.starvation_bound
@@ -494,14 +503,15 @@ def test_59_priority_inversion(training_queue: TrainingQueue) -> None:
 
 
 @edge_case(
-    60,
-    "endless retry",
+    "endless-retry",
+    number=60,
+    title="endless retry",
     verdict="survives",
     severity="major",
     brought_about="a malformed file beside a good one; where torch trains, a file whose training always fails",
     expects="stops retrying after the stated attempts; kept with its reason; the rest go on",
 )
-def test_60_endless_retry(training_queue: TrainingQueue) -> None:
+def test_endless_retry(training_queue: TrainingQueue) -> None:
     """One file with a bad row went back to the head of the queue, and was all that the GPU saw for a weekend."""
     good, bad = training_queue.files(2)
     broken = data_files.corrupt_row(bad, training_queue.guard.folder)[0]

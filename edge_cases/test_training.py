@@ -66,14 +66,15 @@ HANG_LIMIT, SLACK = (
 
 
 @edge_case(
-    61,
-    "zero training steps",
+    "zero-training-steps",
+    number=61,
+    title="zero training steps",
     verdict="rejects/survives",
     severity="major",
     brought_about="0 optimizer steps asked for; 0 epochs; more batches to accumulate than there are rows",
     expects="rejects, naming the numbers; few rows may also be trained on, with at least one optimizer step",
 )
-def test_61_zero_training_steps(guard: Guard) -> None:
+def test_zero_training_steps(guard: Guard) -> None:
     """`len(loader) // accumulation` is 0 for a small file: the loop ends before it begins, and all went well.
 
     Where the number of steps rules over that of epochs, 0 epochs may be no matter, as long as all the steps are taken.
@@ -111,14 +112,15 @@ def _few_rows(guard: Guard) -> list[RunRequest]:
 
 
 @edge_case(
-    62,
-    "negative global step",
+    "negative-global-step",
+    number=62,
+    title="negative global step",
     verdict="rejects",
     severity="major",
     brought_about="the step count in every saved checkpoint made negative, checksums and all",
     expects="rejects, naming the step",
 )
-def test_62_negative_global_step(guard: Guard) -> None:
+def test_negative_global_step(guard: Guard) -> None:
     """A step count of 32 bits ran over: the schedule went up and not down, and the run had no end.
 
     Where a checkpoint holds checksums they are made to fit, as if the program had saved the number itself.
@@ -142,15 +144,16 @@ def test_62_negative_global_step(guard: Guard) -> None:
 
 
 @edge_case(
-    63,
-    "already trained",
+    "already-trained",
+    number=63,
+    title="already trained",
     verdict="survives",
     severity="major",
     brought_about="a start to resume a run whose saved step is its last",
     expects="ends at once, exit 0, its weights untouched",
     fast=True,
 )
-def test_63_already_trained(guard: Guard) -> None:
+def test_already_trained(guard: Guard) -> None:
     """A job that was queued twice trained for another epoch over the weights that had been released."""
     reference = guard.needs.checkpoints()
     folder = guard.copy(reference.output_dir)
@@ -166,15 +169,16 @@ def test_63_already_trained(guard: Guard) -> None:
 
 
 @edge_case(
-    64,
-    "NaN loss",
+    "nan-loss",
+    number=64,
+    title="NaN loss",
     verdict="stops",
     severity="critical",
     brought_about="NaN put into the batch, an activation, a gradient, the loss, at step 4",
     expects="stops, naming it; every saved weight is finite",
     fast=True,
 )
-def test_64_nan_loss(nan_injection: NanInjection, guard: Guard) -> None:
+def test_nan_loss(nan_injection: NanInjection, guard: Guard) -> None:
     """One NaN at noon, and every checkpoint after it was NaN too: the run had to begin again."""
     outcomes = nan_injection.everywhere(step=4)
     for outcome in outcomes:
@@ -183,14 +187,15 @@ def test_64_nan_loss(nan_injection: NanInjection, guard: Guard) -> None:
 
 
 @edge_case(
-    65,
-    "infinite loss",
+    "infinite-loss",
+    number=65,
+    title="infinite loss",
     verdict="survives/stops",
     severity="critical",
     brought_about="the loss overflows at step 4, without and with a gradient scaler",
     expects="a gradient scaler skips the step and goes on with a smaller scale; without one, stops",
 )
-def test_65_infinite_loss(nan_injection: NanInjection, guard: Guard) -> None:
+def test_infinite_loss(nan_injection: NanInjection, guard: Guard) -> None:
     """Half precision overflows now and then: with a scaler that is weather, without one it is the end."""
     scaled = bool(guard.reference.outcome.recording.scales)
     outcome = _infinite(nan_injection)
@@ -230,15 +235,16 @@ def _skipped(outcome: Outcome, guard: Guard) -> None:
 
 
 @edge_case(
-    66,
-    "loss does not fall",
+    "loss-does-not-fall",
+    number=66,
+    title="loss does not fall",
     verdict="survives",
     severity="critical",
     brought_about="tiny-overfit: 32 examples, 50 steps",
     expects="the final loss is below 0.5 and more than 70 % below the first",
     fast=True,
 )
-def test_66_loss_does_not_fall(tiny_overfit: TinyOverfit) -> None:
+def test_loss_does_not_fall(tiny_overfit: TinyOverfit) -> None:
     """A fusion trainer was shipped that did not train: its metrics were made up, its gradient was cut."""
     result = tiny_overfit(examples=32, steps=50)
     if not (result.last < FINAL_LOSS and result.drop > DROP):
@@ -255,14 +261,15 @@ def _change(drop: float) -> str:
 
 
 @edge_case(
-    67,
-    "validation loss rises",
+    "validation-loss-rises",
+    number=67,
+    title="validation loss rises",
     verdict="survives/stops",
     severity="critical",
     brought_about="every row to train on given one label, every row to validate on another",
     expects="the kept best checkpoint is that of the lowest validation loss, with its weights; or stops early",
 )
-def test_67_validation_loss_rises(guard: Guard) -> None:
+def test_validation_loss_rises(guard: Guard) -> None:
     """`best = model.state_dict()` is no copy: the best model of a run of three days was the last one, overfitted."""
     relabelled = Relabelled(guard)
     outcome = relabelled.run_opposed()
@@ -313,14 +320,15 @@ def _what_is_wrong_with_the_best(told: Validated, outcome: Outcome, guard: Guard
 
 
 @edge_case(
-    68,
-    "degenerate output",
+    "degenerate-output",
+    number=68,
+    title="degenerate output",
     verdict="survives/stops",
     severity="major",
     brought_about="every row to train on given one label, so that every validation row is given the same answer",
     expects="flagged by name: one class, every prediction the same",
 )
-def test_68_degenerate_output(guard: Guard) -> None:
+def test_degenerate_output(guard: Guard) -> None:
     """A classifier of rare defects never saw one, said "none" to everything, and was 98 % right."""
     relabelled = Relabelled(guard)
     outcome = relabelled.run_one_sided()
@@ -328,14 +336,15 @@ def test_68_degenerate_output(guard: Guard) -> None:
 
 
 @edge_case(
-    69,
-    "accuracy 0 %",
+    "accuracy-0",
+    number=69,
+    title="accuracy 0 %",
     verdict="survives/stops",
     severity="major",
     brought_about="every row to train on given one label, every row to validate on another",
     expects="flagged by name: accuracy 0, every prediction wrong",
 )
-def test_69_accuracy_0(guard: Guard) -> None:
+def test_accuracy_0(guard: Guard) -> None:
     """Two label files sorted in different orders: what looked like a hopeless model had learnt it all, permuted.
 
     That a number among others is 0.000 flags nothing: nobody reads it.
@@ -358,14 +367,15 @@ def _flagged(outcome: Outcome, name: Wording, relabelled: Relabelled, happened: 
 
 
 @edge_case(
-    70,
-    "no progress",
+    "no-progress",
+    number=70,
+    title="no progress",
     verdict="stops",
     severity="major",
     brought_about="a step that never returns",
     expects="stops within its stated limit, with the stack of where it hung",
 )
-def test_70_no_progress(guard: Guard) -> None:
+def test_no_progress(guard: Guard) -> None:
     """A loader waited for a worker that had died, all weekend long."""
     limit = guard.needs.setting("hang_timeout")
     seconds = max(HANG_LIMIT, limit.bounds.get("ge", 0.0), limit.bounds.get("gt", 0.0) + 1)

@@ -1,92 +1,180 @@
 """The catalogue: what an edge case is, how a test becomes one, and how the whole of it is read and printed.
 
-A case's number, title, severity, expectation and its test stand together, in one function of `edge_cases/`.
+A case's slug, number, title, severity, expectation and its test stand together, in one function of `edge_cases/`.
 """
 
 from __future__ import annotations
 
 import importlib
-import itertools
+import inspect
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 
 Test = TypeVar("Test", bound=Callable[..., Any])
 
-# In catalogue order, ten cases each: the marker, which is also the test module's name, and the title.
-CATEGORIES = {
-    "data": "Data",
-    "model": "Model and checkpoint",
-    "memory": "GPU and memory",
-    "config": "Configuration",
-    "process": "Process and system",
-    "queue": "Queue and files",
-    "training": "Training flow",
-    "code": "Code",
-}
 VERDICT_KINDS = ("rejects", "survives", "stops", "recovers")
 SEVERITIES = ("critical", "major", "minor")
-OWN = 81  # the first number that is not the catalogue's own
+BOUNDLESS = 10**9
+SLUG = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """Cases that belong together, and the numbers that are theirs alone.
+
+    Attributes:
+        whose: as a message calls them.
+        numbers: that their cases may have.
+        categories: in order: the marker, which is also in the name of the test module (`test_data.py`), and the title.
+    """
+
+    whose: str
+    numbers: range
+    categories: dict[str, str]
+
+    @property
+    def span(self) -> str:
+        """Its numbers in words."""
+        last = self.numbers[-1]
+        return f"{self.numbers[0]} to {last}" if last < BOUNDLESS else f"from {self.numbers[0]} on"
+
+
+# No number means two things: what is reserved here stays free until its family comes.
+CATALOGUE = Family(
+    "the catalogue's",
+    range(1, 101),
+    {
+        "data": "Data",
+        "model": "Model and checkpoint",
+        "memory": "GPU and memory",
+        "config": "Configuration",
+        "process": "Process and system",
+        "queue": "Queue and files",
+        "training": "Training flow",
+        "code": "Code",
+    },
+)
+OWN = Family("a project's own", range(1001, BOUNDLESS + 1), {"own": "The project's own"})
+FAMILIES = (
+    CATALOGUE,
+    Family("reserved for a family to come", range(101, 200), {}),
+    Family("reserved for a family to come", range(201, 300), {}),
+    OWN,
+)
+CATEGORIES = {name: title for family in FAMILIES for name, title in family.categories.items()}
 
 
 @dataclass(frozen=True)
 class EdgeCase:
-    """One entry of the catalogue.
+    """One entry of the catalogue, or a project's own case.
 
     Attributes:
-        number: its identity for ever; 1 to 80 are the catalogue's, from 81 on a team's own.
+        slug: its identity for ever, as a command line names it: `partial-save`.
         title: what goes wrong.
         category: one of `CATEGORIES`.
         severity: `critical` (a run or its results are lost), `major` (time is lost), `minor`.
         verdict: what a good trainer does: `rejects`, `survives`, `stops`, `recovers`; two are joined by a slash.
         brought_about: how the harness brings the condition about.
         expects: what a good trainer does, in one line.
+        number: for display, where it has one; from its family's.
+        family: whose numbers it may have.
         fast: it costs a few short runs, and is in the subset that `--fast` selects.
     """
 
-    number: int
+    slug: str
     title: str
     category: str
     severity: str
     verdict: str
     brought_about: str
     expects: str
+    number: int | None = None
+    family: Family = OWN
     fast: bool = False
+
+    @property
+    def key(self) -> str:
+        """What `--edge-case` takes for it: the number, or the slug where it has none."""
+        return self.slug if self.number is None else str(self.number)
+
+    @property
+    def heading(self) -> str:
+        """Number and title, as a person is told of it."""
+        return self.title if self.number is None else f"{self.number} {self.title}"
 
 
 def edge_case(
-    number: int,
-    title: str,
+    slug: str,
     *,
+    title: str,
     verdict: str,
     severity: str,
     brought_about: str,
     expects: str,
+    number: int | None = None,
     category: str | None = None,
     fast: bool = False,
 ) -> Callable[[Test], Test]:
     """Make a test function an edge case: it runs once for each trainer, under `-m preflight` only.
 
+    Args:
+        slug: its identity, in lower case, words joined by hyphens: `partial-save`.
+        title: what goes wrong.
+        verdict: what a good trainer does: `rejects`, `survives`, `stops`, `recovers`; two are joined by a slash.
+        severity: `critical` (a run or its results are lost), `major` (time is lost), `minor`.
+        brought_about: how the harness brings the condition about.
+        expects: what a good trainer does, in one line.
+        number: for display; a project's own begin at 1001.
+        category: of a project's own case; `own` where none is named. In the catalogue it is that of the module.
+        fast: it costs a few short runs, and is in the subset that `--fast` selects.
+
     Raises:
-        ValueError: a number, verdict kind, severity or category that does not exist.
+        ValueError: a slug that is none, or a verdict kind, severity or category that does not exist.
     """
-    if category is None and 0 < number < OWN:
-        category = list(CATEGORIES)[(number - 1) // 10]
-    if category not in CATEGORIES:
-        raise ValueError(f"edge case {number}: category {category!r} is not one of {', '.join(CATEGORIES)}")
+    if not SLUG.fullmatch(slug):
+        raise ValueError(f"edge case {slug!r}: a slug is words in lower case joined by hyphens, such as partial-save")
     if severity not in SEVERITIES:
-        raise ValueError(f"edge case {number}: severity {severity!r} is not one of {', '.join(SEVERITIES)}")
+        raise ValueError(f"edge case {slug!r}: severity {severity!r} is not one of {', '.join(SEVERITIES)}")
     if not set(verdict.split("/")) <= set(VERDICT_KINDS):
-        raise ValueError(f"edge case {number}: verdict kind {verdict!r} is not of {', '.join(VERDICT_KINDS)}")
-    case = EdgeCase(number, title, category, severity, verdict, brought_about, expects, fast)
+        raise ValueError(f"edge case {slug!r}: verdict kind {verdict!r} is not of {', '.join(VERDICT_KINDS)}")
 
     def mark(test: Test) -> Test:
+        family, group = _place(slug, category, Path(inspect.getfile(inspect.unwrap(test))))
+        case = EdgeCase(
+            slug, title, group, severity, verdict, brought_about, expects, number=number, family=family, fast=fast
+        )
         marked = pytest.mark.edge_case(case)(test)
-        return getattr(pytest.mark, category)(pytest.mark.preflight(marked))  # type: ignore[no-any-return]
+        return getattr(pytest.mark, group)(pytest.mark.preflight(marked))  # type: ignore[no-any-return]
 
     return mark
+
+
+def _place(slug: str, category: str | None, file: Path) -> tuple[Family, str]:
+    """The family and the category of a case: in the catalogue its module says both."""
+    if file.resolve().parent != catalogue_folder():
+        group = category or "own"
+        if group not in CATEGORIES:
+            raise ValueError(f"edge case {slug!r}: category {group!r} is not one of {', '.join(CATEGORIES)}")
+        return OWN, group
+    group = file.stem.removeprefix("test_")
+    if category is not None:
+        raise ValueError(f"edge case {slug!r}: in the catalogue the module says the category: leave category= out")
+    for family in FAMILIES:
+        if group in family.categories:
+            return family, group
+    raise ValueError(f"edge case {slug!r}: {file.name} is of no category: name it in FAMILIES of catalog.py")
+
+
+@lru_cache(maxsize=1)
+def catalogue_folder() -> Path:
+    """Where the catalogue's test modules are."""
+    return Path(str(importlib.import_module("pytest_trainguard.edge_cases").__file__)).resolve().parent
 
 
 def case_of(marks: Iterable[pytest.Mark]) -> EdgeCase | None:
@@ -97,45 +185,41 @@ def case_of(marks: Iterable[pytest.Mark]) -> EdgeCase | None:
     return None
 
 
-def modules() -> list[str]:
+def module_names() -> list[str]:
     """The catalogue's test modules, in order."""
-    return [f"pytest_trainguard.edge_cases.test_{category}" for category in CATEGORIES]
+    families = [family for family in FAMILIES if family is not OWN]
+    return [f"pytest_trainguard.edge_cases.test_{name}" for family in families for name in family.categories]
 
 
-def read() -> list[EdgeCase]:
-    """Every case of the catalogue, in order of number."""
-    cases = []
-    for name in modules():
+def read_tests() -> dict[EdgeCase, Callable[..., Any]]:
+    """Every case of the catalogue with its test function: in order of number, then those that have none."""
+    found = {}
+    for name in module_names():
         for value in vars(importlib.import_module(name)).values():
             case = case_of(getattr(value, "pytestmark", []))
             if case:
-                cases.append(case)
-    return sorted(cases, key=lambda case: case.number)
+                found[case] = value
+    return dict(sorted(found.items(), key=lambda item: sort_key(item[0])))
 
 
-def numbers(text: str) -> set[int]:
-    """The numbers that `41,64-66` names.
-
-    Raises:
-        ValueError: it is not of that form.
-    """
-    found: set[int] = set()
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
-            raise ValueError(f"{part.strip()!r} is neither a number nor a range such as 64-66")
-        if dash and int(last) < int(first):
-            raise ValueError(f"{part.strip()!r} names no case: it ends before it begins")
-        found.update(range(int(first), int(last or first) + 1))
-    return found
+def read_cases() -> list[EdgeCase]:
+    """Every case of the catalogue: in order of number, then those that have none."""
+    return list(read_tests())
 
 
-def printed(cases: Iterable[EdgeCase]) -> str:
+def sort_key(case: EdgeCase) -> tuple[bool, int, str]:
+    """For an order by number, those without one last."""
+    return case.number is None, case.number or 0, case.slug
+
+
+def format_table(cases: Iterable[EdgeCase]) -> str:
     """The catalogue as a table for a terminal."""
-    lines = [f"{'no':>3}  {'edge case':<38} {'category':<9} {'verdict':<17} {'severity':<9} a good trainer"]
+    columns = "{:>4}  {:<38} {:<38} {:<9} {:<17} {:<9} {}"
+    lines = [columns.format("no", "slug", "edge case", "category", "verdict", "severity", "a good trainer")]
     for case in cases:
-        columns = f"{case.number:>3}  {case.title:<38} {case.category:<9} {case.verdict:<17} {case.severity:<9}"
-        lines.append(f"{columns} {case.expects}")
+        number = "" if case.number is None else case.number
+        told = (number, case.slug, case.title, case.category, case.verdict, case.severity, case.expects)
+        lines.append(columns.format(*told))
     return "\n".join(lines)
 
 
@@ -156,24 +240,30 @@ Four verdict kinds:
 """
 
 
-def page(cases: Iterable[EdgeCase]) -> str:
+TABLE_HEAD = """\
+| # | slug | edge case | brought about by | a good trainer | verdict | severity |
+|---|---|---|---|---|---|---|
+"""
+
+
+def format_page(cases: Iterable[EdgeCase]) -> str:
     """The catalogue in Markdown, a table for each category: what `edge_cases/README.md` holds."""
+    every = list(cases)
     parts = [HEAD]
-    for name, category in itertools.groupby(cases, key=lambda case: case.category):
-        parts.append(f"\n## {CATEGORIES[name]}\n\nIn [test_{name}.py](test_{name}.py).\n\n")
-        parts.append(
-            "| # | edge case | brought about by | a good trainer | verdict | severity |\n|---|---|---|---|---|---|\n"
-        )
-        parts.extend(_row(case) for case in category)
+    for name, title in CATEGORIES.items():
+        rows = [_row(case) for case in every if case.category == name]
+        if rows:
+            parts += [f"\n## {title}\n\nIn [test_{name}.py](test_{name}.py).\n\n", TABLE_HEAD, *rows]
     return "".join(parts)
 
 
 def _row(case: EdgeCase) -> str:
-    cells = (case.number, case.title, case.brought_about, case.expects, case.verdict, case.severity)
+    number = "" if case.number is None else case.number
+    cells = (number, f"`{case.slug}`", case.title, case.brought_about, case.expects, case.verdict, case.severity)
     return f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in cells)} |\n"
 
 
 if __name__ == "__main__":
     from pytest_trainguard import catalog  # the one that the cases are made with, which `__main__` is not
 
-    print(catalog.page(catalog.read()), end="")
+    print(catalog.format_page(catalog.read_cases()), end="")

@@ -47,7 +47,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of the command line and the ini file."""
     group = parser.getgroup("trainguard", "preflight of training programs (with -m preflight)")
     group.addoption("--trainer", action="append", default=[], metavar="NAME", help="only this trainer (repeatable)")
-    group.addoption("--edge-case", metavar="NUMBERS", help="only these cases of the catalogue: 41,64-66")
+    group.addoption("--edge-case", metavar="CASES", help="only these cases, by number or slug: 41,64-66,partial-save")
     group.addoption(
         "--category",
         action="append",
@@ -90,12 +90,9 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", line)
     for name, title in catalog.CATEGORIES.items():
         config.addinivalue_line("markers", f"{name}: edge cases of the category {title!r}")
-    unknown = [name for name in config.option.category if name not in catalog.CATEGORIES]
-    if unknown:
-        known = ", ".join(catalog.CATEGORIES)
-        raise pytest.UsageError(f"--category {unknown[0]}: no such category; there are {known}")
     preflight = config.stash[session.KEY] = session.Preflight(config)
-    config.pluginmanager.register(preflight, "trainguard-session")
+    if preflight.active:
+        config.pluginmanager.register(preflight.verdicts, "trainguard-verdicts")
 
 
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
@@ -104,15 +101,15 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
         return None
     from pytest_trainguard import catalog
 
-    print(catalog.printed(catalog.read()))
+    print(catalog.format_table(catalog.read_cases()))
     return 0
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test about a trainer runs once for each."""
-    from pytest_trainguard.session import preflight as session
+    from pytest_trainguard.session.preflight import get_preflight
 
-    preflight = session.of(metafunc.config)
+    preflight = get_preflight(metafunc.config)
     marked = metafunc.definition.get_closest_marker("preflight") is not None
     overridden = "trainer" in metafunc._arg2fixturedefs  # by a fixture of the team's own
     if "trainer" in metafunc.fixturenames and not overridden and (preflight.active or not marked):
@@ -126,56 +123,68 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:
     """Bring the catalogue in where a preflight was asked for."""
-    from pytest_trainguard.session import preflight as sessions
+    from pytest_trainguard.session.preflight import get_preflight
 
-    sessions.of(session.config).collect(session, items)
+    get_preflight(session.config).collect(session, items)
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Generator[None, Any, Any]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Put the verdict on the report, in plain values: it has to cross to another process under xdist."""
     report = yield
-    from pytest_trainguard.report import verdicts
+    from pytest_trainguard.session.verdicts import attach_verdict
 
-    return verdicts.attach(item, call, report)
+    return attach_verdict(item, call, report)
 
 
-def pytest_report_teststatus(report: Any) -> tuple[str, str, str] | None:
+def pytest_report_teststatus(report: pytest.TestReport | pytest.CollectReport) -> tuple[str, str, str] | None:
     """Not applicable is a verdict of its own, and is shown as one."""
-    verdict = getattr(report, "trainguard", None)
-    if verdict and verdict["verdict"] == "not_applicable":
+    if not hasattr(report, "trainguard"):
+        return None
+    from pytest_trainguard.session.verdicts import read_verdict
+
+    verdict = read_verdict(report)
+    if verdict and verdict.verdict == "not_applicable":
         return "not applicable", "n", "NOT APPLICABLE"
     return None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A worker of pytest-xdist has ended: what it found wrong with the command line is told here."""
+    from pytest_trainguard.session.preflight import get_preflight
+
+    get_preflight(node.config).note_worker(getattr(node, "workeroutput", {}))
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """End what runs, write the report, and let NO-GO be exit code 1."""
-    from pytest_trainguard.session import preflight as sessions
+    from pytest_trainguard.session.preflight import get_preflight
 
-    preflight = sessions.of(session.config)
+    preflight = get_preflight(session.config)
     preflight.close()
     if preflight.active and not hasattr(session.config, "workerinput"):
-        from pytest_trainguard.report import files
-
-        files.finish(preflight, session)
+        preflight.finish(session)
 
 
-def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
     """The grid of trainers and categories, and GO or NO-GO."""
-    from pytest_trainguard.session import preflight as session
+    from pytest_trainguard.session.preflight import get_preflight
 
-    preflight = session.of(config)
+    preflight = get_preflight(config)
     if preflight.active and not config.option.collectonly:
-        from pytest_trainguard.report import terminal
+        from pytest_trainguard.report.terminal import write_summary
 
-        terminal.write(preflight, terminalreporter, int(exitstatus))
+        write_summary(preflight.summarize(int(exitstatus)), terminalreporter)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """End what runs, however the session ended."""
-    from pytest_trainguard.session import preflight as session
+    from pytest_trainguard.session.preflight import KEY
 
-    preflight = config.stash.get(session.KEY, None)
+    preflight = config.stash.get(KEY, None)
     if preflight is not None:
         preflight.close()

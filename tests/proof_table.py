@@ -41,30 +41,31 @@ class Proof:
         """Every test of the proof came to its end."""
         return self.seen == self.all
 
-    def proven(self, number):
-        counts = self.found[number]
+    def proven(self, case):
+        counts = self.found[case.key]
         return bool(counts["killed"] and counts["passed"]) and not counts["alive"] and not counts["false alarm"]
 
     def lines(self, cases):
         """The table, its last line included."""
         yield HEAD
         for case in cases:
-            counts = self.found[case.number]
+            counts = self.found[case.key]
             killed = f"{counts['killed']} of {counts['killed'] + counts['alive']}"
+            number = "" if case.number is None else case.number
             yield (
-                f"{case.number:>4}  {case.title:<38} {killed:>16} {counts['passed']:>12} {counts['false alarm']:>12} "
-                f"{counts['not applicable']:>4}{'' if self.proven(case.number) else '  NOT PROVEN'}"
+                f"{number:>4}  {case.title:<38} {killed:>16} {counts['passed']:>12} {counts['false alarm']:>12} "
+                f"{counts['not applicable']:>4}{'' if self.proven(case) else '  NOT PROVEN'}"
             )
         yield from self.wrong
-        yield self.last_line([case for case in cases if case.number < catalog.OWN])
+        yield self.last_line(cases)
 
     def last_line(self, cases):
-        proven = sum(self.proven(case.number) for case in cases)
+        proven = sum(self.proven(case) for case in cases)
         total = Counter()
         for counts in self.found.values():
             total.update(counts)
         alive, alarms = total["alive"], total["false alarm"]
-        whole = catalog.OWN - 1
+        whole = len(cases)
         told = ", ".join(
             (
                 f"{proven} of {whole} proven",
@@ -93,6 +94,6 @@ def pytest_terminal_summary(terminalreporter, config):
     proof = config.pluginmanager.get_plugin("proof")
     if proof.whole:
         terminalreporter.section("proof")
-        for line in proof.lines(catalog.read()):
+        for line in proof.lines(catalog.read_cases()):
             wrong = line.startswith(("NO: ", "alive: ", "false alarm: ")) or line.endswith("NOT PROVEN")
             terminalreporter.write_line(line, red=wrong)

@@ -13,9 +13,10 @@ from pytest_trainguard.contract import checkpoints
 from expected import MICRO_BATCHES
 
 
-@edge_case(81, "steps counted", category="training", verdict="survives", severity="minor",
+@edge_case("steps-counted", number=1001, title="steps counted", category="training", verdict="survives",
+           severity="minor",
            brought_about="nothing", expects="the recorder sees every step and every backward call")
-def test_81_counted(guard):
+def test_steps_counted(guard):
     outcome = guard.reference.outcome
     steps = outcome.recording.steps
     assert [step.number for step in steps] == list(range(1, 9))
@@ -28,7 +29,7 @@ def test_81_counted(guard):
 
 
 def run(project, clearance="GO"):
-    result = project.pytest("-m", "preflight", "--edge-case=41,81", "-p", "no:cacheprovider")
+    result = project.pytest("-m", "preflight", "--edge-case=41,1001", "-p", "no:cacheprovider")
     assert result.code == (0 if clearance == "GO" else 1), result.output
     assert result.report["clearance"] == clearance
     return result
@@ -54,7 +55,7 @@ def test_a_plain_loop_in_five_lines(tmp_path):
     project.write("program.py", LOOP)
     project.write("preflight.py", ADOPTED)
     result = run(project)
-    assert result.verdicts("Classifier") == {41: "passed", 81: "passed"}
+    assert result.verdicts("Classifier") == {41: "passed", 1001: "passed"}
     assert_plain_pytest_runs_none(project)
 
 
@@ -189,9 +190,9 @@ def test_programs_of_the_known_frameworks(tmp_path):
     project.write("preflight.py", FRAMEWORK_TRAINERS)
     result = run(project, "NO-GO")
     for name in ("Bert", "BertLora", "Geometric"):
-        assert result.verdicts(name) == {41: "passed", 81: "passed"}, name
+        assert result.verdicts(name) == {41: "passed", 1001: "passed"}, name
     # Lightning does not resume a plain DataLoader in mid-epoch, and warns of it: a finding that is right.
-    assert result.verdicts("Lightning") == {41: "failed", 81: "passed"}
+    assert result.verdicts("Lightning") == {41: "failed", 1001: "passed"}
     assert "parts from the undisturbed run at step" in result.case("Lightning", 41)["reason"]
     assert_plain_pytest_runs_none(project)
 
@@ -253,6 +254,6 @@ def test_programs_known_by_their_command_line(command_line_project, monkeypatch)
     monkeypatch.setenv("PYTHON", sys.executable)
     result = run(command_line_project)
     for name in ("yaml", "toml", "shell"):
-        assert result.verdicts(name) == {41: "passed", 81: "passed"}, name
+        assert result.verdicts(name) == {41: "passed", 1001: "passed"}, name
     assert {trainer["source"] for trainer in result.report["trainers"]} == {"command"}
     assert_plain_pytest_runs_none(command_line_project)

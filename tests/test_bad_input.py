@@ -62,7 +62,7 @@ def usage_error(pytester):
     ("option", "said"),
     [
         ("--trainer=Nobody", "--trainer Nobody: no such trainer; there are Classifier"),
-        ("--edge-case=80-999,x", "--edge-case: 'x' is neither a number nor a range"),
+        ("--edge-case=80-999,1.5", "--edge-case: '1.5' is neither a number nor a range"),
         ("--edge-case=0", "--edge-case: no case 0"),
         ("--edge-case=66-64", "--edge-case: '66-64'"),
         ("--category=dta", "--category dta: no such category; there are data, model,"),
@@ -117,6 +117,114 @@ def test_bad_trainers(usage_error, trainers, toml, said):
     assert said in usage_error("-m", "preflight", trainers=trainers, toml=toml)
 
 
+OWN = """
+from pytest_trainguard import edge_case
+
+@edge_case({}, title="t", verdict="survives", severity="minor", brought_about="-", expects="-")
+def test_it(trainer):
+    pass
+"""
+KILLED = "edge_cases/test_process.py::test_killed"
+OTHER = "; a project's own cases have numbers from 1001 on, or none"
+
+
+@pytest.fixture
+def collection_error(pytester):
+    """Collect in a project with two cases of its own, in this process; the one line that is said of them."""
+
+    def run(first, second, *args):
+        project = Project(pytester.path, ["preflight:Classifier"])
+        project.write("preflight.py", "")
+        project.write("test_one.py", OWN.format(first))
+        project.write("test_two.py", OWN.format(second))
+        result = pytester.runpytest_inprocess("-m", "preflight", "--collect-only", *args)
+        assert result.ret == 4
+        lines = [line for line in result.stderr.str().splitlines() if line.strip()]
+        assert len(lines) == 1, lines
+        assert lines[0].startswith("ERROR: ")
+        return lines[0].removeprefix("ERROR: ")
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        (
+            "'mine'",
+            "'mine', number=1001",
+            "two cases have the slug mine: test_one.py::test_it and test_two.py::test_it",
+        ),
+        ("'killed'", "'mine'", f"two cases have the slug killed: test_one.py::test_it and {KILLED}"),
+        (
+            "'mine', number=1001",
+            "'yours', number=1001",
+            f"two cases have the number 1001: test_one.py::test_it and test_two.py::test_it{OTHER}",
+        ),
+        (
+            "'mine', number=41",
+            "'yours'",
+            f"two cases have the number 41: test_one.py::test_it and {KILLED}{OTHER}",
+        ),
+        (
+            "'mine', number=99",
+            "'yours'",
+            f"test_one.py::test_it: case mine cannot have the number 99: numbers 1 to 100 are the catalogue's{OTHER}",
+        ),
+        (
+            "'mine'",
+            "'yours', number=101",
+            "test_two.py::test_it: case yours cannot have the number 101: "
+            f"numbers 101 to 199 are reserved for a family to come{OTHER}",
+        ),
+        (
+            "'mine', number=299",
+            "'yours'",
+            "test_one.py::test_it: case mine cannot have the number 299: "
+            f"numbers 201 to 299 are reserved for a family to come{OTHER}",
+        ),
+        (
+            "'mine', number=1000",
+            "'yours'",
+            f"test_one.py::test_it: case mine cannot have the number 1000: it is nobody's{OTHER}",
+        ),
+    ],
+)
+def test_every_case_is_told_apart(collection_error, first, second, said):
+    assert collection_error(first, second) == said
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("kiled", "no case 'kiled'; the nearest is 'killed'"),
+        ("41,mime", "no case 'mime'; the nearest is 'mine'"),
+        ("999", "no case 999"),
+        ("mine,300-400", "no case in 300-400"),
+    ],
+)
+def test_a_case_that_there_is_not(collection_error, option, said):
+    told = collection_error("'mine'", "'yours', number=1001", f"--edge-case={option}")
+    assert told == f"--edge-case: {said} (pytest --catalogue lists them)"
+
+
+def test_workers_tell_of_it_too(tmp_path):
+    project = Project(tmp_path / "project", ["preflight:Classifier"])
+    project.write("preflight.py", "")
+    result = project.pytest("-m", "preflight", "-n2", "--edge-case=kiled", "-p", "no:cacheprovider")
+    assert result.code == 4
+    assert result.output.count("ERROR: --edge-case: no case 'kiled'; the nearest is 'killed'") == 1
+
+
+def test_a_file_that_fails_to_load_is_told_first(pytester):
+    project = Project(pytester.path, ["preflight:Classifier"])
+    project.write("preflight.py", "")
+    project.write("test_own.py", "raise RuntimeError('no disk')\n")
+    result = pytester.runpytest_inprocess("-m", "preflight", "--edge-case=in-that-file")
+    result.stdout.fnmatch_lines("*RuntimeError: no disk*")
+    assert "no case" not in result.stderr.str()
+
+
 def test_bad_trainers_do_not_concern_a_plain_run(pytester):
     Project(pytester.path, ["nowhere"]).write("test_plain.py", "def test_of_the_project():\n    pass\n")
     pytester.runpytest_inprocess().assert_outcomes(passed=1)
@@ -140,7 +248,7 @@ def test_good_budgets(pytester, budget):
         "-m", "preflight", "--collect-only", "-q", "--edge-case=41", f"--gpu-budget={budget}"
     )
     assert result.ret == 0
-    result.stdout.fnmatch_lines("*test_41_killed*")
+    result.stdout.fnmatch_lines("*test_killed*")
 
 
 @pytest.fixture(scope="module")
@@ -167,24 +275,24 @@ def judged(tmp_path_factory):
 
         TOLD = {"severity": "minor", "brought_about": "-", "expects": "-"}
 
-        @edge_case(81, "has data", category="data", verdict="survives", **TOLD)
-        def test_81_data(guard):
+        @edge_case("has-data", number=1001, title="has data", category="data", verdict="survives", **TOLD)
+        def test_has_data(guard):
             guard.needs.data()
 
-        @edge_case(82, "has ranges", category="config", verdict="rejects", **TOLD)
-        def test_82_ranges(guard):
+        @edge_case("has-ranges", number=1002, title="has ranges", category="config", verdict="rejects", **TOLD)
+        def test_has_ranges(guard):
             assert [field.range for field in guard.subject.settings.fields] in ([], [""] * 3)
             guard.needs.setting("batch_size")
         """,
     )
-    return project.pytest("-m", "preflight", "--edge-case=41,81,82", "-p", "no:cacheprovider")
+    return project.pytest("-m", "preflight", "--edge-case=41,1001,1002", "-p", "no:cacheprovider")
 
 
 def test_the_sound_trainer_goes_on(judged):
     assert judged.code == 1
     assert judged.report["clearance"] == "NO-GO"
-    assert judged.verdicts("Classifier") == {41: "passed", 81: "passed", 82: "not_applicable"}
-    assert "no setting for the batch size" in judged.case("Classifier", 82)["reason"]
+    assert judged.verdicts("Classifier") == {41: "passed", 1001: "passed", 1002: "not_applicable"}
+    assert "no setting for the batch size" in judged.case("Classifier", 1002)["reason"]
 
 
 @pytest.mark.parametrize(
@@ -199,8 +307,8 @@ def test_the_sound_trainer_goes_on(judged):
     ],
 )
 def test_a_trainer_that_cannot_be_loaded(judged, name, said):
-    assert judged.verdicts(name) == {41: "error", 81: "error", 82: "error"}
-    assert all(said in judged.case(name, number)["reason"] for number in (41, 81, 82))
+    assert judged.verdicts(name) == {41: "error", 1001: "error", 1002: "error"}
+    assert all(said in judged.case(name, number)["reason"] for number in (41, 1001, 1002))
 
 
 def test_its_traceback_is_shown(judged):
@@ -220,12 +328,12 @@ def test_its_traceback_is_shown(judged):
 def test_a_trainer_that_cannot_be_run(judged, name, said):
     assert judged.verdicts(name)[41] == "error"
     assert said in judged.case(name, 41)["reason"]
-    assert judged.verdicts(name)[81] == ("passed" if name == "NoTrain" else "error")
+    assert judged.verdicts(name)[1001] == ("passed" if name == "NoTrain" else "error")
 
 
 def test_a_trainer_without_data(judged):
-    assert judged.verdicts("NoData") == {41: "not_applicable", 81: "not_applicable", 82: "not_applicable"}
-    assert judged.case("NoData", 81)["reason"] == 'no data: give it a sample, sample = "path/of/the/data"'
+    assert judged.verdicts("NoData") == {41: "not_applicable", 1001: "not_applicable", 1002: "not_applicable"}
+    assert judged.case("NoData", 1001)["reason"] == 'no data: give it a sample, sample = "path/of/the/data"'
 
 
 def test_no_internal_error_is_shown(judged):

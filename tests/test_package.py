@@ -79,6 +79,8 @@ def test_start_up_imports_next_to_nothing(tmp_path):
         "pytest_trainguard.probes",
         "pytest_trainguard.probes.fixtures",
         "pytest_trainguard.session",
+        "pytest_trainguard.session.deselection",
+        "pytest_trainguard.session.options",
         "pytest_trainguard.session.preflight",
     }
     assert not {"torch", "numpy", "psutil"} & imported()

@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 
 from pytest_trainguard import catalog
-from pytest_trainguard.session.preflight import wanted
+from pytest_trainguard.session.options import asks_for_preflight
 from tests.projects import ADOPTED, LOOP, Project
 
 TRAINERS = (
@@ -38,9 +38,9 @@ OWN = """
 from pytest_trainguard import edge_case
 
 
-@edge_case(81, "no steps", category="training", verdict="survives", severity="minor",
+@edge_case("no-steps", number=1001, title="no steps", category="training", verdict="survives", severity="minor",
            brought_about="max_steps = 0", expects="survives: ends with exit 0 without training")
-def test_81_no_steps(guard):
+def test_no_steps(guard):
     outcome = guard.run("asked for no steps", steps=0)
     assert outcome.exit == 0
     assert not outcome.recording.steps
@@ -128,13 +128,13 @@ def selected(project, pytester, monkeypatch):
     ],
 )
 def test_what_asks_for_a_preflight(expression, answer):
-    assert wanted(expression) is answer
+    assert asks_for_preflight(expression) is answer
 
 
 def test_plain_pytest_never_runs_it(selected):
     ids = selected()
     assert "test_plain.py::test_of_the_project" in ids
-    assert not [name for name in ids if "edge_cases" in name or "81" in name]
+    assert not [name for name in ids if "edge_cases" in name or "no_steps" in name]
     assert selected("-m", "not (preflight or process)") == ids
 
 
@@ -144,8 +144,8 @@ def test_preflight_is_every_trainer_with_every_case(selected):
     for name in ("Classifier", "Forgetful", "Unsaving", "Broken"):
         own = [i for i in ids if i.endswith(f"[{name}]")]
         assert len(own) == len(numbers) + 1  # and the project's own
-        assert f"edge_cases/test_process.py::test_41_killed[{name}]" in own
-        assert f"test_own_case.py::test_81_no_steps[{name}]" in own
+        assert f"edge_cases/test_process.py::test_killed[{name}]" in own
+        assert f"test_own_case.py::test_no_steps[{name}]" in own
     assert len(ids) == 4 * (len(numbers) + 1)
     assert ids == selected("-m", "preflight")
 
@@ -153,29 +153,44 @@ def test_preflight_is_every_trainer_with_every_case(selected):
 def catalogue_numbers():
     from pytest_trainguard import catalog
 
-    return json.dumps([case.number for case in catalog.read()])
+    return json.dumps([case.number for case in catalog.read_cases()])
+
+
+def numbers_of(ids):
+    """Of the catalogue's test ids; a test is named like its case."""
+    numbers = {case.slug: case.number for case in catalog.read_cases()}
+    slugs = [re.search(r"::test_(\w+)", name)[1].replace("_", "-") for name in ids]
+    return [numbers[slug] for slug in slugs]
 
 
 def test_selection_is_narrowed(selected):
-    killed = "edge_cases/test_process.py::test_41_killed"
+    killed = "edge_cases/test_process.py::test_killed"
     assert selected("-m", "preflight", "--edge-case=41", "--trainer=Classifier") == [f"{killed}[Classifier]"]
     assert selected("-m", "preflight", "--edge-case=41", "--trainer=classifier", "--trainer=Broken") == [
         f"{killed}[Classifier]",
         f"{killed}[Broken]",
     ]
     of_range = selected("-m", "preflight", "--edge-case=41,64-66", "--trainer=Classifier")
-    assert sorted(int(name.partition("::test_")[2][:2]) for name in of_range) == [41, 64, 65, 66]
+    assert sorted(numbers_of(of_range)) == [41, 64, 65, 66]
     process = selected("-m", "preflight", "--category=process", "--trainer=Classifier")
     assert process
     assert all(name.startswith("edge_cases/test_process.py::") for name in process)
     by_marker = selected("-m", "preflight and process", "--trainer=Classifier")
     assert by_marker == process
     assert selected("-m", "preflight", "-k", "killed and Unsaving") == [f"{killed}[Unsaving]"]
-    assert selected("-m", "preflight", "--edge-case=999") == []
+
+
+def test_a_slug_selects_its_case(selected):
+    one, other = "edge_cases/test_process.py::test_killed", "test_own_case.py::test_no_steps"
+    assert selected("-m", "preflight", "--edge-case=killed", "--trainer=Classifier") == [f"{one}[Classifier]"]
+    mixed = selected("-m", "preflight", "--edge-case=no-steps,41,64-66,killed", "--trainer=Classifier")
+    assert {f"{one}[Classifier]", f"{other}[Classifier]"} <= set(mixed)
+    assert len(mixed) == 5
+    assert selected("-m", "preflight", "--category=own", "--trainer=Broken") == []
 
 
 def test_a_printed_id_selects_its_case(project, selected):
-    killed = "edge_cases/test_process.py::test_41_killed"
+    killed = "edge_cases/test_process.py::test_killed"
     assert selected("-m", "preflight", f"{killed}[Unsaving]") == [f"{killed}[Unsaving]"]
     assert len(selected("-m", "preflight", killed)) == 4
     both = selected("-m", "preflight", f"{killed}[Broken]", "test_own_case.py")
@@ -197,12 +212,12 @@ def test_catalogue_is_printed(project):
     result = project.pytest("--catalogue", "-p", "no:cacheprovider")
     assert result.code == 0
     line = next(line for line in result.output.splitlines() if line.strip().startswith("41 "))
-    assert line.split()[1:5] == ["killed", "process", "recovers", "critical"]
+    assert line.split()[1:6] == ["killed", "killed", "process", "recovers", "critical"]
     lines = result.output.strip().splitlines()[1:]
     assert [int(line.split()[0]) for line in lines] == sorted(set(json.loads(catalogue_numbers())))
     assert all(
         case.expects and line.endswith(f" {case.expects}") and f" {case.title} " in line
-        for line, case in zip(lines, catalog.read(), strict=True)
+        for line, case in zip(lines, catalog.read_cases(), strict=True)
     )
 
 
@@ -239,17 +254,17 @@ def test_markers_are_registered(project):
 # --- verdicts
 
 EXPECTED = {
-    "Classifier": {41: "passed", 81: "passed"},
-    "Forgetful": {41: "failed", 81: "passed"},
-    "Unsaving": {41: "not_applicable", 81: "passed"},
-    "Broken": {41: "error", 81: "error"},
+    "Classifier": {41: "passed", 1001: "passed"},
+    "Forgetful": {41: "failed", 1001: "passed"},
+    "Unsaving": {41: "not_applicable", 1001: "passed"},
+    "Broken": {41: "error", 1001: "error"},
 }
 
 
 @pytest.fixture(scope="module")
 def judged(project):
     """All trainers through a case of the catalogue's and the project's own."""
-    return project.pytest("-m", "preflight", "--edge-case=41,81")
+    return project.pytest("-m", "preflight", "--edge-case=41,1001")
 
 
 def test_verdicts(judged):
@@ -309,25 +324,26 @@ def test_a_failure_is_told_as_a_person_would(judged):
 
 
 def test_junit_properties(judged):
-    properties = judged.junit["test_41_killed[Forgetful]"]
+    properties = judged.junit["test_killed[Forgetful]"]
     assert properties == {
-        "edge_case": "41",
+        "edge_case": "killed",
+        "number": "41",
         "category": "process",
         "severity": "critical",
         "verdict": "failed",
     }
     found = {name: p["verdict"] for name, p in judged.junit.items()}
-    assert found["test_41_killed[Unsaving]"] == "not_applicable"
-    assert found["test_41_killed[Broken]"] == "error"
-    assert found["test_81_no_steps[Classifier]"] == "passed"
+    assert found["test_killed[Unsaving]"] == "not_applicable"
+    assert found["test_killed[Broken]"] == "error"
+    assert found["test_no_steps[Classifier]"] == "passed"
 
 
 def test_last_failed_and_first_failure(project, judged, selected):
-    again = selected("-m", "preflight", "--edge-case=41,81", "--lf")
+    again = selected("-m", "preflight", "--edge-case=41,1001", "--lf")
     assert sorted(again) == [
-        "edge_cases/test_process.py::test_41_killed[Broken]",
-        "edge_cases/test_process.py::test_41_killed[Forgetful]",
-        "test_own_case.py::test_81_no_steps[Broken]",
+        "edge_cases/test_process.py::test_killed[Broken]",
+        "edge_cases/test_process.py::test_killed[Forgetful]",
+        "test_own_case.py::test_no_steps[Broken]",
     ]
     first = project.pytest("-m", "preflight", "--edge-case=41", "-x", "--trainer=Forgetful", "--trainer=Unsaving")
     assert first.code == 1
@@ -336,16 +352,16 @@ def test_last_failed_and_first_failure(project, judged, selected):
 
 
 def test_two_workers_come_to_the_same(project, judged):
-    spread = project.pytest("-m", "preflight", "--edge-case=41,81", "-n2", "-p", "no:cacheprovider")
+    spread = project.pytest("-m", "preflight", "--edge-case=41,1001", "-n2", "-p", "no:cacheprovider")
     assert {name: spread.verdicts(name) for name in EXPECTED} == EXPECTED
     assert spread.code == 1
     assert spread.output.count("NO-GO: ") == 1
-    assert spread.junit["test_41_killed[Forgetful]"]["verdict"] == "failed"
+    assert spread.junit["test_killed[Forgetful]"]["verdict"] == "failed"
     assert [c["reason"] for c in spread.report["cases"]] == [c["reason"] for c in judged.report["cases"]]
 
 
 def test_go_and_a_printed_id_alone(project):
-    alone = project.pytest("-m", "preflight", "edge_cases/test_process.py::test_41_killed[Classifier]")
+    alone = project.pytest("-m", "preflight", "edge_cases/test_process.py::test_killed[Classifier]")
     assert alone.code == 0
     assert alone.report["clearance"] == "GO"
     assert alone.verdicts("Classifier") == {41: "passed"}
@@ -362,12 +378,12 @@ def test_public_fixtures_without_the_catalogue(project):
 
 
 def test_fast_selects_what_costs_seconds_and_says_what_it_leaves_out(project, selected):
-    fast = {case.number for case in catalog.read() if case.fast}
+    fast = {case.number for case in catalog.read_cases() if case.fast}
     assert fast
     items = selected("-m", "preflight", "--fast", "--trainer=Unsaving")
-    assert {int(item.partition("::test_")[2][:2]) for item in items} == fast
+    assert set(numbers_of(items)) == fast
     assert selected("-m", "preflight", "--fast", "--edge-case=1,20", "--trainer=Unsaving") == [
-        "edge_cases/test_data.py::test_01_empty_training_file[Unsaving]"
+        "edge_cases/test_data.py::test_empty_training_file[Unsaving]"
     ]
     result = project.pytest(
         "-m", "preflight", "--fast", "--edge-case=1,4,20,25", "--trainer=Unsaving", "-p", "no:cacheprovider", "-n2"

@@ -8,20 +8,10 @@ import pytest
 
 from pytest_trainguard import Finding, NotApplicable, catalog
 from pytest_trainguard.memory.budget import limit_of, parse_budget
-from pytest_trainguard.session import preflight as session
+from pytest_trainguard.session.preflight import get_preflight
 from tests import proof_table, saboteurs
 from tests.saboteurs.queue import Queued, RepositorysQueue, TrainsWithTorch
 from tests.saboteurs.sound import Sound
-
-
-def _cases():
-    found = {}
-    for name in catalog.modules():
-        for value in vars(importlib.import_module(name)).values():
-            case = catalog.case_of(getattr(value, "pytestmark", []))
-            if case:
-                found[case.number] = value
-    return found
 
 
 def _programs():
@@ -32,7 +22,8 @@ def _programs():
                 yield value
 
 
-CASES = _cases()
+CASES = catalog.read_tests()
+KNOWN = {name: case for case in CASES for name in (case.slug, case.number) if name is not None}
 PROGRAMS = list(_programs())
 SABOTEURS = [program for program in PROGRAMS if program.case]
 SOUND = [program for program in PROGRAMS if not program.case]
@@ -47,60 +38,72 @@ def trainer(request):
 @pytest.fixture(autouse=True)
 def _budget(request, monkeypatch):
     """What the cases of the GPU budget are held against."""
-    monkeypatch.setattr(session.of(request.config), "limit", limit_of(parse_budget("3GiB")))
+    monkeypatch.setattr(get_preflight(request.config), "gpu_limit", limit_of(parse_budget("3GiB")))
 
 
-def judge(number, request):
+def judge(case, request):
     """Run a case's own function with the fixtures that it asks for."""
-    case = CASES[number]
-    case(**{name: request.getfixturevalue(name) for name in inspect.signature(case).parameters})
+    test = CASES[case]
+    test(**{name: request.getfixturevalue(name) for name in inspect.signature(test).parameters})
+
+
+def name_case(case):
+    """For a test's id: number and slug, so that `-k` takes either."""
+    return case.slug if case.number is None else f"{case.number}-{case.slug}"
+
+
+def name_pair(value):
+    return name_case(value) if isinstance(value, catalog.EdgeCase) else value.__name__
 
 
 @pytest.fixture
 def noted(request, trainer):
     """A note of what a test is about, for `proof_table`."""
     whole = len(SABOTEURS) + len(SOUND_PAIRS)
-    note = {"kind": "", "case": 0, "program": trainer.__name__, "not_applicable": False, "all": whole}
+    note = {"kind": "", "case": "", "program": trainer.__name__, "not_applicable": False, "all": whole}
     request.node.user_properties.append((proof_table.NOTE, note))
     return note
 
 
-@pytest.mark.parametrize("trainer", SABOTEURS, indirect=True, ids=lambda p: f"{p.case}-{p.__name__}")
-def test_saboteur_is_found(trainer, noted, request):
-    noted.update(kind="saboteur", case=trainer.case)
-    with pytest.raises(Finding, match=trainer.says):
-        judge(trainer.case, request)
-
-
-def _about_queues(number):
-    return "training_queue" in inspect.signature(CASES[number]).parameters
-
-
-def _goes_through(program, number):
-    """`Queued` is `Sound` with a queue: what is about queues. `TrainsWithTorch`: what counts optimizer steps there."""
-    if number not in (program.only or CASES):
-        return False
-    if program is TrainsWithTorch:
-        return number in (52, 60)
-    return program not in (Queued, RepositorysQueue) or _about_queues(number)
-
-
-SOUND_PAIRS = [(program, number) for number in sorted(CASES) for program in SOUND if _goes_through(program, number)]
+SABOTAGED = [(program, KNOWN[program.case]) for program in SABOTEURS]
 
 
 @pytest.mark.parametrize(
-    ("trainer", "number"), SOUND_PAIRS, indirect=["trainer"], ids=lambda p: p if isinstance(p, int) else p.__name__
+    ("trainer", "case"), SABOTAGED, indirect=["trainer"], ids=[f"{name_case(c)}-{p.__name__}" for p, c in SABOTAGED]
 )
-def test_sound_program_passes(trainer, number, noted, request):
-    noted.update(kind="sound", case=number)
+def test_saboteur_is_found(trainer, case, noted, request):
+    noted.update(kind="saboteur", case=case.key)
+    with pytest.raises(Finding, match=trainer.says):
+        judge(case, request)
+
+
+def _about_queues(case):
+    return "training_queue" in inspect.signature(CASES[case]).parameters
+
+
+def _goes_through(program, case):
+    """`Queued` is `Sound` with a queue: what is about queues. `TrainsWithTorch`: what counts optimizer steps there."""
+    if program.only and not {case.slug, case.number} & set(program.only):
+        return False
+    if program is TrainsWithTorch:
+        return case.number in (52, 60)
+    return program not in (Queued, RepositorysQueue) or _about_queues(case)
+
+
+SOUND_PAIRS = [(program, case) for case in CASES for program in SOUND if _goes_through(program, case)]
+
+
+@pytest.mark.parametrize(("trainer", "case"), SOUND_PAIRS, indirect=["trainer"], ids=name_pair)
+def test_sound_program_passes(trainer, case, noted, request):
+    noted.update(kind="sound", case=case.key)
     try:
-        judge(number, request)
+        judge(case, request)
     except NotApplicable as reason:
         noted.update(not_applicable=True)
         # Between them these two have all that a case can ask for.
         if trainer in (Queued, RepositorysQueue) or (trainer is Sound and "no queue" not in str(reason)):
-            raise AssertionError(f"case {number} should apply: {reason}") from reason
+            raise AssertionError(f"case {case.key} should apply: {reason}") from reason
 
 
 def test_every_case_has_a_saboteur():
-    assert {program.case for program in SABOTEURS} == set(CASES)
+    assert {case for _, case in SABOTAGED} == set(CASES)

@@ -47,40 +47,40 @@ from pytest_trainguard import CannotJudge, Finding, NotApplicable, edge_case
 
 def case(number, title, **more):
     told = {{"category": "code", "severity": "critical", "verdict": "survives", "brought_about": "-"}}
-    return edge_case(number, title, **{{**told, "expects": "keeps quiet", **more}})
+    return edge_case(f"own-{{number}}", number=number, title=title, **{{**told, "expects": "keeps quiet", **more}})
 
 
-@case(81, {TITLE!r})
-def test_81(guard):
+@case(1001, {TITLE!r})
+def test_own_1001(guard):
     outcome = guard.run("asked it to train", steps=1)
     raise Finding(outcome.did, "it printed <b>much</b>", outcome.output)
 
 
-@case(82, "has what it lacks", category="data")
-def test_82(trainer):
+@case(1002, "has what it lacks", category="data")
+def test_own_1002(trainer):
     raise NotApplicable("no spoon: give it one, spoon = True")
 
 
-@case(83, "is too dark", category="model")
-def test_83(trainer):
+@case(1003, "is too dark", category="model")
+def test_own_1003(trainer):
     raise CannotJudge("the lamp is broken", "no light")
 
 
-@case(84, "is quiet", category="process")
-def test_84(trainer):
+@case(1004, "is quiet", category="process")
+def test_own_1004(trainer):
     gone = Path(__file__).parent / "gone"
     if gone.is_dir():
         shutil.rmtree(gone)
         gone.write_text("a file now")
 
 
-@case(85, "is quiet too", category="process")
-def test_85(trainer):
+@case(1005, "is quiet too", category="process")
+def test_own_1005(trainer):
     pass
 
 
-@case(86, "lacks a spoon as well", category="data", severity="minor")
-def test_86(trainer):
+@case(1006, "lacks a spoon as well", category="data", severity="minor")
+def test_own_1006(trainer):
     raise NotApplicable("no spoon: give it one, spoon = True")
 """
 
@@ -132,7 +132,7 @@ def ran(tmp_path_factory):
     project.write("loud.py", TRAINER)
     project.write("test_own.py", CASES)
     result = project.pytest(
-        "-m", "preflight", "--edge-case=81-86", "--preflight-report=page.html", "-p", "no:cacheprovider"
+        "-m", "preflight", "--edge-case=1001-1006", "--preflight-report=page.html", "-p", "no:cacheprovider"
     )
     return result, (project.folder / "page.html").read_text(), project.folder
 
@@ -146,7 +146,7 @@ def test_one_run_writes_both(ran, shown):
     result, _, _ = ran
     assert result.code == 1
     assert result.verdicts("Loud") == {
-        81: "failed", 82: "not_applicable", 83: "error", 84: "passed", 85: "passed", 86: "not_applicable",
+        1001: "failed", 1002: "not_applicable", 1003: "error", 1004: "passed", 1005: "passed", 1006: "not_applicable",
     }  # fmt: skip
     jsonschema.validate(result.report, schema())
     assert shown.of("h1") == ["NO-GO"]
@@ -157,13 +157,13 @@ def test_one_run_writes_both(ran, shown):
 
 
 def test_a_failed_case_is_told_whole(shown):
-    assert f"81 {TITLE}" in shown.of("h3")
+    assert f"1001 {TITLE}" in shown.of("h3")
     for label in ("done", "expected", "happened", "its words", "alone"):
         assert label in shown.of("dt"), label
     assert "asked it to train" in shown.of("dd")
     assert "keeps quiet" in shown.of("dd")
     assert "it printed <b>much</b>" in shown.of("dd")
-    assert "pytest -m preflight --trainer Loud --edge-case 81" in shown.of("pre")
+    assert "pytest -m preflight --trainer Loud --edge-case 1001" in shown.of("pre")
     assert "1 case failed, 1 of them critical:" in shown.text
 
 
@@ -213,16 +213,16 @@ def test_what_was_not_judged_and_what_to_add(shown):
     assert "the lamp is broken" in shown.of("dd")
     assert "no light" in shown.of("pre")
     assert shown.of("dt").count("no spoon: give it one, spoon = True") == 1  # both cases under it
-    assert {"82 has what it lacks", "86 lacks a spoon as well"} <= set(shown.of("span"))
+    assert {"1002 has what it lacks", "1006 lacks a spoon as well"} <= set(shown.of("span"))
 
 
 def test_seconds_and_the_five_slowest(ran, shown):
     result, _, _ = ran
-    assert len([text for text in shown.of("a") if text.startswith("8") and " " in text]) == 5
+    assert len([text for text in shown.of("a") if text.startswith("100") and " " in text]) == 5
     line = next(line for line in result.output.splitlines() if line.startswith("slowest: "))
-    assert line.startswith(f"slowest: 81 {TITLE}: Loud ")
+    assert line.startswith(f"slowest: 1001 {TITLE}: Loud ")
     assert line.count("; ") == 4
-    seconds = result.case("Loud", 81)["seconds"]
+    seconds = result.case("Loud", 1001)["seconds"]
     assert f"{seconds:.1f} s" in shown.of("span")  # beside the case itself
     assert f"{seconds:.1f} s" in shown.of("td")
 
@@ -273,7 +273,7 @@ def test_a_report_of_an_earlier_version_of_the_package(ran):
     for case in report["cases"]:
         del case["expects"], case["evidence"]
     jsonschema.validate(report, schema())
-    assert "2 passed, 1 failed, 2 not applicable" in Page(page.made(report)).of("p")
+    assert "2 passed, 1 failed, 2 not applicable" in Page(page.render_page(report)).of("p")
 
 
 def test_one_that_cannot_be_written_takes_no_other_with_it(pytester):
@@ -282,12 +282,40 @@ def test_one_that_cannot_be_written_takes_no_other_with_it(pytester):
     project.write("test_own.py", CASES)
     (pytester.path / "gone").mkdir()
     result = pytester.runpytest_inprocess(
-        "-m", "preflight", "--edge-case=84,85", "--preflight-report=gone/page.html", "--preflight-report=kept.html"
+        "-m", "preflight", "--edge-case=1004,1005", "--preflight-report=gone/page.html", "--preflight-report=kept.html"
     )
     assert result.ret == 4
     result.stdout.fnmatch_lines("ERROR: --preflight-report gone/page.html: *")
     assert Page((pytester.path / "kept.html").read_text()).of("h1") == ["GO"]
     assert sorted(path.name for path in pytester.path.glob("*.html")) == ["kept.html"]
+
+
+UNNUMBERED = """
+from pytest_trainguard import Finding, edge_case
+
+@edge_case("spoons", title="spoons", verdict="survives", severity="minor", brought_about="-", expects="bends none")
+def test_spoons(trainer):
+    raise Finding("gave it a spoon", "it bent it")
+"""
+
+
+def test_a_case_without_a_number(pytester):
+    project = Project(pytester.path, ["loud:Loud"])
+    project.write("loud.py", TRAINER)
+    project.write("test_own.py", UNNUMBERED)
+    options = ("--edge-case=spoons", "--preflight-report=page.html", "--preflight-report=report.json")
+    result = pytester.runpytest_inprocess("-m", "preflight", *options)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["spoons (own, minor): Loud", "  alone       pytest -m preflight * --edge-case spoons"])
+    result.stdout.fnmatch_lines([" *code       own *", "Loud * 0/1 *", "FAILED spoons: Loud: it bent it"])
+    report = json.loads((pytester.path / "report.json").read_text())
+    jsonschema.validate(report, schema())
+    (case,) = report["cases"]
+    assert (case["slug"], case["number"], case["category"]) == ("spoons", None, "own")
+    shown = Page((pytester.path / "page.html").read_text())
+    assert shown.of("h3") == ["spoons"]
+    assert "None" not in shown.text
+    assert "own" in shown.of("th")
 
 
 def test_where_pytest_looks_elsewhere_it_is_told_why(pytester, tmp_path):
@@ -312,7 +340,7 @@ def predicted(budget, **more):
 def with_memory(ran, *memory):
     report = {**ran[0].report, "memory": json.loads(json.dumps(memory))}
     jsonschema.validate(report, schema())
-    return Page(page.made(report))
+    return Page(page.render_page(report))
 
 
 def test_memory_that_fits(ran):
@@ -348,7 +376,7 @@ def test_memory_that_is_not_known(ran):
 
 def test_the_picture_is_to_scale():
     one = predicted("8GiB")
-    drawn = pictures.timeline(one)
+    drawn = pictures.draw_timeline(one)
     heights = [100 - float(point.split(",")[1]) for point in drawn["layers"][-1]["points"].split()]
     budget = 100 - drawn["budget"]
     peak = one["allocated"] + one["budget"]["context"]
@@ -373,11 +401,11 @@ def test_a_long_picture_is_drawn_whole(ran):
 
 def test_a_budget_far_above_leaves_the_rest_to_be_seen(ran):
     one = predicted("80GiB")
-    drawn = pictures.timeline(one)
+    drawn = pictures.draw_timeline(one)
     assert drawn["budget"] < 0
     highest = min(float(point.split(",")[1]) for point in drawn["reserved"].split())
     assert highest == pytest.approx(100 - 100 / pictures.ROOM, abs=0.01)
-    assert pictures.breakdown(one)["budget"] > 100
+    assert pictures.draw_breakdown(one)["budget"] > 100
     told = with_memory(ran, one)
     assert "the budget is far above" in told.of("figcaption")[0]
     assert ("class", "budget") in told.attributes  # in the legend
@@ -386,7 +414,7 @@ def test_a_budget_far_above_leaves_the_rest_to_be_seen(ran):
 
 def test_the_bar_is_to_scale():
     one = predicted("2GiB")
-    drawn = pictures.breakdown(one)
+    drawn = pictures.draw_breakdown(one)
     assert sum(part["share"] for part in drawn["parts"]) == pytest.approx(1)
     assert sum(part["width"] for part in drawn["parts"]) == pytest.approx(100 / pictures.ROOM)
     widths = [part["width"] for part in drawn["parts"]]

@@ -33,9 +33,9 @@ def test_own_trainers_are_cleared(tmp_path):
     expected |= {(name, 13): "no setting for the adapter" for name in code_trainers}
     expected |= {(name, n): "no queue" for name in everyone for n in (51, 52, 53, 57, 58, 59, 60)}
     expected |= {(name, n): "no GPU budget to hold it against" for name in everyone for n in (34, 36)}
-    expected |= {("LoraChat", 82): "it searches for no learning rate"}
+    expected |= {("LoraChat", 1002): "it searches for no learning rate"}
     assert {case: reason.split(":")[0] for case, reason in wrong.items()} == expected
-    assert {81, 82, 83} <= {case["number"] for case in told["cases"]}
+    assert {1001, 1002, 1003} <= {case["number"] for case in told["cases"]}
     assert told["clearance"] == "GO"
     assert done.returncode == 0
     assert done.stdout.splitlines()[-2].startswith("GO: ")

@@ -26,6 +26,7 @@ from pytest_trainguard.contract.trainer import Trainer, spec_of
 from pytest_trainguard.launch import linux
 from pytest_trainguard.memory import parse_budget
 from pytest_trainguard.rows import samples
+from pytest_trainguard.session import selection
 from pytest_trainguard.verdicts import kinds
 
 
@@ -301,18 +302,27 @@ def test_steps_and_files_of_checkpoints(tmp_path):
 # --- numbers, budgets, messages
 
 
-def test_numbers():
-    assert catalog.numbers("41, 64-66,41") == {41, 64, 65, 66}
-    assert catalog.numbers("7-7") == {7}
-    for text in ("", "a", "1-", "-3", "3-1", "1,,2", "1.5"):
+def chosen_of(text):
+    """The numbers and slugs that a choice names, of all that there could be."""
+    chosen = selection.parse_cases(text)
+    return {number for numbers in chosen.numbers for number in numbers}, set(chosen.slugs)
+
+
+def test_cases_are_chosen():
+    assert chosen_of("41, 64-66,41") == ({41, 64, 65, 66}, set())
+    assert chosen_of("7-7") == ({7}, set())
+    assert chosen_of("41,64-66,killed") == ({41, 64, 65, 66}, {"killed"})
+    for text in ("", "1-", "-3", "3-1", "1,,2", "1.5", "a b"):
         with pytest.raises(ValueError, match=r"neither a number nor a range|names no case"):
-            catalog.numbers(text)
+            selection.parse_cases(text)
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"number": 90}, "category None is not one of data, model"),
+        ({"slug": "Killed"}, "a slug is words in lower case joined by hyphens"),
+        ({"slug": "41-killed"}, "a slug is words in lower case joined by hyphens"),
+        ({"slug": "not_killed"}, "a slug is words in lower case joined by hyphens"),
         ({"category": "dta"}, "category 'dta' is not one of"),
         ({"severity": "bad"}, "severity 'bad' is not one of critical"),
         ({"verdict": "passes"}, "verdict kind 'passes' is not of rejects"),
@@ -320,7 +330,7 @@ def test_numbers():
 )
 def test_an_edge_case_is_held_to_its_words(change, said):
     told = {
-        "number": 41,
+        "slug": "killed",
         "title": "t",
         "verdict": "stops/recovers",
         "severity": "minor",
@@ -331,31 +341,36 @@ def test_an_edge_case_is_held_to_its_words(change, said):
     def test():
         pass
 
-    assert catalog.case_of(edge_case(**told)(test).pytestmark).category == "process"
+    assert catalog.case_of(edge_case(**told)(test).pytestmark).category == "own"
     with pytest.raises(ValueError, match=said):
-        edge_case(**{**told, **change})
+        edge_case(**{**told, **change})(test)
 
 
 def test_the_page_of_the_catalogue_is_what_the_cases_say():
     page = Path(__file__).parent.parent / "edge_cases" / "README.md"
-    fresh = catalog.page(catalog.read())
+    fresh = catalog.format_page(catalog.read_cases())
     assert page.read_text(encoding="utf-8") == fresh, f"{page} is stale: make catalogue"
 
 
 def test_a_row_of_the_page():
-    case = catalog.EdgeCase(81, "a|b", "data", "minor", "stops", "c", "d, e")
-    told = catalog.page([case])
+    case = catalog.EdgeCase("a-b", "a|b", "data", "minor", "stops", "c", "d, e", number=81)
+    told = catalog.format_page([case])
     assert told.startswith("# The edge cases")
     assert "## Data" in told
-    assert told.endswith("| 81 | a\\|b | c | d, e | stops | minor |\n")
+    assert told.endswith("| 81 | `a-b` | a\\|b | c | d, e | stops | minor |\n")
 
 
 def test_the_catalogue_is_in_order():
-    cases = catalog.read()
-    numbers = [case.number for case in cases]
+    tests = catalog.read_tests()
+    numbers = [case.number for case in tests if case.number is not None]
     assert numbers == sorted(set(numbers))
-    for case in cases:
-        assert case.category == list(catalog.CATEGORIES)[(case.number - 1) // 10]
+    assert len({case.slug for case in tests}) == len(tests)
+    categories = list(catalog.CATEGORIES)
+    for case, test in tests.items():
+        assert test.__name__ == f"test_{case.slug.replace('-', '_')}", "a test is named like its case"
+        assert case.number is None or case.number in case.family.numbers
+        if case.number is not None and case.number <= 80:
+            assert case.category == categories[(case.number - 1) // 10], "ten cases of each category"
 
 
 @pytest.mark.parametrize(

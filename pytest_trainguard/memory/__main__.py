@@ -64,13 +64,13 @@ def _check(asked: argparse.Namespace) -> None:
     Raises:
         ValueError: something is.
     """
+    from pytest_trainguard.contract.modules import module_exists
     from pytest_trainguard.memory import timeline
-    from pytest_trainguard.session.preflight import _exists
 
     module, colon, name = asked.trainer.partition(":")
     if not (module and colon and name):
         raise ValueError(f"{asked.trainer!r} is not of the form MODULE:TRAINER")
-    if not _exists(module, [str(Path.cwd()), *sys.path]):
+    if not module_exists(module, [str(Path.cwd()), *sys.path]):
         raise ValueError(f"{asked.trainer!r}: no module named {module!r}")
     if asked.memory_timeline:
         timeline.check(asked.memory_timeline)

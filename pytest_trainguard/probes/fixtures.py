@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 def guard(trainer: object, request: pytest.FixtureRequest, tmp_path: Path) -> Guard:
     """Start runs of the trainer, disturbed or not; see `pytest_trainguard.Guard`."""
     from pytest_trainguard.probes.guard import Guard
-    from pytest_trainguard.session import preflight as session
+    from pytest_trainguard.session.preflight import get_preflight
 
-    return Guard(session.of(request.config).subject(trainer), tmp_path)
+    return Guard(get_preflight(request.config).find_subject(trainer), tmp_path)
 
 
 @pytest.fixture
@@ -59,14 +59,14 @@ def oom_probe(guard: Guard, gpu_budget: GpuBudget) -> OomProbe:
 def gpu_budget(guard: Guard, request: pytest.FixtureRequest) -> GpuBudget:
     """Hold the production settings against --gpu-budget; see `GpuBudget`."""
     from pytest_trainguard.probes.gpu_budget import GpuBudget
-    from pytest_trainguard.report import verdicts
-    from pytest_trainguard.session import preflight as session
+    from pytest_trainguard.session.preflight import get_preflight
+    from pytest_trainguard.session.verdicts import MEMORY
 
     def note(report: dict[str, Any]) -> None:
-        request.node.stash[verdicts.MEMORY] = report
+        request.node.stash[MEMORY] = report
 
     drawn = request.config.option.memory_timeline
-    return GpuBudget(guard, session.of(request.config).limit, note, Path(drawn) if drawn else None)
+    return GpuBudget(guard, get_preflight(request.config).gpu_limit, note, Path(drawn) if drawn else None)
 
 
 @pytest.fixture

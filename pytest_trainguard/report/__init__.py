@@ -1,1 +1,1 @@
-"""What a preflight came to: verdicts on pytest's reports, the terminal's summary, the machine-readable report."""
+"""What a preflight came to, from plain data: the terminal's summary, and the report for machines and for people."""

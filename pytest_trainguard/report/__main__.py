@@ -10,7 +10,10 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from pytest_trainguard.report.json_report import Report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> Report:
     """Read a report.
 
     Raises:
@@ -53,7 +56,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise ValueError("no preflight report")
     if report.get("version") != VERSION:
         raise ValueError(f"its version is {report.get('version')}, this program reads {VERSION}")
-    return report
+    return cast("Report", report)
 
 
 def _bad(reason: str) -> int:

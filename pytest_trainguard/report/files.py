@@ -5,33 +5,27 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import pytest
-
-from pytest_trainguard.report import json_report
-
-if TYPE_CHECKING:
-    from pytest_trainguard.session.preflight import Preflight
+from pytest_trainguard.report.json_report import Report
 
 SUFFIXES = (".json", ".html")
 
 
-def finish(preflight: Preflight, session: pytest.Session) -> None:
-    """At the end of a session: NO-GO becomes exit code 1, and reports are written where they were asked for."""
-    if session.config.option.collectonly:
-        return
-    if session.exitstatus == 0 and preflight.clearance(0) == "NO-GO":
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
-    paths = session.config.option.preflight_report
-    report = json_report.made(preflight, int(session.exitstatus)) if paths else {}
+def write_all(paths: Sequence[str], report: Report) -> list[str]:
+    """Write the report to each of these files.
+
+    Returns:
+        A line for each that could not be written.
+    """
+    problems = []
     for path in paths:
         try:
             write(Path(path), report)
         except OSError as error:  # it could be written when the session began; the summary is still to come
-            preflight.report_problems.append(f"--preflight-report {path}: {error.strerror}")
-            session.exitstatus = pytest.ExitCode.USAGE_ERROR
+            problems.append(f"--preflight-report {path}: {error.strerror}")
+    return problems
 
 
 def check(path: Path, suffixes: tuple[str, ...] = SUFFIXES) -> None:
@@ -56,7 +50,7 @@ def check(path: Path, suffixes: tuple[str, ...] = SUFFIXES) -> None:
         raise ValueError(error.strerror) from None
 
 
-def write(path: Path, report: dict[str, Any]) -> None:
+def write(path: Path, report: Report) -> None:
     """Write the report, whole or not at all.
 
     Raises:
@@ -65,7 +59,7 @@ def write(path: Path, report: dict[str, Any]) -> None:
     if path.suffix.lower() == ".html":
         from pytest_trainguard.report import page
 
-        text = page.made(report)
+        text = page.render_page(report)
     else:
         text = json.dumps(report, indent=2, allow_nan=False) + "\n"
     beside = path.with_name(f".{path.name}.{os.getpid()}")

@@ -5,77 +5,108 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import shlex
 import time
-from collections import Counter
+from collections.abc import Iterable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TypedDict
 
 import pytest
 
 from pytest_trainguard import catalog
-
-if TYPE_CHECKING:
-    from pytest_trainguard.session.preflight import Preflight
+from pytest_trainguard.report.data import CaseVerdict, Prediction, SessionResult, Word
 
 VERSION = 1
-CASE_KEYS = (
-    "number",
-    "title",
-    "category",
-    "severity",
-    "expects",
-    "trainer",
-    "verdict",
-    "reason",
-    "seconds",
-    "did",
-    "evidence",
-    "alone",
-)
 
 
-def made(preflight: Preflight, exitstatus: int) -> dict[str, Any]:
+class TrainerEntry(TypedDict):
+    """What came of one trainer."""
+
+    name: str
+    source: str
+    verdict: Word
+    reason: str
+
+
+class CaseEntry(TypedDict):
+    """What came of one case and one trainer."""
+
+    slug: str
+    number: int | None
+    title: str
+    category: str
+    severity: str
+    expects: str
+    trainer: str
+    verdict: Word
+    reason: str
+    seconds: float
+    did: str
+    evidence: str
+    alone: str
+
+
+class Coverage(TypedDict):
+    """How many cases there are, and how many of each verdict."""
+
+    catalogue: int
+    selected: int
+    judged: int
+    passed: int
+    failed: int
+    not_applicable: int
+    error: int
+
+
+class Environment(TypedDict):
+    """Where, when and with what the session ran."""
+
+    date: str
+    command: str
+    seconds: float
+    pytest_trainguard: str | None
+    pytest: str
+    python: str
+    platform: str
+    cpus: int | None
+    torch: str | None
+    gpu_budget: str | None
+
+
+class Report(TypedDict):
+    """The whole; `schema.json` says what each part means."""
+
+    version: int
+    clearance: str
+    why: str
+    left_out: list[str]
+    trainers: list[TrainerEntry]
+    memory: list[Prediction]
+    cases: list[CaseEntry]
+    coverage: Coverage
+    environment: Environment
+
+
+def make_report(result: SessionResult) -> Report:
     """The report as plain values."""
-    order = {name: place for place, name in enumerate(preflight.trainers)}
-    verdicts = sorted(preflight.verdicts, key=lambda v: (order.get(v["trainer"], len(order)), v["number"]))
-    counts = Counter(verdict["verdict"] for verdict in verdicts)
-    names = dict.fromkeys([*preflight.trainers, *(verdict["trainer"] for verdict in verdicts)])
+    places = {name: place for place, name in enumerate(result.trainers)}
+    verdicts = sorted(result.verdicts, key=lambda v: (places.get(v.trainer, len(places)), v.order))
+    names = dict.fromkeys([*result.trainers, *(verdict.trainer for verdict in verdicts)])
     return {
         "version": VERSION,
-        "clearance": preflight.clearance(exitstatus),
-        "why": why(preflight, exitstatus),
-        "left_out": sorted(preflight.left_out),
-        "trainers": [_trainer(name, preflight.trainers.get(name), verdicts) for name in names],
-        "memory": memory(verdicts),
-        "cases": [{key: verdict[key] for key in CASE_KEYS} for verdict in verdicts],
-        "coverage": {
-            "catalogue": len(catalog.read()),
-            "selected": len(verdicts),
-            "judged": counts["passed"] + counts["failed"],
-            "passed": counts["passed"],
-            "failed": counts["failed"],
-            "not_applicable": counts["not_applicable"],
-            "error": counts["error"],
-        },
-        "environment": {
-            "date": datetime.fromtimestamp(preflight.began).astimezone().isoformat(timespec="seconds"),
-            "command": shlex.join(["pytest", *map(str, preflight.config.invocation_params.args)]),
-            "seconds": round(time.time() - preflight.began, 1),
-            "pytest_trainguard": _version("pytest-trainguard"),
-            "pytest": pytest.__version__,
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-            "cpus": os.cpu_count(),
-            "torch": _version("torch"),
-            "gpu_budget": preflight.budget,
-        },
+        "clearance": result.clearance,
+        "why": explain_clearance(result),
+        "left_out": [case.slug for case in result.left_out],
+        "trainers": [_make_trainer(name, result.trainers.get(name), verdicts) for name in names],
+        "memory": merge_predictions(verdicts),
+        "cases": [_make_case(verdict) for verdict in verdicts],
+        "coverage": _count(result),
+        "environment": _describe_environment(result),
     }
 
 
-def why(preflight: Preflight, exitstatus: int) -> str:
+def explain_clearance(result: SessionResult) -> str:
     """What stands behind GO or NO-GO, in one line."""
-    counts = Counter(verdict["verdict"] for verdict in preflight.verdicts)
+    counts = result.counts
     told = [
         f"{counts['passed']} passed",
         f"{counts['failed']} failed",
@@ -83,43 +114,85 @@ def why(preflight: Preflight, exitstatus: int) -> str:
     ]
     if counts["error"]:
         told.append(f"{counts['error']} not judged")
-    if exitstatus == pytest.ExitCode.INTERRUPTED:
+    if result.exitstatus == pytest.ExitCode.INTERRUPTED:
         told.append("interrupted before the end")
-    elif not preflight.judged:
+    elif not result.judged:
         told.append("nothing was judged")
-    among = f" (of what {preflight.narrowed} left)" if preflight.narrowed else ""
+    among = f" (of what {result.narrowed} left)" if result.narrowed else ""
     return ", ".join(told) + among
 
 
-def memory(verdicts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def merge_predictions(verdicts: Iterable[CaseVerdict]) -> list[Prediction]:
     """What was predicted of each trainer's GPU memory; what several cases found out of one, put together."""
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, Prediction] = {}
     for verdict in verdicts:
-        if verdict["memory"]:
-            earlier = found.get(verdict["trainer"], {"largest_settings": {}})
-            largest = {**earlier["largest_settings"], **verdict["memory"]["largest_settings"]}
-            found[verdict["trainer"]] = {
-                "trainer": verdict["trainer"],
-                **verdict["memory"],
-                "largest_settings": largest,
-            }
+        if verdict.memory:
+            earlier = found.get(verdict.trainer, {"largest_settings": {}})
+            largest = {**earlier["largest_settings"], **verdict.memory["largest_settings"]}
+            found[verdict.trainer] = {"trainer": verdict.trainer, **verdict.memory, "largest_settings": largest}
     return list(found.values())
 
 
-def _trainer(name: str, spec: object, verdicts: list[dict[str, Any]]) -> dict[str, Any]:
-    own = [verdict for verdict in verdicts if verdict["trainer"] == name]
-    errors = [verdict["reason"] for verdict in own if verdict["verdict"] == "error"]
-    failed = any(verdict["verdict"] == "failed" for verdict in own)
-    verdict = "error" if errors else "failed" if failed else "passed" if own else "not_applicable"
+def _make_trainer(name: str, spec: object, verdicts: list[CaseVerdict]) -> TrainerEntry:
+    own = [verdict for verdict in verdicts if verdict.trainer == name]
+    errors = [verdict.reason for verdict in own if verdict.verdict == "error"]
+    failed = any(verdict.verdict == "failed" for verdict in own)
+    word: Word = "error" if errors else "failed" if failed else "passed" if own else "not_applicable"
     return {
         "name": name,
         "source": spec if isinstance(spec, str) else "command",
-        "verdict": verdict,
+        "verdict": word,
         "reason": errors[0] if errors else "",
     }
 
 
-def _version(distribution: str) -> str | None:
+def _make_case(verdict: CaseVerdict) -> CaseEntry:
+    return {
+        "slug": verdict.slug,
+        "number": verdict.number,
+        "title": verdict.title,
+        "category": verdict.category,
+        "severity": verdict.severity,
+        "expects": verdict.expects,
+        "trainer": verdict.trainer,
+        "verdict": verdict.verdict,
+        "reason": verdict.reason,
+        "seconds": verdict.seconds,
+        "did": verdict.did,
+        "evidence": verdict.evidence,
+        "alone": verdict.alone,
+    }
+
+
+def _count(result: SessionResult) -> Coverage:
+    counts = result.counts
+    return {
+        "catalogue": len(catalog.read_cases()),
+        "selected": len(result.verdicts),
+        "judged": result.judged,
+        "passed": counts["passed"],
+        "failed": counts["failed"],
+        "not_applicable": counts["not_applicable"],
+        "error": counts["error"],
+    }
+
+
+def _describe_environment(result: SessionResult) -> Environment:
+    return {
+        "date": datetime.fromtimestamp(result.began).astimezone().isoformat(timespec="seconds"),
+        "command": result.command,
+        "seconds": round(time.time() - result.began, 1),
+        "pytest_trainguard": _find_version("pytest-trainguard"),
+        "pytest": pytest.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "torch": _find_version("torch"),
+        "gpu_budget": result.gpu_budget,
+    }
+
+
+def _find_version(distribution: str) -> str | None:
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:

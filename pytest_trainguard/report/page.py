@@ -7,23 +7,60 @@ Whatever the page shows goes through `clean` and is then escaped: trainers print
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 import jinja2
 from markupsafe import Markup
 
-from pytest_trainguard.catalog import CATEGORIES
+from pytest_trainguard.catalog import CATALOGUE, CATEGORIES
 from pytest_trainguard.report import pictures
+from pytest_trainguard.report.data import Prediction, Word
+from pytest_trainguard.report.json_report import CaseEntry, Coverage, Report, TrainerEntry
 
 TEMPLATE = "page.html"
 SLOWEST = 5
 LONGEST = 6000  # characters of one text; of a longer one the middle is left out
-ORDER = ("failed", "error", "passed", "not_applicable")  # of what a field of the grid stands for and leads to
+ORDER: tuple[Word, ...] = (
+    "failed",
+    "error",
+    "passed",
+    "not_applicable",
+)  # of what a field of the grid stands for and leads to
 # Colours and cursor movements of a terminal, titles of its window, and what else is not to be read: control characters
 # (but for tab and new line), marks that turn the direction of what follows, halves of surrogate pairs.
 ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\)?|[ -/]*[0-~])")
 UNREADABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+class ShownCase(CaseEntry):
+    """A case of the report, its anchor on the page and its heading."""
+
+    id: str
+    heading: str
+
+
+class Cell(TypedDict):
+    """How many of each verdict, the one that counts, and the first case that has it: where the field leads to."""
+
+    passed: int
+    failed: int
+    not_applicable: int
+    error: int
+    judged: int
+    verdict: str
+    first: str
+
+
+class Row(TypedDict):
+    """A trainer's line of the grid."""
+
+    trainer: TrainerEntry
+    cells: list[Cell]
+    all: Cell
+    seconds: float
 
 
 def clean(value: object) -> object:
@@ -37,7 +74,7 @@ def clean(value: object) -> object:
     return f"{text[: LONGEST // 2]}\n… {left_out} characters left out …\n{text[-LONGEST // 2 :]}"
 
 
-def made(report: dict[str, Any]) -> str:
+def render_page(report: Report) -> str:
     """The page.
 
     Args:
@@ -55,58 +92,72 @@ def made(report: dict[str, Any]) -> str:
         lstrip_blocks=True,
     )
     try:
-        return environment.get_template(TEMPLATE).render(_view(report))
+        return environment.get_template(TEMPLATE).render(_make_view(report))
     except (KeyError, TypeError, AttributeError, jinja2.UndefinedError) as error:
         raise ValueError(f"it is not as schema.json says: {type(error).__name__}: {error}") from error
 
 
-def _view(report: dict[str, Any]) -> dict[str, Any]:
+def _make_view(report: Report) -> dict[str, object]:
     """What the template shows, in the order in which it does."""
-    cases = [{"expects": "", "evidence": "", **case, "id": f"case-{n}"} for n, case in enumerate(report["cases"])]
-    of = {verdict: [case for case in cases if case["verdict"] == verdict] for verdict in ORDER}
-    categories = CATEGORIES | {case["category"]: CATEGORIES.get(case["category"], "") for case in cases}
+    cases = [_make_case(place, case) for place, case in enumerate(report["cases"])]
+    having = {word: [case for case in cases if case["verdict"] == word] for word in ORDER}
+    there = {case["category"]: CATEGORIES.get(case["category"], "") for case in cases}
+    categories = CATALOGUE.categories | there
     return {
         "report": report,
-        "why": report.get("why") or _counted(report["coverage"]),
+        "why": report.get("why") or _format_counts(report["coverage"]),
         "categories": categories,
-        "grid": [_row(trainer, cases, categories) for trainer in report["trainers"]],
-        "failed": of["failed"],
-        "errors": _grouped(of["error"], "trainer", "reason"),
-        "not_applicable": _grouped(of["not_applicable"], "reason"),
-        "passed": _grouped(of["passed"], "trainer"),
+        "grid": [_make_row(trainer, cases, list(categories)) for trainer in report["trainers"]],
+        "failed": having["failed"],
+        "errors": _group(having["error"], lambda case: (case["trainer"], case["reason"])),
+        "not_applicable": _group(having["not_applicable"], lambda case: case["reason"]),
+        "passed": _group(having["passed"], lambda case: case["trainer"]),
         "slowest": sorted(cases, key=lambda case: -case["seconds"])[:SLOWEST],
         "total": sum(case["seconds"] for case in cases),
-        "memory": [_memory(one) for one in report["memory"]],
+        "memory": [_make_memory(one) for one in report["memory"]],
     }
 
 
-def _counted(coverage: dict[str, Any]) -> str:
-    return ", ".join(f"{coverage[name]} {name.replace('_', ' ')}" for name in ("passed", "failed", "not_applicable"))
+def _make_case(place: int, case: CaseEntry) -> ShownCase:
+    heading = case["title"] if case["number"] is None else f"{case['number']} {case['title']}"
+    later = {"expects": "", "evidence": ""}  # which a report of an earlier version lacks
+    return cast(ShownCase, {**later, **case, "id": f"case-{place}", "heading": heading})
 
 
-def _row(trainer: dict[str, Any], cases: list[dict[str, Any]], categories: dict[str, str]) -> dict[str, Any]:
+def _format_counts(coverage: Coverage) -> str:
+    passed, failed, other = coverage["passed"], coverage["failed"], coverage["not_applicable"]
+    return f"{passed} passed, {failed} failed, {other} not applicable"
+
+
+def _make_row(trainer: TrainerEntry, cases: list[ShownCase], categories: list[str]) -> Row:
     own = [case for case in cases if case["trainer"] == trainer["name"]]
-    cells = [_cell([case for case in own if case["category"] == category]) for category in categories]
-    return {"trainer": trainer, "cells": cells, "all": _cell(own), "seconds": sum(case["seconds"] for case in own)}
+    cells = [_make_cell([case for case in own if case["category"] == category]) for category in categories]
+    return {"trainer": trainer, "cells": cells, "all": _make_cell(own), "seconds": sum(case["seconds"] for case in own)}
 
 
-def _cell(cases: list[dict[str, Any]]) -> dict[str, Any]:
-    """How many of each verdict, the one that counts, and the first case that has it: where the field leads to."""
-    counts = {one: sum(case["verdict"] == one for case in cases) for one in ORDER}
-    verdict = next((one for one in ORDER if counts[one]), "none")
-    first = next((case["id"] for case in cases if case["verdict"] == verdict), "")
-    return {**counts, "judged": counts["passed"] + counts["failed"], "verdict": verdict, "first": first}
+def _make_cell(cases: list[ShownCase]) -> Cell:
+    counts = Counter(case["verdict"] for case in cases)
+    verdict = next((word for word in ORDER if counts[word]), "none")
+    return {
+        "passed": counts["passed"],
+        "failed": counts["failed"],
+        "not_applicable": counts["not_applicable"],
+        "error": counts["error"],
+        "judged": counts["passed"] + counts["failed"],
+        "verdict": verdict,
+        "first": next((case["id"] for case in cases if case["verdict"] == verdict), ""),
+    }
 
 
-def _grouped(cases: list[dict[str, Any]], *keys: str) -> list[list[dict[str, Any]]]:
-    """Those that have the same values, together."""
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+def _group(cases: list[ShownCase], key: Callable[[ShownCase], Hashable]) -> list[list[ShownCase]]:
+    """Those that have the same key, together."""
+    groups: dict[Hashable, list[ShownCase]] = {}
     for case in cases:
-        groups.setdefault(tuple(case[key] for key in keys), []).append(case)
+        groups.setdefault(key(case), []).append(case)
     return list(groups.values())
 
 
-def _memory(one: dict[str, Any]) -> dict[str, Any]:
+def _make_memory(one: Prediction) -> Prediction:
     """What was predicted of a trainer, in words and pictures."""
     from pytest_trainguard.memory.search import Largest
     from pytest_trainguard.memory.verdict import Judgement, headline, shown
@@ -121,8 +172,8 @@ def _memory(one: dict[str, Any]) -> dict[str, Any]:
         **one,
         "headline": headline(Judgement.from_dict(one)),
         "limit": shown(one["budget"]["size"]),
-        "breakdown": pictures.breakdown(one),
-        "picture": pictures.timeline(one),
+        "breakdown": pictures.draw_breakdown(one),
+        "picture": pictures.draw_timeline(one),
         "largest": [(there["what"], shown(there["bytes"])) for there in one["largest"][:3]],
         "fits": {setting: found.words for setting, found in largest.items()},
         "alternatives": [{**other, "size": shown(other["needs"])} for other in one["alternatives"]],

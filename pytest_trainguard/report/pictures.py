@@ -7,13 +7,14 @@ polygons. Letters are the page's, beside the drawing, so that they stay readable
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import TypedDict
 
 from markupsafe import Markup
 
 from pytest_trainguard.memory.cards import GIB
 from pytest_trainguard.memory.timeline import COLOURS, CONTEXT_COLOUR
 from pytest_trainguard.memory.verdict import PARTS, shown
+from pytest_trainguard.report.data import Prediction
 
 CONTEXT = "CUDA context"
 TINTS = {**{PARTS[category]: colour for category, colour in COLOURS.items()}, CONTEXT: CONTEXT_COLOUR}
@@ -24,15 +25,61 @@ ROOM = 1.04  # above the highest point
 FAR = 3  # a budget of more than so many times what is needed would leave nothing to be seen of the rest
 
 
-def breakdown(one: dict[str, Any]) -> dict[str, Any]:
+class Part(TypedDict):
+    """A part of the bar; its size is in words, its width in per cent of the picture."""
+
+    name: str
+    colour: str
+    size: str
+    share: float
+    width: float
+
+
+class Bar(TypedDict):
+    """What takes the memory at the peak, the largest part first, and where the budget's line stands."""
+
+    parts: list[Part]
+    budget: float
+
+
+class Layer(TypedDict):
+    """One of the stacked areas: the points of a polygon."""
+
+    name: str
+    colour: str
+    points: Markup
+
+
+class PhaseBegin(TypedDict):
+    """Where a stretch of the trace begins, as the report has it."""
+
+    at: int
+    phase: str
+
+
+class Phase(TypedDict):
+    """A stretch of the trace."""
+
+    name: str
+    left: float
+    width: float
+
+
+class Areas(TypedDict):
+    """Memory over the trace, lowest layer first; heights are from the top, those of the scale beside their words."""
+
+    layers: list[Layer]
+    reserved: Markup
+    budget: float
+    scale: list[tuple[str, float]]
+    phases: list[Phase]
+
+
+def draw_breakdown(one: Prediction) -> Bar:
     """What takes the memory at the peak, as one bar, with the budget on the same scale.
 
     Args:
         one: what was predicted of a trainer, as the report has it.
-
-    Returns:
-        `parts` (name, colour, size in words, share of what is needed, width), the largest first, and `budget`, where
-        its line stands.
     """
     whole = _whole(one["needs"], one["budget"]["size"])
     parts = sorted(one["breakdown"].items(), key=lambda part: -part[1])
@@ -47,15 +94,11 @@ def breakdown(one: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def timeline(one: dict[str, Any]) -> dict[str, Any] | None:
+def draw_timeline(one: Prediction) -> Areas | None:
     """Memory over the trace as stacked areas; None where the report holds none.
 
     Args:
         one: what was predicted of a trainer, as the report has it.
-
-    Returns:
-        `layers` (name, colour, the points of a polygon), lowest first; `reserved`, the points of a line; `budget`, the
-        height of its line; `scale` (words, height); `phases` (name, left, width). Heights are from the top.
     """
     told = one.get("over_time")
     if not told or not told["at"]:
@@ -70,7 +113,8 @@ def timeline(one: dict[str, Any]) -> dict[str, Any] | None:
         places = zip(across, [*across[1:], 100.0], sizes, strict=True)
         return [(x, 100 - 100 * size / top) for start, end, size in places for x in (start, end)]
 
-    layers, below = [], [0] * len(across)
+    layers: list[Layer] = []
+    below = [0] * len(across)
     for name, sizes in {CONTEXT: [context] * len(across), **told["parts"]}.items():
         above = [low + size for low, size in zip(below, sizes, strict=True)]
         outline = line(above) + line(below)[::-1]
@@ -81,7 +125,7 @@ def timeline(one: dict[str, Any]) -> dict[str, Any] | None:
         "reserved": _points(line(taken)),
         "budget": 100 - 100 * one["budget"]["size"] / top,  # below 0: far above the picture
         "scale": [(words, 100 - 100 * size / top) for words, size in _scale(top)],
-        "phases": _phases(told, width),
+        "phases": _draw_phases(told["phases"], width),
     }
 
 
@@ -101,11 +145,11 @@ def _scale(top: float) -> list[tuple[str, float]]:
     return [(f"{count * step / GIB:g} GiB", count * step) for count in range(1, int(top / step) + 1)]
 
 
-def _phases(told: dict[str, Any], width: int) -> list[dict[str, Any]]:
-    begins = [phase["at"] for phase in told["phases"]]
+def _draw_phases(phases: list[PhaseBegin], width: int) -> list[Phase]:
+    begins = [phase["at"] for phase in phases]
     ends = [*begins[1:], width]
-    every = [
+    every: list[Phase] = [
         {"name": phase["phase"], "left": 100 * begin / width, "width": 100 * (end - begin) / width}
-        for phase, begin, end in zip(told["phases"], begins, ends, strict=True)
+        for phase, begin, end in zip(phases, begins, ends, strict=True)
     ]
     return [phase for phase in every if phase["width"] >= NARROW]

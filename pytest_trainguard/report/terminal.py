@@ -3,77 +3,64 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 
-from pytest_trainguard.catalog import CATEGORIES
-from pytest_trainguard.report.json_report import memory, why
+import pytest
 
-if TYPE_CHECKING:
-    from pytest_trainguard.session.preflight import Preflight
+from pytest_trainguard.catalog import CATALOGUE, CATEGORIES, EdgeCase
+from pytest_trainguard.report.data import CaseVerdict, SessionResult
+from pytest_trainguard.report.json_report import explain_clearance, merge_predictions
 
 SLOWEST = 5
 
 
-def write(preflight: Preflight, reporter: Any, exitstatus: int) -> None:
+def write_summary(result: SessionResult, reporter: pytest.TerminalReporter) -> None:
     """Write the summary to pytest's terminal."""
-    verdicts = sorted(preflight.verdicts, key=lambda verdict: (verdict["trainer"], verdict["number"]))
+    verdicts = sorted(result.verdicts, key=lambda verdict: (verdict.trainer, verdict.order))
     reporter.section("preflight", sep="=")
-    for line, markup in grid(verdicts):
+    for line, markup in format_grid(verdicts):
         reporter.write_line(line, **markup)
-    _not_applicable(verdicts, reporter)
-    _memory(verdicts, reporter)
-    for verdict in verdicts:
-        if verdict["verdict"] in ("failed", "error"):
-            first = verdict["reason"].splitlines()[0] if verdict["reason"] else ""
-            word = "FAILED" if verdict["verdict"] == "failed" else "ERROR"
-            reporter.write_line(
-                f"{word} {verdict['number']} {verdict['title']}: {verdict['trainer']}: {first}", red=True
-            )
-            reporter.write_line(f"       {verdict['alone']}")
-    slowest = sorted(verdicts, key=lambda verdict: -verdict["seconds"])[:SLOWEST]
-    if len(verdicts) > SLOWEST:
-        shown = "; ".join(f"{v['number']} {v['title']}: {v['trainer']} {v['seconds']:.1f} s" for v in slowest)
-        reporter.write_line(f"slowest: {shown}")
-    _clearance(preflight, reporter, exitstatus)
+    _write_not_applicable(verdicts, reporter)
+    _write_memory(verdicts, reporter)
+    _write_failures(verdicts, reporter)
+    _write_slowest(verdicts, reporter)
+    _write_clearance(result, reporter)
 
 
-def grid(verdicts: list[dict[str, Any]]) -> list[tuple[str, dict[str, bool]]]:
+def format_grid(verdicts: Sequence[CaseVerdict]) -> list[tuple[str, dict[str, bool]]]:
     """Lines and their markup: for each trainer and category, how many passed of how many were judged."""
-    names = list(dict.fromkeys(verdict["trainer"] for verdict in verdicts))
+    names = list(dict.fromkeys(verdict.trainer for verdict in verdicts))
     width = max([len(name) for name in names], default=7)
-    columns = [*CATEGORIES, "n/a", "error"]
-    lines: list[tuple[str, dict[str, bool]]] = []
-    lines.append((" ".join([" " * width, *(f"{column:>9}" for column in columns)]), {"bold": True}))
+    there = {verdict.category for verdict in verdicts}
+    categories = [name for name in CATEGORIES if name in CATALOGUE.categories or name in there]
+    head = " ".join([" " * width, *(f"{column:>9}" for column in [*categories, "n/a", "error"])])
+    lines = [(head, {"bold": True})]
     for name in names:
-        own = [verdict for verdict in verdicts if verdict["trainer"] == name]
-        cells = []
-        for category in CATEGORIES:
-            counts = Counter(verdict["verdict"] for verdict in own if verdict["category"] == category)
-            judged = counts["passed"] + counts["failed"]
-            cells.append(f"{counts['passed']}/{judged}" if judged else "-")
-        total = Counter(verdict["verdict"] for verdict in own)
-        cells += [str(total["not_applicable"]), str(total["error"])]
+        own = [verdict for verdict in verdicts if verdict.trainer == name]
+        total = Counter(verdict.verdict for verdict in own)
+        cells = [*(_format_cell(own, category) for category in categories), total["not_applicable"], total["error"]]
         good = not total["failed"] and not total["error"]
-        lines.append(
-            (
-                " ".join([name.ljust(width), *(f"{cell:>9}" for cell in cells)]),
-                {"green" if good else "red": True},
-            )
-        )
+        row = " ".join([name.ljust(width), *(f"{cell:>9}" for cell in cells)])
+        lines.append((row, {"green" if good else "red": True}))
     return lines
 
 
-def _not_applicable(verdicts: list[dict[str, Any]], reporter: Any) -> None:
+def _format_cell(verdicts: Sequence[CaseVerdict], category: str) -> str:
+    counts = Counter(verdict.verdict for verdict in verdicts if verdict.category == category)
+    judged = counts["passed"] + counts["failed"]
+    return f"{counts['passed']}/{judged}" if judged else "-"
+
+
+def _write_not_applicable(verdicts: Sequence[CaseVerdict], reporter: pytest.TerminalReporter) -> None:
     for verdict in verdicts:
-        if verdict["verdict"] == "not_applicable":
-            reporter.write_line(
-                f"not applicable: {verdict['number']} {verdict['title']}: {verdict['trainer']}: {verdict['reason']}"
-            )
+        if verdict.verdict == "not_applicable":
+            reporter.write_line(f"not applicable: {verdict.heading}: {verdict.trainer}: {verdict.reason}")
 
 
-def _memory(verdicts: list[dict[str, Any]], reporter: Any) -> None:
+def _write_memory(verdicts: Sequence[CaseVerdict], reporter: pytest.TerminalReporter) -> None:
     """What was predicted of each trainer's GPU memory."""
-    found = memory(verdicts)
+    found = merge_predictions(verdicts)
     if not found:
         return
     from pytest_trainguard.memory.prediction import lines
@@ -86,23 +73,36 @@ def _memory(verdicts: list[dict[str, Any]], reporter: Any) -> None:
             reporter.write_line(line)
 
 
-def _clearance(preflight: Preflight, reporter: Any, exitstatus: int) -> None:
-    clearance = preflight.clearance(exitstatus)
-    if preflight.left_out:
-        shown = ranges(preflight.left_out)
-        reporter.write_line(f"left out by --fast, {len(preflight.left_out)} cases: {shown}: run them without it")
-    for problem in preflight.report_problems:
+def _write_failures(verdicts: Sequence[CaseVerdict], reporter: pytest.TerminalReporter) -> None:
+    for verdict in verdicts:
+        if verdict.verdict in ("failed", "error"):
+            first = verdict.reason.splitlines()[0] if verdict.reason else ""
+            reporter.write_line(f"{verdict.verdict.upper()} {verdict.heading}: {verdict.trainer}: {first}", red=True)
+            reporter.write_line(f"       {verdict.alone}")
+
+
+def _write_slowest(verdicts: Sequence[CaseVerdict], reporter: pytest.TerminalReporter) -> None:
+    if len(verdicts) > SLOWEST:
+        slowest = sorted(verdicts, key=lambda verdict: -verdict.seconds)[:SLOWEST]
+        shown = "; ".join(f"{v.heading}: {v.trainer} {v.seconds:.1f} s" for v in slowest)
+        reporter.write_line(f"slowest: {shown}")
+
+
+def _write_clearance(result: SessionResult, reporter: pytest.TerminalReporter) -> None:
+    if result.left_out:
+        shown = format_keys(result.left_out)
+        reporter.write_line(f"left out by --fast, {len(result.left_out)} cases: {shown}: run them without it")
+    for problem in result.problems:
         reporter.write_line(f"ERROR: {problem}", red=True)
-    markup = {"bold": True, "green" if clearance == "GO" else "red": True}
-    reporter.write_line(f"{clearance}: {why(preflight, exitstatus)}", **markup)
+    markup = {"bold": True, "green" if result.clearance == "GO" else "red": True}
+    reporter.write_line(f"{result.clearance}: {explain_clearance(result)}", **markup)
 
 
-def ranges(numbers: set[int]) -> str:
-    """Numbers in few words, as `--edge-case` takes them: `8,41-43`."""
-    parts: list[list[int]] = []
-    for number in sorted(numbers):
-        if parts and parts[-1][-1] == number - 1:
-            parts[-1].append(number)
-        else:
-            parts.append([number])
-    return ",".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)
+def format_keys(cases: Iterable[EdgeCase]) -> str:
+    """Cases in few words, as `--edge-case` takes them: `8,41-43,partial-save`."""
+    every = list(cases)
+    numbers = sorted(case.number for case in every if case.number is not None)
+    # Numbers that follow each other are as far from their places in the list.
+    runs = [[number for _, number in run] for _, run in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])]
+    ranges = [f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs]
+    return ",".join([*ranges, *(case.slug for case in every if case.number is None)])

@@ -1,100 +1,81 @@
-"""One pytest session's preflight: which trainers, which cases, what came of them, and GO or NO-GO.
+"""One pytest session's preflight: what it was asked for, where its runs start from, and what it came to.
 
 The hooks of `plugin` delegate to the one `Preflight` object of a session. It never imports torch or a trainer.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.machinery
-import sys
+import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_trainguard import catalog
+from pytest_trainguard.session import options
+from pytest_trainguard.session.deselection import take_out_preflights
 
 if TYPE_CHECKING:
     from pytest_trainguard.contract.trainer import TrainerSpec
-    from pytest_trainguard.memory.budget import Limit
+    from pytest_trainguard.report.data import SessionResult
+    from pytest_trainguard.session.selection import CaseSelection
+    from pytest_trainguard.session.verdicts import VerdictStore
     from pytest_trainguard.subject.launchpad import Launchpad
     from pytest_trainguard.subject.subject import Subject
 
 KEY = pytest.StashKey["Preflight"]()
+PROBLEM = "trainguard_problem"  # in what a worker of pytest-xdist hands over at its end
 
 
-def of(config: pytest.Config) -> Preflight:
+def get_preflight(config: pytest.Config) -> Preflight:
     """The session's preflight."""
     return config.stash[KEY]
 
 
-def wanted(markexpr: str) -> bool:
-    """Whether `-m` asks for a preflight: it names the marker, and not only to leave it out."""
-    if "preflight" not in markexpr:
-        return False
-    import ast
-
-    def asks(node: ast.AST, sign: bool) -> bool:
-        if isinstance(node, ast.UnaryOp):
-            return asks(node.operand, not sign)
-        if isinstance(node, ast.BoolOp):
-            return any(asks(value, sign) for value in node.values)
-        return sign and isinstance(node, ast.Name) and node.id == "preflight"
-
-    try:
-        return asks(ast.parse(markexpr.strip(), mode="eval").body, True)
-    except SyntaxError:
-        return False  # pytest says what is wrong with it
-
-
 class Preflight:
-    """The state of one session."""
+    """The state of one session.
+
+    Attributes:
+        active: a preflight was asked for, with `-m preflight`.
+        gpu_limit: what `--gpu-budget` comes to; None without it, or where nothing will run.
+        selection: which cases are to run, in a preflight.
+        problems: what went wrong with the session itself, a line each.
+    """
 
     def __init__(self, config: pytest.Config):
+        """Read what the session is asked for.
+
+        Raises:
+            pytest.UsageError: something of it does not exist or cannot be done.
+        """
         self.config = config
-        self.active = wanted(config.option.markexpr or "")
-        self._verdicts: dict[str, dict[str, Any]] = {}
+        self.active = options.asks_for_preflight(config.option.markexpr or "")
         self.began = time.time()  # seconds since the epoch
-        self.report_problems: list[str] = []
-        option = config.option
-        self.budget = _usage("--gpu-budget", _budget, option.gpu_budget) if option.gpu_budget else None
-        self.limit = self._limit()
-        self.numbers = _usage("--edge-case", catalog.numbers, option.edge_case) if option.edge_case else None
-        given = [
-            f"--{name.replace('_', '-')}"
-            for name in ("trainer", "edge_case", "category", "fast")
-            if getattr(option, name)
-        ]
-        self.narrowed = " ".join(given)
-        if given and not self.active:
-            raise pytest.UsageError(f"{given[0]} narrows a preflight: run it with -m preflight")
-        self.printed_ids = self._take_printed_ids()
+        self.problems: list[str] = []
+        options.check_categories(config, list(catalog.CATEGORIES))
+        options.check_budget(config)
+        runs = self.active and not config.option.collectonly
+        self.gpu_limit = options.find_gpu_limit(config) if runs else None
+        self.narrowing = options.list_narrowing_options(config)
+        if self.narrowing and not self.active:
+            raise pytest.UsageError(f"{self.narrowing[0]} narrows a preflight: run it with -m preflight")
+        self.printed_ids = options.take_printed_ids(config)
+        if self.printed_ids and not self.active:
+            raise pytest.UsageError(f"{self.printed_ids[0]} is of the catalogue: run it with -m preflight")
         if self.active:
-            self.trainers  # noqa: B018 (a bad name is told before anything is collected)
-            self._check_numbers()
-            self._check_report()
-            self._check_timeline()
+            self.trainers = self._choose_trainers()  # a bad name is told before anything is collected
+            self.selection = self._select_cases()
+            options.check_report_paths(config)
+            options.check_timeline_path(config)
 
-    def _limit(self) -> Limit | None:
-        """What the budget comes to on the GPU that is present, if there is one; needed where something will run."""
-        if self.budget is None or not self.active or self.config.option.collectonly:
-            return None
-        from pytest_trainguard.memory import budget, measure
+    def _select_cases(self) -> CaseSelection:
+        from pytest_trainguard.session.selection import CaseSelection, parse_cases
 
-        headroom = _usage("trainguard_gpu_headroom", budget.parse_headroom,
-                          self.config.getini("trainguard_gpu_headroom"))  # fmt: skip
-        present = measure.look()
-        device = present.device if present else None
-
-        def limit(text: str) -> Limit:
-            return budget.limit_of(budget.parse_budget(text), device, headroom)
-
-        found: Limit = _usage("--gpu-budget", limit, self.budget)
-        return found
+        option = self.config.option
+        named = options.parse_option("--edge-case", parse_cases, option.edge_case) if option.edge_case else None
+        return CaseSelection(named, frozenset(option.category), option.fast)
 
     @cached_property
     def trainers(self) -> dict[str, TrainerSpec]:
@@ -103,189 +84,51 @@ class Preflight:
         Raises:
             pytest.UsageError: there is none, or one that does not exist.
         """
-        found = self._configured()
-        chosen = self.config.option.trainer
-        if not found:
-            raise pytest.UsageError(
-                "no trainers: name them in the ini option trainguard_trainers ('module:Class'), "
-                f"or as [tool.trainguard.trainers.NAME] in pyproject.toml{self._elsewhere()}"
-            )
-        by_lower = {name.lower(): name for name in found}
-        for name in chosen:
-            if name.lower() not in by_lower:
-                raise pytest.UsageError(f"--trainer {name}: no such trainer; there are {', '.join(found)}")
-        names = {by_lower[name.lower()] for name in chosen} or set(found)
-        return {name: spec for name, spec in found.items() if name in names}
+        return self._choose_trainers()
 
-    def _elsewhere(self) -> str:
-        """A hint where pytest took another folder for the project's: it takes an option's value for a test's path."""
-        root, here = self.config.rootpath, self.config.invocation_params.dir
-        if root == here:
-            return ""
-        return f"; looked for in {root}; if the project is elsewhere, join options to values: --preflight-report=PATH"
+    def _choose_trainers(self) -> dict[str, TrainerSpec]:
+        from pytest_trainguard.session.trainers import choose_trainers
 
-    def _configured(self) -> dict[str, TrainerSpec]:
-        found: dict[str, TrainerSpec] = {}
-        for entry in self.config.getini("trainguard_trainers"):
-            module, colon, name = entry.partition(":")
-            if not (module and colon and name):
-                raise pytest.UsageError(f"trainguard_trainers: {entry!r} is not of the form 'module:Class'")
-            if not _exists(module, self.search_path):
-                raise pytest.UsageError(f"trainguard_trainers: {entry!r}: no module named {module!r}")
-            found[entry if name in found else name] = entry
-        for name, table in self._tables().items():
-            from pytest_trainguard.adapters.command import faults_in
+        return choose_trainers(self.config)
 
-            wrong = faults_in(table) if isinstance(table, dict) else "is not a table"
-            if wrong:
-                raise pytest.UsageError(f"[tool.trainguard.trainers.{name}] {wrong}")
-            found[name] = table
-        return found
+    @cached_property
+    def verdicts(self) -> VerdictStore:
+        """What came of the cases so far."""
+        from pytest_trainguard.session.verdicts import VerdictStore
 
-    def _tables(self) -> dict[str, Any]:
-        path = self.config.rootpath / "pyproject.toml"
-        if not path.exists():
-            return {}
-        from pytest_trainguard.adapters.command import read_settings
-
-        tables: dict[str, Any] = read_settings(path)
-        for key in ("tool", "trainguard", "trainers"):
-            tables = tables.get(key, {})
-            if not isinstance(tables, dict):
-                raise pytest.UsageError(f"pyproject.toml: {key} of [tool.trainguard.trainers] is not a table")
-        return tables
-
-    @property
-    def search_path(self) -> list[str]:
-        """Where trainers' modules are looked for: the root folder, pytest's `pythonpath`, this interpreter's own."""
-        configured = [str(path) for path in self.config.getini("pythonpath")]
-        return [str(self.config.rootpath), *configured]
-
-    def _take_printed_ids(self) -> list[str]:
-        """The catalogue's node ids on the command line, as pytest prints them: they are no paths of the project's."""
-        args = self.config.args
-        taken = [arg for arg in args if _is_printed_id(arg, self.config.invocation_params.dir)]
-        if taken:
-            if not self.active:
-                raise pytest.UsageError(f"{taken[0]} is of the catalogue: run it with -m preflight")
-            self.config.args = [arg for arg in args if arg not in taken]
-        return taken
-
-    def _check_report(self) -> None:
-        """A report that cannot be written is told before an hour of running, not after it."""
-        option = self.config.option
-        if option.preflight_report and not option.collectonly and not hasattr(self.config, "workerinput"):
-            from pytest_trainguard.report import files
-
-            for path in option.preflight_report:
-                _usage(f"--preflight-report {path}", lambda text: files.check(Path(text)), path)
-
-    def _check_timeline(self) -> None:
-        path = self.config.option.memory_timeline
-        if path:
-            from pytest_trainguard.memory import timeline
-
-            if self.budget is None:
-                raise pytest.UsageError("--memory-timeline draws what --gpu-budget predicts: give that too")
-            _usage("--memory-timeline", lambda text: timeline.check(Path(text)), path)
-
-    def _check_numbers(self) -> None:
-        if self.numbers is not None:
-            known = {case.number for case in catalog.read()}
-            unknown = sorted(n for n in self.numbers if n < catalog.OWN and n not in known)
-            if unknown:
-                raise pytest.UsageError(
-                    f"--edge-case: no case {unknown[0]} in the catalogue (pytest --catalogue lists them)"
-                )
+        return VerdictStore()
 
     def collect(self, session: pytest.Session, items: list[pytest.Item]) -> None:
-        """Add the catalogue to what was collected, where a preflight was asked for; else take every preflight out."""
+        """Add the catalogue to what was collected, where a preflight was asked for; else take every preflight out.
+
+        Raises:
+            pytest.UsageError: see `collection.bring_in_catalogue`.
+        """
         if not self.active:
-            items[:], out = _split(items, lambda item: item.get_closest_marker("preflight") is None)
-        else:
-            present = {getattr(item, "path", None) for item in items}
-            catalogue = list(self._catalogue(session, present))
-            not_named = set(catalogue) - set(self._named(catalogue))
-            items += catalogue
-            items[:], out = _split(items, lambda item: item not in not_named and self._chosen(item))
-        if out:
-            session.config.hook.pytest_deselected(items=out)
-        for item in items:
-            case = catalog.case_of(item.iter_markers())
-            if case:
-                item.user_properties += [
-                    ("edge_case", case.number),
-                    ("category", case.category),
-                    ("severity", case.severity),
-                ]
+            take_out_preflights(session, items)
+            return
+        from pytest_trainguard.session.collection import bring_in_catalogue
 
-    def _catalogue(self, session: pytest.Session, present: set[Path | None]) -> Iterator[pytest.Item]:
-        for name in catalog.modules():
-            loaded = importlib.import_module(name)
-            path = Path(str(loaded.__file__))
-            if path in present:  # its folder was named on the command line
-                continue
-            module = pytest.Module.from_parent(session, path=path, nodeid=f"edge_cases/{path.name}")
-            module.obj = loaded  # not by its path: pytest would put a folder of ours on sys.path
-            # Collected here and only reported to pytest, which counts: --lf would pass over a file that is not the
-            # project's own.
-            nodes = list(module.collect())
-            report = pytest.CollectReport(module.nodeid, "passed", None, nodes)
-            session.ihook.pytest_collectreport(report=report)
-            for node in nodes:
-                yield from session.genitems(node)
+        try:
+            bring_in_catalogue(session, items, self.selection, self.printed_ids)
+        except pytest.UsageError as error:
+            output = getattr(self.config, "workeroutput", None)
+            if output is None:
+                raise
+            output[PROBLEM] = str(error)  # pytest-xdist tells nobody of a worker's own error
+            items.clear()
 
-    def _named(self, items: list[pytest.Item]) -> list[pytest.Item]:
-        """Of the catalogue's items those that the command line names by their ids; all of them where it names none."""
-        if not self.printed_ids:
-            return items
-        named: dict[str, pytest.Item] = {}
-        for wanted_id in self.printed_ids:
-            whole = wanted_id.rstrip("/")
-            beginnings = (f"{whole}[", f"{whole}::", f"{whole}/")
-            found = [item for item in items if item.nodeid == whole or item.nodeid.startswith(beginnings)]
-            if not found:
-                raise pytest.UsageError(f"not in the catalogue: {wanted_id} (pytest --catalogue lists its cases)")
-            named.update({item.nodeid: item for item in found})
-        return list(named.values())
+    def note_worker(self, output: Mapping[str, object]) -> None:
+        """Take over what a worker of pytest-xdist found wrong; each finds the same.
 
-    def _chosen(self, item: pytest.Item) -> bool:
-        case = catalog.case_of(item.iter_markers())
-        if case is None:
-            return self.numbers is None and not self.config.option.category and not self.config.option.fast
-        categories = self.config.option.category
-        if self.config.option.fast and not case.fast:
-            return False
-        return (self.numbers is None or case.number in self.numbers) and (not categories or case.category in categories)
+        Args:
+            output: what it handed over at its end.
+        """
+        problem = output.get(PROBLEM)
+        if isinstance(problem, str) and problem not in self.problems:
+            self.problems.append(problem)
 
-    @property
-    def left_out(self) -> set[int]:
-        """The catalogue's cases that are not run for --fast alone."""
-        if not self.config.option.fast:
-            return set()
-        categories = self.config.option.category
-        return {
-            case.number
-            for case in catalog.read()
-            if not case.fast
-            and (self.numbers is None or case.number in self.numbers)
-            and (not categories or case.category in categories)
-        }
-
-    def pytest_runtest_logreport(self, report: Any) -> None:
-        """Gather the verdicts; under xdist they come from the workers, on their reports."""
-        verdict = getattr(report, "trainguard", None)
-        earlier = self._verdicts.get(report.nodeid)
-        # A second one is of the same test's teardown: what failed stays failed, what passed is left open.
-        if verdict and (earlier is None or earlier["verdict"] != "failed"):
-            self._verdicts[report.nodeid] = verdict
-
-    @property
-    def verdicts(self) -> list[dict[str, Any]]:
-        """One for each trainer and case, in the order of their ends."""
-        return list(self._verdicts.values())
-
-    def subject(self, chosen: object) -> Subject:
+    def find_subject(self, chosen: object) -> Subject:
         """The trainer that a test is about: one of the session's by name, or what a test's own fixture returned."""
         if isinstance(chosen, str) and ":" not in chosen:
             return self.launchpad.subject(chosen, self.trainers[chosen])
@@ -298,6 +141,7 @@ class Preflight:
     @cached_property
     def launchpad(self) -> Launchpad:
         """Where runs start from, made when the first test needs it."""
+        from pytest_trainguard.session.trainers import find_search_path
         from pytest_trainguard.subject.launchpad import Launchpad
 
         factory: pytest.TempPathFactory = self.config._tmp_path_factory  # type: ignore[attr-defined]
@@ -306,64 +150,39 @@ class Preflight:
         folder = factory.mktemp("trainguard")
         # Each worker of pytest-xdist has a folder of its own in that of the session.
         shared = factory.getbasetemp().parent if hasattr(self.config, "workerinput") else None
-        return Launchpad(self.config.rootpath, folder, self.search_path, limit, cache, shared)
+        return Launchpad(self.config.rootpath, folder, find_search_path(self.config), limit, cache, shared)
 
     def close(self) -> None:
         """End every server and run."""
         if "launchpad" in self.__dict__:
             self.launchpad.close()
 
-    @property
-    def judged(self) -> bool:
-        """At least one case was judged."""
-        return any(verdict["verdict"] in ("passed", "failed") for verdict in self.verdicts)
+    def finish(self, session: pytest.Session) -> None:
+        """At the end: NO-GO becomes exit code 1, and reports are written where they were asked for."""
+        if self.config.option.collectonly:
+            return
+        if session.exitstatus == 0 and self.summarize(0).clearance == "NO-GO":
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        paths = self.config.option.preflight_report
+        if paths:
+            from pytest_trainguard.report import files, json_report
 
-    def clearance(self, exitstatus: int) -> str:
-        """GO where something was judged, nothing failed and nothing was left open; else NO-GO."""
-        bad = any(verdict["verdict"] in ("failed", "error") for verdict in self.verdicts)
-        return "GO" if self.judged and not bad and exitstatus == 0 else "NO-GO"
+            self.problems += files.write_all(paths, json_report.make_report(self.summarize(int(session.exitstatus))))
+        if self.problems:
+            session.exitstatus = pytest.ExitCode.USAGE_ERROR
 
+    def summarize(self, exitstatus: int) -> SessionResult:
+        """What the session came to, as plain data for its reports."""
+        from pytest_trainguard.report.data import SessionResult
 
-def _split(items: list[pytest.Item], keep: Any) -> tuple[list[pytest.Item], list[pytest.Item]]:
-    kept = [item for item in items if keep(item)]
-    return kept, [item for item in items if not keep(item)]
-
-
-def _usage(flag: str, read: Any, text: str) -> Any:
-    try:
-        return read(text)
-    except ValueError as error:
-        raise pytest.UsageError(f"{flag}: {error}") from None
-
-
-def _budget(text: str) -> str:
-    from pytest_trainguard.memory import parse_budget
-
-    parse_budget(text)
-    return text
-
-
-def _is_printed_id(arg: str, folder: Path) -> bool:
-    """Whether an argument is a node id of the catalogue's, or a part of one, and no path of the project's own."""
-    name = arg.partition("::")[0]
-    if name.rstrip("/") != "edge_cases" and not name.startswith("edge_cases/"):
-        return False
-    path = folder / name
-    ours = Path(importlib.import_module("pytest_trainguard.edge_cases").__file__ or "").parent
-    return not path.exists() or path.resolve() == ours or path.resolve().parent == ours
-
-
-def _exists(module: str, paths: list[str]) -> bool:
-    """Whether a module can be found, without importing anything."""
-    name, where = "", None
-    for part in module.split("."):
-        name = f"{name}.{part}" if name else part
-        # By its last part: a namespace package in another, asked for by its whole name, wants that one imported.
-        found = importlib.machinery.PathFinder.find_spec(part, paths if where is None else where)
-        # Any finder, not only that of paths: an editable install may bring its own.
-        finders = (finder for finder in sys.meta_path if hasattr(finder, "find_spec"))
-        spec = found or next(filter(None, (finder.find_spec(name, where) for finder in finders)), None)
-        if spec is None:
-            return False
-        where = list(spec.submodule_search_locations or [])
-    return True
+        return SessionResult(
+            verdicts=self.verdicts.list_verdicts(),
+            trainers=self.trainers,
+            left_out=self.selection.list_left_out(catalog.read_cases()) if self.selection.fast else [],
+            narrowed=" ".join(self.narrowing),
+            began=self.began,
+            command=shlex.join(["pytest", *map(str, self.config.invocation_params.args)]),
+            gpu_budget=self.config.option.gpu_budget,
+            exitstatus=exitstatus,
+            problems=self.problems,
+        )

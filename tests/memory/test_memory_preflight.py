@@ -192,9 +192,10 @@ import pytest
 from pytest_trainguard import edge_case
 
 
-@edge_case(90, "room for twice the batch", category="memory", verdict="survives", severity="minor",
+@edge_case("room", number=1001, title="room for twice the batch", category="memory", verdict="survives",
+           severity="minor",
            brought_about="largest batch", expects="twice the batch fits")
-def test_90_room(oom_probe):
+def test_room(oom_probe):
     found = oom_probe.largest("batch_size", "2GiB")
     again = oom_probe.largest("batch_size")
     word = found.judgement.word
@@ -212,14 +213,14 @@ def test_changing_lengths(project):
 
 def test_a_case_of_ones_own_asks_for_the_largest_batch(project):
     project.write("test_own.py", OWN)
-    result = project.pytest("-m", "preflight", "--edge-case=90", "--gpu-budget=1GiB", "-s", "test_own.py")
+    result = project.pytest("-m", "preflight", "--edge-case=1001", "--gpu-budget=1GiB", "-s", "test_own.py")
     # As many as the setting allows; under a smaller budget fewer.
     assert re.search(r"found 4096 True 4097 FITS; under less: (at least )?3\d\d\d\b", result.output)
     assert "found None True 1 OUT OF MEMORY; under less: none fits" in result.output
-    assert result.verdicts("Fits") == {90: "not_applicable"}
-    assert "no setting for the max length" in result.case("Fits", 90)["reason"]
-    assert result.verdicts("OnTheCpu") == {90: "error"}
-    assert "puts nothing on the GPU" in result.case("OnTheCpu", 90)["reason"]
+    assert result.verdicts("Fits") == {1001: "not_applicable"}
+    assert "no setting for the max length" in result.case("Fits", 1001)["reason"]
+    assert result.verdicts("OnTheCpu") == {1001: "error"}
+    assert "puts nothing on the GPU" in result.case("OnTheCpu", 1001)["reason"]
 
 
 def test_without_a_budget_the_cases_say_that_they_want_one(project):

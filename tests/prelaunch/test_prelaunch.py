@@ -17,30 +17,32 @@ SIZE = r"[\d.]+ GiB"
 
 
 @edge_case(
-    81,
-    "device and its specification",
+    "device-and-its-specification",
+    number=1001,
+    title="device and its specification",
     category="memory",
     verdict="survives",
     severity="minor",
     brought_about="an undisturbed run",
     expects="says what it trains on, and how much memory that has",
 )
-def test_81_device_and_its_specification(guard: Guard) -> None:
+def test_device_and_its_specification(guard: Guard) -> None:
     """A job that was meant for 80 GB ran on the 40 GB model of the same name, and failed at its first long batch."""
     outcome = guard.reference.outcome
     survives(outcome, Wording("the device and its memory", re.compile(rf"device: .*{SIZE}")))
 
 
 @edge_case(
-    82,
-    "learning-rate cache",
+    "learning-rate-cache",
+    number=1002,
+    title="learning-rate cache",
     category="config",
     verdict="survives",
     severity="major",
     brought_about="learning rates found a week and an hour ago, tomorrow, and outside the range",
     expects="takes none of them, and one that is sound",
 )
-def test_82_learning_rate_cache(guard: Guard) -> None:
+def test_learning_rate_cache(guard: Guard) -> None:
     """A rate that was found for another model a month before was taken for this one's."""
     if not {"find_learning_rate", "rate_cache"} <= {field.path for field in guard.subject.settings.fields}:
         raise NotApplicable("it searches for no learning rate: the code trainers do, with find_learning_rate")
@@ -69,15 +71,16 @@ def test_82_learning_rate_cache(guard: Guard) -> None:
 
 
 @edge_case(
-    83,
-    "no room for a checkpoint",
+    "no-room-for-a-checkpoint",
+    number=1003,
+    title="no room for a checkpoint",
     category="process",
     verdict="rejects",
     severity="major",
     brought_about="an output folder on a real file system that is smaller than a checkpoint",
     expects="rejects before the first step, naming the folder",
 )
-def test_83_no_room_for_a_checkpoint(guard: Guard) -> None:
+def test_no_room_for_a_checkpoint(guard: Guard) -> None:
     """The first save came after three hours, and the disk had had no room for it from the beginning."""
     outcome = guard.run("given a file system of 32 KiB to write to", small_disk=32 << 10)
     if not outcome.small_disk:

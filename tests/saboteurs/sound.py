@@ -597,9 +597,9 @@ class Sound(Program, Trainer):
     config = Settings
     labels = "y"
     overfit = {"learning_rate": 0.05, "dropout": 0.0, "hidden": 64}
-    case = 0  # the case that must fail this saboteur
+    case: str | int = ""  # slug or number of the case that must fail this saboteur
     says = ""  # a pattern that the finding must match
-    only = ()  # of a sound program: the cases that it is a twin for; every case where none is named
+    only = ()  # of a sound program: the cases that it is a twin for, by slug or number; every case where none is named
 
     def __init_subclass__(cls):
         cls.command = command_of(cls)

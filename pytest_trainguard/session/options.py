@@ -1,0 +1,146 @@
+"""What the command line asks of a preflight; what is wrong with it is told in one line before anything is collected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import pytest
+
+from pytest_trainguard import catalog
+
+if TYPE_CHECKING:
+    from pytest_trainguard.memory.budget import Limit
+
+Value = TypeVar("Value")
+NARROWING = ("trainer", "edge_case", "category", "fast")
+
+
+def asks_for_preflight(markexpr: str) -> bool:
+    """Whether `-m` asks for a preflight: it names the marker, and not only to leave it out."""
+    if "preflight" not in markexpr:
+        return False
+    import ast
+
+    def asks(node: ast.AST, sign: bool) -> bool:
+        if isinstance(node, ast.UnaryOp):
+            return asks(node.operand, not sign)
+        if isinstance(node, ast.BoolOp):
+            return any(asks(value, sign) for value in node.values)
+        return sign and isinstance(node, ast.Name) and node.id == "preflight"
+
+    try:
+        return asks(ast.parse(markexpr.strip(), mode="eval").body, True)
+    except SyntaxError:
+        return False  # pytest says what is wrong with it
+
+
+def parse_option(flag: str, parse: Callable[[str], Value], text: str) -> Value:
+    """An option's value.
+
+    Raises:
+        pytest.UsageError: it is not of the option's form.
+    """
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise pytest.UsageError(f"{flag}: {error}") from None
+
+
+def list_narrowing_options(config: pytest.Config) -> list[str]:
+    """The options given that leave only a part of the preflight."""
+    return [f"--{name.replace('_', '-')}" for name in NARROWING if getattr(config.option, name)]
+
+
+def take_printed_ids(config: pytest.Config) -> list[str]:
+    """Take the catalogue's node ids, as pytest prints them, off the command line: they are no paths of the project's.
+
+    Returns:
+        The ids, or parts of ids: `edge_cases/test_process.py::test_killed[Mine]`, `edge_cases/test_process.py`.
+    """
+    args = config.args
+    taken = [arg for arg in args if _is_printed_id(arg, config.invocation_params.dir)]
+    if taken:
+        config.args = [arg for arg in args if arg not in taken]
+    return taken
+
+
+def _is_printed_id(arg: str, folder: Path) -> bool:
+    """Whether an argument is a node id of the catalogue's, or a part of one, and no path of the project's own."""
+    name = arg.partition("::")[0]
+    if name.rstrip("/") != "edge_cases" and not name.startswith("edge_cases/"):
+        return False
+    path, ours = folder / name, catalog.catalogue_folder()
+    return not path.exists() or ours in (path.resolve(), path.resolve().parent)
+
+
+def check_categories(config: pytest.Config, known: list[str]) -> None:
+    """Whether every category that was asked for exists.
+
+    Raises:
+        pytest.UsageError: one does not.
+    """
+    for name in config.option.category:
+        if name not in known:
+            raise pytest.UsageError(f"--category {name}: no such category; there are {', '.join(known)}")
+
+
+def check_budget(config: pytest.Config) -> None:
+    """Whether `--gpu-budget` is one.
+
+    Raises:
+        pytest.UsageError: it is not.
+    """
+    if config.option.gpu_budget:
+        from pytest_trainguard.memory import parse_budget
+
+        parse_option("--gpu-budget", parse_budget, config.option.gpu_budget)
+
+
+def find_gpu_limit(config: pytest.Config) -> Limit | None:
+    """What `--gpu-budget` comes to on the GPU that is present, if there is one; None where none was given.
+
+    Raises:
+        pytest.UsageError: the budget or the headroom is none.
+    """
+    if not config.option.gpu_budget:
+        return None
+    from pytest_trainguard.memory import budget, measure
+
+    headroom = parse_option("trainguard_gpu_headroom", budget.parse_headroom, config.getini("trainguard_gpu_headroom"))
+    present = measure.look()
+    device = present.device if present else None
+
+    def limit(text: str) -> Limit:
+        return budget.limit_of(budget.parse_budget(text), device, headroom)
+
+    return parse_option("--gpu-budget", limit, config.option.gpu_budget)
+
+
+def check_report_paths(config: pytest.Config) -> None:
+    """Whether the reports can be written: told before an hour of running, not after it.
+
+    Raises:
+        pytest.UsageError: one cannot.
+    """
+    if config.option.preflight_report and not config.option.collectonly and not hasattr(config, "workerinput"):
+        from pytest_trainguard.report import files
+
+        for path in config.option.preflight_report:
+            parse_option(f"--preflight-report {path}", lambda text: files.check(Path(text)), path)
+
+
+def check_timeline_path(config: pytest.Config) -> None:
+    """Whether the memory timeline can be drawn.
+
+    Raises:
+        pytest.UsageError: there is no budget, or the picture cannot be written.
+    """
+    path = config.option.memory_timeline
+    if path:
+        from pytest_trainguard.memory import timeline
+
+        if not config.option.gpu_budget:
+            raise pytest.UsageError("--memory-timeline draws what --gpu-budget predicts: give that too")
+        parse_option("--memory-timeline", lambda text: timeline.check(Path(text)), path)

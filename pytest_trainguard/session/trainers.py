@@ -1,0 +1,84 @@
+"""Which trainers a session tests: those of the ini file and of pyproject.toml that `--trainer` leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from pytest_trainguard.contract.modules import module_exists
+from pytest_trainguard.contract.trainer import TrainerSpec
+
+TABLES = ("tool", "trainguard", "trainers")
+
+
+def find_search_path(config: pytest.Config) -> list[str]:
+    """Where trainers' modules are looked for: the root folder, pytest's `pythonpath`, this interpreter's own."""
+    return [str(config.rootpath), *(str(path) for path in config.getini("pythonpath"))]
+
+
+def choose_trainers(config: pytest.Config) -> dict[str, TrainerSpec]:
+    """The trainers of this session: the name in test ids to `module:Class`, or a command line's table.
+
+    Raises:
+        pytest.UsageError: there is none, or one that does not exist.
+    """
+    found = {**_from_ini(config), **_from_tables(config)}
+    if not found:
+        raise pytest.UsageError(
+            "no trainers: name them in the ini option trainguard_trainers ('module:Class'), "
+            f"or as [tool.trainguard.trainers.NAME] in pyproject.toml{_hint_at_other_folder(config)}"
+        )
+    by_lower = {name.lower(): name for name in found}
+    for name in config.option.trainer:
+        if name.lower() not in by_lower:
+            raise pytest.UsageError(f"--trainer {name}: no such trainer; there are {', '.join(found)}")
+    chosen = {by_lower[name.lower()] for name in config.option.trainer} or set(found)
+    return {name: spec for name, spec in found.items() if name in chosen}
+
+
+def _hint_at_other_folder(config: pytest.Config) -> str:
+    """Where pytest took another folder for the project's: it takes an option's value for a test's path."""
+    root = config.rootpath
+    if root == config.invocation_params.dir:
+        return ""
+    return f"; looked for in {root}; if the project is elsewhere, join options to values: --preflight-report=PATH"
+
+
+def _from_ini(config: pytest.Config) -> dict[str, TrainerSpec]:
+    found: dict[str, TrainerSpec] = {}
+    for entry in config.getini("trainguard_trainers"):
+        module, colon, name = entry.partition(":")
+        if not (module and colon and name):
+            raise pytest.UsageError(f"trainguard_trainers: {entry!r} is not of the form 'module:Class'")
+        if not module_exists(module, find_search_path(config)):
+            raise pytest.UsageError(f"trainguard_trainers: {entry!r}: no module named {module!r}")
+        found[entry if name in found else name] = entry
+    return found
+
+
+def _from_tables(config: pytest.Config) -> dict[str, TrainerSpec]:
+    found: dict[str, TrainerSpec] = {}
+    for name, table in _read_tables(config).items():
+        from pytest_trainguard.adapters.command import faults_in
+
+        wrong = faults_in(table) if isinstance(table, dict) else "is not a table"
+        if wrong:
+            raise pytest.UsageError(f"[tool.trainguard.trainers.{name}] {wrong}")
+        found[name] = table
+    return found
+
+
+def _read_tables(config: pytest.Config) -> Mapping[str, object]:
+    path = config.rootpath / "pyproject.toml"
+    if not path.exists():
+        return {}
+    from pytest_trainguard.adapters.command import read_settings
+
+    tables: Mapping[str, object] = read_settings(path)
+    for key in TABLES:
+        inner = tables.get(key, {})
+        if not isinstance(inner, dict):
+            raise pytest.UsageError(f"pyproject.toml: {key} of [tool.trainguard.trainers] is not a table")
+        tables = inner
+    return tables
