@@ -20,7 +20,7 @@ from pytest_trainguard import (
     survives,
 )
 from pytest_trainguard.contract.settings import Field
-from pytest_trainguard.memory.fragmentation import STEPS, TRACED
+from pytest_trainguard.memory.answers.fragmentation import STEPS, TRACED
 from pytest_trainguard.probes.oom_probe import OomProbe
 from pytest_trainguard.verdicts.wording import Wording
 

@@ -7,7 +7,7 @@ import pkgutil
 import pytest
 
 from pytest_trainguard import Finding, NotApplicable, catalog
-from pytest_trainguard.memory.budget import limit_of, parse_budget
+from pytest_trainguard.memory.replay.budget import limit_of, parse_budget
 from pytest_trainguard.session import preflight as session
 from tests import proof_table, saboteurs
 from tests.saboteurs.queue import Queued, RepositorysQueue, TrainsWithTorch

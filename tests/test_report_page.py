@@ -7,10 +7,10 @@ from importlib.resources import files
 import jsonschema
 import pytest
 
-from pytest_trainguard.memory import timeline
-from pytest_trainguard.memory.budget import limit_of, parse_budget
-from pytest_trainguard.memory.cards import GIB
-from pytest_trainguard.memory.verdict import judge
+from pytest_trainguard.memory.answers import timeline
+from pytest_trainguard.memory.answers.verdict import judge
+from pytest_trainguard.memory.replay.budget import limit_of, parse_budget
+from pytest_trainguard.memory.replay.cards import GIB
 from pytest_trainguard.report import page, pictures
 from pytest_trainguard.report.__main__ import main
 from tests.memory.traces import small_program

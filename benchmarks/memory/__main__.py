@@ -20,11 +20,12 @@ from statistics import median, quantiles
 from typing import Any
 
 from benchmarks.memory import jobs
-from pytest_trainguard.memory import measure, parse_budget
-from pytest_trainguard.memory.budget import Limit, limit_of
-from pytest_trainguard.memory.predict import Tracing, tracing
-from pytest_trainguard.memory.prediction import Prediction
-from pytest_trainguard.memory.verdict import judge
+from pytest_trainguard.memory import parse_budget
+from pytest_trainguard.memory.answers import measure
+from pytest_trainguard.memory.answers.prediction import Prediction
+from pytest_trainguard.memory.answers.tracing import Tracing, tracing
+from pytest_trainguard.memory.answers.verdict import judge
+from pytest_trainguard.memory.replay.budget import Limit, limit_of
 from pytest_trainguard.verdicts.errors import CannotJudge
 
 BUDGETS = ("24GiB", "40GiB")

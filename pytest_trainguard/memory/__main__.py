@@ -21,7 +21,7 @@ EXIT = {"FITS": FITS, "TIGHT": FITS, "OUT OF MEMORY": DOES_NOT, "UNKNOWN": UNKNO
 def main(arguments: Sequence[str] | None = None) -> int:
     """Answer; the exit code."""
     asked = _parser().parse_args(arguments)
-    from pytest_trainguard.memory.prediction import Busy, predicting
+    from pytest_trainguard.memory.answers.prediction import Busy, predicting
 
     sys.path.insert(0, "")
     try:
@@ -64,7 +64,7 @@ def _check(asked: argparse.Namespace) -> None:
     Raises:
         ValueError: something is.
     """
-    from pytest_trainguard.memory import timeline
+    from pytest_trainguard.memory.answers import timeline
     from pytest_trainguard.session.preflight import _exists
 
     module, colon, name = asked.trainer.partition(":")
@@ -80,8 +80,9 @@ def _check(asked: argparse.Namespace) -> None:
 
 
 def _answer(asked: argparse.Namespace, prediction: Any) -> None:
-    from pytest_trainguard.memory import snapshot, timeline
-    from pytest_trainguard.memory.prediction import lines
+    from pytest_trainguard.memory.answers import timeline
+    from pytest_trainguard.memory.answers.prediction import lines
+    from pytest_trainguard.memory.replay import snapshot
 
     judgement = prediction.judgement
     if not asked.quick:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from pytest_trainguard.memory import measure
-from pytest_trainguard.memory.budget import Limit, limit_of, parse_budget
-from pytest_trainguard.memory.prediction import Prediction
-from pytest_trainguard.memory.search import Largest
-from pytest_trainguard.memory.verdict import headline
+from pytest_trainguard.memory.answers import measure
+from pytest_trainguard.memory.answers.prediction import Prediction
+from pytest_trainguard.memory.answers.search import Largest
+from pytest_trainguard.memory.answers.verdict import headline
+from pytest_trainguard.memory.replay.budget import Limit, limit_of, parse_budget
 from pytest_trainguard.probes.guard import Guard
 from pytest_trainguard.subject.subject import Subject
 from pytest_trainguard.verdicts.errors import CannotJudge, Finding, NotApplicable
@@ -81,7 +81,7 @@ class GpuBudget:
 
     def _made(self, limit: Limit) -> Prediction:
         """On a machine with a GPU, unless a card was named, measured as well; not on one that is busy."""
-        from pytest_trainguard.memory.predict import Tracing
+        from pytest_trainguard.memory.answers.tracing import Tracing
 
         traced = Tracing(self.guard.subject, limit.device)
         present = measure.look() if parse_budget(limit.text).card is None else None
@@ -121,7 +121,7 @@ class GpuBudget:
         trace = prediction.trace({})
         if self.timeline is None or not trace.events:
             return None
-        from pytest_trainguard.memory import timeline
+        from pytest_trainguard.memory.answers import timeline
 
         path = self.timeline.with_name(f"{self.timeline.stem}-{self.guard.subject.name}{self.timeline.suffix}")
         if not path.exists() or path not in _drawn:

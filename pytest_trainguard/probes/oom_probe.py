@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 from pytest_trainguard import faults
 from pytest_trainguard.contract.outcome import Outcome, message_of
-from pytest_trainguard.memory import fragmentation
-from pytest_trainguard.memory.allocator import SMALL_SEGMENT
-from pytest_trainguard.memory.replay import STEP, least_cap, replay
-from pytest_trainguard.memory.search import Largest
-from pytest_trainguard.memory.trace import Trace
-from pytest_trainguard.memory.verdict import shown
+from pytest_trainguard.memory.answers import fragmentation
+from pytest_trainguard.memory.answers.search import Largest
+from pytest_trainguard.memory.answers.verdict import shown
+from pytest_trainguard.memory.replay.allocator import SMALL_SEGMENT
+from pytest_trainguard.memory.replay.trace import Trace
+from pytest_trainguard.memory.replay.trace_replay import STEP, least_cap, replay
 from pytest_trainguard.probes.gpu_budget import GpuBudget
 from pytest_trainguard.probes.guard import Guard
 from pytest_trainguard.verdicts.errors import Finding, NotApplicable
@@ -61,7 +61,7 @@ class OomProbe:
             NotApplicable: the trainer puts nothing on a GPU, cannot be traced, or has no rows of many lengths.
             Finding: memory in use grows, the allocator's does, or it runs out.
         """
-        from pytest_trainguard.memory.predict import Tracing
+        from pytest_trainguard.memory.answers.tracing import Tracing
 
         production = self.budget.prediction.judgement if self.budget.limit else None
         traced = Tracing(self.guard.subject, self.budget.limit.device if self.budget.limit else None)
@@ -92,7 +92,7 @@ class OomProbe:
         """
         if self.budget.limit is None or self.budget.prediction.judgement.word == "UNKNOWN":
             return
-        from pytest_trainguard.memory.predict import CAPPED_LIMIT, STEPS, Tracing
+        from pytest_trainguard.memory.answers.tracing import CAPPED_LIMIT, STEPS, Tracing
 
         cap = _cap(self.budget.prediction.trace({}), part)
         if cap is None:

@@ -108,8 +108,8 @@ def _grouped(cases: list[dict[str, Any]], *keys: str) -> list[list[dict[str, Any
 
 def _memory(one: dict[str, Any]) -> dict[str, Any]:
     """What was predicted of a trainer, in words and pictures."""
-    from pytest_trainguard.memory.search import Largest
-    from pytest_trainguard.memory.verdict import Judgement, headline, shown
+    from pytest_trainguard.memory.answers.search import Largest
+    from pytest_trainguard.memory.answers.verdict import Judgement, headline, shown
 
     largest = {
         found["setting"]: Largest(

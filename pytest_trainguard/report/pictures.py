@@ -11,9 +11,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from pytest_trainguard.memory.cards import GIB
-from pytest_trainguard.memory.timeline import COLOURS, CONTEXT_COLOUR
-from pytest_trainguard.memory.verdict import PARTS, shown
+from pytest_trainguard.memory.answers.timeline import COLOURS, CONTEXT_COLOUR
+from pytest_trainguard.memory.answers.verdict import PARTS, shown
+from pytest_trainguard.memory.replay.cards import GIB
 
 CONTEXT = "CUDA context"
 TINTS = {**{PARTS[category]: colour for category, colour in COLOURS.items()}, CONTEXT: CONTEXT_COLOUR}

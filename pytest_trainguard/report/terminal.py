@@ -76,7 +76,7 @@ def _memory(verdicts: list[dict[str, Any]], reporter: Any) -> None:
     found = memory(verdicts)
     if not found:
         return
-    from pytest_trainguard.memory.prediction import lines
+    from pytest_trainguard.memory.answers.prediction import lines
 
     for one in found:
         first, *rest = lines(one)

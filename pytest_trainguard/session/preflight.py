@@ -19,7 +19,7 @@ import pytest
 from pytest_trainguard import catalog
 
 if TYPE_CHECKING:
-    from pytest_trainguard.memory.budget import Limit
+    from pytest_trainguard.memory.replay.budget import Limit
     from pytest_trainguard.subject.subject import Launchpad, Subject
 
 KEY = pytest.StashKey["Preflight"]()
@@ -81,7 +81,8 @@ class Preflight:
         """What the budget comes to on the GPU that is present, if there is one; needed where something will run."""
         if self.budget is None or not self.active or self.config.option.collectonly:
             return None
-        from pytest_trainguard.memory import budget, measure
+        from pytest_trainguard.memory.answers import measure
+        from pytest_trainguard.memory.replay import budget
 
         headroom = _usage("trainguard_gpu_headroom", budget.parse_headroom,
                           self.config.getini("trainguard_gpu_headroom"))  # fmt: skip
@@ -181,7 +182,7 @@ class Preflight:
     def _check_timeline(self) -> None:
         path = self.config.option.memory_timeline
         if path:
-            from pytest_trainguard.memory import timeline
+            from pytest_trainguard.memory.answers import timeline
 
             if self.budget is None:
                 raise pytest.UsageError("--memory-timeline draws what --gpu-budget predicts: give that too")

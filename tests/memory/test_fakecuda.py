@@ -6,13 +6,13 @@ import sys
 import pytest
 import torch
 
-from pytest_trainguard.memory import fakecuda
+from pytest_trainguard.memory.traced import fakecuda
 from tests import torch_versions
 
 
 def test_the_self_test_passes_in_a_process_of_its_own():
     done = subprocess.run(
-        [sys.executable, "-m", "pytest_trainguard.memory.selftest"], capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", "pytest_trainguard.memory.traced.selftest"], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"torch {torch.__version__}: fake CUDA holds")

@@ -5,10 +5,10 @@ import random
 import pytest
 
 from pytest_trainguard.memory import Event, Trace
-from pytest_trainguard.memory.budget import limit_of, parse_budget
-from pytest_trainguard.memory.fragmentation import STEPS, TRACED, WARM, look
-from pytest_trainguard.memory.steps import carried_on, of_steps, replayed
-from pytest_trainguard.memory.verdict import Judgement
+from pytest_trainguard.memory.answers.fragmentation import STEPS, TRACED, WARM, look
+from pytest_trainguard.memory.answers.verdict import Judgement
+from pytest_trainguard.memory.replay.budget import limit_of, parse_budget
+from pytest_trainguard.memory.replay.extrapolation import carried_on, of_steps, replayed
 
 MIB = 2**20
 

@@ -5,10 +5,10 @@ import re
 import pytest
 import torch
 
-from pytest_trainguard.memory import predict
-from pytest_trainguard.memory.live import Live
-from pytest_trainguard.memory.predict import tracing
-from pytest_trainguard.memory.replay import replay
+from pytest_trainguard.memory.answers import tracing as predict
+from pytest_trainguard.memory.answers.tracing import tracing
+from pytest_trainguard.memory.replay.trace_replay import replay
+from pytest_trainguard.memory.traced.memory_limit import Live
 from tests.projects import Project
 
 MIB = 2**20

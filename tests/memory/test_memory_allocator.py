@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_trainguard.memory.allocator import Allocator, OutOfMemory, rounded, segment_size
+from pytest_trainguard.memory.replay.allocator import Allocator, OutOfMemory, rounded, segment_size
 
 KIB, MIB = 2**10, 2**20
 

@@ -4,9 +4,10 @@ import re
 
 import pytest
 
-from pytest_trainguard.memory import cards, parse_budget
-from pytest_trainguard.memory.budget import limit_of, parse_headroom
-from pytest_trainguard.memory.device import Device
+from pytest_trainguard.memory import parse_budget
+from pytest_trainguard.memory.replay import cards
+from pytest_trainguard.memory.replay.budget import limit_of, parse_headroom
+from pytest_trainguard.memory.replay.device import Device
 
 GIB, MIB = 2**30, 2**20
 A100 = Device("NVIDIA A100-SXM4-40GB", (8, 0), int(39.5 * GIB))

@@ -6,12 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_trainguard.memory import Event, Trace, options, snapshot
-from pytest_trainguard.memory.allocator import Allocator, OutOfMemory
-from pytest_trainguard.memory.budget import Limit
-from pytest_trainguard.memory.expandable import Expandable
-from pytest_trainguard.memory.replay import replay
-from pytest_trainguard.memory.verdict import judge
+from pytest_trainguard.memory import Event, Trace
+from pytest_trainguard.memory.answers.verdict import judge
+from pytest_trainguard.memory.replay import allocator_settings as options
+from pytest_trainguard.memory.replay import snapshot
+from pytest_trainguard.memory.replay.allocator import Allocator, OutOfMemory
+from pytest_trainguard.memory.replay.budget import Limit
+from pytest_trainguard.memory.replay.expandable_allocator import Expandable
+from pytest_trainguard.memory.replay.trace_replay import replay
 from tests.memory.test_memory_allocator import MIB, STEPS, run_through
 
 

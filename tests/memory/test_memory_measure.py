@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from pytest_trainguard import Trainer
-from pytest_trainguard.memory import measure
 from pytest_trainguard.memory.__main__ import main
-from pytest_trainguard.memory.budget import limit_of, parse_budget
-from pytest_trainguard.memory.device import Device
+from pytest_trainguard.memory.answers import measure
+from pytest_trainguard.memory.replay.budget import limit_of, parse_budget
+from pytest_trainguard.memory.replay.device import Device
 
 GIB = 2**30
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: torch sees none here")

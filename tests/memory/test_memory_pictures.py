@@ -6,12 +6,12 @@ import re
 import pytest
 from torch.cuda import _memory_viz
 
-from pytest_trainguard.memory import timeline
-from pytest_trainguard.memory.budget import limit_of, parse_budget
-from pytest_trainguard.memory.cards import WORKSPACE
-from pytest_trainguard.memory.replay import composition, replay
-from pytest_trainguard.memory.snapshot import made, write
-from pytest_trainguard.memory.verdict import judge
+from pytest_trainguard.memory.answers import timeline
+from pytest_trainguard.memory.answers.verdict import judge
+from pytest_trainguard.memory.replay.budget import limit_of, parse_budget
+from pytest_trainguard.memory.replay.cards import WORKSPACE
+from pytest_trainguard.memory.replay.snapshot import made, write
+from pytest_trainguard.memory.replay.trace_replay import composition, replay
 from tests.memory.traces import MIB, small_program
 
 TRACE = small_program()

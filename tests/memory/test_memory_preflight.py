@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from pytest_trainguard.memory.__main__ import main
-from pytest_trainguard.memory.measure import on_gpu
-from pytest_trainguard.memory.predict import tracing
+from pytest_trainguard.memory.answers.measure import on_gpu
+from pytest_trainguard.memory.answers.tracing import tracing
 from pytest_trainguard.verdicts.errors import CannotJudge
 from tests.projects import Project
 

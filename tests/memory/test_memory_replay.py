@@ -1,7 +1,7 @@
 """Traces replayed: the peak, what stood there, and where memory ran out."""
 
 from pytest_trainguard.memory import Event, Trace, Workspace
-from pytest_trainguard.memory.replay import composition, replay
+from pytest_trainguard.memory.replay.trace_replay import composition, replay
 
 MIB = 2**20
 

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from pytest_trainguard.contract.settings import Field
 from pytest_trainguard.memory import Event, Trace
-from pytest_trainguard.memory.alternatives import largest_of, proposals, what_helps
-from pytest_trainguard.memory.between import drawn
-from pytest_trainguard.memory.budget import Limit
-from pytest_trainguard.memory.measure import Measured
-from pytest_trainguard.memory.prediction import Prediction, lines
-from pytest_trainguard.memory.search import Largest, largest
-from pytest_trainguard.memory.verdict import Judgement, judge, shown
+from pytest_trainguard.memory.answers.alternatives import largest_of, proposals, what_helps
+from pytest_trainguard.memory.answers.interpolation import drawn
+from pytest_trainguard.memory.answers.measure import Measured
+from pytest_trainguard.memory.answers.prediction import Prediction, lines
+from pytest_trainguard.memory.answers.search import Largest, largest
+from pytest_trainguard.memory.answers.verdict import Judgement, judge, shown
+from pytest_trainguard.memory.replay.budget import Limit
 
 GIB, MIB = 2**30, 2**20
 CONTEXT = 430 * MIB

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from pytest_trainguard.memory import Event, Trace, Workspace
-from pytest_trainguard.memory.budget import Limit
-from pytest_trainguard.memory.cards import WORKSPACE
-from pytest_trainguard.memory.verdict import Judgement, headline, judge, shown, text
+from pytest_trainguard.memory.answers.verdict import Judgement, headline, judge, shown, text
+from pytest_trainguard.memory.replay.budget import Limit
+from pytest_trainguard.memory.replay.cards import WORKSPACE
 
 GIB, MIB = 2**30, 2**20
 CONTEXT = 430 * MIB

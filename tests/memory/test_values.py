@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pytest_trainguard.memory import values
+from pytest_trainguard.memory.traced import values
 
 
 def fake(*shape, dtype=torch.float32):
@@ -52,7 +52,7 @@ def test_what_is_made_up_is_a_loss_of_one_and_the_class_zero():
 def test_a_hollow_file_is_one_that_safetensors_reads(tmp_path):
     from safetensors import safe_open
 
-    from pytest_trainguard.memory import hollow
+    from pytest_trainguard.memory.traced import fake_checkpoints as hollow
 
     path = tmp_path / "model.safetensors"
     hollow.write({"b": fake(1000, 1000), "a": fake(3, dtype=torch.bfloat16)}, str(path), {"format": "pt"})
@@ -85,7 +85,7 @@ def test_a_hollow_file_is_one_that_safetensors_reads(tmp_path):
     ],
 )
 def test_attention_takes_the_first_kernel_in_the_cards_order_that_can(capability, dtype, width, masked, kernel):
-    from pytest_trainguard.memory.attention import Chooser
+    from pytest_trainguard.memory.traced.attention import Chooser
 
     parts = [fake(2, 4, 32, width, dtype=dtype) for _ in range(3)]
     mask = fake(2, 1, 32, 32, dtype=torch.bool) if masked else None

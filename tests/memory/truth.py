@@ -9,9 +9,9 @@ import sys
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from pytest_trainguard.memory import engine, fakecuda
-from pytest_trainguard.memory.device import Device
-from pytest_trainguard.memory.tracer import Tracer, tracing
+from pytest_trainguard.memory.replay.device import Device
+from pytest_trainguard.memory.traced import engine, fakecuda
+from pytest_trainguard.memory.traced.tracer import Tracer, tracing
 from tests.memory.programs.loops import Config, Model, optimizer_of
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pytest_trainguard.memory.device import Device
+from pytest_trainguard.memory.replay.device import Device
 
 MIB, GIB = 2**20, 2**30
 

@@ -6,11 +6,11 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from pytest_trainguard.memory.budget import Limit
-from pytest_trainguard.memory.cards import GIB, MIB
-from pytest_trainguard.memory.options import unmodelled
-from pytest_trainguard.memory.replay import WORKSPACE, Composition, Replay, composition, least_cap, replay
-from pytest_trainguard.memory.trace import Trace
+from pytest_trainguard.memory.replay.allocator_settings import unmodelled
+from pytest_trainguard.memory.replay.budget import Limit
+from pytest_trainguard.memory.replay.cards import GIB, MIB
+from pytest_trainguard.memory.replay.trace import Trace
+from pytest_trainguard.memory.replay.trace_replay import WORKSPACE, Composition, Replay, composition, least_cap, replay
 
 Word = Literal["FITS", "TIGHT", "OUT OF MEMORY", "UNKNOWN"]
 # In the order in which they are shown; the first six are the trace's categories, in the plural.

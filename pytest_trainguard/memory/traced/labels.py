@@ -16,8 +16,8 @@ import torch
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from pytest_trainguard.memory import fakecuda
-from pytest_trainguard.memory.values import tensors_in
+from pytest_trainguard.memory.traced import fakecuda
+from pytest_trainguard.memory.traced.values import tensors_in
 
 Mark = Callable[[torch.Tensor, str], None]
 _KEY = "trainguard"  # in an autograd node's metadata

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from pytest_trainguard.contract.settings import Field
-from pytest_trainguard.memory.between import drawn
-from pytest_trainguard.memory.budget import Limit
-from pytest_trainguard.memory.expandable import Expandable
-from pytest_trainguard.memory.options import EXPANDABLE, VARIABLES, allocator_of
-from pytest_trainguard.memory.replay import replay
-from pytest_trainguard.memory.search import Largest, largest
-from pytest_trainguard.memory.trace import Trace
-from pytest_trainguard.memory.verdict import Judgement, judge
+from pytest_trainguard.memory.answers.interpolation import drawn
+from pytest_trainguard.memory.answers.search import Largest, largest
+from pytest_trainguard.memory.answers.verdict import Judgement, judge
+from pytest_trainguard.memory.replay.allocator_settings import EXPANDABLE, VARIABLES, allocator_of
+from pytest_trainguard.memory.replay.budget import Limit
+from pytest_trainguard.memory.replay.expandable_allocator import Expandable
+from pytest_trainguard.memory.replay.trace import Trace
+from pytest_trainguard.memory.replay.trace_replay import replay
 
 Tracer = Callable[[dict[str, Any]], Trace]  # settings that differ from production (dotted paths) to what happens then
 BF16 = ("bf16", "bfloat16", "bf16-mixed")

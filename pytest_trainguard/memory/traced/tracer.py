@@ -9,19 +9,20 @@ from typing import Any
 
 import torch
 
-from pytest_trainguard.memory import fakecuda, posing, values
-from pytest_trainguard.memory.fakecuda import (
+from pytest_trainguard.memory.replay.allocator_settings import of_environment
+from pytest_trainguard.memory.replay.trace import Event, Trace, Workspace
+from pytest_trainguard.memory.traced import cuda_answers as posing
+from pytest_trainguard.memory.traced import fakecuda, values
+from pytest_trainguard.memory.traced.fakecuda import (
     DataDependentOutputException,
     DynamicOutputShapeException,
     FakeTensor,
     TorchDispatchMode,
     UnsupportedOperatorException,
 )
-from pytest_trainguard.memory.labels import Labels
-from pytest_trainguard.memory.live import Live
-from pytest_trainguard.memory.options import of_environment
-from pytest_trainguard.memory.trace import Event, Trace, Workspace
-from pytest_trainguard.memory.values import Unknown, aten, tensors_in
+from pytest_trainguard.memory.traced.labels import Labels
+from pytest_trainguard.memory.traced.memory_limit import Live
+from pytest_trainguard.memory.traced.values import Unknown, aten, tensors_in
 
 _DEVICE_OF = torch.ops.prim.device.default
 _MATRIX_PRODUCTS = frozenset({

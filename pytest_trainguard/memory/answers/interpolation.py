@@ -9,7 +9,7 @@ from dataclasses import replace
 from fractions import Fraction
 from functools import cache
 
-from pytest_trainguard.memory.trace import Event, Trace
+from pytest_trainguard.memory.replay.trace import Event, Trace
 
 ALIKE = 0.05  # by so large a part the numbers of events may differ; a loop over rows or steps makes more of them
 NEAREST = 3  # traces that are drawn from: sizes are lines of a batch size, at most parabolas of a length

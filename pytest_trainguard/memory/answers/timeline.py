@@ -11,11 +11,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from pytest_trainguard.memory.budget import Limit
-from pytest_trainguard.memory.cards import GIB
-from pytest_trainguard.memory.replay import Replay, replay, with_workspaces
-from pytest_trainguard.memory.trace import Trace
-from pytest_trainguard.memory.verdict import PARTS, Judgement, headline
+from pytest_trainguard.memory.answers.verdict import PARTS, Judgement, headline
+from pytest_trainguard.memory.replay.budget import Limit
+from pytest_trainguard.memory.replay.cards import GIB
+from pytest_trainguard.memory.replay.trace import Trace
+from pytest_trainguard.memory.replay.trace_replay import Replay, replay, with_workspaces
 
 POINTS = 1500  # across the picture
 TOLD = 240  # in the report, where a page is narrower

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from pytest_trainguard.memory.allocator import Block, OutOfMemory
-from pytest_trainguard.memory.options import allocator_of
-from pytest_trainguard.memory.trace import Event, Trace
+from pytest_trainguard.memory.replay.allocator import Block, OutOfMemory
+from pytest_trainguard.memory.replay.allocator_settings import allocator_of
+from pytest_trainguard.memory.replay.trace import Event, Trace
 
 STEP = 4 * 2**20  # bytes; a segment is a multiple of 2 MiB
 WORKSPACE = "workspace"  # the category of what a library holds for itself, in every composition

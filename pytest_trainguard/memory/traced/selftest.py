@@ -1,4 +1,6 @@
-"""Whether fake CUDA holds on this build of torch: `python -m pytest_trainguard.memory.selftest`, exit 0 where it does.
+"""Whether fake CUDA holds on this build of torch: exit 0 where it does.
+
+    python -m pytest_trainguard.memory.traced.selftest
 
 A process of its own, because a wrong guess about C++ objects ends it without a word.
 """
@@ -16,9 +18,9 @@ def main() -> int:
     """Try the paths that break first; the last line on stderr says which one did."""
     import torch
 
-    from pytest_trainguard.memory import attention, fakecuda
-    from pytest_trainguard.memory.device import Device
-    from pytest_trainguard.memory.tracer import Tracer, tracing
+    from pytest_trainguard.memory.replay.device import Device
+    from pytest_trainguard.memory.traced import attention, fakecuda
+    from pytest_trainguard.memory.traced.tracer import Tracer, tracing
 
     tracer = Tracer("cuda", fakecuda.Mode())
     try:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from pytest_trainguard.memory.allocator import (
+from pytest_trainguard.memory.replay.allocator import (
     LARGE_SEGMENT,
     MIN_BLOCK,
     SMALL_SEGMENT,

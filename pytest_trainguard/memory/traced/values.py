@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from pytest_trainguard.memory.fakecuda import FakeTensor
+from pytest_trainguard.memory.traced.fakecuda import FakeTensor
 
 aten = torch.ops.aten
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from pytest_trainguard.memory import fakecuda
-from pytest_trainguard.memory.fakecuda import FakeTensor
+from pytest_trainguard.memory.traced import fakecuda
+from pytest_trainguard.memory.traced.fakecuda import FakeTensor
 
 aten = torch.ops.aten
 _HALF = (torch.float16, torch.bfloat16)

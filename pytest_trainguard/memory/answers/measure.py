@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_trainguard.contract.settings import merge
-from pytest_trainguard.memory.budget import Limit
-from pytest_trainguard.memory.device import Device
-from pytest_trainguard.memory.verdict import shown
+from pytest_trainguard.memory.answers.verdict import shown
+from pytest_trainguard.memory.replay.budget import Limit
+from pytest_trainguard.memory.replay.device import Device
 from pytest_trainguard.verdicts.errors import CannotJudge
 
 if TYPE_CHECKING:
-    from pytest_trainguard.memory.predict import Tracing
+    from pytest_trainguard.memory.answers.tracing import Tracing
 
 STEPS = 3
 
@@ -141,7 +141,7 @@ def on_gpu(tracing: Tracing, cap: int | None, changes: dict[str, Any] | None = N
     Raises:
         CannotJudge: the run did not come to its end, or left no figures.
     """
-    from pytest_trainguard.memory.predict import TIME_LIMIT
+    from pytest_trainguard.memory.answers.tracing import TIME_LIMIT
     from pytest_trainguard.subject.subject import SEED, Request
 
     subject = tracing.subject

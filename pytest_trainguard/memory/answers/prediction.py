@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from pytest_trainguard.contract.settings import Field
-from pytest_trainguard.memory import measure, timeline
-from pytest_trainguard.memory.alternatives import Alternative, Settings, Tracer, largest_of, what_helps
-from pytest_trainguard.memory.budget import Limit, limit_of, parse_budget, parse_headroom
-from pytest_trainguard.memory.measure import Measured
-from pytest_trainguard.memory.search import Largest
-from pytest_trainguard.memory.verdict import Judgement, judge, shown, text
+from pytest_trainguard.memory.answers import measure, timeline
+from pytest_trainguard.memory.answers.alternatives import Alternative, Settings, Tracer, largest_of, what_helps
+from pytest_trainguard.memory.answers.measure import Measured
+from pytest_trainguard.memory.answers.search import Largest
+from pytest_trainguard.memory.answers.verdict import Judgement, judge, shown, text
+from pytest_trainguard.memory.replay.budget import Limit, limit_of, parse_budget, parse_headroom
 
 SIZES = ("batch_size", "max_length")  # the roles whose largest fitting value is looked for
 
@@ -129,7 +129,7 @@ def predicting(
         ValueError: the budget or the headroom is none; in one line.
         Busy: the GPU that is present cannot be measured on as it is.
     """
-    from pytest_trainguard.memory.predict import tracing
+    from pytest_trainguard.memory.answers.tracing import tracing
 
     asked, present = parse_budget(budget), measure.look()
     limit = limit_of(asked, present.device if present else None, parse_headroom(headroom))

@@ -11,11 +11,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from pytest_trainguard.memory.allocator import Action, Allocator, Block, OutOfMemory
-from pytest_trainguard.memory.expandable import Expandable
-from pytest_trainguard.memory.options import allocator_of
-from pytest_trainguard.memory.replay import with_workspaces
-from pytest_trainguard.memory.trace import Event, Trace
+from pytest_trainguard.memory.replay.allocator import Action, Allocator, Block, OutOfMemory
+from pytest_trainguard.memory.replay.allocator_settings import allocator_of
+from pytest_trainguard.memory.replay.expandable_allocator import Expandable
+from pytest_trainguard.memory.replay.trace import Event, Trace
+from pytest_trainguard.memory.replay.trace_replay import with_workspaces
 
 POOL = (0, 0)  # the default one
 

@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pytest_trainguard.memory import cards
-from pytest_trainguard.memory.cards import CONTEXT, GIB, Card
-from pytest_trainguard.memory.device import Device
+from pytest_trainguard.memory.replay import cards
+from pytest_trainguard.memory.replay.cards import CONTEXT, GIB, Card
+from pytest_trainguard.memory.replay.device import Device
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
           "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}  # fmt: skip

@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from pytest_trainguard.memory.cards import GIB
-from pytest_trainguard.memory.replay import STEP
-from pytest_trainguard.memory.steps import After, Move, carried_on, of_steps, replayed, survived
-from pytest_trainguard.memory.trace import Event, Trace
-from pytest_trainguard.memory.verdict import Judgement, shown
+from pytest_trainguard.memory.answers.verdict import Judgement, shown
+from pytest_trainguard.memory.replay.cards import GIB
+from pytest_trainguard.memory.replay.extrapolation import After, Move, carried_on, of_steps, replayed, survived
+from pytest_trainguard.memory.replay.trace import Event, Trace
+from pytest_trainguard.memory.replay.trace_replay import STEP
 
 STEPS = 200  # in all
 TRACED, WARM = 24, 6  # of these, run for real; and of those, the first, in which caches and optimizer states are made

@@ -5,9 +5,9 @@ What the program does then is its own affair.
 
 from __future__ import annotations
 
-from pytest_trainguard.memory.allocator import Block, OutOfMemory
-from pytest_trainguard.memory.cards import GIB, MIB
-from pytest_trainguard.memory.options import allocator_of, of_environment
+from pytest_trainguard.memory.replay.allocator import Block, OutOfMemory
+from pytest_trainguard.memory.replay.allocator_settings import allocator_of, of_environment
+from pytest_trainguard.memory.replay.cards import GIB, MIB
 
 
 class Live:

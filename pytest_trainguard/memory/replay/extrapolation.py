@@ -12,9 +12,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from pytest_trainguard.memory.allocator import MIN_BLOCK, Block, OutOfMemory
-from pytest_trainguard.memory.options import allocator_of
-from pytest_trainguard.memory.trace import Event, Trace
+from pytest_trainguard.memory.replay.allocator import MIN_BLOCK, Block, OutOfMemory
+from pytest_trainguard.memory.replay.allocator_settings import allocator_of
+from pytest_trainguard.memory.replay.trace import Event, Trace
 
 
 class Move(NamedTuple):

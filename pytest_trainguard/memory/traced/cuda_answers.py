@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from pytest_trainguard.memory.device import Device
-from pytest_trainguard.memory.values import Unknown
+from pytest_trainguard.memory.replay.device import Device
+from pytest_trainguard.memory.traced.values import Unknown
 
 
 class Stream:

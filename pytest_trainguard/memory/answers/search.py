@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pytest_trainguard.memory.verdict import Judgement
+from pytest_trainguard.memory.answers.verdict import Judgement
 
 MISSES = 3  # guesses that did not halve the bracket; from then on it is halved
 FAR = 16  # times what was traced, or guessed: nothing farther is believed

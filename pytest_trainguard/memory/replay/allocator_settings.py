@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 
-from pytest_trainguard.memory.allocator import Action, Allocator
-from pytest_trainguard.memory.expandable import Expandable
+from pytest_trainguard.memory.replay.allocator import Action, Allocator
+from pytest_trainguard.memory.replay.expandable_allocator import Expandable
 
 VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")  # the first that is set; the second is the older name
 EXPANDABLE = "expandable_segments:True"

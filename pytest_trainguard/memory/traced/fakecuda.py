@@ -30,7 +30,7 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pytest_trainguard.memory.device import Device
+from pytest_trainguard.memory.replay.device import Device
 
 __all__ = [
     "DataDependentOutputException", "DynamicOutputShapeException", "FakeTensor", "Mode", "TorchDispatchMode",
@@ -107,7 +107,7 @@ def install(device: Device, meter: Any) -> None:
     Raises:
         RuntimeError: this build of torch does not let itself be told.
     """
-    from pytest_trainguard.memory.posing import pose  # which needs this module
+    from pytest_trainguard.memory.traced.cuda_answers import pose  # which needs this module
 
     _register_device_guard()
     _answer_hooks()
@@ -482,6 +482,6 @@ def after_import(name: str, module: Any) -> None:
     if name == "transformers.utils.import_utils":
         module.is_fake_tensor = lambda x: False
     elif name == "safetensors.torch":
-        from pytest_trainguard.memory import hollow
+        from pytest_trainguard.memory.traced import fake_checkpoints as hollow
 
         hollow.install(module)

@@ -24,11 +24,11 @@ import torch.utils.data
 from pytest_trainguard.adapters import load_trainer
 from pytest_trainguard.contract.trainer import Run
 from pytest_trainguard.launch.child import loaded_modules
-from pytest_trainguard.memory import attention, fakecuda
-from pytest_trainguard.memory.device import Device
-from pytest_trainguard.memory.live import Live
-from pytest_trainguard.memory.tracer import Tracer, tracing
-from pytest_trainguard.memory.values import Unknown
+from pytest_trainguard.memory.replay.device import Device
+from pytest_trainguard.memory.traced import attention, fakecuda
+from pytest_trainguard.memory.traced.memory_limit import Live
+from pytest_trainguard.memory.traced.tracer import Tracer, tracing
+from pytest_trainguard.memory.traced.values import Unknown
 
 _PATCHED = ("transformers.utils.import_utils", "safetensors.torch")  # what `fakecuda.after_import` knows
 ON_THE_CPU = (

@@ -17,12 +17,13 @@ from typing import Any
 
 from pytest_trainguard.contract import settings
 from pytest_trainguard.contract.trainer import spec_of
-from pytest_trainguard.memory.device import Device
-from pytest_trainguard.memory.trace import Trace
+from pytest_trainguard.memory.replay.device import Device
+from pytest_trainguard.memory.replay.trace import Trace
 from pytest_trainguard.subject.subject import SEED, Launchpad, Request, Subject
 
 STEPS = 2  # the second one holds the optimizer's state
-ENGINE = "pytest_trainguard.memory.engine"
+TRACE = "pytest_trainguard.memory.traced.engine:run"
+SELF_TEST = "pytest_trainguard.memory.traced.selftest:main"
 LENGTH = 512  # where a trainer has no setting for the length of its rows
 AS_THEY_ARE = "with rows as they are in the data, not the longest ones together"
 ENDED = "the program ends with exit"
@@ -72,7 +73,9 @@ class Tracing:
     @cached_property
     def unheld(self) -> str | None:
         """Why fake CUDA does not hold on this torch; None where it does."""
-        code, ended = self.subject.perform("pytest_trainguard.memory.selftest:main", {}, _request("tried fake CUDA"))
+        code, ended = self.subject.perform(
+            "pytest_trainguard.memory.traced.selftest:main", {}, _request("tried fake CUDA")
+        )
         if code == 0:
             return None
         words = ended["output"].strip().splitlines() or ["nothing said"]
@@ -166,7 +169,7 @@ class Tracing:
             "device": self.device.as_json(), "how": how, "result": str(folder / "trace.json"), "cap": cap,
         }  # fmt: skip
         try:
-            figures, ended = self.subject.perform(f"{ENGINE}:run", arguments, _request("traced its memory", limit))
+            figures, ended = self.subject.perform(TRACE, arguments, _request("traced its memory", limit))
             self.output, self.figures, self._timed_out = ended["output"], {}, ended["timed_out"]
             written = folder / "trace.json"
             if figures is None or not written.exists():
