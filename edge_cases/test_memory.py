@@ -20,7 +20,7 @@ from pytest_trainguard import (
     survives,
 )
 from pytest_trainguard.contract.settings import Field
-from pytest_trainguard.memory.answers.fragmentation import STEPS, TRACED
+from pytest_trainguard.memory.answers.fragmentation import EXTRAPOLATED_STEPS, TRACED_STEPS
 from pytest_trainguard.probes.oom_probe import OomProbe
 from pytest_trainguard.verdicts.wording import Wording
 
@@ -369,9 +369,9 @@ def test_28_gpu_fault(guard: Guard) -> None:
     "fragmentation",
     verdict="survives",
     severity="major",
-    brought_about=f"{TRACED} steps at the tiny settings, on rows of all lengths, traced with fake CUDA tensors; these "
-    f"steps, in random order, up to {STEPS} through a model of CUDA's caching allocator, storages enlarged to the peak "
-    "of the production settings where --gpu-budget is given, to 8 GiB where not",
+    brought_about=f"{TRACED_STEPS} steps at the tiny settings, on rows of all lengths, traced with fake CUDA tensors; "
+    f"these steps, in random order, up to {EXTRAPOLATED_STEPS} through a model of CUDA's caching allocator, storages "
+    "enlarged to the peak of the production settings where --gpu-budget is given, to 8 GiB where not",
     expects="survives: what is in use after a step stays level; what the allocator holds beyond it comes to rest, and "
     "stays within the budget",
 )

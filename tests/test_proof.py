@@ -7,7 +7,7 @@ import pkgutil
 import pytest
 
 from pytest_trainguard import Finding, NotApplicable, catalog
-from pytest_trainguard.memory.replay.budget import limit_of, parse_budget
+from pytest_trainguard.memory.replay.budget import parse_budget, resolve_budget
 from pytest_trainguard.session import preflight as session
 from tests import proof_table, saboteurs
 from tests.saboteurs.queue import Queued, RepositorysQueue, TrainsWithTorch
@@ -47,7 +47,7 @@ def trainer(request):
 @pytest.fixture(autouse=True)
 def _budget(request, monkeypatch):
     """What the cases of the GPU budget are held against."""
-    monkeypatch.setattr(session.of(request.config), "limit", limit_of(parse_budget("3GiB")))
+    monkeypatch.setattr(session.of(request.config), "limit", resolve_budget(parse_budget("3GiB")))
 
 
 def judge(number, request):

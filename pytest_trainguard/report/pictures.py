@@ -12,11 +12,11 @@ from typing import Any
 from markupsafe import Markup
 
 from pytest_trainguard.memory.answers.timeline import COLOURS, CONTEXT_COLOUR
-from pytest_trainguard.memory.answers.verdict import PARTS, shown
-from pytest_trainguard.memory.replay.cards import GIB
+from pytest_trainguard.memory.answers.verdict import PART_NAMES
+from pytest_trainguard.memory.replay.sizes import GIB, format_size
 
 CONTEXT = "CUDA context"
-TINTS = {**{PARTS[category]: colour for category, colour in COLOURS.items()}, CONTEXT: CONTEXT_COLOUR}
+TINTS = {**{PART_NAMES[category]: colour for category, colour in COLOURS.items()}, CONTEXT: CONTEXT_COLOUR}
 OTHER = "#999999"  # fragmentation, and what a later version may tell of
 LINES = 5  # of the scale, at the most
 NARROW = 3  # per cent: a phase under that is too short to be seen apart
@@ -38,8 +38,8 @@ def breakdown(one: dict[str, Any]) -> dict[str, Any]:
     parts = sorted(one["breakdown"].items(), key=lambda part: -part[1])
     return {
         "parts": [
-            {"name": name, "colour": TINTS.get(name, OTHER), "size": shown(size), "share": size / max(one["needs"], 1),
-             "width": 100 * size / whole}
+            {"name": name, "colour": TINTS.get(name, OTHER), "size": format_size(size),
+             "share": size / max(one["needs"], 1), "width": 100 * size / whole}
             for name, size in parts
             if size
         ],

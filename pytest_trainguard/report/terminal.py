@@ -76,10 +76,10 @@ def _memory(verdicts: list[dict[str, Any]], reporter: Any) -> None:
     found = memory(verdicts)
     if not found:
         return
-    from pytest_trainguard.memory.answers.prediction import lines
+    from pytest_trainguard.memory.answers.prediction import format_prediction
 
     for one in found:
-        first, *rest = lines(one)
+        first, *rest = format_prediction(one)
         good = {"FITS": {"green": True}, "TIGHT": {"yellow": True}}.get(one["verdict"], {"red": True})
         reporter.write_line(f"GPU memory: {one['trainer']}: {first}", **good)
         for line in rest:

@@ -81,16 +81,16 @@ class Preflight:
         """What the budget comes to on the GPU that is present, if there is one; needed where something will run."""
         if self.budget is None or not self.active or self.config.option.collectonly:
             return None
-        from pytest_trainguard.memory.answers import measure
+        from pytest_trainguard.memory.answers.present_gpu import find_gpu
         from pytest_trainguard.memory.replay import budget
 
         headroom = _usage("trainguard_gpu_headroom", budget.parse_headroom,
                           self.config.getini("trainguard_gpu_headroom"))  # fmt: skip
-        present = measure.look()
+        present = find_gpu()
         device = present.device if present else None
 
         def limit(text: str) -> Limit:
-            return budget.limit_of(budget.parse_budget(text), device, headroom)
+            return budget.resolve_budget(budget.parse_budget(text), device, headroom)
 
         found: Limit = _usage("--gpu-budget", limit, self.budget)
         return found
@@ -186,7 +186,7 @@ class Preflight:
 
             if self.budget is None:
                 raise pytest.UsageError("--memory-timeline draws what --gpu-budget predicts: give that too")
-            _usage("--memory-timeline", lambda text: timeline.check(Path(text)), path)
+            _usage("--memory-timeline", lambda text: timeline.check_timeline_path(Path(text)), path)
 
     def _check_numbers(self) -> None:
         if self.numbers is not None:

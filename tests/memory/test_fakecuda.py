@@ -31,10 +31,12 @@ def test_the_self_test_says_what_broke_in_one_line():
 
 
 def test_a_torch_outside_what_was_tried_is_named():
-    assert fakecuda.untried("2.6.0+cu124") is None
-    assert fakecuda.untried("2.15.0") is None
-    assert fakecuda.untried("2.5.1") == ("torch 2.5.1 is older than what fake CUDA was tried with, torch 2.6 to 2.15")
-    assert fakecuda.untried("3.0.0a0+git1234") == (
+    assert fakecuda.describe_untried("2.6.0+cu124") is None
+    assert fakecuda.describe_untried("2.15.0") is None
+    assert fakecuda.describe_untried("2.5.1") == (
+        "torch 2.5.1 is older than what fake CUDA was tried with, torch 2.6 to 2.15"
+    )
+    assert fakecuda.describe_untried("3.0.0a0+git1234") == (
         "torch 3.0.0a0+git1234 is newer than what fake CUDA was tried with, torch 2.6 to 2.15"
     )
 
@@ -64,7 +66,7 @@ def _described(tensor):
 @pytest.mark.parametrize("func", sorted(fakecuda._DIRECT, key=str), ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_what_is_answered_directly_is_what_the_mode_answers(func, dtype):
-    mode, aten = fakecuda.Mode(), torch.ops.aten
+    mode, aten = fakecuda.FakeMode(), torch.ops.aten
     with mode:
         whole = torch.empty(4, 6, 8, dtype=dtype)
         turned, part = whole.transpose(0, 2), whole[1:, 2:]
@@ -94,7 +96,7 @@ def test_what_is_answered_directly_is_what_the_mode_answers(func, dtype):
 
 
 def test_where_there_is_more_to_find_out_nothing_is_answered_directly():
-    mode, aten = fakecuda.Mode(), torch.ops.aten
+    mode, aten = fakecuda.FakeMode(), torch.ops.aten
     with mode:
         matrix, constant = torch.empty(3, 3), torch.tensor([[1.0]])
     assert mode.directly(aten.mm.default, (matrix, torch.zeros(3, 3)), {}) is None  # a real one, to be made fake

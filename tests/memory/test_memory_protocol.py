@@ -50,9 +50,9 @@ def test_the_largest_batch_is_bisected(monkeypatch):
 
     def on_gpu(traced, cap, changes):
         asked.append(changes["batch_size"])
-        return type("Measured", (), {"word": "FITS" if changes["batch_size"] <= 37 else "OUT OF MEMORY"})
+        return type("Measured", (), {"verdict": "FITS" if changes["batch_size"] <= 37 else "OUT OF MEMORY"})
 
-    monkeypatch.setattr(protocol.measure, "on_gpu", on_gpu)
+    monkeypatch.setattr(protocol, "measure_on_gpu", on_gpu)
     for start in (1, 37, 38, 500):
         assert protocol.edge(None, GIB, start) == 37
     assert len(asked) < 45
@@ -81,7 +81,9 @@ def test_every_job_is_one_that_exists():
 )
 def test_a_module_is_found_without_importing_it(module, there):
     root = str(Path(jobs.__file__).parent.parent.parent)
-    code = f"import sys; from pytest_trainguard.session import _exists; print(_exists({module!r}, [{root!r}]))"
+    code = (
+        f"import sys; from pytest_trainguard.session.preflight import _exists; print(_exists({module!r}, [{root!r}]))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/", check=True)
     assert done.stdout.strip() == str(there)
 

@@ -7,16 +7,21 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from pytest_trainguard.contract.settings import Field
-from pytest_trainguard.memory.answers.interpolation import drawn
-from pytest_trainguard.memory.answers.search import Largest, largest
-from pytest_trainguard.memory.answers.verdict import Judgement, judge
-from pytest_trainguard.memory.replay.allocator_settings import EXPANDABLE, VARIABLES, allocator_of
+from pytest_trainguard.memory.answers.interpolation import interpolate_trace
+from pytest_trainguard.memory.answers.search import Largest, find_largest
+from pytest_trainguard.memory.answers.verdict import Judgement, judge_trace
+from pytest_trainguard.memory.replay.allocator_settings import (
+    ENVIRONMENT_VARIABLES,
+    EXPANDABLE_SEGMENTS,
+    make_allocator,
+)
 from pytest_trainguard.memory.replay.budget import Limit
-from pytest_trainguard.memory.replay.expandable_allocator import Expandable
+from pytest_trainguard.memory.replay.expandable_allocator import ExpandableAllocator
 from pytest_trainguard.memory.replay.trace import Trace
-from pytest_trainguard.memory.replay.trace_replay import replay
+from pytest_trainguard.memory.replay.trace_replay import replay_trace
 
-Tracer = Callable[[dict[str, Any]], Trace]  # settings that differ from production (dotted paths) to what happens then
+# From settings that differ from production, by dotted path, to what happens then.
+TraceFunction = Callable[[dict[str, Any]], Trace]
 BF16 = ("bf16", "bfloat16", "bf16-mixed")
 HALF = (*BF16, "fp16", "float16", "16-mixed", "fp16-mixed")
 
@@ -48,17 +53,19 @@ class Alternative:
     def as_dict(self) -> dict[str, Any]:
         """As plain values, for JSON; sizes in bytes."""
         judged = self.judgement
-        return {"words": self.words, "settings": self.settings, "verdict": judged.word, "needs": judged.needs,
+        return {"words": self.words, "settings": self.settings, "verdict": judged.verdict, "needs": judged.needs,
                 "least": judged.least, "reason": judged.reason}  # fmt: skip
 
 
-def proposals(settings: Settings) -> list[tuple[str, dict[str, Any]]]:
+def propose_changes(settings: Settings) -> list[tuple[str, dict[str, Any]]]:
     """The changes that this trainer has settings for, in words and as settings."""
     return [found for find in _FINDERS for found in find(settings)]
 
 
-def what_helps(trace: Tracer, settings: Settings, limit: Limit, tell: Callable[[str], None]) -> list[Alternative]:
-    """Trace each of the `proposals`, and replay production's trace with expandable segments.
+def judge_alternatives(
+    trace: TraceFunction, settings: Settings, limit: Limit, tell: Callable[[str], None]
+) -> list[Alternative]:
+    """Trace each of the changes that `propose_changes` finds, and replay production's trace with expandable segments.
 
     The one that needs least comes first, those that cannot be traced last.
 
@@ -69,17 +76,18 @@ def what_helps(trace: Tracer, settings: Settings, limit: Limit, tell: Callable[[
         tell: takes what is being done, in words.
     """
     found = []
-    for words, changes in proposals(settings):
+    for words, changes in propose_changes(settings):
         tell(f"tracing with {words}")
-        found.append(Alternative(words, changes, judge(trace(changes), limit)))
-    if not isinstance(allocator_of(trace({}).allocator), Expandable):
-        other = replace(trace({}), allocator=EXPANDABLE)
-        found.append(Alternative(f"{VARIABLES[1]}={EXPANDABLE} in the environment", {}, judge(other, limit)))
-    return sorted(found, key=lambda one: (one.judgement.word == "UNKNOWN", one.judgement.least))
+        found.append(Alternative(words, changes, judge_trace(trace(changes), limit)))
+    if not isinstance(make_allocator(trace({}).allocator), ExpandableAllocator):
+        other = replace(trace({}), allocator=EXPANDABLE_SEGMENTS)
+        words = f"{ENVIRONMENT_VARIABLES[1]}={EXPANDABLE_SEGMENTS} in the environment"
+        found.append(Alternative(words, {}, judge_trace(other, limit)))
+    return sorted(found, key=lambda one: (one.judgement.verdict == "UNKNOWN", one.judgement.least))
 
 
-def largest_of(
-    role: str, trace: Tracer, settings: Settings, limit: Limit, first: Judgement, tell: Callable[[str], None]
+def find_largest_setting(
+    role: str, trace: TraceFunction, settings: Settings, limit: Limit, first: Judgement, tell: Callable[[str], None]
 ) -> tuple[Field, Largest] | None:
     """The largest value of the setting that plays a role (`batch_size`, `max_length`) that fits.
 
@@ -104,16 +112,16 @@ def largest_of(
     def judged(value: int) -> Judgement:
         tell(f"tracing with {path} = {value}")
         made[value] = trace({path: value})
-        return judge(made[value], limit)
+        return judge_trace(made[value], limit)
 
     def expected(value: int) -> bool | None:
-        between = drawn(made, value)
-        return None if between is None else not replay(between, limit.cap, workspace=limit.workspace).failed
+        between = interpolate_trace(made, value)
+        return None if between is None else not replay_trace(between, limit.cap, workspace=limit.workspace).failed
 
     low = int(bounds.get("ge", bounds.get("gt", 0) + 1))
     high = int(bounds["le"]) if "le" in bounds else int(bounds["lt"]) - 1 if "lt" in bounds else None
     step = int(bounds.get("multiple_of", 1))
-    return field, largest(judged, start, first, smallest=max(low, 1), highest=high, step=step, expected=expected)
+    return field, find_largest(judged, start, first, smallest=max(low, 1), highest=high, step=step, expected=expected)
 
 
 def _whole(settings: Settings, role: str) -> tuple[str, int] | None:

@@ -1,4 +1,4 @@
-"""The trace of a value that was not traced: every storage's size drawn out from those that were."""
+"""The trace of a setting's value that was not traced: every storage's size interpolated from those that were."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from functools import cache
 
 from pytest_trainguard.memory.replay.trace import Event, Trace
 
-ALIKE = 0.05  # by so large a part the numbers of events may differ; a loop over rows or steps makes more of them
-NEAREST = 3  # traces that are drawn from: sizes are lines of a batch size, at most parabolas of a length
-Key = tuple[str, str, str, int, int]  # operation, module, phase, step, and the how-manieth of these
+COUNT_TOLERANCE = 0.05  # by so large a part the numbers of events may differ; a loop over rows makes more of them
+NEAREST_TRACES = 3  # traces that are drawn from: sizes are lines of a batch size, at most parabolas of a length
+BirthKey = tuple[str, str, str, int, int]  # operation, module, phase, step, and the how-manieth of these
 
 
-def drawn(made: Mapping[int, Trace], value: int) -> Trace | None:
+def interpolate_trace(made: Mapping[int, Trace], value: int) -> Trace | None:
     """What the trace of a setting's value would be, going by the nearest that were made.
 
     The events are those of the very nearest: with another batch a program may do a little more or less (drop a mask
@@ -29,9 +29,9 @@ def drawn(made: Mapping[int, Trace], value: int) -> Trace | None:
     Returns:
         None where there are fewer than two traces to draw from, or the number of events depends on the value.
     """
-    nearest = sorted(made, key=lambda one: abs(one - value))[:NEAREST]
+    nearest = sorted(made, key=lambda one: abs(one - value))[:NEAREST_TRACES]
     counts = [len(made[one].events) for one in nearest]
-    if len(nearest) < 2 or max(counts) - min(counts) > ALIKE * max(counts):
+    if len(nearest) < 2 or max(counts) - min(counts) > COUNT_TOLERANCE * max(counts):
         return None
     base = made[nearest[0]]
     others = {one: {key: event.size for key, event in _births(made[one])} for one in nearest[1:]}
@@ -45,7 +45,7 @@ def drawn(made: Mapping[int, Trace], value: int) -> Trace | None:
     return replace(base, events=events)
 
 
-def _births(trace: Trace) -> Iterator[tuple[Key, Event]]:
+def _births(trace: Trace) -> Iterator[tuple[BirthKey, Event]]:
     counts: Counter[tuple[str, str, str, int]] = Counter()
     for event in trace.events:
         if event.kind == "alloc":

@@ -1,7 +1,7 @@
 """The largest value of a setting that fits, to the exact number: each trial is a trace of the very value asked about.
 
 What was traced only says where to look next: first a line through the sums, then, from two traces on, storages whose
-sizes are drawn out from them (`between`), which holds across the knees where the peak moves to another moment.
+sizes are interpolated from them (`interpolation`), which holds across the knees where the peak moves to another moment.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 
 from pytest_trainguard.memory.answers.verdict import Judgement
 
-MISSES = 3  # guesses that did not halve the bracket; from then on it is halved
-FAR = 16  # times what was traced, or guessed: nothing farther is believed
-AT_MOST = 12  # traces; a search that has not closed by then says how far it came
-FIXED = ("weights", "gradients", "optimizer state", "CUDA context", "workspaces")  # what no batch makes larger
+MISSES_BEFORE_HALVING = 3  # guesses that did not halve the bracket; from then on it is halved
+FARTHEST_FACTOR = 16  # times what was traced, or guessed: nothing farther is believed
+MOST_TRACES = 12  # traces; a search that has not closed by then says how far it came
+FIXED_PARTS = ("weights", "gradients", "optimizer state", "CUDA context", "workspaces")  # what no batch makes larger
 
 
 def _no_idea(value: int) -> bool | None:
@@ -83,7 +83,7 @@ class _Bracket:
         return self.fails - self.fits > 1
 
 
-def largest(
+def find_largest(
     judge: Callable[[int], Judgement],
     start: int,
     first: Judgement,
@@ -91,7 +91,7 @@ def largest(
     smallest: int = 1,
     highest: int | None = None,
     step: int = 1,
-    at_most: int = AT_MOST,
+    at_most: int = MOST_TRACES,
     expected: Callable[[int], bool | None] = _no_idea,
 ) -> Largest:
     """The largest value that fits, between `smallest` and `highest`.
@@ -106,7 +106,7 @@ def largest(
         at_most: how many traces may be made.
         expected: whether a value should fit, going by what was traced; None where that says nothing.
     """
-    if first.word == "UNKNOWN":
+    if first.verdict == "UNKNOWN":
         return Largest(unknown=first.reason)
     end = highest // step + 1 if highest is not None else 2**62
     bracket = _Bracket(-(-smallest // step) - 1, max(end, start // step + 1))
@@ -114,10 +114,10 @@ def largest(
     traces, missed = 0, 0
     while bracket.open and traces < at_most:
         width = bracket.width
-        value = bracket.middle if missed >= MISSES else _next(bracket, lambda one: expected(one * step))
+        value = bracket.middle if missed >= MISSES_BEFORE_HALVING else _next(bracket, lambda one: expected(one * step))
         judgement = judge(value * step)
         traces += 1
-        if judgement.word == "UNKNOWN":
+        if judgement.verdict == "UNKNOWN":
             return Largest(traces=traces, unknown=judgement.reason)
         bracket.add(value, judgement)
         # What keeps missing on one side halves nothing.
@@ -133,7 +133,7 @@ def largest(
 def _next(bracket: _Bracket, expected: Callable[[int], bool | None]) -> int:
     """The value to try next: where what was traced says, but never outside the bracket."""
     low, high = bracket.fits + 1, bracket.fails - 1
-    guess = max(low, min(high, _crossing(bracket), FAR * max(bracket.known)))
+    guess = max(low, min(high, _crossing(bracket), FARTHEST_FACTOR * max(bracket.known)))
     if expected(guess) is None:
         return guess
     return max(low, min(high, _edge(guess, bracket, lambda value: bool(expected(value)))))
@@ -141,7 +141,7 @@ def _next(bracket: _Bracket, expected: Callable[[int], bool | None]) -> int:
 
 def _edge(guess: int, bracket: _Bracket, fits: Callable[[int], bool]) -> int:
     """The largest value that is expected to fit: away from the guess in ever longer strides, then by bisection."""
-    low, high = bracket.fits, min(bracket.fails, FAR * (guess + 1))
+    low, high = bracket.fits, min(bracket.fails, FARTHEST_FACTOR * (guess + 1))
     value, stride = guess, 1
     while low < value < high:
         if fits(value):
@@ -162,7 +162,7 @@ def _crossing(bracket: _Bracket) -> int:
     judgement = bracket.known[one]
     others = ends[1:] or sorted(bracket.known.keys() - ends, key=lambda value: abs(value - one))
     if not others:
-        fixed = sum(judgement.breakdown.get(name, 0) for name in FIXED)
+        fixed = sum(judgement.breakdown.get(name, 0) for name in FIXED_PARTS)
         slope = max(judgement.least - fixed, 1) / max(one, 1)
     else:
         slope = (judgement.least - bracket.known[others[0]].least) / (one - others[0])

@@ -11,15 +11,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from pytest_trainguard.memory.answers.verdict import PARTS, Judgement, headline
+from pytest_trainguard.memory.answers.verdict import PART_NAMES, Judgement, format_headline
 from pytest_trainguard.memory.replay.budget import Limit
-from pytest_trainguard.memory.replay.cards import GIB
+from pytest_trainguard.memory.replay.sizes import GIB
 from pytest_trainguard.memory.replay.trace import Trace
-from pytest_trainguard.memory.replay.trace_replay import Replay, replay, with_workspaces
+from pytest_trainguard.memory.replay.trace_replay import Replay, add_workspaces, replay_trace
 
-POINTS = 1500  # across the picture
-TOLD = 240  # in the report, where a page is narrower
-LETTER = 1 / 170  # width of a letter of a phase's name, as a share of the picture
+PICTURE_POINTS = 1500  # across the picture
+REPORT_POINTS = 240  # in the report, where a page is narrower
+LETTER_WIDTH = 1 / 170  # width of a letter of a phase's name, as a share of the picture
 FORMATS = (".svg", ".png")
 # Told apart by people who see colours differently, and in print (P. Tol, "Colour schemes", the bright one).
 COLOURS = {
@@ -29,7 +29,7 @@ COLOURS = {
 CONTEXT_COLOUR = "#DDDDDD"
 
 
-def check(path: Path) -> None:
+def check_timeline_path(path: Path) -> None:
     """Whether a timeline can be drawn there, before anything is traced.
 
     Raises:
@@ -43,7 +43,9 @@ def check(path: Path) -> None:
         raise ValueError(f"{path}: drawing needs matplotlib: pip install 'pytest-trainguard[plot]'")
 
 
-def series(trace: Trace, found: Replay, workspace: int = 0, points: int = POINTS) -> dict[str, list[int]]:
+def sample_memory(
+    trace: Trace, found: Replay, workspace: int = 0, points: int = PICTURE_POINTS
+) -> dict[str, list[int]]:
     """Bytes by category at up to `points` events, of each stretch of the trace the one with most memory in use.
 
     Args:
@@ -56,10 +58,10 @@ def series(trace: Trace, found: Replay, workspace: int = 0, points: int = POINTS
         by category (`PARTS`) a list; `reserved`, and `event`: which event of the trace each point stands for.
     """
     chosen = _highest(found, points)
-    result: dict[str, list[int]] = {name: [] for name in (*PARTS, "reserved", "event")}
+    result: dict[str, list[int]] = {name: [] for name in (*PART_NAMES, "reserved", "event")}
     now: Counter[str] = Counter()
     born: dict[int, str] = {}
-    events = with_workspaces(trace, workspace)
+    events = add_workspaces(trace, workspace)
     for place, (index, event) in zip(range(len(found.allocated)), events, strict=False):
         if event.kind == "alloc" and event.size:
             born[event.block] = event.category
@@ -67,7 +69,7 @@ def series(trace: Trace, found: Replay, workspace: int = 0, points: int = POINTS
         elif event.block in born:
             now[born.pop(event.block)] -= found.sizes[event.block]
         if place in chosen:
-            for name in PARTS:
+            for name in PART_NAMES:
                 result[name].append(now[name])
             result["reserved"].append(found.reserved[place])
             result["event"].append(index)
@@ -81,7 +83,7 @@ def _highest(found: Replay, points: int) -> set[int]:
     return {max(range(a, min(a + stretch, count)), key=found.allocated.__getitem__) for a in firsts}
 
 
-def over_time(trace: Trace, limit: Limit, points: int = TOLD) -> dict[str, Any] | None:
+def sample_for_report(trace: Trace, limit: Limit, points: int = REPORT_POINTS) -> dict[str, Any] | None:
     """Memory over a trace as plain values, for the report; sizes in bytes.
 
     Args:
@@ -96,17 +98,17 @@ def over_time(trace: Trace, limit: Limit, points: int = TOLD) -> dict[str, Any] 
     """
     if not trace.events:
         return None
-    drawn = series(trace, replay(trace, workspace=limit.workspace), limit.workspace, points)
+    drawn = sample_memory(trace, replay_trace(trace, workspace=limit.workspace), limit.workspace, points)
     return {
         "events": len(trace.events),
         "at": drawn["event"],
-        "parts": {PARTS[category]: drawn[category] for category in COLOURS if any(drawn[category])},
+        "parts": {PART_NAMES[category]: drawn[category] for category in COLOURS if any(drawn[category])},
         "reserved": drawn["reserved"],
-        "phases": [{"at": index, "phase": name} for index, name in phases(trace)],
+        "phases": [{"at": index, "phase": name} for index, name in find_phase_starts(trace)],
     }
 
 
-def phases(trace: Trace) -> list[tuple[int, str]]:
+def find_phase_starts(trace: Trace) -> list[tuple[int, str]]:
     """Where each phase begins: the event's index, and the phase."""
     found: list[tuple[int, str]] = []
     for index, event in enumerate(trace.events):
@@ -115,7 +117,7 @@ def phases(trace: Trace) -> list[tuple[int, str]]:
     return found
 
 
-def write(path: Path, trace: Trace, limit: Limit, judgement: Judgement) -> None:
+def draw_timeline(path: Path, trace: Trace, limit: Limit, judgement: Judgement) -> None:
     """Draw the timeline of a trace.
 
     Raises:
@@ -129,7 +131,7 @@ def write(path: Path, trace: Trace, limit: Limit, judgement: Judgement) -> None:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     # Without a cap: what the program wants is seen to rise above the line of the budget.
-    drawn = series(trace, replay(trace, workspace=limit.workspace), limit.workspace)
+    drawn = sample_memory(trace, replay_trace(trace, workspace=limit.workspace), limit.workspace)
     _stack(axes, drawn, limit)
     _label(axes, trace, limit, judgement)
     with rc_context({"svg.fonttype": "none"}):  # text as text: to be searched, and a quarter of the size
@@ -140,7 +142,7 @@ def _stack(axes: Any, drawn: dict[str, list[int]], limit: Limit) -> None:
     across = drawn["event"]
     names = [name for name in COLOURS if any(drawn[name])]
     heights = [[limit.context / GIB] * len(across), *([size / GIB for size in drawn[name]] for name in names)]
-    labels = ["CUDA context", *(PARTS[name] for name in names)]
+    labels = ["CUDA context", *(PART_NAMES[name] for name in names)]
     axes.stackplot(across, heights, labels=labels, colors=[CONTEXT_COLOUR, *(COLOURS[name] for name in names)])
     taken = [(size + limit.context) / GIB for size in drawn["reserved"]]
     axes.plot(across, taken, color="black", linewidth=0.8, label="taken from the driver")
@@ -148,16 +150,16 @@ def _stack(axes: Any, drawn: dict[str, list[int]], limit: Limit) -> None:
 
 
 def _label(axes: Any, trace: Trace, limit: Limit, judgement: Judgement) -> None:
-    axes.set_title(headline(judgement), loc="left", fontsize=11, pad=22)
+    axes.set_title(format_headline(judgement), loc="left", fontsize=11, pad=22)
     axes.set_xlabel("allocations and deaths of tensors, in order")
     axes.set_ylabel("GiB")
     axes.set_xlim(0, max(len(trace.events) - 1, 1))
     top = max(axes.get_ylim()[1], limit.size / GIB * 1.05)
     axes.set_ylim(0, top)
-    begins = phases(trace)
+    begins = find_phase_starts(trace)
     ends = [index for index, _ in begins[1:]] + [len(trace.events)]
     for (index, name), end in zip(begins, ends, strict=True):
         axes.axvline(index, color="black", linewidth=0.4, alpha=0.5)
-        if end - index > len(trace.events) * len(name) * LETTER:  # there is room for its name
+        if end - index > len(trace.events) * len(name) * LETTER_WIDTH:  # there is room for its name
             axes.text(index, top, f" {name}", fontsize=7, va="bottom", clip_on=False)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, reverse=True, fontsize=8)

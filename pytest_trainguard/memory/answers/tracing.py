@@ -18,21 +18,21 @@ from typing import Any
 from pytest_trainguard.contract import settings
 from pytest_trainguard.contract.trainer import spec_of
 from pytest_trainguard.memory.replay.device import Device
-from pytest_trainguard.memory.replay.trace import Trace
+from pytest_trainguard.memory.replay.trace import How, Trace
 from pytest_trainguard.subject.subject import SEED, Launchpad, Request, Subject
 
-STEPS = 2  # the second one holds the optimizer's state
-TRACE = "pytest_trainguard.memory.traced.engine:run"
+STEPS_PER_TRACE = 2  # the second one holds the optimizer's state
+TRACE = "pytest_trainguard.memory.traced.engine:run_traced"
 SELF_TEST = "pytest_trainguard.memory.traced.selftest:main"
-LENGTH = 512  # where a trainer has no setting for the length of its rows
-AS_THEY_ARE = "with rows as they are in the data, not the longest ones together"
-ENDED = "the program ends with exit"
-TIME_LIMIT = 600.0  # seconds for one trace
-CAPPED_LIMIT = 200.0  # for one in which memory runs out: a program may try the same thing again for ever
+DEFAULT_ROW_LENGTH = 512  # where a trainer has no setting for the length of its rows
+ROWS_AS_THEY_ARE = "with rows as they are in the data, not the longest ones together"
+ENDED_EARLY = "the program ends with exit"
+TRACE_TIME_LIMIT = 600.0  # seconds for one trace
+CAPPED_TIME_LIMIT = 200.0  # for one in which memory runs out: a program may try the same thing again for ever
 
 
 @dataclass(frozen=True)
-class Capped:
+class CappedRun:
     """How a run under a cap ended.
 
     Attributes:
@@ -41,7 +41,7 @@ class Capped:
         ran_out: phase and step of each time that something did not fit.
         output: what it printed.
         unknown: what could not be traced; then the run says nothing.
-        timed_out: it did not end within `CAPPED_LIMIT`, and was ended.
+        timed_out: it did not end within `CAPPED_TIME_LIMIT`, and was ended.
     """
 
     exit: int
@@ -71,11 +71,9 @@ class Tracing:
         self._data: dict[tuple[int, int], tuple[Path | None, str | None]] = {}
 
     @cached_property
-    def unheld(self) -> str | None:
+    def selftest_failure(self) -> str | None:
         """Why fake CUDA does not hold on this torch; None where it does."""
-        code, ended = self.subject.perform(
-            "pytest_trainguard.memory.traced.selftest:main", {}, _request("tried fake CUDA")
-        )
+        code, ended = self.subject.perform(SELF_TEST, {}, _request("tried fake CUDA"))
         if code == 0:
             return None
         words = ended["output"].strip().splitlines() or ["nothing said"]
@@ -87,7 +85,7 @@ class Tracing:
         *,
         batch_size: int | None = None,
         max_length: int | None = None,
-        steps: int = STEPS,
+        steps: int = STEPS_PER_TRACE,
     ) -> Trace:
         """Trace one run at the production settings.
 
@@ -133,36 +131,36 @@ class Tracing:
 
     def _on_longest_rows(self, values: dict[str, Any], steps: int) -> Trace:
         """The trace; where the program refuses rows that long, of the rows as they are, with a note."""
-        data, note = self.rows(values, steps)
+        data, note = self.make_longest_rows(values, steps)
         trace = self._traced(values, steps, data)
-        if data is not None and note is None and trace.unknown and trace.unknown.startswith(ENDED):
+        if data is not None and note is None and trace.unknown and trace.unknown.startswith(ENDED_EARLY):
             plain = self._traced(values, steps, self._plain_rows(values, steps))
             if plain.unknown is None:
-                trace, note = plain, f"{AS_THEY_ARE}: {trace.unknown}"
+                trace, note = plain, f"{ROWS_AS_THEY_ARE}: {trace.unknown}"
         trace.notes += [note] if note else []
         return trace
 
-    def capped(self, cap: int, steps: int = STEPS) -> Capped:
+    def run_capped(self, cap: int, steps: int = STEPS_PER_TRACE) -> CappedRun:
         """Run at the production settings, on the longest rows, with so many bytes for the allocator.
 
         Raises:
             CannotJudge: the trainer cannot be imported, or it has no data.
         """
         values = dict(self.subject.description["production"])
-        data, _ = self.rows(values, steps)
+        data, _ = self.make_longest_rows(values, steps)
         trace = self._traced(values, steps, data, cap)
         found = self.figures
         if "ran_out" not in found:
-            return Capped(-1, 0, (), self.output, trace.unknown, self._timed_out)
+            return CappedRun(-1, 0, (), self.output, trace.unknown, self._timed_out)
         untraceable = trace.unknown is not None and not trace.unknown.startswith("the program")
         ran_out = tuple((phase, step) for phase, step in found["ran_out"])
-        return Capped(found["exit"], found["steps"], ran_out, self.output, trace.unknown if untraceable else None)
+        return CappedRun(found["exit"], found["steps"], ran_out, self.output, trace.unknown if untraceable else None)
 
     def _traced(self, values: dict[str, Any], steps: int, data: Path | None, cap: int | None = None) -> Trace:
-        limit = TIME_LIMIT if cap is None else CAPPED_LIMIT
+        limit = TRACE_TIME_LIMIT if cap is None else CAPPED_TIME_LIMIT
         folder = Path(tempfile.mkdtemp(prefix="trace-", dir=self.subject.folder))
         (folder / "output").mkdir()
-        how = "fake cpu" if self.unheld else "fake cuda"
+        how: How = "fake cpu" if self.selftest_failure else "fake cuda"
         arguments = {
             "trainer": self.subject.spec, "settings": values, "data": str(data) if data else None,
             "output_dir": str(folder / "output"), "max_steps": steps, "seed": SEED,
@@ -173,17 +171,17 @@ class Tracing:
             self.output, self.figures, self._timed_out = ended["output"], {}, ended["timed_out"]
             written = folder / "trace.json"
             if figures is None or not written.exists():
-                return Trace(unknown=_lost(ended), how="fake cpu" if self.unheld else "fake cuda")
+                return Trace(unknown=_explain_missing_trace(ended), how=how)
             trace = Trace.from_json(written.read_text())
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         self._warm(figures.pop("libraries"))
         self.figures = figures
-        if trace.unknown and trace.unknown.startswith(ENDED):
+        if trace.unknown and trace.unknown.startswith(ENDED_EARLY):
             words = [line.strip() for line in ended["output"].splitlines() if line.strip()]
             trace.unknown += f": {words[-1][:300]}" if words else ""
-        if self.unheld:
-            trace.notes.append(f"fake CUDA does not hold: {self.unheld}")
+        if self.selftest_failure:
+            trace.notes.append(f"fake CUDA does not hold: {self.selftest_failure}")
         return trace
 
     def _warm(self, libraries: list[str]) -> None:
@@ -194,14 +192,14 @@ class Tracing:
             subject.pad.remember(subject.spec, libraries)
             self._loaded.update(libraries)
 
-    def rows(self, values: Mapping[str, Any], steps: int) -> tuple[Path | None, str | None]:
+    def make_longest_rows(self, values: Mapping[str, Any], steps: int) -> tuple[Path | None, str | None]:
         """Data whose rows are all as long as they may be, enough of them for the steps; and what is less sure of it."""
-        rows, length = self._count(values, steps), self._value("max_length", values) or LENGTH
+        rows, length = self._count(values, steps), self._value("max_length", values) or DEFAULT_ROW_LENGTH
         if (rows, length) not in self._data:
             folder = Path(tempfile.mkdtemp(prefix="longest-", dir=self.subject.folder))
             made = self._made("make_longest", folder, rows, length)
             if made["error"]:
-                self._data[rows, length] = self._plain_rows(values, steps), f"{AS_THEY_ARE}: {made['error']}"
+                self._data[rows, length] = self._plain_rows(values, steps), f"{ROWS_AS_THEY_ARE}: {made['error']}"
             else:
                 self._data[rows, length] = Path(made["path"]) if made["path"] else None, None
         return self._data[rows, length]
@@ -210,7 +208,7 @@ class Tracing:
         arguments = {"folder": str(folder), "rows": rows, "length": length, "seed": SEED}
         return self.subject.call("make_rows", method=method, **arguments)
 
-    def varied(self, steps: int) -> Trace:
+    def trace_varied_lengths(self, steps: int) -> Trace:
         """Trace so many steps at the tiny settings, on rows of all lengths; the device is that of production.
 
         Raises:
@@ -225,7 +223,7 @@ class Tracing:
             wanted = settings.value_at(self.subject.description["production"], device.path)
             values = settings.merge(values, {device.path: device.default if wanted is None else wanted})
         folder = Path(tempfile.mkdtemp(prefix="varied-", dir=self.subject.folder))
-        length = self._value("max_length", values) or LENGTH
+        length = self._value("max_length", values) or DEFAULT_ROW_LENGTH
         made = self._made("make_varied", folder, self._count(values, steps), length)
         if made["error"]:
             raise ValueError(made["error"])
@@ -240,15 +238,15 @@ class Tracing:
         return (self._value("batch_size", values) or 32) * (self._value("accumulation", values) or 1) * (steps + 1)
 
 
-def _request(did: str, time_limit: float = TIME_LIMIT) -> Request:
+def _request(did: str, time_limit: float = TRACE_TIME_LIMIT) -> Request:
     # The device must not be hidden from a program that is to believe in one.
     return Request(did=did, recorder=False, time_limit=time_limit, env={"CUDA_VISIBLE_DEVICES": "0"})
 
 
-def _lost(ended: Mapping[str, Any]) -> str:
+def _explain_missing_trace(ended: Mapping[str, Any]) -> str:
     """Why a run left no trace."""
     if ended["timed_out"]:
-        return f"the run did not end within {TIME_LIMIT:.0f} s"
+        return f"the run did not end within {TRACE_TIME_LIMIT:.0f} s"
     words = [line.strip() for line in ended["output"].splitlines() if line.strip()]
     how = f"exit {ended['exit']}" if ended["exit"] >= 0 else f"signal {-ended['exit']}"
     return f"the process ended by itself, {how}, and left no trace" + (f": {words[-1][:300]}" if words else "")
@@ -268,7 +266,7 @@ def tracing(trainer: object, *, device: Device | None = None, root: Path | None 
     """
     root = Path(root or os.getcwd())
     folder = Path(tempfile.mkdtemp(prefix="trainguard-"))
-    pad = Launchpad(root, folder, [str(root)], TIME_LIMIT)
+    pad = Launchpad(root, folder, [str(root)], TRACE_TIME_LIMIT)
     spec = spec_of(trainer)
     try:
         yield Tracing(pad.subject(spec.rpartition(":")[2] if isinstance(spec, str) else "trainer", spec), device)

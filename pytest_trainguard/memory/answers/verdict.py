@@ -6,19 +6,26 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from pytest_trainguard.memory.replay.allocator_settings import unmodelled
+from pytest_trainguard.memory.replay.allocator_settings import find_unmodelled
 from pytest_trainguard.memory.replay.budget import Limit
-from pytest_trainguard.memory.replay.cards import GIB, MIB
+from pytest_trainguard.memory.replay.sizes import format_size
 from pytest_trainguard.memory.replay.trace import Trace
-from pytest_trainguard.memory.replay.trace_replay import WORKSPACE, Composition, Replay, composition, least_cap, replay
+from pytest_trainguard.memory.replay.trace_replay import (
+    WORKSPACE_CATEGORY,
+    PeakComposition,
+    Replay,
+    find_least_cap,
+    find_peak_composition,
+    replay_trace,
+)
 
-Word = Literal["FITS", "TIGHT", "OUT OF MEMORY", "UNKNOWN"]
+Verdict = Literal["FITS", "TIGHT", "OUT OF MEMORY", "UNKNOWN"]
 # In the order in which they are shown; the first six are the trace's categories, in the plural.
-PARTS = {
+PART_NAMES = {
     "weight": "weights", "gradient": "gradients", "optimizer state": "optimizer state", "activation": "activations",
-    "input": "inputs", "temporary": "temporaries", WORKSPACE: "workspaces",
+    "input": "inputs", "temporary": "temporaries", WORKSPACE_CATEGORY: "workspaces",
 }  # fmt: skip
-BAR = 24  # characters
+BAR_WIDTH = 24  # characters
 
 
 @dataclass(frozen=True)
@@ -26,7 +33,7 @@ class Judgement:
     """A trace held against a budget.
 
     Attributes:
-        word: the verdict.
+        verdict: the answer in a word.
         limit: the budget.
         needs: bytes in all at the peak, with CUDA's context and what the allocator holds beyond what is in use.
         least: bytes in all under which it would just survive, its cache given back as often as need be.
@@ -41,7 +48,7 @@ class Judgement:
         source: how the trace came about, in words.
     """
 
-    word: Word
+    verdict: Verdict
     limit: Limit
     needs: int = 0
     least: int = 0
@@ -60,12 +67,11 @@ class Judgement:
     @property
     def fits(self) -> bool:
         """It runs under the budget."""
-        return self.word in ("FITS", "TIGHT")
+        return self.verdict in ("FITS", "TIGHT")
 
     def as_dict(self) -> dict[str, Any]:
         """As plain values, for JSON; sizes in bytes."""
         plain = asdict(self)
-        plain["verdict"] = plain.pop("word")
         plain["budget"] = plain.pop("limit")
         plain["largest"] = [{"what": what, "bytes": size} for what, size in self.largest]
         return plain
@@ -76,16 +82,16 @@ class Judgement:
         known = {name: plain[name] for name in cls.__dataclass_fields__ if name in plain}
         limit = Limit.from_dict(plain["budget"])
         known["largest"] = [(one["what"], one["bytes"]) for one in plain["largest"]]
-        return cls(**{**known, "word": plain["verdict"], "limit": limit})
+        return cls(**{**known, "limit": limit})
 
 
-def judge(trace: Trace, limit: Limit) -> Judgement:
+def judge_trace(trace: Trace, limit: Limit) -> Judgement:
     """Hold a trace against a budget.
 
     It fits where the trace, replayed with the budget as the allocator's cap, runs to its end. Where it does not, what
     takes the memory is told of a replay without a cap: what the program wants.
     """
-    notes = [*trace.notes, *unmodelled(trace.allocator)]
+    notes = [*trace.notes, *find_unmodelled(trace.allocator)]
     source = f"{trace.how.replace('cuda', 'CUDA').replace('cpu', 'CPU')} tensors, torch {trace.torch}"
     if trace.unknown is not None:
         an_operation = re.match(r"\w+::", trace.unknown)  # else a sentence: "the program ends with exit 1"
@@ -94,28 +100,28 @@ def judge(trace: Trace, limit: Limit) -> Judgement:
     if not trace.events:
         reason = "unknown: nothing was put on the device"
         return Judgement("UNKNOWN", limit, reason=reason, notes=notes, source=source)
-    capped = replay(trace, limit.cap, workspace=limit.workspace)
-    free = capped if not (capped.failed or capped.retries) else replay(trace, workspace=limit.workspace)
-    least = least_cap(trace, free, limit.workspace, over=limit.cap if capped.failed else 0) + limit.context
+    capped = replay_trace(trace, limit.cap, workspace=limit.workspace)
+    free = capped if not (capped.failed or capped.retries) else replay_trace(trace, workspace=limit.workspace)
+    least = find_least_cap(trace, free, limit.workspace, over=limit.cap if capped.failed else 0) + limit.context
     wanted = free if capped.failed else capped
-    stood = composition(trace, wanted, limit.workspace)
+    stood = find_peak_composition(trace, wanted, limit.workspace)
     needs = wanted.peak_reserved + limit.context
-    word, reason = _word(capped, needs, limit)
+    verdict, reason = _decide(capped, needs, limit)
     return Judgement(
-        word=word, limit=limit, needs=needs, least=least,
+        verdict=verdict, limit=limit, needs=needs, least=least,
         allocated=wanted.peak_allocated, reserved=wanted.peak_reserved,
         breakdown=_breakdown(stood, wanted, limit), peak=wanted.peak.where if wanted.peak else "",
-        largest=[(_told(event.category, event.op, event.module), size) for event, size in stood.largest],
+        largest=[(_describe(event.category, event.op, event.module), size) for event, size in stood.largest],
         by_module=stood.by_module, by_op=stood.by_op, retries=capped.retries, reason=reason, notes=notes,
         source=source,
     )  # fmt: skip
 
 
-def _word(capped: Replay, needs: int, limit: Limit) -> tuple[Word, str]:
+def _decide(capped: Replay, needs: int, limit: Limit) -> tuple[Verdict, str]:
     if capped.failed is not None:
         return "OUT OF MEMORY", (
-            f"memory runs out at {capped.failed.where}: {shown(capped.asked)} more are wanted, "
-            f"{shown(capped.failed.allocated + limit.context)} are in use"
+            f"memory runs out at {capped.failed.where}: {format_size(capped.asked)} more are wanted, "
+            f"{format_size(capped.failed.allocated + limit.context)} are in use"
         )
     if capped.retries:
         times = "once" if capped.retries == 1 else f"{capped.retries} times"
@@ -125,43 +131,34 @@ def _word(capped: Replay, needs: int, limit: Limit) -> tuple[Word, str]:
     return "FITS", ""
 
 
-def _breakdown(stood: Composition, wanted: Replay, limit: Limit) -> dict[str, int]:
-    parts = {name: stood.by_category.get(category, 0) for category, name in PARTS.items()}
+def _breakdown(stood: PeakComposition, wanted: Replay, limit: Limit) -> dict[str, int]:
+    parts = {name: stood.by_category.get(category, 0) for category, name in PART_NAMES.items()}
     parts["CUDA context"] = limit.context
     parts["fragmentation"] = wanted.fragmentation
     return parts
 
 
-def _told(category: str, op: str, module: str) -> str:
+def _describe(category: str, op: str, module: str) -> str:
     return category + (f" of {op}" if op else "") + (f" in {module}" if module else "")
 
 
-def shown(size: int) -> str:
-    """Bytes as people read them: `13.93 GiB`, `430 MiB`, `96 bytes`."""
-    if size >= GIB // 2:
-        return f"{size / GIB:.2f} GiB"
-    if size >= MIB:
-        return f"{size / MIB:.3g} MiB"
-    return f"{size / 2**10:.3g} KiB" if size >= 2**10 else f"{size} bytes"
-
-
-def headline(judgement: Judgement) -> str:
+def format_headline(judgement: Judgement) -> str:
     """The verdict in one line."""
     limit = judgement.limit
-    budget = f"{limit.text} ({shown(limit.size)})"
-    if judgement.word == "UNKNOWN":
+    budget = f"{limit.text} ({format_size(limit.size)})"
+    if judgement.verdict == "UNKNOWN":
         return f"UNKNOWN under {budget}: {judgement.reason}"
     if judgement.fits:
-        needs, spare = shown(judgement.needs), shown(limit.size - judgement.needs)
-        return f"{judgement.word}: {needs} of {budget}, {spare} to spare"
-    least, over = shown(judgement.least), shown(judgement.least - limit.size)
-    return f"{judgement.word}: {least} at the least, {over} over {budget}"
+        needs, spare = format_size(judgement.needs), format_size(limit.size - judgement.needs)
+        return f"{judgement.verdict}: {needs} of {budget}, {spare} to spare"
+    least, over = format_size(judgement.least), format_size(judgement.least - limit.size)
+    return f"{judgement.verdict}: {least} at the least, {over} over {budget}"
 
 
-def text(judgement: Judgement) -> list[str]:
+def format_verdict(judgement: Judgement) -> list[str]:
     """The verdict as a person reads it in the terminal."""
-    lines = [headline(judgement)]
-    if judgement.word == "UNKNOWN":
+    lines = [format_headline(judgement)]
+    if judgement.verdict == "UNKNOWN":
         return lines + _footnotes(judgement)
     if judgement.reason:
         lines.append(f"  {judgement.reason}")
@@ -169,8 +166,8 @@ def text(judgement: Judgement) -> list[str]:
     shown_parts = {name: size for name, size in judgement.breakdown.items() if size}
     for name, size in shown_parts.items():
         share = size / judgement.needs
-        lines.append(f"    {name:<16}{shown(size):>11} {share:>6.1%} {'█' * round(share * BAR)}".rstrip())
-    lines.append("  largest there: " + "; ".join(f"{what} {shown(size)}" for what, size in judgement.largest[:3]))
+        lines.append(f"    {name:<16}{format_size(size):>11} {share:>6.1%} {'█' * round(share * BAR_WIDTH)}".rstrip())
+    lines.append("  largest there: " + "; ".join(f"{what} {format_size(size)}" for what, size in judgement.largest[:3]))
     return lines + _footnotes(judgement)
 
 

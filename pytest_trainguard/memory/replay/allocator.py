@@ -45,7 +45,7 @@ class Action(NamedTuple):
 class Block:
     """A stretch of a segment: in use, or free and in its pool. Neighbours are those in the same segment.
 
-    One that is not `mapped` has addresses and no memory (`expandable`); it is in no pool.
+    One that is not `mapped` has addresses and no memory (`expandable_allocator`); it is in no pool.
     """
 
     __slots__ = ("address", "before", "free", "mapped", "next", "requested", "size", "small", "stream")
@@ -66,7 +66,7 @@ class Block:
 Pool = list[tuple[int, int, Block]]  # free blocks by size, then address
 
 
-def rounded(size: int) -> int:
+def round_up(size: int) -> int:
     """Bytes that a request takes: a multiple of `MIN_BLOCK`, and one at least."""
     return max(MIN_BLOCK, -(-size // MIN_BLOCK) * MIN_BLOCK)
 
@@ -107,7 +107,7 @@ class Allocator:
         Raises:
             OutOfMemory: not under the cap.
         """
-        size = rounded(requested)
+        size = round_up(requested)
         small = size <= SMALL
         pool = self._pools.get((stream, small))
         if pool is None:
@@ -133,12 +133,12 @@ class Allocator:
         """Into its pool, as one with its free neighbours."""
         before, after = block.before, block.next
         if before is not None and before.free:
-            take_out(pool, before)
+            remove_free_block(pool, before)
             block.address, block.size, block.before = before.address, block.size + before.size, before.before
             if block.before is not None:
                 block.before.next = block
         if after is not None and after.free:
-            take_out(pool, after)
+            remove_free_block(pool, after)
             block.size, block.next = block.size + after.size, after.next
             if block.next is not None:
                 block.next.before = block
@@ -217,7 +217,7 @@ class Allocator:
         return released >= wanted
 
     def _release(self, pool: Pool, block: Block) -> None:
-        take_out(pool, block)
+        remove_free_block(pool, block)
         self.reserved -= block.size
         self._tell("segment_free", block)
 
@@ -226,6 +226,6 @@ class Allocator:
             self.log.append(Action(action, block.address, block.size, block.stream))
 
 
-def take_out(pool: Pool, block: Block) -> None:
+def remove_free_block(pool: Pool, block: Block) -> None:
     """Out of its pool."""
     del pool[bisect_left(pool, (block.size, block.address))]

@@ -6,32 +6,33 @@ import os
 import re
 
 from pytest_trainguard.memory.replay.allocator import Action, Allocator
-from pytest_trainguard.memory.replay.expandable_allocator import Expandable
+from pytest_trainguard.memory.replay.expandable_allocator import ExpandableAllocator
 
-VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")  # the first that is set; the second is the older name
-EXPANDABLE = "expandable_segments:True"
+# The first that is set counts; the second is the older name.
+ENVIRONMENT_VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+EXPANDABLE_SEGMENTS = "expandable_segments:True"
 # These change nothing of the peaks: when cached memory is given back before it has to be, host memory, locks.
 _HARMLESS = re.compile(r"garbage_collection_threshold|pinned_\w+|release_lock_on_\w+|per_process_memory_fraction")
 
 
-def of_environment() -> str:
+def read_environment() -> str:
     """What this process's environment says; empty where it says nothing."""
-    return next((os.environ[name] for name in VARIABLES if os.environ.get(name)), "")
+    return next((os.environ[name] for name in ENVIRONMENT_VARIABLES if os.environ.get(name)), "")
 
 
-def allocator_of(text: str, cap: int | None = None, log: list[Action] | None = None) -> Allocator:
+def make_allocator(text: str, cap: int | None = None, log: list[Action] | None = None) -> Allocator:
     """The model of the allocator under such settings (`expandable_segments`, `max_split_size_mb`)."""
     found = _parsed(text)
     if found.get("expandable_segments", "").lower() == "true":
-        return Expandable(cap, log=log)
+        return ExpandableAllocator(cap, log=log)
     size = found.get("max_split_size_mb", "")
     return Allocator(cap, int(size) << 20 if size.isdigit() else None, log)
 
 
-def unmodelled(text: str) -> list[str]:
+def find_unmodelled(text: str) -> list[str]:
     """What of the settings the model passes over; one line each."""
     return [
-        f"{name}:{value} of {VARIABLES[1]} is not in the allocator's model"
+        f"{name}:{value} of {ENVIRONMENT_VARIABLES[1]} is not in the allocator's model"
         for name, value in _parsed(text).items()
         if name not in ("expandable_segments", "max_split_size_mb")
         and (name, value) != ("backend", "native")

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pytest_trainguard.memory.replay import cards
-from pytest_trainguard.memory.replay.cards import CONTEXT, GIB, Card
+from pytest_trainguard.memory.replay.cards import CONTEXT, Card
 from pytest_trainguard.memory.replay.device import Device
+from pytest_trainguard.memory.replay.sizes import GIB
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
           "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}  # fmt: skip
@@ -46,14 +47,14 @@ class Limit:
 
     text: str
     size: int
-    device: Device = cards.USUAL.device
+    device: Device = cards.USUAL_CARD.device
     context: int = CONTEXT
     headroom: float = HEADROOM
 
     @property
     def workspace(self) -> int:
         """Bytes of one cuBLAS workspace."""
-        return cards.workspace_of(self.device.capability)
+        return cards.find_workspace_size(self.device.capability)
 
     @property
     def cap(self) -> int:
@@ -78,7 +79,7 @@ def parse_budget(text: str) -> Budget:
         ValueError: it is none of these, or not above zero; one line that names it.
     """
     plain = text.strip().lower()
-    card = cards.find(plain)
+    card = cards.find_card(plain)
     if card is not None:
         return Budget(text, size=card.usable, card=card)
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*|%)", plain)
@@ -105,7 +106,7 @@ def parse_headroom(text: str) -> float:
     return float(match[1]) / 100
 
 
-def limit_of(budget: Budget, device: Device | None = None, headroom: float = HEADROOM) -> Limit:
+def resolve_budget(budget: Budget, device: Device | None = None, headroom: float = HEADROOM) -> Limit:
     """What a budget comes to, on the device that is present, if there is one.
 
     Raises:
@@ -127,5 +128,5 @@ def limit_of(budget: Budget, device: Device | None = None, headroom: float = HEA
     if budget.card is not None:
         device = budget.card.device
     elif device is None:
-        device = replace(cards.USUAL.device, memory=size)
+        device = replace(cards.USUAL_CARD.device, memory=size)
     return Limit(budget.text, size, device, CONTEXT, headroom)

@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pytest_trainguard.memory.replay.device import Device
-
-MIB, GIB = 2**20, 2**30
+from pytest_trainguard.memory.replay.sizes import GIB, MIB
 
 # The CUDA context: code and tables of a process, outside torch's allocator. Since kernels are loaded lazily (CUDA 11.7)
 # processes were seen to take from 256 to 430 MiB ("300 something MB", pytorch/pytorch#107667). It depends on the card,
@@ -48,7 +47,7 @@ class Card:
         return Device(self.gpu, self.capability, self.usable)
 
 
-def workspace_of(capability: tuple[int, int]) -> int:
+def find_workspace_size(capability: tuple[int, int]) -> int:
     """Bytes of one cuBLAS workspace on a device of this compute capability."""
     return WORKSPACE_HOPPER if capability == HOPPER else WORKSPACE
 
@@ -80,10 +79,10 @@ _TABLE = (
 CARDS = {card.name: card for card in _TABLE}
 ALIASES = {"v100": "v100-16gb", "h100-80gb": "h100", "h200-141gb": "h200", "4090": "rtx4090"}
 # What a budget in bytes is a share of, where no card is named or present: of the cards above the most common to rent.
-USUAL = CARDS["a100-40gb"]
+USUAL_CARD = CARDS["a100-40gb"]
 
 
-def find(name: str) -> Card | None:
+def find_card(name: str) -> Card | None:
     """A card by its name, in any case; None where it is not known."""
     plain = name.strip().lower()
     return CARDS.get(ALIASES.get(plain, plain))

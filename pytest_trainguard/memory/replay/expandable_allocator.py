@@ -21,14 +21,14 @@ from pytest_trainguard.memory.replay.allocator import (
     Block,
     OutOfMemory,
     Pool,
-    take_out,
+    remove_free_block,
 )
 
-ENDLESS = LARGE_SEGMENT << 24  # bytes of addresses that a segment has
+RANGE_SIZE = LARGE_SEGMENT << 24  # bytes of addresses that a segment has
 
 
 @dataclass
-class Expandable(Allocator):
+class ExpandableAllocator(Allocator):
     """One device's caching allocator, whose segments grow and shrink by pages of 2 MiB (small requests) or 20 MiB."""
 
     _holes: dict[tuple[int, bool], list[Block]] = field(default_factory=dict)  # unmapped, by address; the last endless
@@ -62,7 +62,7 @@ class Expandable(Allocator):
         for piece, part in list(_row(block, size)):
             if not piece.mapped:
                 block = self._map(pool, piece, _whole_pages(part, small))
-        take_out(pool, block)
+        remove_free_block(pool, block)
         return block
 
     def _wanted(self, size: int, small: bool, stream: int) -> int:
@@ -80,9 +80,9 @@ class Expandable(Allocator):
 
     def _new_range(self, small: bool, stream: int) -> list[Block]:
         self._next_address = -(-self._next_address // LARGE_SEGMENT) * LARGE_SEGMENT
-        whole = Block(self._next_address, ENDLESS, small, stream)
+        whole = Block(self._next_address, RANGE_SIZE, small, stream)
         whole.free = whole.mapped = False
-        self._next_address += ENDLESS
+        self._next_address += RANGE_SIZE
         self._holes[stream, small] = [whole]
         return self._holes[stream, small]
 
@@ -109,7 +109,7 @@ class Expandable(Allocator):
         start, end = -(-block.address // page) * page, (block.address + block.size) // page * page
         if end <= start:
             return
-        take_out(pool, block)
+        remove_free_block(pool, block)
         row = [block.before, self._left(pool, block, block.address, start), block,
                self._left(pool, block, end, block.address + block.size), block.next]  # fmt: skip
         block.address, block.size, block.free, block.mapped = start, end - start, False, False

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from pytest_trainguard.memory.replay.allocator import MIN_BLOCK, Block, OutOfMemory
-from pytest_trainguard.memory.replay.allocator_settings import allocator_of
+from pytest_trainguard.memory.replay.allocator_settings import make_allocator
 from pytest_trainguard.memory.replay.trace import Event, Trace
 
 
@@ -26,7 +26,7 @@ class Move(NamedTuple):
     stream: int
 
 
-class After(NamedTuple):
+class MemoryAfterStep(NamedTuple):
     """Bytes after one optimizer step: in use, taken from the driver, and the most of each since the beginning."""
 
     allocated: int
@@ -49,7 +49,7 @@ class _Part(NamedTuple):
     place: float = 0.0
 
 
-def of_steps(trace: Trace) -> list[list[Event]]:
+def split_into_steps(trace: Trace) -> list[list[Event]]:
     """The events of each complete optimizer step; what precedes the first belongs to it, what follows is left out."""
     count = max((event.step for event in trace.events), default=0)
     found: list[list[Event]] = [[] for _ in range(count)]
@@ -59,7 +59,7 @@ def of_steps(trace: Trace) -> list[list[Event]]:
     return found
 
 
-def carried_on(traced: Sequence[Sequence[Event]], steps: int, warm: int, seed: int) -> list[list[Move]]:
+def extend_steps(traced: Sequence[Sequence[Event]], steps: int, warm: int, seed: int) -> list[list[Move]]:
     """The traced steps but for the last, and then as many more as make `steps`: those after the first `warm`, shuffled.
 
     A storage that outlived its step by so many steps does so again, and goes at the same place of that step. One that
@@ -122,9 +122,9 @@ def _again(
     return moves, fresh
 
 
-def replayed(
+def replay_steps(
     steps: Sequence[Sequence[Move]], scale: float = 1.0, cap: int | None = None, allocator: str = ""
-) -> Iterator[After]:
+) -> Iterator[MemoryAfterStep]:
     """The steps through the allocator, each storage `scale` times as large.
 
     But for the smallest (numbers, biases), which are as small in any model. `allocator` has its settings, as a `Trace`.
@@ -132,7 +132,7 @@ def replayed(
     Raises:
         OutOfMemory: they do not fit under the cap; after the last step that did.
     """
-    model, blocks, peak = allocator_of(allocator, cap), dict[int, Block](), 0
+    model, blocks, peak = make_allocator(allocator, cap), dict[int, Block](), 0
     for moves in steps:
         for born, block, size, stream in moves:
             if not born:
@@ -141,13 +141,13 @@ def replayed(
             elif size:
                 blocks[block] = model.malloc(size if size <= MIN_BLOCK else round(size * scale), stream)
                 peak = max(peak, model.allocated)
-        yield After(model.allocated, model.reserved, peak, model.peak_reserved)
+        yield MemoryAfterStep(model.allocated, model.reserved, peak, model.peak_reserved)
 
 
-def survived(steps: Sequence[Sequence[Move]], scale: float, cap: int, allocator: str = "") -> int:
+def count_fitting_steps(steps: Sequence[Sequence[Move]], scale: float, cap: int, allocator: str = "") -> int:
     """How many of the steps, from the first, fit under a cap."""
     count = 0
     with contextlib.suppress(OutOfMemory):
-        for _ in replayed(steps, scale, cap, allocator):
+        for _ in replay_steps(steps, scale, cap, allocator):
             count += 1
     return count

@@ -12,31 +12,31 @@ from pathlib import Path
 from typing import Any
 
 from pytest_trainguard.memory.replay.allocator import Action, Allocator, Block, OutOfMemory
-from pytest_trainguard.memory.replay.allocator_settings import allocator_of
-from pytest_trainguard.memory.replay.expandable_allocator import Expandable
+from pytest_trainguard.memory.replay.allocator_settings import make_allocator
+from pytest_trainguard.memory.replay.expandable_allocator import ExpandableAllocator
 from pytest_trainguard.memory.replay.trace import Event, Trace
-from pytest_trainguard.memory.replay.trace_replay import with_workspaces
+from pytest_trainguard.memory.replay.trace_replay import add_workspaces
 
-POOL = (0, 0)  # the default one
+DEFAULT_POOL = (0, 0)  # the default one
 
 
-def write(path: Path, trace: Trace, workspace: int = 0, cap: int | None = None) -> None:
+def write_snapshot(path: Path, trace: Trace, workspace: int = 0, cap: int | None = None) -> None:
     """Pickle the snapshot.
 
     Raises:
         OSError: the path cannot be written to.
     """
     with path.open("wb") as out:
-        pickle.dump(made(trace, workspace, cap), out)
+        pickle.dump(make_snapshot(trace, workspace, cap), out)
 
 
-def made(trace: Trace, workspace: int = 0, cap: int | None = None) -> dict[str, Any]:
+def make_snapshot(trace: Trace, workspace: int = 0, cap: int | None = None) -> dict[str, Any]:
     """The snapshot at the end of a trace, or where it runs out of memory under a cap."""
     log: list[Action] = []
-    allocator = allocator_of(trace.allocator, cap, log)
+    allocator = make_allocator(trace.allocator, cap, log)
     used: dict[int, tuple[Block, Event]] = {}
     entries: list[dict[str, Any]] = []
-    for _, event in with_workspaces(trace, workspace):
+    for _, event in add_workspaces(trace, workspace):
         log.clear()
         try:
             if event.kind == "alloc" and event.size:
@@ -60,7 +60,7 @@ def _entries(action: Action, event: Event) -> list[dict[str, Any]]:
 def _entry(action: Action, event: Event) -> dict[str, Any]:
     return {
         "action": action.action, "addr": action.address, "size": action.size, "stream": action.stream,
-        "frames": _frames(event), "pool_id": POOL,
+        "frames": _frames(event), "pool_id": DEFAULT_POOL,
     }  # fmt: skip
 
 
@@ -74,7 +74,7 @@ def _segments(allocator: Allocator, used: list[tuple[Block, Event]]) -> list[dic
     owners = {block.address: event for block, event in used}
     blocks = [block for block, _ in used] + allocator.free_blocks()
     firsts = [block for block in blocks if block.before is None or not block.before.mapped]
-    expandable = isinstance(allocator, Expandable)
+    expandable = isinstance(allocator, ExpandableAllocator)
     return [_segment(first, owners, expandable) for first in sorted(firsts, key=lambda block: block.address)]
 
 
@@ -87,7 +87,7 @@ def _segment(first: Block, owners: dict[int, Event], expandable: bool) -> dict[s
     in_use = sum(block.size for block in chain if not block.free)
     return {
         "device": 0, "address": first.address, "total_size": sum(block.size for block in chain),
-        "stream": first.stream, "segment_type": "small" if first.small else "large", "segment_pool_id": POOL,
+        "stream": first.stream, "segment_type": "small" if first.small else "large", "segment_pool_id": DEFAULT_POOL,
         "allocated_size": in_use, "active_size": in_use, "is_expandable": expandable, "frames": [],
         "requested_size": sum(block.requested for block in chain if not block.free),
         "blocks": [_block(block, owners.get(block.address)) for block in chain],

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 VERSION = 1
+How = Literal["fake cuda", "fake cpu"]
 CATEGORIES = ("weight", "gradient", "optimizer state", "activation", "input", "temporary")
 PHASES = ("build", "forward", "backward", "optimizer step", "evaluation", "save")
 
@@ -80,7 +81,7 @@ class Trace:
     notes: list[str] = field(default_factory=list)
     unknown: str | None = None
     torch: str = ""
-    how: Literal["fake cuda", "fake cpu"] = "fake cuda"
+    how: How = "fake cuda"
     workspaces: list[Workspace] = field(default_factory=list)
     allocator: str = ""
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from pytest_trainguard.memory.replay.allocator import Block, OutOfMemory
-from pytest_trainguard.memory.replay.allocator_settings import allocator_of
+from pytest_trainguard.memory.replay.allocator_settings import make_allocator
 from pytest_trainguard.memory.replay.trace import Event, Trace
 
-STEP = 4 * 2**20  # bytes; a segment is a multiple of 2 MiB
-WORKSPACE = "workspace"  # the category of what a library holds for itself, in every composition
+CAP_PRECISION = 4 * 2**20  # bytes; a segment is a multiple of 2 MiB
+WORKSPACE_CATEGORY = "workspace"  # the category of what a library holds for itself, in every composition
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Replay:
         return self.peak_reserved - self.peak_allocated
 
 
-def replay(trace: Trace, cap: int | None = None, *, workspace: int = 0) -> Replay:
+def replay_trace(trace: Trace, cap: int | None = None, *, workspace: int = 0) -> Replay:
     """Run a trace through the allocator.
 
     Args:
@@ -84,11 +84,11 @@ def replay(trace: Trace, cap: int | None = None, *, workspace: int = 0) -> Repla
         cap: bytes that the allocator may take; None for no limit.
         workspace: bytes of one library workspace on the card in question; see `trace.Workspace`.
     """
-    allocator = allocator_of(trace.allocator, cap)
+    allocator = make_allocator(trace.allocator, cap)
     found = Replay()
     blocks: dict[int, Block] = {}
     highest = -1
-    for index, event in with_workspaces(trace, workspace):
+    for index, event in add_workspaces(trace, workspace):
         try:
             if event.kind == "alloc" and event.size:  # an empty tensor takes nothing
                 block = blocks[event.block] = allocator.malloc(event.size, event.stream)
@@ -109,8 +109,8 @@ def replay(trace: Trace, cap: int | None = None, *, workspace: int = 0) -> Repla
     return found
 
 
-def least_cap(trace: Trace, found: Replay, workspace: int = 0, *, over: int = 0) -> int:
-    """The smallest cap under which a trace survives, to `STEP` bytes.
+def find_least_cap(trace: Trace, found: Replay, workspace: int = 0, *, over: int = 0) -> int:
+    """The smallest cap under which a trace survives, to `CAP_PRECISION` bytes.
 
     Args:
         trace: what the program did.
@@ -119,16 +119,16 @@ def least_cap(trace: Trace, found: Replay, workspace: int = 0, *, over: int = 0)
         over: a cap that is known to be too small.
     """
     low, high = max(over, found.peak_allocated - 1), found.peak_reserved
-    while high - low > STEP:
+    while high - low > CAP_PRECISION:
         middle = (low + high) // 2
-        if replay(trace, middle, workspace=workspace).failed:
+        if replay_trace(trace, middle, workspace=workspace).failed:
             low = middle
         else:
             high = middle
     return high
 
 
-def with_workspaces(trace: Trace, size: int) -> Iterator[tuple[int, Event]]:
+def add_workspaces(trace: Trace, size: int) -> Iterator[tuple[int, Event]]:
     """A trace's events with their indices, and the birth of each workspace where it was first used."""
     waiting = sorted(trace.workspaces, key=lambda workspace: workspace.at, reverse=True) if size else []
     number = 0
@@ -136,12 +136,12 @@ def with_workspaces(trace: Trace, size: int) -> Iterator[tuple[int, Event]]:
         while waiting and waiting[-1].at <= index:
             used, number = waiting.pop(), number - 1
             op = f"{used.library} ({used.thread} thread)"
-            yield index, Event("alloc", number, size, used.stream, WORKSPACE, op, "", event.phase, event.step)
+            yield index, Event("alloc", number, size, used.stream, WORKSPACE_CATEGORY, op, "", event.phase, event.step)
         yield index, event
 
 
 @dataclass(frozen=True)
-class Composition:
+class PeakComposition:
     """What stood in memory at an instant, in bytes with rounding, by each of its names; largest first."""
 
     by_category: dict[str, int]
@@ -150,12 +150,12 @@ class Composition:
     largest: list[tuple[Event, int]]
 
 
-def composition(trace: Trace, found: Replay, workspace: int = 0, largest: int = 5) -> Composition:
+def find_peak_composition(trace: Trace, found: Replay, workspace: int = 0, largest: int = 5) -> PeakComposition:
     """What stood in memory at the peak of a replay (with the same `workspace`)."""
     alive: dict[int, Event] = {}
     last = found.peak.index if found.peak else -1
     peak_block = found.peak.event.block if found.peak else 0
-    for index, event in with_workspaces(trace, workspace):
+    for index, event in add_workspaces(trace, workspace):
         if index > last:
             break
         if event.kind == "free":
@@ -166,7 +166,7 @@ def composition(trace: Trace, found: Replay, workspace: int = 0, largest: int = 
                 break
     sized = [(event, found.sizes[event.block]) for event in alive.values()]
     sized.sort(key=lambda pair: -pair[1])
-    return Composition(
+    return PeakComposition(
         _summed((event.category, size) for event, size in sized),
         _summed((event.op, size) for event, size in sized),
         _summed((event.module, size) for event, size in sized),

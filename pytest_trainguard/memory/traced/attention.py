@@ -18,7 +18,7 @@ aten = torch.ops.aten
 _HALF = (torch.float16, torch.bfloat16)
 
 
-class Chooser:
+class KernelChooser:
     """Chooses for one card, and counts.
 
     Attributes:
@@ -33,7 +33,7 @@ class Chooser:
         """Put the choice in the dispatcher, for CUDA tensors and `more` keys, for the rest of this process's life."""
         self._library = torch.library.Library("aten", "IMPL")
         for key in ("AutogradCUDA", "CUDA", *more):
-            fakecuda.put_in_dispatcher(self._library, "scaled_dot_product_attention", self.attend, key)
+            fakecuda.override_operator(self._library, "scaled_dot_product_attention", self.attend, key)
 
     def attend(
         self, query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0,

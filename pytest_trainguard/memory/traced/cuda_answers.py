@@ -113,7 +113,7 @@ class _On:
         set_stream(self.before)
 
 
-def pose(device: Device, meter: Any) -> None:
+def install_answers(device: Device, meter: Any) -> None:
     """`torch.cuda` and `torch.accelerator`, as far as training programs ask them; see `fakecuda.install`."""
     _copy_to_one_device()
     _generate_on_the_cpu()

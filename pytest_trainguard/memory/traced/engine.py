@@ -26,8 +26,8 @@ from pytest_trainguard.contract.trainer import Run
 from pytest_trainguard.launch.child import loaded_modules
 from pytest_trainguard.memory.replay.device import Device
 from pytest_trainguard.memory.traced import attention, fakecuda
-from pytest_trainguard.memory.traced.memory_limit import Live
-from pytest_trainguard.memory.traced.tracer import Tracer, tracing
+from pytest_trainguard.memory.traced.memory_limit import MemoryLimit
+from pytest_trainguard.memory.traced.tracer import Tracer, activate_tracer
 from pytest_trainguard.memory.traced.values import Unknown
 
 _PATCHED = ("transformers.utils.import_utils", "safetensors.torch")  # what `fakecuda.after_import` knows
@@ -37,7 +37,7 @@ ON_THE_CPU = (
 )
 
 
-def run(
+def run_traced(
     trainer: Any, settings: dict[str, Any], data: str | None, output_dir: str, max_steps: int, seed: int,
     device: dict[str, Any], how: str, result: str, cap: int | None = None,
 ) -> dict[str, Any]:  # fmt: skip
@@ -60,12 +60,12 @@ def run(
         where memory `ran_out`.
     """
     started, before = time.monotonic(), _peak_rss()
-    tracer = prepare(Device.from_json(device), how)
-    tracer.live = None if cap is None else Live(cap)
+    tracer = prepare_process(Device.from_json(device), how)
+    tracer.memory_limit = None if cap is None else MemoryLimit(cap)
     loaded = load_trainer(trainer)
     run = Run(settings, Path(data) if data else None, Path(output_dir), max_steps, seed, config_type=loaded.config)
     code = 0
-    with tracing(tracer):
+    with activate_tracer(tracer):
         code = _exit_code(lambda: loaded.train(run), tracer)
     _judge(tracer, code, max_steps)
     Path(result).write_text(tracer.trace(how).to_json())
@@ -76,23 +76,23 @@ def run(
         "peak_rss": _peak_rss(),
         "rss_before": before,
     }
-    figures |= {"steps": tracer.labels.step, "ran_out": tracer.live.ran_out if tracer.live else []}
+    figures |= {"steps": tracer.labels.step, "ran_out": tracer.memory_limit.ran_out if tracer.memory_limit else []}
     return {**figures, "libraries": loaded_modules(os.getcwd())["libraries"]}
 
 
-def prepare(device: Device, how: str) -> Tracer:
+def prepare_process(device: Device, how: str) -> Tracer:
     """Make this process one whose tensors are fake, and a tracer for it."""
     os.environ.pop("CUDA_VISIBLE_DEVICES", None)
     cuda = how == "fake cuda"
-    tracer = Tracer("cuda" if cuda else "cpu", fakecuda.Mode())
-    if untried := fakecuda.untried(torch.__version__):
+    tracer = Tracer("cuda" if cuda else "cpu", fakecuda.FakeMode())
+    if untried := fakecuda.describe_untried(torch.__version__):
         tracer.notes.append(untried)
     if cuda:
         fakecuda.install(device, tracer)
     else:
         fakecuda.install_on_cpu()
         tracer.notes.append(ON_THE_CPU)
-    attention.Chooser(device.capability).install(() if cuda else ("AutogradCPU", "CPU"))
+    attention.KernelChooser(device.capability).install(() if cuda else ("AutogradCPU", "CPU"))
     _patch_after_import()
     _load_in_process(tracer)
     _leave_uncompiled(tracer)

@@ -14,7 +14,7 @@ _NAMES = {
 }  # fmt: skip
 
 
-def install(module: Any) -> None:
+def install_in_safetensors(module: Any) -> None:
     """Have `safetensors.torch` write hollow files, by whatever names its functions were imported elsewhere."""
     flatten = "_flatten_as_ptr" if hasattr(module, "_flatten_as_ptr") else "_flatten"
     check = getattr(module, "_evaluate_tensors_for_save", lambda tensors: None)
@@ -24,23 +24,23 @@ def install(module: Any) -> None:
         return tensors
 
     setattr(module, flatten, kept)
-    module.serialize_file = write
-    module.serialize = lambda tensors, metadata=None: content(tensors, metadata, whole=True)
+    module.serialize_file = write_fake_checkpoint
+    module.serialize = lambda tensors, metadata=None: make_content(tensors, metadata, whole=True)
 
 
-def write(tensors: dict[str, Any], filename: Any, metadata: dict[str, str] | None = None) -> None:
+def write_fake_checkpoint(tensors: dict[str, Any], filename: Any, metadata: dict[str, str] | None = None) -> None:
     """Write the file; its numbers are a hole, which takes no room on the disk.
 
     Raises:
         OSError: it cannot be written.
     """
-    head = content(tensors, metadata)
+    head = make_content(tensors, metadata)
     with Path(filename).open("wb") as file:
         file.write(head)
         file.truncate(len(head) + sum(map(_size, tensors.values())))
 
 
-def content(tensors: dict[str, Any], metadata: dict[str, str] | None, *, whole: bool = False) -> bytes:
+def make_content(tensors: dict[str, Any], metadata: dict[str, str] | None, *, whole: bool = False) -> bytes:
     """The file's header, with zeros behind it where it is wanted `whole`."""
     header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
     end = 0

@@ -33,9 +33,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pytest_trainguard.memory.replay.device import Device
 
 __all__ = [
-    "DataDependentOutputException", "DynamicOutputShapeException", "FakeTensor", "Mode", "TorchDispatchMode",
-    "UnsupportedOperatorException", "after_import", "in_backward_pass", "in_memory", "install", "install_on_cpu",
-    "is_parameter", "node_at_work", "put_in_dispatcher", "references", "references_of_autograd", "untried",
+    "DataDependentOutputException", "DynamicOutputShapeException", "FakeMode", "FakeTensor", "TorchDispatchMode",
+    "UnsupportedOperatorException", "after_import", "copy_to_memory", "count_autograd_references",
+    "count_references", "describe_untried", "find_autograd_node", "in_backward_pass", "install", "install_on_cpu",
+    "is_parameter", "override_operator",
 ]  # fmt: skip
 
 OLDEST, NEWEST = (2, 6), (2, 15)  # the versions of torch that `make torch-versions` tries
@@ -51,7 +52,7 @@ _DIRECT = frozenset({
 })  # fmt: skip
 
 
-class Mode(FakeTensorMode):  # type: ignore[misc]
+class FakeMode(FakeTensorMode):  # type: ignore[misc]
     """Makes fake tensors; never initialises a device, whatever `torch.cuda.is_available` was made to say."""
 
     avoid_device_init = True
@@ -87,7 +88,7 @@ class Mode(FakeTensorMode):  # type: ignore[misc]
         return FakeTensor(self, result, device)
 
 
-def untried(version: str) -> str | None:
+def describe_untried(version: str) -> str | None:
     """What to say of a version of torch that fake CUDA was not tried with; None of one between those that were."""
     major, minor = (int(part) for part in version.split(".")[:2])
     if OLDEST <= (major, minor) <= NEWEST:
@@ -107,7 +108,7 @@ def install(device: Device, meter: Any) -> None:
     Raises:
         RuntimeError: this build of torch does not let itself be told.
     """
-    from pytest_trainguard.memory.traced.cuda_answers import pose  # which needs this module
+    from pytest_trainguard.memory.traced.cuda_answers import install_answers  # which needs this module
 
     _register_device_guard()
     _answer_hooks()
@@ -115,7 +116,7 @@ def install(device: Device, meter: Any) -> None:
     _leave_recurrent_layers_to_torch()
     _tell_shapes()
     install_on_cpu()
-    pose(device, meter)
+    install_answers(device, meter)
 
 
 def install_on_cpu() -> None:
@@ -247,7 +248,7 @@ def _leave_recurrent_layers_to_torch() -> None:
     library = torch.library.Library("aten", "IMPL")
     _kept_alive.append(library)
     for key in ("AutogradCUDA", "CUDA"):
-        put_in_dispatcher(library, "cudnn_is_acceptable", lambda tensor: False, key)
+        override_operator(library, "cudnn_is_acceptable", lambda tensor: False, key)
 
 
 def _tell_shapes() -> None:
@@ -255,14 +256,14 @@ def _tell_shapes() -> None:
 
     Then the verdict names it. torch 2.6 lacks those of the two operations by which transformer layers are evaluated.
     """
-    Mode.can_run_unsafe_fallback = lambda mode, func: False
+    FakeMode.can_run_unsafe_fallback = lambda mode, func: False
     library = torch.library.Library("aten", "IMPL")
     _kept_alive.append(library)
     for name, function in (
         ("_transformer_encoder_layer_fwd", _shape_of_layer), ("_native_multi_head_attention", _shapes_of_attention)
     ):  # fmt: skip
         if not torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{name}", "Meta"):
-            put_in_dispatcher(library, name, function, "Meta")
+            override_operator(library, name, function, "Meta")
 
 
 def _shape_of_layer(rows: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -401,14 +402,14 @@ def _read_without_memory() -> None:
 
     FakeTensor.data_ptr = address  # compared, to find tensors that share memory
     torch.UntypedStorage.data_ptr = storage_address
-    FakeTensor.tolist = lambda tensor: in_memory(tensor).tolist()
-    FakeTensor.numpy = lambda tensor, *, force=False: in_memory(tensor, force=force).numpy()
+    FakeTensor.tolist = lambda tensor: copy_to_memory(tensor).tolist()
+    FakeTensor.numpy = lambda tensor, *, force=False: copy_to_memory(tensor, force=force).numpy()
     FakeTensor.__format__ = lambda tensor, spec: format(tensor.item() if tensor.dim() == 0 else repr(tensor), spec)
     FakeTensor.__reduce_ex__ = pickled
     FakeTensor.__deepcopy__ = copied
 
 
-def in_memory(tensor: torch.Tensor, *, force: bool = True) -> torch.Tensor:
+def copy_to_memory(tensor: torch.Tensor, *, force: bool = True) -> torch.Tensor:
     """The tensor in real memory of the CPU.
 
     Raises:
@@ -430,12 +431,12 @@ def is_parameter(tensor: torch.Tensor) -> bool:
     return isinstance(tensor, torch.nn.Parameter)
 
 
-def references(tensor: torch.Tensor) -> tuple[int, int]:
+def count_references(tensor: torch.Tensor) -> tuple[int, int]:
     """How many references C++ counts to a tensor, and to its storage."""
     return tensor._use_count(), torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)
 
 
-def references_of_autograd() -> tuple[int, int] | None:
+def count_autograd_references() -> tuple[int, int] | None:
     """The `references`, seen from inside a dispatch mode, to a gradient that autograd alone holds.
 
     The numbers depend on how torch passes arguments, so they are measured: two gradients meet at one tensor, and the
@@ -447,7 +448,7 @@ def references_of_autograd() -> tuple[int, int] | None:
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             if func is torch.ops.aten.add.Tensor and in_backward_pass():
                 first, _ = args
-                seen.append(references(first))
+                seen.append(count_references(first))
             return func(*args, **(kwargs or {}))
 
     with torch.enable_grad(), Look():
@@ -461,12 +462,12 @@ def in_backward_pass() -> bool:
     return bool(torch._C._current_graph_task_id() != -1)
 
 
-def node_at_work() -> Any:
+def find_autograd_node() -> Any:
     """The node of autograd's graph that is computed now, in a backward pass; else None."""
     return torch._C._current_autograd_node()
 
 
-def put_in_dispatcher(library: Any, name: str, function: Callable[..., Any], key: str) -> None:
+def override_operator(library: Any, name: str, function: Callable[..., Any], key: str) -> None:
     """Have the dispatcher call `function` for an operation of torch's own."""
     # torch 2.6 lets everything be overridden, and does not know the option.
     options = {"allow_override": True} if "allow_override" in inspect.signature(library.impl).parameters else {}
@@ -482,6 +483,6 @@ def after_import(name: str, module: Any) -> None:
     if name == "transformers.utils.import_utils":
         module.is_fake_tensor = lambda x: False
     elif name == "safetensors.torch":
-        from pytest_trainguard.memory.traced import fake_checkpoints as hollow
+        from pytest_trainguard.memory.traced import fake_checkpoints
 
-        hollow.install(module)
+        fake_checkpoints.install_in_safetensors(module)

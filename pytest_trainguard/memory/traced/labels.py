@@ -19,7 +19,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from pytest_trainguard.memory.traced import fakecuda
 from pytest_trainguard.memory.traced.values import tensors_in
 
-Mark = Callable[[torch.Tensor, str], None]
+MarkStorage = Callable[[torch.Tensor, str], None]
 _KEY = "trainguard"  # in an autograd node's metadata
 
 
@@ -31,7 +31,7 @@ class Labels:
         saving: the program is writing a checkpoint.
     """
 
-    def __init__(self, mark: Mark):
+    def __init__(self, mark: MarkStorage):
         """`mark` is told what a tensor's storage turned out to be for."""
         self._mark = mark
         self._phase = "build"
@@ -72,7 +72,7 @@ class Labels:
         stack = self._stack
         if stack:
             return stack[-1]
-        node = fakecuda.node_at_work()
+        node = fakecuda.find_autograd_node()
         return "" if node is None else str(node.metadata.get(_KEY, ""))
 
     @property

@@ -6,11 +6,11 @@ What the program does then is its own affair.
 from __future__ import annotations
 
 from pytest_trainguard.memory.replay.allocator import Block, OutOfMemory
-from pytest_trainguard.memory.replay.allocator_settings import allocator_of, of_environment
-from pytest_trainguard.memory.replay.cards import GIB, MIB
+from pytest_trainguard.memory.replay.allocator_settings import make_allocator, read_environment
+from pytest_trainguard.memory.replay.sizes import format_size_like_torch
 
 
-class Live:
+class MemoryLimit:
     """One device's memory under a cap.
 
     Attributes:
@@ -18,12 +18,12 @@ class Live:
     """
 
     def __init__(self, cap: int):
-        self._allocator = allocator_of(of_environment(), cap)
+        self._allocator = make_allocator(read_environment(), cap)
         self._blocks: dict[int, Block] = {}
         self._cap = cap
         self.ran_out: list[tuple[str, int]] = []
 
-    def born(self, block: int, size: int, stream: int, phase: str, step: int) -> None:
+    def allocate(self, block: int, size: int, stream: int, phase: str, step: int) -> None:
         """Take memory for a storage.
 
         Raises:
@@ -37,7 +37,7 @@ class Live:
             self.ran_out.append((phase, step))
             raise torch.OutOfMemoryError(self._message(failure)) from None
 
-    def died(self, block: int) -> None:
+    def release(self, block: int) -> None:
         """Give it back; of one that was refused there is nothing to give."""
         if block in self._blocks:
             self._allocator.free(self._blocks.pop(block))
@@ -45,17 +45,10 @@ class Live:
     def _message(self, failure: OutOfMemory) -> str:
         """Torch's own words, c10/cuda/CUDACachingAllocator.cpp."""
         free, cached = self._cap - failure.reserved, failure.reserved - failure.allocated
+        sizes = (failure.asked, self._cap, free, failure.reserved, failure.allocated, cached)
+        asked, total, left, held, in_use, unused = map(format_size_like_torch, sizes)
         return (
-            f"CUDA out of memory. Tried to allocate {_shown(failure.asked)}. GPU 0 has a total capacity of "
-            f"{_shown(self._cap)} of which {_shown(free)} is free. Including non-PyTorch memory, this process has "
-            f"{_shown(failure.reserved)} memory in use. Of the allocated memory {_shown(failure.allocated)} is "
-            f"allocated by PyTorch, and {_shown(cached)} is reserved by PyTorch but unallocated."
+            f"CUDA out of memory. Tried to allocate {asked}. GPU 0 has a total capacity of {total} of which {left} is "
+            f"free. Including non-PyTorch memory, this process has {held} memory in use. Of the allocated memory "
+            f"{in_use} is allocated by PyTorch, and {unused} is reserved by PyTorch but unallocated."
         )
-
-
-def _shown(size: int) -> str:
-    """As torch writes sizes: `2.00 GiB`, `913.41 MiB`, `4.00 KiB`, `96 bytes`."""
-    for unit, name in ((GIB, "GiB"), (MIB, "MiB"), (2**10, "KiB")):
-        if size >= unit:
-            return f"{size / unit:.2f} {name}"
-    return f"{size} bytes"

@@ -20,13 +20,13 @@ def main() -> int:
 
     from pytest_trainguard.memory.replay.device import Device
     from pytest_trainguard.memory.traced import attention, fakecuda
-    from pytest_trainguard.memory.traced.tracer import Tracer, tracing
+    from pytest_trainguard.memory.traced.tracer import Tracer, activate_tracer
 
-    tracer = Tracer("cuda", fakecuda.Mode())
+    tracer = Tracer("cuda", fakecuda.FakeMode())
     try:
         fakecuda.install(Device(), tracer)
-        attention.Chooser((8, 0)).install()
-        with tracing(tracer):
+        attention.KernelChooser((8, 0)).install()
+        with activate_tracer(tracer):
             _plain_steps(torch)
             _attention(torch)
         _require(tracer.peak > LEAST, f"the peak of a step is {tracer.peak} bytes, not over {LEAST}")
@@ -36,7 +36,7 @@ def main() -> int:
               file=sys.stderr)  # fmt: skip
         return 1
     print(f"torch {torch.__version__}: fake CUDA holds", flush=True)
-    if untried := fakecuda.untried(torch.__version__):
+    if untried := fakecuda.describe_untried(torch.__version__):
         print(untried, flush=True)
     return 0
 

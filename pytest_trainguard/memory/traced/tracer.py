@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 
-from pytest_trainguard.memory.replay.allocator_settings import of_environment
+from pytest_trainguard.memory.replay.allocator_settings import read_environment
 from pytest_trainguard.memory.replay.trace import Event, Trace, Workspace
-from pytest_trainguard.memory.traced import cuda_answers as posing
-from pytest_trainguard.memory.traced import fakecuda, values
+from pytest_trainguard.memory.traced import cuda_answers, fakecuda, values
 from pytest_trainguard.memory.traced.fakecuda import (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -21,7 +20,7 @@ from pytest_trainguard.memory.traced.fakecuda import (
     UnsupportedOperatorException,
 )
 from pytest_trainguard.memory.traced.labels import Labels
-from pytest_trainguard.memory.traced.memory_limit import Live
+from pytest_trainguard.memory.traced.memory_limit import MemoryLimit
 from pytest_trainguard.memory.traced.values import Unknown, aten, tensors_in
 
 _DEVICE_OF = torch.ops.prim.device.default
@@ -42,7 +41,8 @@ _LESS_CERTAIN = {
 _ADD = aten.add.Tensor
 _INDEXING = frozenset({aten.index.Tensor, aten._unsafe_index.Tensor})
 _SCALER_CHECK = aten._amp_foreach_non_finite_check_and_unscale_.default
-LARGE = 1 << 20  # bytes of floats from which even a tensor on the CPU has no memory: a weight, before it is moved
+# Bytes of floats from which even a tensor on the CPU has no memory: a weight, before it is moved.
+LARGE_TENSOR = 1 << 20
 
 
 class Tracer(TorchDispatchMode):  # type: ignore[misc]
@@ -52,9 +52,9 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
 
     Attributes:
         now, peak, most: bytes alive now, the most ever, the most since the program last reset that.
-        references: see `fakecuda.references_of_autograd`.
+        references: see `fakecuda.count_autograd_references`.
         unknown: the first thing that could not be traced.
-        live: memory that can run out; None for as much as is wanted.
+        memory_limit: memory that can run out; None for as much as is wanted.
     """
 
     def __init__(self, device: str = "cuda", mode: Any = None):
@@ -76,7 +76,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         self._made_up = 0
         self.now = self.peak = self.most = 0
         self.unknown: str | None = None
-        self.live: Live | None = None
+        self.memory_limit: MemoryLimit | None = None
         self.notes: list[str] = []
         self.labels = Labels(self.mark)
 
@@ -102,9 +102,9 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         if category:
             self._categories[block] = category
         labels = self.labels
-        stream = posing.current_stream().stream_id
-        if self.live is not None:
-            self.live.born(block, size, stream, labels.phase, labels.step)
+        stream = cuda_answers.current_stream().stream_id
+        if self.memory_limit is not None:
+            self.memory_limit.allocate(block, size, stream, labels.phase, labels.step)
         self._sizes[block] = size
         self.now += size
         self.peak, self.most = max(self.peak, self.now), max(self.most, self.now)
@@ -116,13 +116,13 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
             return
         size = self._sizes[block]
         self.now -= size
-        if self.live is not None:
-            self.live.died(block)
+        if self.memory_limit is not None:
+            self.memory_limit.release(block)
         self._rows.append((False, block, size, stream, "", "", self.labels.phase, self.labels.step))
 
     def _note_workspace(self) -> None:
         thread = "autograd" if fakecuda.in_backward_pass() else "main"
-        stream = posing.current_stream().stream_id
+        stream = cuda_answers.current_stream().stream_id
         if (thread, stream) not in self._workspaces:
             self._workspaces[thread, stream] = Workspace("cublas", thread, stream, len(self._rows))
 
@@ -144,7 +144,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
             kind: Any = "alloc" if is_birth else "free"
             events.append(Event(kind, block, size, stream, category, op, module, phase, step))
         workspaces = list(self._workspaces.values())
-        return Trace(events, list(self.notes), self.unknown, torch.__version__, how, workspaces, of_environment())
+        return Trace(events, list(self.notes), self.unknown, torch.__version__, how, workspaces, read_environment())
 
     # ---- how operations run
 
@@ -181,14 +181,14 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         """Whether autograd would add two gradients in place, as it does where it holds the first one alone.
 
         It does not while any dispatch mode is active, such as this one, and would show memory that is not taken. The
-        counts of references tell: see `fakecuda.references`.
+        counts of references tell: see `fakecuda.count_references`.
         """
         first, second = args
         if not fakecuda.in_backward_pass() or torch.is_grad_enabled():
             return False
         if not (isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor)):
             return False
-        alone = self.references is not None and fakecuda.references(first) == self.references
+        alone = self.references is not None and fakecuda.count_references(first) == self.references
         return alone and first.shape == second.shape and first.dtype == second.dtype and _dense(first)
 
     def _wants_fake(self, func: Any, tensors: list[torch.Tensor], args: Any, kwargs: dict[str, Any]) -> bool:
@@ -202,7 +202,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         for size in args[0]:
             count *= size
         kept_real = device is not None and torch.device(device).type == "meta"
-        return dtype.is_floating_point and count * dtype.itemsize >= LARGE and not kept_real
+        return dtype.is_floating_point and count * dtype.itemsize >= LARGE_TENSOR and not kept_real
 
     def _really(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         if kwargs.get("pin_memory"):
@@ -223,28 +223,28 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         except (DynamicOutputShapeException, DataDependentOutputException):
             return self._by_values(func, args, kwargs)
         known = None
-        if any(map(values.worth_keeping, tensors_in(results))) or func._schema.is_mutable:
-            known = values.computed(func, args, kwargs)
+        if any(map(values.is_worth_keeping, tensors_in(results))) or func._schema.is_mutable:
+            known = values.compute_values(func, args, kwargs)
         if known is None:
             if func._schema.is_mutable:
-                values.forget_written(func, args, kwargs)
+                values.forget_written_values(func, args, kwargs)
             elif isinstance(results, FakeTensor) and results.dtype is torch.bool:
-                known = values.finite(func, args, results)
+                known = values.assume_finite(func, args, results)
         if known is not None:
-            values.remember(results, known)
+            values.remember_values(results, known)
         return results
 
     def _by_values(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """An operation whose result's shape, or which itself, is a matter of values."""
-        known = values.computed(func, args, kwargs)
+        known = values.compute_values(func, args, kwargs)
         if known is None:
             raise Unknown(self._place(func))
         if not isinstance(known, torch.Tensor | tuple | list):
             return known
         device = next(tensors_in(args)).device
         with self._fake:
-            results = values.mapped(known, lambda value: torch.empty_like(value, device=device))
-        values.remember(results, known)
+            results = values.map_tensors(known, lambda value: torch.empty_like(value, device=device))
+        values.remember_values(results, known)
         return results
 
     def _place(self, func: Any) -> str:
@@ -259,20 +259,20 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         return self._value(func, args[0]).item()
 
     def _value(self, func: Any, tensor: torch.Tensor) -> torch.Tensor:
-        known = values.of(tensor)
+        known = values.find_value(tensor)
         if known is not None:
             return known
         if not tensor.is_floating_point():
             if self.labels.inside:
                 raise Unknown(f"{self._place(func)}, of a number that depends on the weights")
             self._made_up += 1
-        return values.made_up(tensor)
+        return values.make_up_value(tensor)
 
     def _copied(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """`.to(device)`: to the CPU a small tensor gets real memory, so that whatever reads it there can."""
         tensor, device = args[0], kwargs.get("device")
         from_device = isinstance(tensor, FakeTensor) and tensor.device.type == "cuda"
-        small = tensor.numel() * tensor.element_size() < LARGE or values.of(tensor) is not None
+        small = tensor.numel() * tensor.element_size() < LARGE_TENSOR or values.find_value(tensor) is not None
         if from_device and device is not None and torch.device(device).type == "cpu" and small:
             options = {**kwargs, "device": None, "pin_memory": None, "non_blocking": False}
             return aten._to_copy.default(self._value(func, tensor), **options)
@@ -299,7 +299,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         indices: list[Any] = []
         for index in args[1]:
             if isinstance(index, torch.Tensor) and index.dtype in (torch.bool, torch.uint8):
-                if values.of(index) is None:
+                if values.find_value(index) is None:
                     raise Unknown(f"{self._place(func)}, by a mask that depends on the weights")
                 places = self._on_device(index, args[0].device)
                 indices += places
@@ -308,7 +308,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         return self.faked(func, (args[0], indices), kwargs)
 
     def _on_device(self, mask: torch.Tensor, device: torch.device) -> list[Any]:
-        value = values.of(mask)
+        value = values.find_value(mask)
         assert value is not None
         places = value.nonzero()
         with self._fake:
@@ -316,7 +316,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
             columns = [whole.select(1, column) for column in range(places.shape[1])]
         self._note(whole, "aten::nonzero")
         for column, fake in enumerate(columns):
-            values.remember(fake, places.select(1, column))
+            values.remember_values(fake, places.select(1, column))
         return columns
 
     def _checked(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -324,7 +324,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         with self._fake:
             results = func(*args, **kwargs)
         for tensor in args[0]:
-            values.forget(tensor)
+            values.forget_value(tensor)
         return results
 
 
@@ -358,10 +358,10 @@ def _dense(tensor: torch.Tensor) -> bool:
 
 
 @contextlib.contextmanager
-def tracing(tracer: Tracer) -> Iterator[Tracer]:
+def activate_tracer(tracer: Tracer) -> Iterator[Tracer]:
     """Trace what happens inside."""
     # Not before: autograd counts the devices at its first backward pass.
-    tracer.references = fakecuda.references_of_autograd()
+    tracer.references = fakecuda.count_autograd_references()
     tracer.labels.install()
     try:
         with tracer:

@@ -17,9 +17,10 @@ from pytest_trainguard.memory.traced.fakecuda import FakeTensor
 
 aten = torch.ops.aten
 
-LARGEST = 32 << 20  # bytes of a value that is kept
-LARGEST_FLOAT = 64 << 10  # of one of floats: weights and activations are larger, and nobody asks for them
-LARGEST_VECTOR = 16 << 20  # of floats with one dimension: a random number for each edge of a graph decides a shape
+LARGEST_VALUE = 32 << 20  # bytes of a value that is kept
+LARGEST_FLOAT_VALUE = 64 << 10  # of one of floats: weights and activations are larger, and nobody asks for them
+# Of floats with one dimension: a random number for each edge of a graph decides a shape.
+LARGEST_FLOAT_VECTOR = 16 << 20
 
 
 class Unknown(Exception):
@@ -38,16 +39,16 @@ def tensors_in(value: Any) -> Iterator[torch.Tensor]:
             yield from tensors_in(inner)
 
 
-def mapped(value: Any, function: Any) -> Any:
+def map_tensors(value: Any, function: Any) -> Any:
     """The same arguments with `function` applied to each tensor, and the CPU in place of each device."""
     if isinstance(value, torch.Tensor):
         return function(value)
     if isinstance(value, list | tuple):
-        return type(value)([mapped(inner, function) for inner in value])
+        return type(value)([map_tensors(inner, function) for inner in value])
     return torch.device("cpu") if isinstance(value, torch.device) else value
 
 
-def of(tensor: torch.Tensor) -> torch.Tensor | None:
+def find_value(tensor: torch.Tensor) -> torch.Tensor | None:
     """A tensor's value on the CPU: its own memory if it is real, else what was computed beside; None if unknown."""
     if not isinstance(tensor, FakeTensor):
         return tensor
@@ -57,7 +58,7 @@ def of(tensor: torch.Tensor) -> torch.Tensor | None:
     return value
 
 
-def forget(tensor: torch.Tensor) -> None:
+def forget_value(tensor: torch.Tensor) -> None:
     """Something unknown was written into a tensor: its value is void, and with it that of every view of it."""
     value = getattr(tensor, "_value", None)
     if value is not None:
@@ -65,45 +66,45 @@ def forget(tensor: torch.Tensor) -> None:
         del tensor._value
 
 
-def worth_keeping(tensor: Any) -> bool:
+def is_worth_keeping(tensor: Any) -> bool:
     """Whether a result's value may be asked for later, and is small enough to keep."""
     if not isinstance(tensor, torch.Tensor):
         return False
     size = tensor.numel() * tensor.element_size()
     if tensor.is_floating_point():
-        return bool(size <= LARGEST_FLOAT or (tensor.dim() == 1 and size <= LARGEST_VECTOR))
-    return bool(not tensor.is_complex() and size <= LARGEST)
+        return bool(size <= LARGEST_FLOAT_VALUE or (tensor.dim() == 1 and size <= LARGEST_FLOAT_VECTOR))
+    return bool(not tensor.is_complex() and size <= LARGEST_VALUE)
 
 
-def computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+def compute_values(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """What an operation gives on the values of its arguments; None where one is unknown, or it fails on the CPU."""
     tensors = [*tensors_in(args), *tensors_in(kwargs)]
-    if any(of(tensor) is None for tensor in tensors):
+    if any(find_value(tensor) is None for tensor in tensors):
         return None
-    options = {name: mapped(value, of) for name, value in kwargs.items() if name != "pin_memory"}
+    options = {name: map_tensors(value, find_value) for name, value in kwargs.items() if name != "pin_memory"}
     try:
-        return func(*mapped(args, of), **options)
+        return func(*map_tensors(args, find_value), **options)
     except (RuntimeError, NotImplementedError, ValueError, TypeError, IndexError):
         return None  # no such kernel on the CPU: the value is then unknown
 
 
-def remember(results: Any, values: Any) -> None:
+def remember_values(results: Any, values: Any) -> None:
     """Attach values to the fake results that they belong to."""
     for result, value in zip(tensors_in(results), tensors_in(values), strict=False):
-        if isinstance(result, FakeTensor) and worth_keeping(value) and not isinstance(value, FakeTensor):
+        if isinstance(result, FakeTensor) and is_worth_keeping(value) and not isinstance(value, FakeTensor):
             result._value = value
 
 
-def forget_written(func: Any, args: Any, kwargs: dict[str, Any]) -> None:
+def forget_written_values(func: Any, args: Any, kwargs: dict[str, Any]) -> None:
     """Void the values of the arguments that an operation wrote into."""
     for place, argument in enumerate(func._schema.arguments):
         if argument.alias_info is not None and argument.alias_info.is_write:
             written = args[place] if place < len(args) else kwargs.get(argument.name)
             for tensor in tensors_in(written):
-                forget(tensor)
+                forget_value(tensor)
 
 
-def finite(func: Any, args: Any, result: Any) -> Any:
+def assume_finite(func: Any, args: Any, result: Any) -> Any:
     """What is known without values: numbers are taken to be finite, as in a training that goes well.
 
     `isnan` compares a tensor with itself, `isfinite` and `isinf` its magnitude with infinity. Which makes a loss
@@ -125,7 +126,7 @@ def finite(func: Any, args: Any, result: Any) -> Any:
     return torch.tensor(answer).expand(result.shape)
 
 
-def made_up(tensor: torch.Tensor) -> torch.Tensor:
+def make_up_value(tensor: torch.Tensor) -> torch.Tensor:
     """A real tensor in place of an unknown one: ones for floats (a loss, a norm), zeros for classes and flags."""
     fill = torch.ones if tensor.is_floating_point() else torch.zeros
     return fill(tensor.shape, dtype=tensor.dtype)
