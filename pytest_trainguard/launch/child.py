@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import Any
 
 from pytest_trainguard.launch import linux
+from pytest_trainguard.launch.exit_code import run_to_exit_code
 
 STACK_FILE = "stack.txt"
 RESULT_FILE = "result.json"
@@ -117,7 +118,7 @@ def _end_like_a_program(work: Callable[[], int]) -> int:
 
     Taking the interpreter itself down, with all that the warm server loaded, would cost a second and show nothing.
     """
-    code = _exit_code(work)
+    code = run_to_exit_code(work, _report)
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
@@ -126,21 +127,13 @@ def _end_like_a_program(work: Callable[[], int]) -> int:
     os._exit(code & 0xFF)
 
 
-def _exit_code(work: Callable[[], int]) -> int:
-    try:
-        return work()
-    except SystemExit as request:
-        if request.code is None or isinstance(request.code, int):
-            return request.code or 0
-        print(request.code, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        traceback.print_exc()
-        return 130
-    except BaseException as error:
-        error = error.with_traceback(_without_harness(error.__traceback__))
-        sys.excepthook(type(error), error, error.__traceback__)
-        return 1
+def _report(error: BaseException) -> None:
+    """What left the program, as the interpreter tells it."""
+    if isinstance(error, KeyboardInterrupt):
+        traceback.print_exception(error)
+        return
+    error = error.with_traceback(_without_harness(error.__traceback__))
+    sys.excepthook(type(error), error, error.__traceback__)
 
 
 def _without_harness(frames: TracebackType | None) -> TracebackType | None:
