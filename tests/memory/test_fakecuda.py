@@ -87,7 +87,7 @@ def test_what_is_answered_directly_is_what_the_mode_answers(func, dtype):
         aten.bmm.default: [(tensor, tensor.transpose(1, 2)) for tensor in (whole, turned, part)],
     }
     for args in others[func]:
-        found = mode.directly(func, args, {})
+        found = mode.run_directly(func, args, {})
         with mode:
             wanted = func(*args)
         assert _described(found) == _described(wanted)
@@ -99,8 +99,8 @@ def test_where_there_is_more_to_find_out_nothing_is_answered_directly():
     mode, aten = fakecuda.FakeMode(), torch.ops.aten
     with mode:
         matrix, constant = torch.empty(3, 3), torch.tensor([[1.0]])
-    assert mode.directly(aten.mm.default, (matrix, torch.zeros(3, 3)), {}) is None  # a real one, to be made fake
-    assert mode.directly(aten.t.default, (constant,), {}) is None  # its value is known, and its transpose's then
-    assert mode.directly(aten.add.Tensor, (matrix, matrix), {}) is None
+    assert mode.run_directly(aten.mm.default, (matrix, torch.zeros(3, 3)), {}) is None  # a real one, to be made fake
+    assert mode.run_directly(aten.t.default, (constant,), {}) is None  # its value is known, and its transpose's then
+    assert mode.run_directly(aten.add.Tensor, (matrix, matrix), {}) is None
     elsewhere = fakecuda.FakeTensor(mode, torch.empty(3, 3, device="meta"), torch.device("meta"))
-    assert mode.directly(aten.mm.default, (matrix, elsewhere), {}) is None  # and refused
+    assert mode.run_directly(aten.mm.default, (matrix, elsewhere), {}) is None  # and refused

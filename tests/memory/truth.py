@@ -10,7 +10,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from pytest_trainguard.memory.replay.device import Device
-from pytest_trainguard.memory.traced import engine, fakecuda
+from pytest_trainguard.memory.traced import fakecuda, preparation
 from pytest_trainguard.memory.traced.tracer import Tracer, activate_tracer
 from tests.memory.programs.loops import Config, Model, optimizer_of
 
@@ -47,7 +47,7 @@ def main():
     steps(config)  # what is made once and kept
     real = traced(config)
     allocator = profiled(config)
-    engine.prepare_process(Device(), "fake cpu")
+    preparation.prepare_process(Device(), "fake cpu")
     fake = traced(config, fakecuda.FakeMode())
     print(json.dumps({"real": real, "allocator": allocator, "fake": fake}))
 

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+
+class DeviceJson(TypedDict):
+    """A card in plain values."""
+
+    name: str
+    capability: Sequence[int]
+    memory: int
 
 
 @dataclass(frozen=True)
@@ -20,11 +29,11 @@ class Device:
     capability: tuple[int, int] = (8, 0)
     memory: int = 80 * 2**30
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> DeviceJson:
         """As plain values."""
-        return asdict(self)
+        return {"name": self.name, "capability": self.capability, "memory": self.memory}
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Device:
+    def from_json(cls, values: DeviceJson) -> Device:
         """Read back what `as_json` gave."""
         return cls(values["name"], (values["capability"][0], values["capability"][1]), values["memory"])

@@ -7,8 +7,6 @@ transformer's memory. The choice stands in the dispatcher, since autograd's thre
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from pytest_trainguard.memory.traced import fakecuda
@@ -36,9 +34,9 @@ class KernelChooser:
             fakecuda.override_operator(self._library, "scaled_dot_product_attention", self.attend, key)
 
     def attend(
-        self, query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0,
-        is_causal: bool = False, *, scale: float | None = None, enable_gqa: bool = False,
-    ) -> Any:  # fmt: skip
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_mask: torch.Tensor | None = None,
+        dropout_p: float = 0.0, is_causal: bool = False, *, scale: float | None = None, enable_gqa: bool = False,
+    ) -> torch.Tensor:  # fmt: skip
         """As `torch.nn.functional.scaled_dot_product_attention`, by the kernel that this card would take."""
         keeps = torch.is_grad_enabled() and any(part.requires_grad for part in (query, key, value))
         name = self.choose(query, key, value, attn_mask, keeps, enable_gqa, dropout_p)
@@ -47,8 +45,9 @@ class KernelChooser:
         return run(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, keeps)
 
     def choose(
-        self, query: Any, key: Any, value: Any, mask: Any, keeps: bool, gqa: bool = False, dropout: float = 0.0
-    ) -> str:
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, keeps: bool,
+        gqa: bool = False, dropout: float = 0.0,
+    ) -> str:  # fmt: skip
         """The first kernel in this card's order whose conditions hold, `math` where none does."""
         order = ["flash", "efficient"]
         if self.capability in ((9, 0), (10, 0)):  # where cuDNN's is faster
@@ -66,7 +65,10 @@ class KernelChooser:
                 return name
         return "math"
 
-    def _flash_can(self, query: Any, key: Any, value: Any, mask: Any, keeps: bool, gqa: bool, dropout: float) -> bool:
+    def _flash_can(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, keeps: bool,
+        gqa: bool, dropout: float,
+    ) -> bool:  # fmt: skip
         width = query.shape[-1]
         deep = keeps and width > 192 and dropout > 0 and self.capability in ((8, 6), (8, 9))
         return (
@@ -80,8 +82,9 @@ class KernelChooser:
         )
 
     def _efficient_can(
-        self, query: Any, key: Any, value: Any, mask: Any, keeps: bool, gqa: bool, dropout: float
-    ) -> bool:
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, keeps: bool,
+        gqa: bool, dropout: float,
+    ) -> bool:  # fmt: skip
         if query.dtype is torch.bfloat16 and self.capability < (8, 0):
             return False
         half = query.dtype in _HALF
@@ -95,7 +98,10 @@ class KernelChooser:
             and value.shape[-1] % aligned == 0
         )
 
-    def _cudnn_can(self, query: Any, key: Any, value: Any, mask: Any, keeps: bool, gqa: bool, dropout: float) -> bool:
+    def _cudnn_can(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, keeps: bool,
+        gqa: bool, dropout: float,
+    ) -> bool:  # fmt: skip
         width = max(query.shape[-1], value.shape[-1])
         return (
             query.dtype in _HALF
@@ -108,7 +114,10 @@ class KernelChooser:
         )
 
 
-def _flash(q: Any, k: Any, v: Any, mask: Any, dropout: float, causal: bool, scale: Any, gqa: bool, keeps: bool) -> Any:
+def _flash(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, dropout: float, causal: bool,
+    scale: float | None, gqa: bool, keeps: bool,
+) -> torch.Tensor:  # fmt: skip
     width = q.shape[-1]
     scale = width**-0.5 if scale is None else scale
     if missing := -width % 8:
@@ -118,22 +127,29 @@ def _flash(q: Any, k: Any, v: Any, mask: Any, dropout: float, causal: bool, scal
 
 
 def _efficient(
-    q: Any, k: Any, v: Any, mask: Any, dropout: float, causal: bool, scale: Any, gqa: bool, keeps: bool
-) -> Any:
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, dropout: float, causal: bool,
+    scale: float | None, gqa: bool, keeps: bool,
+) -> torch.Tensor:  # fmt: skip
     bias = None if mask is None else _bias(mask, q, k)
     return aten._scaled_dot_product_efficient_attention(q, k, v, bias, keeps, dropout, causal, scale=scale)[0]
 
 
-def _cudnn(q: Any, k: Any, v: Any, mask: Any, dropout: float, causal: bool, scale: Any, gqa: bool, keeps: bool) -> Any:
+def _cudnn(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, dropout: float, causal: bool,
+    scale: float | None, gqa: bool, keeps: bool,
+) -> torch.Tensor:  # fmt: skip
     bias = None if mask is None else _additive(mask, q)
     return aten._scaled_dot_product_cudnn_attention(q, k, v, bias, keeps, dropout, causal, False, scale=scale)[0]
 
 
-def _math(q: Any, k: Any, v: Any, mask: Any, dropout: float, causal: bool, scale: Any, gqa: bool, keeps: bool) -> Any:
+def _math(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, dropout: float, causal: bool,
+    scale: float | None, gqa: bool, keeps: bool,
+) -> torch.Tensor:  # fmt: skip
     return aten._scaled_dot_product_attention_math(q, k, v, mask, dropout, causal, scale=scale, enable_gqa=gqa)[0]
 
 
-def _additive(mask: Any, q: Any) -> Any:
+def _additive(mask: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
     """What is added to the scores: of a boolean mask, minus infinity where it is false."""
     if mask.dtype is not torch.bool:
         return mask
@@ -141,7 +157,7 @@ def _additive(mask: Any, q: Any) -> Any:
     return torch.where(mask, zero, torch.full((), float("-inf"), dtype=q.dtype, device=q.device))
 
 
-def _bias(mask: Any, q: Any, k: Any) -> Any:
+def _bias(mask: torch.Tensor, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
     """The mask as the memory-efficient kernel wants it: additive, rows aligned, one for each head."""
     bias = _additive(mask, q)
     aligned = 16

@@ -9,12 +9,24 @@ import functools
 import threading
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import Protocol
 
 import torch
 
 from pytest_trainguard.memory.replay.device import Device
-from pytest_trainguard.memory.traced.values import Unknown
+from pytest_trainguard.memory.traced.unknown import Unknown
+
+
+class Meter(Protocol):
+    """What `torch.cuda.memory_allocated` reads.
+
+    Attributes:
+        now: bytes that are allocated.
+        most: the most that were, since the program last reset that.
+    """
+
+    now: int
+    most: int
 
 
 class Stream:
@@ -22,7 +34,7 @@ class Stream:
 
     _count = 0
 
-    def __init__(self, device: Any = None, priority: int = 0, **kwargs: Any):
+    def __init__(self, device: object = None, priority: int = 0, **kwargs: object):
         Stream._count += 1
         self.stream_id, self.priority = Stream._count, priority
         self.device = torch.device("cuda", 0)
@@ -36,12 +48,12 @@ class Stream:
         """Whether a CUDA graph is being recorded."""
         return False
 
-    def _nothing(self, *args: Any, **kwargs: Any) -> None:
+    def _nothing(self, *args: object, **kwargs: object) -> None:
         return None
 
     wait_stream = wait_event = synchronize = _nothing
 
-    def record_event(self, event: Any = None) -> Any:
+    def record_event(self, event: Event | None = None) -> Event:
         """An event at this point of the stream."""
         return event or Event()
 
@@ -57,18 +69,18 @@ class Stream:
 class Event:
     """A CUDA event that has always happened already."""
 
-    def __init__(self, *args: Any, **kwargs: Any):
+    def __init__(self, *args: object, **kwargs: object):
         pass
 
     def query(self) -> bool:
         """Whether it has happened."""
         return True
 
-    def elapsed_time(self, other: Any) -> float:
+    def elapsed_time(self, other: object) -> float:
         """Milliseconds; time is not what is predicted."""
         return 1.0
 
-    def _nothing(self, *args: Any, **kwargs: Any) -> None:
+    def _nothing(self, *args: object, **kwargs: object) -> None:
         return None
 
     record = wait = synchronize = _nothing
@@ -77,7 +89,7 @@ class Event:
 class CUDAGraph:
     """Cannot be made; a class, since annotations name it."""
 
-    def __init__(self, *args: Any, **kwargs: Any):
+    def __init__(self, *args: object, **kwargs: object):
         raise Unknown("CUDA graphs, which keep memory pools of their own")
 
 
@@ -86,13 +98,13 @@ _default_stream = Stream()
 _default_stream.stream_id = _default_stream.cuda_stream = 0
 
 
-def current_stream(device: Any = None) -> Stream:
+def current_stream(device: object = None) -> Stream:
     """The stream that this thread launches on."""
     found: Stream = getattr(_streams, "current", _default_stream)
     return found
 
 
-def set_stream(stream: Any) -> None:
+def set_stream(stream: object) -> None:
     """Launch on this stream from now on."""
     if stream is not None:
         _streams.current = stream
@@ -101,7 +113,7 @@ def set_stream(stream: Any) -> None:
 class _On:
     """`torch.cuda.stream(s)` and `torch.cuda.device(d)`: contexts."""
 
-    def __init__(self, target: Any = None):
+    def __init__(self, target: object = None):
         self.target, self.idx, self.prev_idx = target, 0, 0
 
     def __enter__(self) -> None:
@@ -113,8 +125,13 @@ class _On:
         set_stream(self.before)
 
 
-def install_answers(device: Device, meter: Any) -> None:
-    """`torch.cuda` and `torch.accelerator`, as far as training programs ask them; see `fakecuda.install`."""
+def install_answers(device: Device, meter: Meter) -> None:
+    """`torch.cuda` and `torch.accelerator`, as far as training programs ask them.
+
+    Args:
+        device: which one is there.
+        meter: how much of its memory is allocated.
+    """
     _copy_to_one_device()
     _generate_on_the_cpu()
     _load_then_move()
@@ -128,21 +145,21 @@ def install_answers(device: Device, meter: Any) -> None:
         shared_memory_per_block=49152, shared_memory_per_multiprocessor=167936,
     )  # fmt: skip
 
-    def constant(value: Any) -> Callable[..., Any]:
+    def constant(value: object) -> Callable[..., object]:
         return lambda *args, **kwargs: value
 
-    def stats(*args: Any, **kwargs: Any) -> dict[str, int]:
+    def stats(*args: object, **kwargs: object) -> dict[str, int]:
         now, peak = meter.now, meter.most
         named = {"allocated_bytes": (now, peak), "reserved_bytes": (now, peak), "active_bytes": (now, peak)}
         counts = {f"{name}.all.{part}": value for name, both in named.items()
                   for part, value in zip(("current", "peak"), both, strict=True)}  # fmt: skip
         return {**counts, "num_alloc_retries": 0, "num_ooms": 0}
 
-    def reset(*args: Any, **kwargs: Any) -> None:
+    def reset(*args: object, **kwargs: object) -> None:
         meter.most = meter.now
 
     state = torch.zeros(16, dtype=torch.uint8)
-    answers: dict[str, Any] = {
+    answers: dict[str, object] = {
         "is_available": constant(True), "is_initialized": constant(True), "init": constant(None),
         "device_count": constant(1), "current_device": constant(0), "set_device": constant(None),
         "get_device_name": constant(device.name), "get_device_capability": constant(device.capability),
@@ -173,7 +190,7 @@ def install_answers(device: Device, meter: Any) -> None:
                 setattr(module, name, answer)
     torch.cuda.amp.common.amp_definitely_not_available = constant(False)
     torch.version.cuda = torch.version.cuda or "12.8"
-    _pose_as_accelerator(constant)
+    _answer_for_accelerator(constant)
     # Page-locked memory is the host's; a tensor that is used on another stream is freed a little later.
     torch.Tensor.pin_memory = lambda tensor, *args: tensor
     torch.Tensor.is_pinned = constant(False)
@@ -183,8 +200,8 @@ def install_answers(device: Device, meter: Any) -> None:
 def _copy_to_one_device() -> None:
     """`DataParallel` scatters with functions that only a build with CUDA has; over one device it moves its inputs."""
 
-    def forward(parallel: Any, *inputs: Any, **kwargs: Any) -> Any:
-        def there(value: Any) -> Any:
+    def forward(parallel: torch.nn.DataParallel, *inputs: object, **kwargs: object) -> object:
+        def there(value: object) -> object:
             return value.to("cuda") if isinstance(value, torch.Tensor) else value
 
         return parallel.module(*map(there, inputs), **{name: there(value) for name, value in kwargs.items()})
@@ -196,7 +213,7 @@ def _generate_on_the_cpu() -> None:
     """A generator for the device can only be made by a build with CUDA; fake tensors draw nothing from it."""
 
     class Generator(torch.Generator):  # type: ignore[misc]
-        def __new__(cls, device: Any = "cpu") -> Any:
+        def __new__(cls, device: object = "cpu") -> torch.Generator:
             return super().__new__(cls, "cpu")
 
     torch.Generator = Generator
@@ -206,15 +223,17 @@ def _load_then_move() -> None:
     """`torch.load` onto the device copies bytes there itself; here it loads to the CPU, and moves."""
     original = torch.load
 
-    def moved(value: Any, device: torch.device) -> Any:
+    def moved(value: object, device: torch.device) -> object:
         if isinstance(value, torch.Tensor):
             return value.to(device)
         if isinstance(value, dict):
             return type(value)((name, moved(inner, device)) for name, inner in value.items())
-        return type(value)(moved(inner, device) for inner in value) if type(value) in (list, tuple) else value
+        if isinstance(value, list | tuple) and type(value) in (list, tuple):
+            return type(value)(moved(inner, device) for inner in value)
+        return value
 
     @functools.wraps(original)
-    def load(file: Any, map_location: Any = None, *args: Any, **kwargs: Any) -> Any:
+    def load(file: object, map_location: object = None, *args: object, **kwargs: object) -> object:
         there = isinstance(map_location, str | torch.device) and torch.device(map_location).type == "cuda"
         loaded = original(file, "cpu" if there else map_location, *args, **kwargs)
         return moved(loaded, torch.device(map_location)) if there else loaded
@@ -222,7 +241,7 @@ def _load_then_move() -> None:
     torch.load = load
 
 
-def _pose_as_accelerator(constant: Callable[[Any], Callable[..., Any]]) -> None:
+def _answer_for_accelerator(constant: Callable[[object], Callable[..., object]]) -> None:
     accelerator = getattr(torch, "accelerator", None)
     if accelerator is None:  # torch before 2.6
         return

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    import torch
+
+Tensors = dict[str, "torch.Tensor"]
 _NAMES = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "float8_e4m3fn": "F8_E4M3",
     "float8_e5m2": "F8_E5M2", "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8", "uint8": "U8",
@@ -14,21 +20,25 @@ _NAMES = {
 }  # fmt: skip
 
 
-def install_in_safetensors(module: Any) -> None:
-    """Have `safetensors.torch` write hollow files, by whatever names its functions were imported elsewhere."""
+def install_in_safetensors(module: ModuleType) -> None:
+    """Have `safetensors.torch` write fake checkpoints, by whatever names its functions were imported elsewhere."""
     flatten = "_flatten_as_ptr" if hasattr(module, "_flatten_as_ptr") else "_flatten"
     check = getattr(module, "_evaluate_tensors_for_save", lambda tensors: None)
 
-    def kept(tensors: Any, *keep_alive: Any) -> Any:
+    def kept(tensors: Tensors, *keep_alive: object) -> Tensors:
         check(tensors)
         return tensors
 
-    setattr(module, flatten, kept)
-    module.serialize_file = write_fake_checkpoint
-    module.serialize = lambda tensors, metadata=None: make_content(tensors, metadata, whole=True)
+    vars(module).update({
+        flatten: kept,
+        "serialize_file": write_fake_checkpoint,
+        "serialize": lambda tensors, metadata=None: make_content(tensors, metadata, whole=True),
+    })  # fmt: skip
 
 
-def write_fake_checkpoint(tensors: dict[str, Any], filename: Any, metadata: dict[str, str] | None = None) -> None:
+def write_fake_checkpoint(
+    tensors: Tensors, filename: str | os.PathLike[str], metadata: dict[str, str] | None = None
+) -> None:
     """Write the file; its numbers are a hole, which takes no room on the disk.
 
     Raises:
@@ -40,9 +50,9 @@ def write_fake_checkpoint(tensors: dict[str, Any], filename: Any, metadata: dict
         file.truncate(len(head) + sum(map(_size, tensors.values())))
 
 
-def make_content(tensors: dict[str, Any], metadata: dict[str, str] | None, *, whole: bool = False) -> bytes:
+def make_content(tensors: Tensors, metadata: dict[str, str] | None, *, whole: bool = False) -> bytes:
     """The file's header, with zeros behind it where it is wanted `whole`."""
-    header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
+    header: dict[str, object] = {"__metadata__": metadata} if metadata else {}
     end = 0
     for name, tensor in sorted(tensors.items()):
         start, end = end, end + _size(tensor)
@@ -53,5 +63,5 @@ def make_content(tensors: dict[str, Any], metadata: dict[str, str] | None, *, wh
     return struct.pack("<Q", len(text)) + text + b"\0" * (end if whole else 0)
 
 
-def _size(tensor: Any) -> int:
+def _size(tensor: torch.Tensor) -> int:
     return int(tensor.numel() * tensor.element_size())

@@ -1,8 +1,9 @@
 """Fake CUDA on a torch without CUDA: everything here that depends on torch's inside, each piece with its reason.
 
-`install` makes a process believe in one CUDA device: tensors on it are `FakeTensor`s, with shapes and storages but no
-memory. `selftest` tells whether that works on this build of torch, in a process of its own, because a wrong guess
-about C++ objects ends a process. Installed once, for the rest of the process's life.
+`install` makes torch believe in one CUDA device: tensors on it are `FakeTensor`s, with shapes and storages but no
+memory; what Python code asks of the device is answered in `cuda_answers`. `selftest` tells whether that works on this
+build of torch, in a process of its own, because a wrong guess about C++ objects ends a process. Installed once, for
+the rest of the process's life.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch._ops import OpOverload as Operation
 from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
@@ -28,22 +30,26 @@ from torch._subclasses.fake_tensor import (
     UnsupportedOperatorException,
     in_kernel_invocation_manager,
 )
+from torch.autograd.graph import Node
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pytest_trainguard.memory.replay.device import Device
+if TYPE_CHECKING:
+    from _ctypes import CFuncPtr
 
 __all__ = [
-    "DataDependentOutputException", "DynamicOutputShapeException", "FakeMode", "FakeTensor", "TorchDispatchMode",
-    "UnsupportedOperatorException", "after_import", "copy_to_memory", "count_autograd_references",
-    "count_references", "describe_untried", "find_autograd_node", "in_backward_pass", "install", "install_on_cpu",
-    "is_parameter", "override_operator",
+    "Arguments", "DataDependentOutputException", "DynamicOutputShapeException", "FakeMode", "FakeTensor", "Keywords",
+    "Node", "Operation", "TorchDispatchMode", "UnsupportedOperatorException", "copy_to_memory",
+    "count_autograd_references", "count_references", "describe_untried", "find_autograd_node", "in_backward_pass",
+    "install", "install_on_cpu", "is_parameter", "override_operator",
 ]  # fmt: skip
 
 OLDEST, NEWEST = (2, 6), (2, 15)  # the versions of torch that `make torch-versions` tries
 _LIBRARIES = Path(torch.__file__).parent / "lib"
 _CUDA, _META = 1, 14  # their numbers among c10's device types
-_kept_alive: list[Any] = []  # what C++ now points to
+_kept_alive: list[object] = []  # what C++ now points to
 _aten = torch.ops.aten
+Arguments = tuple[Any, ...]  # what an operation is called with: tensors, numbers, lists of them, and so on
+Keywords = dict[str, Any]
 # Half of what a chat model does. Sums and products are answered in Python: `FakeTensorMode`'s cache is faster.
 _DIRECT = frozenset({
     _aten.view.default, _aten._unsafe_view.default, _aten.t.default, _aten.transpose.int, _aten.permute.default,
@@ -60,13 +66,13 @@ class FakeMode(FakeTensorMode):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__(allow_non_fake_inputs=True)
 
-    def dispatch(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def dispatch(self, func: Operation, types: object, args: Arguments = (), kwargs: Keywords | None = None) -> object:
         """One operation. A real tensor to be copied is made fake first: torch 2.6 would copy it to a real device."""
         if func is torch.ops.aten._to_copy.default and not isinstance(args[0], FakeTensor):
             args = (self.fake_tensor_converter.from_real_tensor(self, args[0]),)
         return super().dispatch(func, types, args, kwargs)
 
-    def directly(self, func: Any, args: Any, kwargs: dict[str, Any]) -> FakeTensor | None:
+    def run_directly(self, func: Operation, args: Arguments, kwargs: Keywords) -> FakeTensor | None:
         """What an operation gives, from torch's kernel for shapes alone: where there is nothing more to find out.
 
         As `dispatch` would in the end, without its questions, which take many times as long; None where it has to ask.
@@ -98,25 +104,18 @@ def describe_untried(version: str) -> str | None:
     return f"torch {version} is {how} than what fake CUDA was tried with, torch {oldest} to {newest}"
 
 
-def install(device: Device, meter: Any) -> None:
-    """Make this process believe in one CUDA device.
-
-    Args:
-        device: which one.
-        meter: for `torch.cuda.memory_allocated`: its `now` bytes are allocated, and were `most` since it was reset.
+def install() -> None:
+    """Make torch believe in one CUDA device.
 
     Raises:
         RuntimeError: this build of torch does not let itself be told.
     """
-    from pytest_trainguard.memory.traced.cuda_answers import install_answers  # which needs this module
-
     _register_device_guard()
     _answer_hooks()
     _never_initialise()
     _leave_recurrent_layers_to_torch()
     _tell_shapes()
     install_on_cpu()
-    install_answers(device, meter)
 
 
 def install_on_cpu() -> None:
@@ -156,7 +155,7 @@ def _register_device_guard() -> None:
         torch._C._ensureCUDADeviceGuardSet()
 
 
-def _adapt_guard_of_meta(registry: Any) -> None:
+def _adapt_guard_of_meta(registry: ctypes.Array[ctypes.c_void_p]) -> None:
     """In torch 2.6 there is no fake guard for CUDA: the meta device's, which does nothing either, is adapted.
 
     Its type and its current device become CUDA's, so that autograd has a thread for it and `.to("cuda")` goes there;
@@ -167,7 +166,9 @@ def _adapt_guard_of_meta(registry: Any) -> None:
     device_type = ctypes.CFUNCTYPE(ctypes.c_int8, ctypes.c_void_p)(lambda this: _CUDA)
     current = ctypes.CFUNCTYPE(ctypes.c_int16, ctypes.c_void_p)(lambda this: _CUDA)
     exchanged = ctypes.CFUNCTYPE(ctypes.c_int16, ctypes.c_void_p, ctypes.c_int16)(lambda this, other: _CUDA)
-    guard = ctypes.c_void_p(ctypes.c_void_p.from_address(registry[_META]).value)
+    meta = registry[_META]
+    assert meta is not None
+    guard = ctypes.c_void_p(ctypes.c_void_p.from_address(meta).value)
     answers = {"type": device_type, "getDevice": current, "exchangeDevice": exchanged}
     _replace(guard, {**{entries[name]: answer for name, answer in answers.items()},
                      entries["getDefaultStream"]: entries["getStream"]})  # fmt: skip
@@ -186,7 +187,7 @@ def _answer_hooks() -> None:
     get_hooks.restype = ctypes.c_void_p
     yes = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p)(lambda this: True)
     no = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_int8)(lambda this, index: False)
-    answers: dict[int, Any] = {entries["hasPrimaryContext"]: no}
+    answers: dict[int, CFuncPtr | int] = {entries["hasPrimaryContext"]: no}
     if "isBuilt" in entries:
         answers[entries["isBuilt"]] = yes
     _replace(ctypes.c_void_p.from_address(get_hooks()), answers)
@@ -213,7 +214,7 @@ def _virtual_functions(header: str, name: str) -> dict[str, int]:
     return places
 
 
-def _replace(table: ctypes.c_void_p, answers: dict[int, Any]) -> None:
+def _replace(table: ctypes.c_void_p, answers: dict[int, CFuncPtr | int]) -> None:
     """Point `table`, an object's pointer to its virtual functions, to a copy with some of them exchanged.
 
     Args:
@@ -266,7 +267,7 @@ def _tell_shapes() -> None:
             override_operator(library, name, function, "Meta")
 
 
-def _shape_of_layer(rows: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+def _shape_of_layer(rows: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
     if rows.is_nested:
         raise NotImplementedError
     return torch.empty_like(rows)
@@ -274,8 +275,8 @@ def _shape_of_layer(rows: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tens
 
 def _shapes_of_attention(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, width: int, heads: int, qkv_weight: torch.Tensor,
-    qkv_bias: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, mask: Any = None, need_weights: bool = True,
-    average: bool = True, mask_type: Any = None,
+    qkv_bias: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, mask: object = None, need_weights: bool = True,
+    average: bool = True, mask_type: object = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     if query.is_nested:
         raise NotImplementedError
@@ -285,6 +286,8 @@ def _shapes_of_attention(
 
 
 # ---- what Python code takes a fake tensor for
+
+Move = Callable[[torch.Tensor], torch.Tensor]  # to a device or a dtype
 
 
 def _keep_modules_movable() -> None:
@@ -297,7 +300,7 @@ def _keep_modules_movable() -> None:
     local = threading.local()
 
     @functools.wraps(original)
-    def apply(module: Any, fn: Any, recurse: bool = True) -> Any:
+    def apply(module: torch.nn.Module, fn: Move, recurse: bool = True) -> torch.nn.Module:
         outermost = not hasattr(local, "moved")
         if outermost:
             local.moved = {}
@@ -319,7 +322,9 @@ def _keep_modules_movable() -> None:
     torch.nn.Module._apply = apply
 
 
-def _moved(parameter: Any, fn: Callable[[Any], Any], moved: dict[int, tuple[Any, Any]]) -> Any:
+def _moved(
+    parameter: torch.nn.Parameter, fn: Move, moved: dict[int, tuple[torch.nn.Parameter, torch.nn.Parameter]]
+) -> torch.nn.Parameter:
     if id(parameter) in moved:
         return moved[id(parameter)][1]
     with torch.no_grad():
@@ -341,7 +346,7 @@ def _moved(parameter: Any, fn: Callable[[Any], Any], moved: dict[int, tuple[Any,
     return result
 
 
-def _swapped(parameter: Any, moved: Any) -> bool:
+def _swapped(parameter: torch.nn.Parameter, moved: torch.nn.Parameter) -> bool:
     """Whether a parameter could be given the inside of another one, and keeps its identity.
 
     As `torch.utils.swap_tensors`, which refuses where there are weak references: here the tables of fake tensors
@@ -377,23 +382,23 @@ def _read_without_memory() -> None:
     What a checkpoint holds of a fake tensor is one zero, expanded: the right shape, and no bytes to write.
     """
 
-    def pickled(tensor: Any, protocol: Any) -> Any:
+    def pickled(tensor: FakeTensor, protocol: int) -> object:
         whole = torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
         return whole.__reduce_ex__(protocol)
 
-    def copied(tensor: Any, memo: Any) -> Any:
+    def copied(tensor: FakeTensor, memo: dict[int, object]) -> object:
         if id(tensor) not in memo:
             clone = tensor.detach().clone().requires_grad_(tensor.requires_grad)
             memo[id(tensor)] = torch.nn.Parameter(clone, tensor.requires_grad) if is_parameter(tensor) else clone
         return memo[id(tensor)]
 
-    def address(tensor: Any) -> int:
+    def address(tensor: FakeTensor) -> int:
         storage = tensor.untyped_storage()
         return int(storage._cdata + tensor.storage_offset() * tensor.element_size()) if storage.nbytes() else 0
 
     real_address = torch.UntypedStorage.data_ptr
 
-    def storage_address(storage: Any) -> int:
+    def storage_address(storage: torch.UntypedStorage) -> int:
         with contextlib.suppress(RuntimeError), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # against looking for a fake storage's memory
             if found := real_address(storage):
@@ -445,7 +450,9 @@ def count_autograd_references() -> tuple[int, int] | None:
     seen: list[tuple[int, int]] = []
 
     class Look(TorchDispatchMode):  # type: ignore[misc]
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def __torch_dispatch__(
+            self, func: Operation, types: object, args: Arguments = (), kwargs: Keywords | None = None
+        ) -> object:
             if func is torch.ops.aten.add.Tensor and in_backward_pass():
                 first, _ = args
                 seen.append(count_references(first))
@@ -462,27 +469,13 @@ def in_backward_pass() -> bool:
     return bool(torch._C._current_graph_task_id() != -1)
 
 
-def find_autograd_node() -> Any:
+def find_autograd_node() -> Node | None:
     """The node of autograd's graph that is computed now, in a backward pass; else None."""
     return torch._C._current_autograd_node()
 
 
-def override_operator(library: Any, name: str, function: Callable[..., Any], key: str) -> None:
+def override_operator(library: torch.library.Library, name: str, function: Callable[..., object], key: str) -> None:
     """Have the dispatcher call `function` for an operation of torch's own."""
     # torch 2.6 lets everything be overridden, and does not know the option.
     options = {"allow_override": True} if "allow_override" in inspect.signature(library.impl).parameters else {}
     library.impl(name, function, key, **options)
-
-
-def after_import(name: str, module: Any) -> None:
-    """Tell libraries that test for fake tensors to think of something else that these are real.
-
-    transformers takes them for tracing by torch.compile, and then avoids every look at a value. safetensors finds
-    shared memory by its address, and writes bytes: here by the storage, and a file with a hole in the place of bytes.
-    """
-    if name == "transformers.utils.import_utils":
-        module.is_fake_tensor = lambda x: False
-    elif name == "safetensors.torch":
-        from pytest_trainguard.memory.traced import fake_checkpoints
-
-        fake_checkpoints.install_in_safetensors(module)

@@ -5,20 +5,22 @@ from __future__ import annotations
 import traceback
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
+from pytest_trainguard.adapters import load_trainer
+from pytest_trainguard.contract.trainer import Run
+from pytest_trainguard.launch.exit_code import run_to_exit_code
 from pytest_trainguard.memory.replay.counters import read_counters
 
 
 def run_measured(
-    trainer: Any,
-    settings: dict[str, Any],
+    trainer: object,
+    settings: dict[str, object],
     data: str | None,
     output_dir: str,
     max_steps: int,
     seed: int,
     cap: int | None,
-) -> dict[str, Any]:
+) -> dict[str, int]:
     """Run a trainer with `cap` bytes for torch's allocator.
 
     The arguments are those of `engine.run_traced`.
@@ -31,9 +33,6 @@ def run_measured(
     """
     import torch
 
-    from pytest_trainguard.adapters import load_trainer
-    from pytest_trainguard.contract.trainer import Run
-
     if not torch.cuda.is_available():
         raise RuntimeError("nothing can be measured: torch sees no GPU")
     total = torch.cuda.get_device_properties(0).total_memory
@@ -41,16 +40,6 @@ def run_measured(
     torch.cuda.reset_peak_memory_stats(0)
     loaded = load_trainer(trainer)
     run = Run(settings, Path(data) if data else None, Path(output_dir), max_steps, seed, config_type=loaded.config)
-    code = _exit_code(loaded, run)
+    # An out-of-memory error is among what is reported; the allocator has counted it.
+    code = run_to_exit_code(lambda: loaded.train(run), traceback.print_exception)
     return asdict(read_counters(torch.cuda.memory_stats(0), code))
-
-
-def _exit_code(trainer: Any, run: Any) -> int:
-    try:
-        code = trainer.train(run)
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except Exception:  # an out-of-memory error among them, which the allocator has counted
-        traceback.print_exc()
-        return 1
-    return code if isinstance(code, int) else 0

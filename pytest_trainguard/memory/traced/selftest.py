@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
 
 LEAST = 2**29  # bytes that the steps below take at their peak, at the very least
 
@@ -19,16 +18,17 @@ def main() -> int:
     import torch
 
     from pytest_trainguard.memory.replay.device import Device
-    from pytest_trainguard.memory.traced import attention, fakecuda
+    from pytest_trainguard.memory.traced import attention, cuda_answers, fakecuda
     from pytest_trainguard.memory.traced.tracer import Tracer, activate_tracer
 
     tracer = Tracer("cuda", fakecuda.FakeMode())
     try:
-        fakecuda.install(Device(), tracer)
+        fakecuda.install()
+        cuda_answers.install_answers(Device(), tracer)
         attention.KernelChooser((8, 0)).install()
         with activate_tracer(tracer):
-            _plain_steps(torch)
-            _attention(torch)
+            _take_plain_steps()
+            _run_attention()
         _require(tracer.peak > LEAST, f"the peak of a step is {tracer.peak} bytes, not over {LEAST}")
         _require(tracer.now == 0, f"{tracer.now} bytes outlive what held them")
     except Exception as error:
@@ -41,7 +41,9 @@ def main() -> int:
     return 0
 
 
-def _plain_steps(torch: Any) -> None:
+def _take_plain_steps() -> None:
+    import torch
+
     for fused, half in ((False, torch.bfloat16), (True, torch.float16)):
         model = torch.nn.Sequential(torch.nn.Linear(4096, 4096), torch.nn.ReLU(), torch.nn.Linear(4096, 2)).to("cuda")
         optimizer = torch.optim.AdamW(model.parameters(), fused=fused)
@@ -63,7 +65,9 @@ def _plain_steps(torch: Any) -> None:
         _require(len(optimizer.state) == 4, "the optimizer's step was skipped")
 
 
-def _attention(torch: Any) -> None:
+def _run_attention() -> None:
+    import torch
+
     query = torch.randn(4, 8, 256, 64, device="cuda", dtype=torch.bfloat16, requires_grad=True)
     mask = torch.ones(4, 1, 256, 256, dtype=torch.bool, device="cuda")
     for given in (None, mask):

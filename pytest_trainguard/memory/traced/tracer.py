@@ -5,23 +5,29 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 
 from pytest_trainguard.memory.replay.allocator_settings import read_environment
-from pytest_trainguard.memory.replay.trace import Event, Trace, Workspace
+from pytest_trainguard.memory.replay.trace import Event, How, Trace, Workspace
 from pytest_trainguard.memory.traced import cuda_answers, fakecuda, values
 from pytest_trainguard.memory.traced.fakecuda import (
+    Arguments,
     DataDependentOutputException,
     DynamicOutputShapeException,
+    FakeMode,
     FakeTensor,
+    Keywords,
+    Operation,
     TorchDispatchMode,
     UnsupportedOperatorException,
 )
 from pytest_trainguard.memory.traced.labels import Labels
 from pytest_trainguard.memory.traced.memory_limit import MemoryLimit
-from pytest_trainguard.memory.traced.values import Unknown, aten, tensors_in
+from pytest_trainguard.memory.traced.unknown import Unknown
+from pytest_trainguard.memory.traced.values import aten
+from pytest_trainguard.recorder.doors import Doors
+from pytest_trainguard.recorder.tensors import tensors_in
 
 _DEVICE_OF = torch.ops.prim.device.default
 _MATRIX_PRODUCTS = frozenset({
@@ -48,7 +54,7 @@ LARGE_TENSOR = 1 << 20
 class Tracer(TorchDispatchMode):  # type: ignore[misc]
     """While active, runs what concerns the device with fake tensors and notes their storages.
 
-    What stays on the CPU is computed for real, unless it is `LARGE`: data, indices, metrics.
+    What stays on the CPU is computed for real, unless it is a `LARGE_TENSOR`: data, indices, metrics.
 
     Attributes:
         now, peak, most: bytes alive now, the most ever, the most since the program last reset that.
@@ -57,7 +63,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         memory_limit: memory that can run out; None for as much as is wanted.
     """
 
-    def __init__(self, device: str = "cuda", mode: Any = None):
+    def __init__(self, device: str = "cuda", mode: FakeMode | None = None):
         """Trace.
 
         Args:
@@ -65,9 +71,9 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
             mode: makes the fake tensors; None to run everything for real, on the CPU.
         """
         super().__init__()
-        self._device, self._fake = device, mode
+        self._device, self._given_mode = device, mode
         self._rows: list[tuple[bool, int, int, int, str, str, str, int]] = []  # born, block, size, stream, op, ...
-        self._alive: dict[int, Any] = {}
+        self._alive: dict[int, weakref.ref[torch.UntypedStorage]] = {}
         self._sizes: dict[int, int] = {}
         self._categories: dict[int, str] = {}
         self._workspaces: dict[tuple[str, int], Workspace] = {}
@@ -126,7 +132,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         if (thread, stream) not in self._workspaces:
             self._workspaces[thread, stream] = Workspace("cublas", thread, stream, len(self._rows))
 
-    def trace(self, how: Any) -> Trace:
+    def trace(self, how: How) -> Trace:
         """What was noted up to now."""
         if self._made_up:
             self.notes.append(
@@ -141,19 +147,27 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
                 category = self._categories.get(block) or _category(phase, module, ends.get(block))
                 born[block] = (category, op, module)
             category, op, module = born[block]
-            kind: Any = "alloc" if is_birth else "free"
-            events.append(Event(kind, block, size, stream, category, op, module, phase, step))
+            events.append(
+                Event("alloc" if is_birth else "free", block, size, stream, category, op, module, phase, step)
+            )
         workspaces = list(self._workspaces.values())
         return Trace(events, list(self.notes), self.unknown, torch.__version__, how, workspaces, read_environment())
 
     # ---- how operations run
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    @property
+    def _mode(self) -> FakeMode:
+        assert self._given_mode is not None
+        return self._given_mode
+
+    def __torch_dispatch__(
+        self, func: Operation, types: object, args: Arguments = (), kwargs: Keywords | None = None
+    ) -> object:
         if func is _DEVICE_OF:
             tensor = args[0]
             return tensor.fake_device if isinstance(tensor, FakeTensor) else tensor.device
         try:
-            return self.run(func, args, kwargs or {})
+            return self.run_operation(func, args, kwargs or {})
         except Unknown as error:
             self.unknown = self.unknown or str(error)
             raise
@@ -161,23 +175,23 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
             self.unknown = self.unknown or self._place(func)
             raise Unknown(self.unknown) from None
 
-    def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    def run_operation(self, func: Operation, args: Arguments, kwargs: Keywords) -> object:
         """One operation: for real where it stays on the CPU, otherwise with fake tensors."""
         if func is _ADD and self._in_place(args):
             func = aten.add_.Tensor
         tensors = [*tensors_in(args), *tensors_in(kwargs)]
         fake = any(isinstance(tensor, FakeTensor) for tensor in tensors)
-        if self._fake is None or not (fake or self._wants_fake(func, tensors, args, kwargs)):
-            results = self._really(func, args, kwargs)
+        if self._given_mode is None or not (fake or self._wants_fake(func, tensors, args, kwargs)):
+            results = self._run_really(func, args, kwargs)
         else:
             handler = _HANDLERS.get(func)
-            results = handler(self, func, args, kwargs) if handler else self.faked(func, args, kwargs)
+            results = handler(self, func, args, kwargs) if handler else self.run_faked(func, args, kwargs)
         op = func._schema.name
         for tensor in tensors_in(results):
             self._note(tensor, op, "input" if func is aten._to_copy.default and not fake else None)
         return results
 
-    def _in_place(self, args: Any) -> bool:
+    def _in_place(self, args: Arguments) -> bool:
         """Whether autograd would add two gradients in place, as it does where it holds the first one alone.
 
         It does not while any dispatch mode is active, such as this one, and would show memory that is not taken. The
@@ -191,7 +205,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         alone = self.references is not None and fakecuda.count_references(first) == self.references
         return alone and first.shape == second.shape and first.dtype == second.dtype and _dense(first)
 
-    def _wants_fake(self, func: Any, tensors: list[torch.Tensor], args: Any, kwargs: dict[str, Any]) -> bool:
+    def _wants_fake(self, func: Operation, tensors: list[torch.Tensor], args: Arguments, kwargs: Keywords) -> bool:
         device = kwargs.get("device")
         if device is not None and torch.device(device).type == "cuda":
             return True
@@ -204,21 +218,21 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         kept_real = device is not None and torch.device(device).type == "meta"
         return dtype.is_floating_point and count * dtype.itemsize >= LARGE_TENSOR and not kept_real
 
-    def _really(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    def _run_really(self, func: Operation, args: Arguments, kwargs: Keywords) -> object:
         if kwargs.get("pin_memory"):
             kwargs = {**kwargs, "pin_memory": False}
         return func(*args, **kwargs)
 
-    def faked(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    def run_faked(self, func: Operation, args: Arguments, kwargs: Keywords) -> object:
         """With fake tensors, and with their values where those are known."""
         if func in _MATRIX_PRODUCTS:
             self._note_workspace()
         elif func in _LESS_CERTAIN and _LESS_CERTAIN[func] not in self.notes:
             self.notes.append(_LESS_CERTAIN[func])
         try:
-            results = self._fake.directly(func, args, kwargs)
+            results = self._mode.run_directly(func, args, kwargs)
             if results is None:
-                with self._fake:
+                with self._mode:
                     results = func(*args, **kwargs)
         except (DynamicOutputShapeException, DataDependentOutputException):
             return self._by_values(func, args, kwargs)
@@ -234,7 +248,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
             values.remember_values(results, known)
         return results
 
-    def _by_values(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    def _by_values(self, func: Operation, args: Arguments, kwargs: Keywords) -> object:
         """An operation whose result's shape, or which itself, is a matter of values."""
         known = values.compute_values(func, args, kwargs)
         if known is None:
@@ -242,23 +256,23 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         if not isinstance(known, torch.Tensor | tuple | list):
             return known
         device = next(tensors_in(args)).device
-        with self._fake:
+        with self._mode:
             results = values.map_tensors(known, lambda value: torch.empty_like(value, device=device))
         values.remember_values(results, known)
         return results
 
-    def _place(self, func: Any) -> str:
+    def _place(self, func: Operation) -> str:
         """An operation that cannot be traced, and where."""
         module = self.labels.module
         return f"{func._schema.name}{f' in {module}' if module else ''} ({self.labels.phase})"
 
     # ---- operations that look at values
 
-    def _read(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    def _read(self, func: Operation, args: Arguments, kwargs: Keywords) -> object:
         """`.item()`, and whatever else asks for a number."""
         return self._value(func, args[0]).item()
 
-    def _value(self, func: Any, tensor: torch.Tensor) -> torch.Tensor:
+    def _value(self, func: Operation, tensor: torch.Tensor) -> torch.Tensor:
         known = values.find_value(tensor)
         if known is not None:
             return known
@@ -268,7 +282,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
             self._made_up += 1
         return values.make_up_value(tensor)
 
-    def _copied(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    def _copied(self, func: Operation, args: Arguments, kwargs: Keywords) -> object:
         """`.to(device)`: to the CPU a small tensor gets real memory, so that whatever reads it there can."""
         tensor, device = args[0], kwargs.get("device")
         from_device = isinstance(tensor, FakeTensor) and tensor.device.type == "cuda"
@@ -276,15 +290,15 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         if from_device and device is not None and torch.device(device).type == "cpu" and small:
             options = {**kwargs, "device": None, "pin_memory": None, "non_blocking": False}
             return aten._to_copy.default(self._value(func, tensor), **options)
-        return self.faked(func, args, kwargs)
+        return self.run_faked(func, args, kwargs)
 
-    def _copied_into(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    def _copied_into(self, func: Operation, args: Arguments, kwargs: Keywords) -> object:
         """`copy_`, and indexed assignment: into real memory on the CPU, what the device's tensor holds."""
         if isinstance(args[0], FakeTensor):
-            return self.faked(func, args, kwargs)
+            return self.run_faked(func, args, kwargs)
         return func(*self._real(func, args), **kwargs)
 
-    def _real(self, func: Any, args: Any) -> Any:
+    def _real(self, func: Operation, args: Arguments) -> Arguments:
         return tuple(
             self._value(func, value)
             if isinstance(value, FakeTensor)
@@ -294,9 +308,9 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
             for value in args
         )
 
-    def _indexed(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    def _indexed(self, func: Operation, args: Arguments, kwargs: Keywords) -> object:
         """A mask among the indices becomes the places where it is true, as CUDA's kernel does it."""
-        indices: list[Any] = []
+        indices: list[torch.Tensor | None] = []
         for index in args[1]:
             if isinstance(index, torch.Tensor) and index.dtype in (torch.bool, torch.uint8):
                 if values.find_value(index) is None:
@@ -305,13 +319,13 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
                 indices += places
             else:
                 indices.append(index)
-        return self.faked(func, (args[0], indices), kwargs)
+        return self.run_faked(func, (args[0], indices), kwargs)
 
-    def _on_device(self, mask: torch.Tensor, device: torch.device) -> list[Any]:
+    def _on_device(self, mask: torch.Tensor, device: torch.device) -> list[torch.Tensor]:
         value = values.find_value(mask)
         assert value is not None
         places = value.nonzero()
-        with self._fake:
+        with self._mode:
             whole = torch.empty_like(places, device=device)
             columns = [whole.select(1, column) for column in range(places.shape[1])]
         self._note(whole, "aten::nonzero")
@@ -319,16 +333,16 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
             values.remember_values(fake, places.select(1, column))
         return columns
 
-    def _checked(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    def _checked(self, func: Operation, args: Arguments, kwargs: Keywords) -> object:
         """The gradient scaler's look for infinities: it finds none, so that the step is taken."""
-        with self._fake:
+        with self._mode:
             results = func(*args, **kwargs)
         for tensor in args[0]:
             values.forget_value(tensor)
         return results
 
 
-_HANDLERS: dict[Any, Callable[[Tracer, Any, Any, dict[str, Any]], Any]] = {
+_HANDLERS: dict[Operation, Callable[[Tracer, Operation, Arguments, Keywords], object]] = {
     aten._local_scalar_dense.default: Tracer._read,
     aten._to_copy.default: Tracer._copied,
     aten.copy_.default: Tracer._copied_into,
@@ -359,12 +373,13 @@ def _dense(tensor: torch.Tensor) -> bool:
 
 @contextlib.contextmanager
 def activate_tracer(tracer: Tracer) -> Iterator[Tracer]:
-    """Trace what happens inside."""
+    """Trace what happens inside; the labels stand at the doors meanwhile."""
     # Not before: autograd counts the devices at its first backward pass.
     tracer.references = fakecuda.count_autograd_references()
-    tracer.labels.install()
+    doors = Doors(None, [tracer.labels])
+    doors.install()
     try:
         with tracer:
             yield tracer
     finally:
-        tracer.labels.remove()
+        doors.fall_silent()

@@ -8,12 +8,12 @@ into a log or a metric is made up; one that decides a shape on the device is `Un
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable
 
 import torch
 
-from pytest_trainguard.memory.traced.fakecuda import FakeTensor
+from pytest_trainguard.memory.traced.fakecuda import Arguments, FakeTensor, Keywords, Operation
+from pytest_trainguard.recorder.tensors import tensors_in
 
 aten = torch.ops.aten
 
@@ -23,23 +23,7 @@ LARGEST_FLOAT_VALUE = 64 << 10  # of one of floats: weights and activations are 
 LARGEST_FLOAT_VECTOR = 16 << 20
 
 
-class Unknown(Exception):
-    """Something that decides memory cannot be known without a GPU; the message names the operation."""
-
-
-def tensors_in(value: Any) -> Iterator[torch.Tensor]:
-    """The tensors among an operation's arguments or results."""
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from tensors_in(inner)
-    elif isinstance(value, dict):
-        for inner in value.values():
-            yield from tensors_in(inner)
-
-
-def map_tensors(value: Any, function: Any) -> Any:
+def map_tensors(value: object, function: Callable[[torch.Tensor], object]) -> object:
     """The same arguments with `function` applied to each tensor, and the CPU in place of each device."""
     if isinstance(value, torch.Tensor):
         return function(value)
@@ -66,7 +50,7 @@ def forget_value(tensor: torch.Tensor) -> None:
         del tensor._value
 
 
-def is_worth_keeping(tensor: Any) -> bool:
+def is_worth_keeping(tensor: object) -> bool:
     """Whether a result's value may be asked for later, and is small enough to keep."""
     if not isinstance(tensor, torch.Tensor):
         return False
@@ -76,26 +60,26 @@ def is_worth_keeping(tensor: Any) -> bool:
     return bool(not tensor.is_complex() and size <= LARGEST_VALUE)
 
 
-def compute_values(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+def compute_values(func: Operation, args: Arguments, kwargs: Keywords) -> object:
     """What an operation gives on the values of its arguments; None where one is unknown, or it fails on the CPU."""
     tensors = [*tensors_in(args), *tensors_in(kwargs)]
     if any(find_value(tensor) is None for tensor in tensors):
         return None
     options = {name: map_tensors(value, find_value) for name, value in kwargs.items() if name != "pin_memory"}
     try:
-        return func(*map_tensors(args, find_value), **options)
+        return func(*(map_tensors(value, find_value) for value in args), **options)
     except (RuntimeError, NotImplementedError, ValueError, TypeError, IndexError):
         return None  # no such kernel on the CPU: the value is then unknown
 
 
-def remember_values(results: Any, values: Any) -> None:
+def remember_values(results: object, values: object) -> None:
     """Attach values to the fake results that they belong to."""
     for result, value in zip(tensors_in(results), tensors_in(values), strict=False):
         if isinstance(result, FakeTensor) and is_worth_keeping(value) and not isinstance(value, FakeTensor):
             result._value = value
 
 
-def forget_written_values(func: Any, args: Any, kwargs: dict[str, Any]) -> None:
+def forget_written_values(func: Operation, args: Arguments, kwargs: Keywords) -> None:
     """Void the values of the arguments that an operation wrote into."""
     for place, argument in enumerate(func._schema.arguments):
         if argument.alias_info is not None and argument.alias_info.is_write:
@@ -104,7 +88,7 @@ def forget_written_values(func: Any, args: Any, kwargs: dict[str, Any]) -> None:
                 forget_value(tensor)
 
 
-def assume_finite(func: Any, args: Any, result: Any) -> Any:
+def assume_finite(func: Operation, args: Arguments, result: torch.Tensor) -> torch.Tensor | None:
     """What is known without values: numbers are taken to be finite, as in a training that goes well.
 
     `isnan` compares a tensor with itself, `isfinite` and `isinf` its magnitude with infinity. Which makes a loss
