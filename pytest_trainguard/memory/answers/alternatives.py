@@ -107,16 +107,20 @@ def find_largest_setting(
     if field is None or type(start) is not int or start < 1:
         return None
     path, bounds = field.path, field.bounds
-    made = {start: trace({})}
+    traces = {start: trace({})}
 
     def judged(value: int) -> Judgement:
         tell(f"tracing with {path} = {value}")
-        made[value] = trace({path: value})
-        return judge_trace(made[value], limit)
+        traces[value] = trace({path: value})
+        return judge_trace(traces[value], limit)
 
     def expected(value: int) -> bool | None:
-        between = interpolate_trace(made, value)
-        return None if between is None else not replay_trace(between, limit.cap, workspace=limit.workspace).failed
+        interpolated = interpolate_trace(traces, value)
+        return (
+            None
+            if interpolated is None
+            else not replay_trace(interpolated, limit.cap, workspace=limit.workspace).failed
+        )
 
     low = int(bounds.get("ge", bounds.get("gt", 0) + 1))
     high = int(bounds["le"]) if "le" in bounds else int(bounds["lt"]) - 1 if "lt" in bounds else None

@@ -12,29 +12,31 @@ from functools import cache
 from pytest_trainguard.memory.replay.trace import Event, Trace
 
 COUNT_TOLERANCE = 0.05  # by so large a part the numbers of events may differ; a loop over rows makes more of them
-NEAREST_TRACES = 3  # traces that are drawn from: sizes are lines of a batch size, at most parabolas of a length
-BirthKey = tuple[str, str, str, int, int]  # operation, module, phase, step, and the how-manieth of these
+NEAREST_TRACES = 3  # traces that are interpolated: sizes are lines of a batch size, at most parabolas of a length
+BirthKey = tuple[
+    str, str, str, int, int
+]  # operation, module, phase, step, and which one of those that have these in common
 
 
-def interpolate_trace(made: Mapping[int, Trace], value: int) -> Trace | None:
+def interpolate_trace(traces: Mapping[int, Trace], value: int) -> Trace | None:
     """What the trace of a setting's value would be, going by the nearest that were made.
 
     The events are those of the very nearest: with another batch a program may do a little more or less (drop a mask
     that masks nothing, choose another kernel). So it tells where to look, and no more.
 
     Args:
-        made: traces by the values that they were made with.
+        traces: by the values that they were made with.
         value: the one in question.
 
     Returns:
         None where there are fewer than two traces to draw from, or the number of events depends on the value.
     """
-    nearest = sorted(made, key=lambda one: abs(one - value))[:NEAREST_TRACES]
-    counts = [len(made[one].events) for one in nearest]
+    nearest = sorted(traces, key=lambda one: abs(one - value))[:NEAREST_TRACES]
+    counts = [len(traces[one].events) for one in nearest]
     if len(nearest) < 2 or max(counts) - min(counts) > COUNT_TOLERANCE * max(counts):
         return None
-    base = made[nearest[0]]
-    others = {one: {key: event.size for key, event in _births(made[one])} for one in nearest[1:]}
+    base = traces[nearest[0]]
+    others = {one: {key: event.size for key, event in _births(traces[one])} for one in nearest[1:]}
     sizes: dict[int, int] = {}
     for key, event in _births(base):
         known = {one: sized[key] for one, sized in others.items() if key in sized}

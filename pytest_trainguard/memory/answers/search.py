@@ -156,7 +156,7 @@ def _edge(guess: int, bracket: _Bracket, fits: Callable[[int], bool]) -> int:
 
 
 def _crossing(bracket: _Bracket) -> int:
-    """Where what was traced, drawn out straight, meets the budget; rounded down."""
+    """Where what was traced, extrapolated in a straight line, meets the budget; rounded down."""
     ends = [value for value in (bracket.fits, bracket.fails) if value in bracket.known]
     one = ends[0]
     judgement = bracket.known[one]

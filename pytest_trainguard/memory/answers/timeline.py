@@ -98,12 +98,12 @@ def sample_for_report(trace: Trace, limit: Limit, points: int = REPORT_POINTS) -
     """
     if not trace.events:
         return None
-    drawn = sample_memory(trace, replay_trace(trace, workspace=limit.workspace), limit.workspace, points)
+    sampled = sample_memory(trace, replay_trace(trace, workspace=limit.workspace), limit.workspace, points)
     return {
         "events": len(trace.events),
-        "at": drawn["event"],
-        "parts": {PART_NAMES[category]: drawn[category] for category in COLOURS if any(drawn[category])},
-        "reserved": drawn["reserved"],
+        "at": sampled["event"],
+        "parts": {PART_NAMES[category]: sampled[category] for category in COLOURS if any(sampled[category])},
+        "reserved": sampled["reserved"],
         "phases": [{"at": index, "phase": name} for index, name in find_phase_starts(trace)],
     }
 
@@ -131,20 +131,20 @@ def draw_timeline(path: Path, trace: Trace, limit: Limit, judgement: Judgement) 
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     # Without a cap: what the program wants is seen to rise above the line of the budget.
-    drawn = sample_memory(trace, replay_trace(trace, workspace=limit.workspace), limit.workspace)
-    _stack(axes, drawn, limit)
+    sampled = sample_memory(trace, replay_trace(trace, workspace=limit.workspace), limit.workspace)
+    _stack(axes, sampled, limit)
     _label(axes, trace, limit, judgement)
     with rc_context({"svg.fonttype": "none"}):  # text as text: to be searched, and a quarter of the size
         figure.savefig(path, format=path.suffix[1:].lower(), dpi=120)
 
 
-def _stack(axes: Any, drawn: dict[str, list[int]], limit: Limit) -> None:
-    across = drawn["event"]
-    names = [name for name in COLOURS if any(drawn[name])]
-    heights = [[limit.context / GIB] * len(across), *([size / GIB for size in drawn[name]] for name in names)]
+def _stack(axes: Any, sampled: dict[str, list[int]], limit: Limit) -> None:
+    across = sampled["event"]
+    names = [name for name in COLOURS if any(sampled[name])]
+    heights = [[limit.context / GIB] * len(across), *([size / GIB for size in sampled[name]] for name in names)]
     labels = ["CUDA context", *(PART_NAMES[name] for name in names)]
     axes.stackplot(across, heights, labels=labels, colors=[CONTEXT_COLOUR, *(COLOURS[name] for name in names)])
-    taken = [(size + limit.context) / GIB for size in drawn["reserved"]]
+    taken = [(size + limit.context) / GIB for size in sampled["reserved"]]
     axes.plot(across, taken, color="black", linewidth=0.8, label="taken from the driver")
     axes.axhline(limit.size / GIB, color="#CC3311", linestyle="--", linewidth=1.5, label=f"budget {limit.text}")
 

@@ -81,11 +81,11 @@ def extend_steps(traced: Sequence[Sequence[Event]], steps: int, warm: int, seed:
     due: defaultdict[int, list[tuple[float, Move]]] = defaultdict(list)
     alive = {move.block for moves in kept for move in moves}
     due[len(kept)] = [(ends[move.block][1], move) for move in last if not move.born and move.block in alive]
-    chance, made, fresh = random.Random(seed), list(kept), 1 + max(ends, default=0)
+    chance, found, fresh = random.Random(seed), list(kept), 1 + max(ends, default=0)
     for number in range(len(kept), steps):
         moves, fresh = _again(chance.choice(again), number, due, fresh)
-        made.append(moves)
-    return made
+        found.append(moves)
+    return found
 
 
 def _move(event: Event) -> Move:
