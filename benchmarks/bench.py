@@ -24,7 +24,8 @@ from typing import Any
 
 from benchmarks import chats, preflights, programs, queues
 from benchmarks.memory import rivals
-from pytest_trainguard.subject.subject import Launchpad, Request
+from pytest_trainguard.launch.protocol import RunRequest
+from pytest_trainguard.subject.launchpad import Launchpad
 from trainers import gnn, transformer
 
 WIDTH = 66
@@ -120,7 +121,7 @@ def warm_run(pad: Launchpad, folder: Path) -> tuple[float, float]:
 
     def run() -> float:
         began = time.perf_counter()
-        outcome = subject.start(Request("timed", steps=20)).outcome()
+        outcome = subject.start(RunRequest("timed", steps=20)).outcome()
         assert outcome.exit == 0, outcome.output
         return time.perf_counter() - began
 
@@ -133,7 +134,7 @@ def recorder(pad: Launchpad, folder: Path) -> tuple[float, float]:
     subject = pad.subject("Timed", "timed:Timed")
 
     def step(recorder: bool) -> float:
-        outcome = subject.start(Request("timed", steps=STEPS, recorder=recorder)).outcome()
+        outcome = subject.start(RunRequest("timed", steps=STEPS, recorder=recorder)).outcome()
         assert outcome.exit == 0, outcome.output
         return float(outcome.output)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 
-from pytest_trainguard import Finding, Guard, NotApplicable, edge_case, faults, recovers, stops
+from pytest_trainguard import Finding, Guard, NotApplicable, RunRequest, edge_case, faults, recovers, stops
 from pytest_trainguard.probes.static_check import StaticCheck
 
 PLACES = {
@@ -165,17 +165,17 @@ def _free_of(exception: type[Exception], static_check: StaticCheck) -> None:
 
 def _raised(guard: Guard, exception: type[Exception]) -> None:
     """Raise it once at each place, after a checkpoint was saved; then start again."""
-    recoverable = guard.recoverable
-    step = guard.first_save() + 2 if recoverable else 4
+    recoverable = guard.checkpoints.recoverable
+    step = guard.reference.first_save + 2 if recoverable else 4
     text = "raised on purpose, to see what comes of it"
     # In the middle of a save, where half of it is written: before its last write but one.
-    nth = {"save": max(1, guard.writes(step) - 1)}
+    nth = {"save": max(1, guard.reference.writes_after(step) - 1)}
     outcomes = guard.run_all(
         [
-            {
-                "did": f"raised {exception.__name__} in {words.format(step=step)}",
-                "fault": faults.raises(exception, where, step, text, nth.get(where, 1)),
-            }
+            RunRequest(
+                f"raised {exception.__name__} in {words.format(step=step)}",
+                fault=faults.raises(exception, where, step, text, nth.get(where, 1)),
+            )
             for where, words in PLACES.items()
         ]
     )
@@ -183,7 +183,7 @@ def _raised(guard: Guard, exception: type[Exception]) -> None:
         stops(outcome, exception.__name__, text)
         if "Traceback (most recent call last)" not in outcome.output:
             raise Finding(outcome.did, "it shows no traceback: nobody can tell where it came from", outcome.last_words)
-    guard.check_checkpoints(*outcomes)
+    guard.checkpoints.check(*outcomes)
     if recoverable:
-        for outcome in guard.started_again(outcomes):
-            recovers(outcome, guard.reference())
+        for outcome in guard.checkpoints.start_again(outcomes):
+            recovers(outcome, guard.reference.outcome)

@@ -12,6 +12,7 @@ from pytest_trainguard import (
     Guard,
     NotApplicable,
     Outcome,
+    RunRequest,
     edge_case,
     faults,
     rejects,
@@ -19,9 +20,9 @@ from pytest_trainguard import (
     survives,
 )
 from pytest_trainguard.damage import settings_file, tokenizer
+from pytest_trainguard.launch.protocol import RUN_STEPS
 from pytest_trainguard.probes.config_fuzz import ConfigFuzz
 from pytest_trainguard.probes.gpu_budget import GpuBudget
-from pytest_trainguard.subject.subject import STEPS
 from pytest_trainguard.verdicts.wording import Wording, number, word
 
 FAR_TOO_HIGH = 10.0
@@ -43,7 +44,7 @@ def test_31_settings_file_missing(guard: Guard) -> None:
 
     Started in the same way with its whole settings file it must train, so that it is the missing file that it rejects.
     """
-    name = guard.settings_file().name
+    name = guard.needs.settings_file().name
     missing = (guard.folder / "none" / name, Path("configs") / "none" / name)
     started = [(f"started with the settings file {path}, which does not exist", path) for path in missing]
     for outcome, path in zip(_with_settings(guard, started), missing, strict=True):
@@ -64,16 +65,16 @@ def test_32_settings_file_unreadable(guard: Guard) -> None:
     Of a file of NUL bytes, as a power cut leaves it, the file alone is to be named. What is left of a YAML file that
     was cut off is YAML mostly: that cannot be told.
     """
-    variants = settings_file.broken(guard.settings_file(), guard.folder)
+    variants = settings_file.broken(guard.needs.settings_file(), guard.folder)
     for variant, outcome in zip(variants, _with_settings(guard, [v[:2] for v in variants]), strict=True):
         rejects(outcome, *variant.naming, before="model")
 
 
 def _with_settings(guard: Guard, started: list[tuple[str, Path]]) -> list[Outcome]:
     """Runs by the command line, each with a settings file; first one with the whole file, which has to train."""
-    whole = guard.settings_file()
+    whole = guard.needs.settings_file()
     requests = [(f"started with its own settings in {whole.name}", whole), *started]
-    first, *others = guard.run_all([{"did": did, "settings_file": path, "steps": 2} for did, path in requests])
+    first, *others = guard.run_all([RunRequest(did, settings_file=path, steps=2) for did, path in requests])
     if first.exit != 0 or not first.recording.steps:
         raise CannotJudge(f"its command does not train with a whole {whole.name}: {first.how}", first.output[-4000:])
     return others
@@ -89,12 +90,12 @@ def _with_settings(guard: Guard, started: list[tuple[str, Path]]) -> list[Outcom
 )
 def test_33_max_length_too_small(guard: Guard) -> None:
     """With a prompt that fills all of `max_length` no answer is left: the mean over no tokens is NaN, or 0 for days."""
-    field = guard.needs("max_length")
+    field = guard.needs.setting("max_length")
     least = math.ceil(field.bounds.get("ge", math.floor(field.bounds.get("gt", 0)) + 1))
     values = [0, 1, *([least] if least > 1 else [])]
     outcomes = guard.run_all(
         [
-            {"did": f"set {field.path} = {value}", "settings": {field.path: value}, "time_limit": guard.patience}
+            RunRequest(f"set {field.path} = {value}", settings={field.path: value}, time_limit=guard.patience)
             for value in values
         ],
         side_by_side=3,
@@ -168,7 +169,7 @@ def test_37_learning_rate_0(config_fuzz: ConfigFuzz) -> None:
 )
 def test_38_learning_rate_far_too_high(config_fuzz: ConfigFuzz, guard: Guard) -> None:
     """A slipped exponent, `1e1` for `1e-1`: the loss is NaN after two steps, and the GPU is paid for until morning."""
-    field = guard.needs("learning_rate")
+    field = guard.needs.setting("learning_rate")
     high = field.bounds.get("le", field.bounds.get("lt"))
     highest = FAR_TOO_HIGH
     if high is not None:
@@ -179,7 +180,7 @@ def test_38_learning_rate_far_too_high(config_fuzz: ConfigFuzz, guard: Guard) ->
         if high is not None
         else f"trained with {field.path} = {highest:g}; its settings state no upper bound",
         settings={field.path: highest},
-        steps=3 * STEPS,
+        steps=3 * RUN_STEPS,
     )
     if outcome.exit == 0:
         survives(outcome)
@@ -197,7 +198,7 @@ def test_38_learning_rate_far_too_high(config_fuzz: ConfigFuzz, guard: Guard) ->
 )
 def test_39_unknown_model_name(guard: Guard) -> None:
     """A slip in a model's name, on a node without a way out: five attempts with growing pauses, then a time-out."""
-    field = guard.needs("model")
+    field = guard.needs.setting("model")
     tried = [
         ("no-such-model", "the network never answers", faults.offline(silent=True)),
         ("nobody/no-such-model", "the network never answers", faults.offline(silent=True)),
@@ -205,19 +206,23 @@ def test_39_unknown_model_name(guard: Guard) -> None:
     ]
     outcomes = guard.run_all(
         [
-            {"did": f"set {field.path} to {name}, a name in no registry; {network}", "settings": {field.path: name},
-             "fault": fault, "time_limit": guard.patience / 2}
+            RunRequest(
+                f"set {field.path} to {name}, a name in no registry; {network}",
+                settings={field.path: name},
+                fault=fault,
+                time_limit=guard.patience / 2,
+            )
             for name, network, fault in tried
         ],
         side_by_side=3,
-    )  # fmt: skip
+    )
     for outcome, (name, _, _) in zip(outcomes, tried, strict=True):
         asked = sorted({event["address"] for event in outcome.recording.of("network")})
         if outcome.timed_out and asked:
             raise Finding(
                 outcome.did,
                 f"it waits for the network: asked {', '.join(asked[:3])}, and had not ended after "
-                f"{outcome.seconds:.0f} s (an undisturbed run takes {guard.reference().seconds:.1f})",
+                f"{outcome.seconds:.0f} s (an undisturbed run takes {guard.reference.outcome.seconds:.1f})",
                 outcome.stack,
             )
         rejects(outcome, name, before="model")
@@ -233,9 +238,9 @@ def test_39_unknown_model_name(guard: Guard) -> None:
 )
 def test_40_tokenizer_and_model_disagree(guard: Guard) -> None:
     """`add_tokens` without `resize_token_embeddings`: on a GPU a device-side assert, hours after the start."""
-    field = guard.needs("model")
-    model = guard.model(field)
-    grown = tokenizer.outgrown(model, guard.data(), guard.folder)
+    field = guard.needs.setting("model")
+    model = guard.needs.base_model(field)
+    grown = tokenizer.outgrown(model, guard.needs.data(), guard.folder)
     shown = ", ".join(map(repr, grown.words[:3]))
     did = (
         f"gave the tokenizer of the base model {grown.tokens} tokens ({shown} and others of the data's words are new), "
@@ -243,8 +248,8 @@ def test_40_tokenizer_and_model_disagree(guard: Guard) -> None:
     )
     pair, outcome = guard.run_all(
         [
-            {"did": f"set {field.path} to {model.name}, a small base model", "settings": {field.path: str(model)}},
-            {"did": did, "settings": {field.path: str(grown.path)}, "time_limit": guard.patience},
+            RunRequest(f"set {field.path} to {model.name}, a small base model", settings={field.path: str(model)}),
+            RunRequest(did, settings={field.path: str(grown.path)}, time_limit=guard.patience),
         ]
     )
     if pair.exit != 0:

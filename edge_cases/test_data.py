@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from pytest_trainguard import Finding, Guard, NotApplicable, edge_case, rejects, survives
+from pytest_trainguard import Finding, Guard, NotApplicable, RunRequest, edge_case, rejects, survives
 from pytest_trainguard.casework import data_cases as data_probe
 from pytest_trainguard.contract import settings
 from pytest_trainguard.damage import fields as row_values
@@ -30,7 +31,7 @@ COUNT_OF_ONE = re.compile(r"(?<![\w./-])1(?![\w/-]|\.\d)|\bone\b|\ba row\b", re.
 SCRIPTS = "\N{GRINNING FACE} \u05e9\u05dc\u05d5\u05dd e\N{COMBINING ACUTE ACCENT} \ud55c\uae00 "
 OTHER_SCRIPTS = "\N{ROCKET} \u0633\u0644\u0627\u0645 o\N{COMBINING DIAERESIS} \u6f22\u5b57 "
 TAKEN_OUT = "these characters taken out"
-ALTERED = {
+ALTERED: dict[str, Callable[[str], str]] = {
     TAKEN_OUT: lambda text: text.encode("ascii", "ignore").decode(),
     "question marks in their place": lambda text: text.encode("ascii", "replace").decode(),
 }
@@ -50,7 +51,7 @@ LIMIT = Wording("the limit on memory", re.compile(r"\bmemory\b|limit|available|\
 )
 def test_01_empty_training_file(guard: Guard) -> None:
     """An export that failed leaves a file of zero bytes; `pandas` writes a line of names and no rows."""
-    variants = tamper.empty(guard.data(), guard.folder)
+    variants = tamper.empty(guard.needs.data(), guard.folder)
     for variant, outcome in zip(variants, data_probe.trained_on(variants, guard), strict=True):
         rejects(outcome, tuple(dict.fromkeys((variant.file.name, variant.path.name))))
 
@@ -66,9 +67,9 @@ def test_01_empty_training_file(guard: Guard) -> None:
 )
 def test_02_fewer_examples_than_one_batch(guard: Guard) -> None:
     """`DataLoader(drop_last=True)` makes no batch of them: no step, or a division by zero steps in an epoch."""
-    guard.data()
-    reference = guard.reference()
-    size = guard.subject.role("batch_size")
+    guard.needs.data()
+    reference = guard.reference.outcome
+    size = guard.subject.settings.role("batch_size")
     batch = min(BATCH, int(size.bounds.get("le", BATCH))) if size else reference.recording.steps[0].examples
     if batch < 2:
         raise NotApplicable('it takes one example a step: name the setting, fields = {"batch_size": "..."}')
@@ -98,8 +99,9 @@ def test_03_sequence_far_over_the_limit(guard: Guard) -> None:
     The first row, the last and one in the middle are lengthened, so that one of them is trained on, whichever are held
     out. Repeating its own words makes a row of at least as many tokens, or nodes of a graph, as it has words.
     """
-    field = guard.needs("max_length")
-    limit = int(settings.value_at(guard.subject.base_settings, field.path) or field.default or 0)
+    field = guard.needs.setting("max_length")
+    value = settings.value_at(guard.subject.settings.base, field.path) or field.default
+    limit = int(value) if isinstance(value, int | float) else 0
     if limit < 1:
         raise NotApplicable(f"{field.path} is not set: give it a number in the tiny settings")
     data = data_probe.few(guard)
@@ -108,13 +110,13 @@ def test_03_sequence_far_over_the_limit(guard: Guard) -> None:
     variants = [
         row_values.edited(
             data, guard.folder, f"lengthened {{field}} to {times * limit} words in {{line}} ({field.path} = {limit})",
-            place, lambda text, words=times * limit: values.repeated(text, words), which=sorted({0, last // 2, last}),
+            place, partial(values.repeated, words=times * limit), which=sorted({0, last // 2, last}),
         )
         for times in (2, FAR_OVER)
     ]  # fmt: skip
     near, far = guard.run_all(
         [
-            {"did": each.did, "data": each.path, "time_limit": 2 * guard.patience, "memory_limit": MOST_MEMORY}
+            RunRequest(each.did, data=each.path, time_limit=2 * guard.patience, memory_limit=MOST_MEMORY)
             for each in variants
         ]
     )
@@ -132,7 +134,7 @@ def test_03_sequence_far_over_the_limit(guard: Guard) -> None:
             f"{2 * limit} words",
             far.last_words,
         )
-    if not _names_in_a_line(unusual(far, guard.reference()), TRUNCATED, re.compile(rf"(?<!\d)(?!{limit}\b)\d")):
+    if not _names_in_a_line(unusual(far, guard.reference.outcome), TRUNCATED, re.compile(rf"(?<!\d)(?!{limit}\b)\d")):
         raise Finding(
             far.did,
             "it did not say how many rows were truncated: what was cut off, or whether the rows were dropped, nobody "
@@ -155,7 +157,7 @@ def test_04_malformed_row(guard: Guard) -> None:
 
     Where the data has no lines (Parquet, `.pt`), the file is to be named.
     """
-    variants = tamper.malformed(guard.data(), guard.folder)
+    variants = tamper.malformed(guard.needs.data(), guard.folder)
     for variant, outcome in zip(variants, data_probe.trained_on(variants, guard), strict=True):
         rejects(outcome, *variant.naming)
 
@@ -177,7 +179,7 @@ def test_05_required_field_missing(guard: Guard) -> None:
     the same. A program that has a default for a field may also take it, as long as it says so, naming the row.
     At least one field must be required: a program that needs none has not read its data.
     """
-    data, reference = guard.data(), guard.repeatable()
+    data, reference = guard.needs.data(), guard.needs.repeatable_run()
     fields = tamper.fields(data)
     variants = [tamper.without(data, guard.folder, field) for field in fields]
     required = []
@@ -219,13 +221,13 @@ def test_06_required_field_empty(guard: Guard) -> None:
     A field that is empty in some rows as they are may be so. A program may skip the row if it says so: which, or how
     many.
     """
-    data, reference = guard.data(), guard.repeatable()
+    data, reference = guard.needs.data(), guard.needs.repeatable_run()
     rows = row_values.read(data)
     variants = []
     for place in row_values.common(rows):
         for empty, words in values.empty(rows, place):
             did = f"made {{field}} {words} in {{line}}"
-            variants.append((place, row_values.edited(data, guard.folder, did, place, lambda _, value=empty: value)))
+            variants.append((place, row_values.edited(data, guard.folder, did, place, _always(empty))))
     if not variants:
         raise NotApplicable("none of its rows' fields can be empty: this case is for rows with texts and lists")
     outcomes = data_probe.trained_on([variant for _, variant in variants], guard)
@@ -253,13 +255,13 @@ def test_07_value_outside_its_vocabulary(guard: Guard) -> None:
     A vocabulary is, by the data's own witness, a field of few different whole numbers, each in several rows; of text
     it is a field called role, label, class or the like.
     """
-    data, reference = guard.data(), guard.repeatable()
+    data, reference = guard.needs.data(), guard.needs.repeatable_run()
     rows = row_values.read(data)
     variants = []
     for place in row_values.common(rows):
         for value in values.strangers(place, rows):
             did = f"set {{field}} to {value!r} in {{line}}"
-            made = row_values.edited(data, guard.folder, did, place, lambda _, new=value: new)
+            made = row_values.edited(data, guard.folder, did, place, _always(value))
             variants.append((place, value, made))
     if not variants:
         raise NotApplicable("its rows have no field of few different values: this case is for labels and roles")
@@ -286,7 +288,7 @@ def test_08_wrong_type(guard: Guard) -> None:
     Null is taken where some row has it already, and every cell of a CSV is text, so that there only numbers can be
     of a wrong type. What a program does not make use of may be of any type.
     """
-    data, reference = guard.data(), guard.repeatable()
+    data, reference = guard.needs.data(), guard.needs.repeatable_run()
     rows = row_values.read(data)
     variants = []
     for place in row_values.common(rows):
@@ -294,7 +296,7 @@ def test_08_wrong_type(guard: Guard) -> None:
             [row_values.get(row, place) for row in rows], text_only=data.suffix == ".csv"
         ):
             did = f"put {values.type_of(value)[0]} ({json.dumps(value)}) into {{field}} in {{line}}"
-            made = row_values.edited(data, guard.folder, did, place, lambda _, new=value: new)
+            made = row_values.edited(data, guard.folder, did, place, _always(value))
             variants.append((place, value, made))
     if not variants:
         raise NotApplicable("its rows have neither texts nor numbers that could be of another type")
@@ -322,7 +324,7 @@ def test_09_unicode(guard: Guard) -> None:
     characters, and with question marks for them; and equal those of the same text in JSON's `\u` escapes. A tokenizer
     that has one token for all that it does not know may use it.
     """
-    data, reference = guard.data(), guard.repeatable()
+    data, reference = guard.needs.data(), guard.needs.repeatable_run()
     place = data_probe.read_text(guard)
     everywhere = list(range(len(row_values.read(data))))
     texts = {
@@ -332,7 +334,7 @@ def test_09_unicode(guard: Guard) -> None:
     }
     variants = [
         row_values.edited(
-            data, guard.folder, f"put {what} before {{field}} in {{line}}", place, lambda old, new=new: new + old,
+            data, guard.folder, f"put {what} before {{field}} in {{line}}", place, _put_before(new),
             which=everywhere,
         )
         for what, new in texts.items()
@@ -379,7 +381,7 @@ def test_10_file_larger_than_memory(guard: Guard) -> None:
     The limit is a real one (RLIMIT_AS), over what is loaded: the lowest of several with which the undisturbed run comes
     to its end, and 32 MiB. The file is the trainer's own rows again and again, with long texts where it cuts them.
     """
-    data = guard.data()
+    data = guard.needs.data()
     limit = data_probe.lowest_limit(guard)
     large = data_probe.large(data, guard, TIMES_MEMORY * limit)
     outcome = guard.run(
@@ -393,11 +395,21 @@ def test_10_file_larger_than_memory(guard: Guard) -> None:
         survives(outcome)
 
 
-def _shown(value: Any) -> Wording:
+def _always(value: object) -> Callable[[object], object]:
+    """An edit that puts a value in the place of whatever stands there."""
+    return lambda old: value
+
+
+def _put_before(text: str) -> Callable[[str], str]:
+    """An edit that puts a text before the one that stands there."""
+    return lambda old: text + old
+
+
+def _shown(value: object) -> Wording:
     return Wording(f"the value {value!r}", re.compile(rf"(?<![\w.]){re.escape(str(value))}(?!\w|\.\d)"))
 
 
-def _type_or_value(value: Any, old: Any) -> Wording:
+def _type_or_value(value: object, old: object) -> Wording:
     """Its type, the type that belongs there, or the value itself."""
     kinds = f"{values.type_of(value)[1]}|{values.type_of(old)[1]}"
     shown = f"{re.escape(repr(value))}|{re.escape(json.dumps(value))}"

@@ -12,6 +12,7 @@ from pytest_trainguard import (
     Guard,
     NotApplicable,
     Outcome,
+    RunRequest,
     edge_case,
     faults,
     recovers,
@@ -20,7 +21,7 @@ from pytest_trainguard import (
     survives,
 )
 from pytest_trainguard.contract.settings import Field
-from pytest_trainguard.memory.answers.fragmentation import EXTRAPOLATED_STEPS, TRACED_STEPS
+from pytest_trainguard.memory.answers import fragmentation
 from pytest_trainguard.probes.oom_probe import OomProbe
 from pytest_trainguard.verdicts.wording import Wording
 
@@ -55,16 +56,15 @@ def test_21_out_of_memory_while_the_model_loads(oom_probe: OomProbe, guard: Guar
     places = {"build": "as the model was built", "move": "as the model went to its device"}
     outcomes = guard.run_all(
         [
-            {
-                "did": f"let GPU memory run out {when} (torch.OutOfMemoryError)",
-                "fault": faults.out_of_memory(where, step=1),
-            }
+            RunRequest(
+                f"let GPU memory run out {when} (torch.OutOfMemoryError)", fault=faults.out_of_memory(where, step=1)
+            )
             for where, when in places.items()
         ]
     )
     for outcome in outcomes:
         stops(outcome, OUT_OF_MEMORY, NEEDED, AVAILABLE)
-        left = [path.name for path in guard.checkpoints(outcome.output_dir)]
+        left = [path.name for path in guard.checkpoints.find(outcome.output_dir)]
         if left:
             raise Finding(outcome.did, f"it left a checkpoint of no model: {', '.join(left)}", outcome.last_words)
     # The injected error comes once, at one door, on the CPU: fast, and for every trainer. Where a budget asks for
@@ -85,14 +85,14 @@ def test_22_out_of_memory_while_data_is_prepared(guard: Guard) -> None:
     _needs_memory_limit()
     outcomes = guard.run_all(
         [
-            {
-                "did": "let host memory run out as the data was opened (MemoryError, a real limit)",
-                "fault": faults.exhaust_memory("read", asks="python"),
-            },
-            {
-                "did": "let host memory run out as the batch of step 3 was made (torch's RuntimeError, a real limit)",
-                "fault": faults.exhaust_memory("data", step=3),
-            },
+            RunRequest(
+                "let host memory run out as the data was opened (MemoryError, a real limit)",
+                fault=faults.exhaust_memory("read", asks="python"),
+            ),
+            RunRequest(
+                "let host memory run out as the batch of step 3 was made (torch's RuntimeError, a real limit)",
+                fault=faults.exhaust_memory("data", step=3),
+            ),
         ]
     )
     for outcome in outcomes:
@@ -121,10 +121,10 @@ def test_23_out_of_memory_in_a_step(oom_probe: OomProbe, guard: Guard) -> None:
     for outcome in outcomes:
         if outcome.exit == 0:
             survives(outcome, OUT_OF_MEMORY)
-            _same_effective_batch(outcome, guard.reference())
+            _same_effective_batch(outcome, guard.reference.outcome)
         else:
             stops(outcome, OUT_OF_MEMORY)
-    guard.check_checkpoints(*outcomes)
+    guard.checkpoints.check(*outcomes)
     if any(outcome.exit == 0 for outcome in outcomes):
         _given_back(oom_probe, guard)
     oom_probe.under_a_cap("step")  # as in case 21; here it also comes again, if half a batch is still too large
@@ -192,22 +192,22 @@ def _same_effective_batch(outcome: Outcome, reference: Outcome) -> None:
 def test_24_host_memory_exhausted(guard: Guard) -> None:
     """MemoryError has no message of its own: "training failed:" was all that stood in the log."""
     _needs_memory_limit()
-    step = guard.first_save() + 1
+    step = guard.reference.first_save + 1
     outcomes = guard.run_all(
         [
-            {
-                "did": "let host memory run out in the forward pass of step 4 (torch's RuntimeError, a real limit)",
-                "fault": faults.exhaust_memory("forward", step=4),
-            },
-            {
-                "did": f"let host memory run out in the first save after step {step} (MemoryError, a real limit)",
-                "fault": faults.exhaust_memory("save", step=step, asks="python"),
-            },
+            RunRequest(
+                "let host memory run out in the forward pass of step 4 (torch's RuntimeError, a real limit)",
+                fault=faults.exhaust_memory("forward", step=4),
+            ),
+            RunRequest(
+                f"let host memory run out in the first save after step {step} (MemoryError, a real limit)",
+                fault=faults.exhaust_memory("save", step=step, asks="python"),
+            ),
         ]
     )
     for outcome in outcomes:
         stops(outcome, OUT_OF_MEMORY)
-    guard.check_checkpoints(*outcomes)
+    guard.checkpoints.check(*outcomes)
 
 
 @edge_case(
@@ -220,13 +220,13 @@ def test_24_host_memory_exhausted(guard: Guard) -> None:
 )
 def test_25_disk_full(guard: Guard) -> None:
     """Checkpoints filled the disk at night; the last one, half written, was the one the next start picked up."""
-    reference = guard.needs_checkpoints()
-    step = guard.first_save() + 1
+    reference = guard.needs.checkpoints()
+    step = guard.reference.first_save + 1
     outcome = guard.run(
         f"filled the disk in step {step}, before the next save", fault=faults.fill_disk(step), small_disk=DISK
     )
     stops(outcome, str(outcome.output_dir), within=len(reference.losses))
-    guard.check_checkpoints(outcome)
+    guard.checkpoints.check(outcome)
     folder = guard.copy(outcome.output_dir)
     again = guard.run(f"{outcome.did}, then started again with room", output_dir=folder, resume=True)
     recovers(again, reference)
@@ -248,7 +248,7 @@ def test_26_no_gpu(guard: Guard) -> None:
         rejects(outcome, ("gpu", "cuda"))
         return
     survives(outcome, ON_CPU)
-    device = guard.subject.role("device")
+    device = guard.subject.settings.role("device")
     demand = next((choice for choice in device.choices if str(choice) in ("cuda", "gpu")), None) if device else None
     if device and demand:
         rejects(guard.run(f"demanded a GPU ({device.path}={demand}) where there is none",
@@ -266,17 +266,20 @@ def test_26_no_gpu(guard: Guard) -> None:
 )
 def test_27_several_gpus(guard: Guard) -> None:
     """A job for one GPU took both; the colleague's job on the other one ran out of memory."""
-    device = guard.subject.role("device")
+    device = guard.subject.settings.role("device")
     told = _named_device(device) if device else None
-    both = {"env": {"CUDA_VISIBLE_DEVICES": "0,1"}, "fault": faults.pretended_gpus()}
+    both, gpus = {"CUDA_VISIBLE_DEVICES": "0,1"}, faults.pretended_gpus()
     requests = [
-        {"did": "shown two GPUs", **both},
-        {"did": "shown the second of two GPUs alone (CUDA_VISIBLE_DEVICES=1)", **both,
-         "env": {"CUDA_VISIBLE_DEVICES": "1"}},
-    ]  # fmt: skip
+        RunRequest("shown two GPUs", env=both, fault=gpus),
+        RunRequest(
+            "shown the second of two GPUs alone (CUDA_VISIBLE_DEVICES=1)",
+            env={"CUDA_VISIBLE_DEVICES": "1"},
+            fault=gpus,
+        ),
+    ]
     if device and told:
         did = f"shown two GPUs and told {device.path}={told}"
-        requests.append({"did": did, "settings": {device.path: told}, **both})
+        requests.append(RunRequest(did, settings={device.path: told}, env=both, fault=gpus))
     outcomes = guard.run_all(requests, side_by_side=3)
     for outcome in outcomes:
         if outcome.exit != 0 and "invalid device ordinal" not in outcome.output:
@@ -336,15 +339,15 @@ def _numbered(indices: set[int]) -> str:
 )
 def test_28_gpu_fault(guard: Guard) -> None:
     """After an illegal access every call fails; a loop that went on "skipping bad batches" skipped the whole night."""
-    recoverable = guard.recoverable
-    step = guard.first_save() + 2 if recoverable else 4
+    recoverable = guard.checkpoints.recoverable
+    step = guard.reference.first_save + 2 if recoverable else 4
     places = dict(zip(faults.DEVICE_ERRORS, ("forward", "backward", "optimizer"), strict=True))
     outcomes = guard.run_all(
         [
-            {
-                "did": f"had the GPU fail in the {where} of step {step} ({error})",
-                "fault": faults.device_error(error, step, where),
-            }
+            RunRequest(
+                f"had the GPU fail in the {where} of step {step} ({error})",
+                fault=faults.device_error(error, step, where),
+            )
             for error, where in places.items()
         ],
         side_by_side=3,
@@ -357,9 +360,10 @@ def test_28_gpu_fault(guard: Guard) -> None:
         if again:
             tried = f"{len(again)} more attempt{'s' if len(again) > 1 else ''} (first: {again[0]})"
             raise Finding(outcome.did, f"it went on in a context that is lost: {tried}", outcome.last_words)
-    guard.check_checkpoints(*outcomes)
+    guard.checkpoints.check(*outcomes)
     if recoverable:
-        recovers(*guard.started_again(outcomes[:1]), guard.reference())
+        (second,) = guard.checkpoints.start_again(outcomes[:1])
+        recovers(second, guard.reference.outcome)
 
 
 # At the production settings two hundred steps would take minutes to trace, and tiny ones, as they are, would fit the
@@ -369,9 +373,10 @@ def test_28_gpu_fault(guard: Guard) -> None:
     "fragmentation",
     verdict="survives",
     severity="major",
-    brought_about=f"{TRACED_STEPS} steps at the tiny settings, on rows of all lengths, traced with fake CUDA tensors; "
-    f"these steps, in random order, up to {EXTRAPOLATED_STEPS} through a model of CUDA's caching allocator, storages "
-    "enlarged to the peak of the production settings where --gpu-budget is given, to 8 GiB where not",
+    brought_about=f"{fragmentation.TRACED_STEPS} steps at the tiny settings, on rows of all lengths, traced with fake "
+    f"CUDA tensors; these steps, in random order, up to {fragmentation.EXTRAPOLATED_STEPS} through a model of CUDA's "
+    "caching allocator, storages enlarged to the peak of the production settings where --gpu-budget is given, to 8 GiB "
+    "where not",
     expects="survives: what is in use after a step stays level; what the allocator holds beyond it comes to rest, and "
     "stays within the budget",
 )
@@ -391,16 +396,13 @@ def test_29_fragmentation(oom_probe: OomProbe) -> None:
 )
 def test_30_memory_growth(guard: Guard) -> None:
     """`losses.append(loss)` kept the graph of every step: the job ran out of memory in its ninth hour."""
-    saving = guard.subject.role("save_every")
+    saving = guard.subject.settings.role("save_every")
     long, repeated = guard.run_all(
         [
-            {
-                "did": f"trained for {LONG} steps",
-                "steps": LONG,
-                "settings": {saving.path: LONG} if saving else {},
-                "census": True,
-            },
-            {"did": f"trained {REPEATS} times in one process", "steps": 2, "repeats": REPEATS},
+            RunRequest(
+                f"trained for {LONG} steps", steps=LONG, settings={saving.path: LONG} if saving else {}, census=True
+            ),
+            RunRequest(f"trained {REPEATS} times in one process", steps=2, repeats=REPEATS),
         ]
     )
     survives(long)
@@ -425,7 +427,7 @@ def _growth(outcome: Outcome, what: str, warm: int) -> int:
 
     The median: what grows now and then (a cache that meets a length for the first time) does not grow without end.
     """
-    counts = [event[what] for event in outcome.recording.of("memory")][warm:]
+    counts: list[int] = [event[what] for event in outcome.recording.of("memory")][warm:]
     pairs = list(combinations(counts, 2))
     if len(counts) < 3 or sum(after > before for before, after in pairs) < RISING * len(pairs):
         return 0

@@ -9,13 +9,24 @@ import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
-from pytest_trainguard import Finding, Guard, NotApplicable, edge_case, faults, recovers, rejects, stops, survives
+from pytest_trainguard import (
+    Finding,
+    Guard,
+    NotApplicable,
+    RunRequest,
+    edge_case,
+    faults,
+    recovers,
+    rejects,
+    stops,
+    survives,
+)
 from pytest_trainguard.casework import checkpoint_cases as probe
 from pytest_trainguard.contract import checkpoints
 from pytest_trainguard.damage import entries
-from pytest_trainguard.subject.subject import SAVE_EVERY, STEPS
+from pytest_trainguard.launch.protocol import RUN_STEPS
+from pytest_trainguard.subject.description import SAVE_EVERY
 from pytest_trainguard.verdicts.wording import number, unusual
 
 MOST_FILES = 4  # files of a trainer's state that are removed, or corrupted, each in a run
@@ -39,19 +50,20 @@ DAMAGES: dict[str, Callable[[Guard, Path], bool]] = {
 )
 def test_11_base_model_path_does_not_exist(guard: Guard) -> None:
     """`from_pretrained` takes a path that is not there for a name on a hub, and asks the network for it."""
-    field = guard.needs("model")
-    launched = guard.subject.production(field)
-    is_path = isinstance(launched, str) and launched.startswith(("/", "./", "../", "~"))
-    if is_path and not (guard.subject.pad.root / Path(launched).expanduser()).exists():
+    field = guard.needs.setting("model")
+    launched = guard.subject.settings.production(field)
+    path = launched if isinstance(launched, str) and launched.startswith(("/", "./", "../", "~")) else None
+    if path and not (guard.subject.root / Path(path).expanduser()).exists():
         raise Finding("read the production settings", f"{field.path} = {launched}: there is no such path")
     absolute = str(guard.folder / "models" / "none")
     outcomes = guard.run_all(
         [
-            {"did": f"set {field.path} to {path}, which does not exist", "settings": {field.path: path},
-             "fault": faults.offline()}
+            RunRequest(
+                f"set {field.path} to {path}, which does not exist", settings={field.path: path}, fault=faults.offline()
+            )
             for path in (absolute, "./models/none")
         ]
-    )  # fmt: skip
+    )
     for outcome, path in zip(outcomes, (absolute, "models/none"), strict=True):
         asked = sorted({event["address"] for event in outcome.recording.of("network")})
         if asked:
@@ -72,8 +84,8 @@ def test_12_corrupted_model_files(guard: Guard) -> None:
 
     The bits are those of the exponent in a few weights: in a number's last places none would see them, nor need to.
     """
-    field = guard.needs("model")
-    model = guard.model(field)
+    field = guard.needs.setting("model")
+    model = guard.needs.base_model(field)
     sound = guard.run(f"set {field.path} to {model.name}, a small base model", settings={field.path: str(model)})
     if sound.exit != 0:
         last = (sound.last_words.splitlines() or [sound.how])[-1]
@@ -81,7 +93,7 @@ def test_12_corrupted_model_files(guard: Guard) -> None:
     weights = [file for file in checkpoints.files(model) if file.suffix in WEIGHTS][:MOST_FILES]
     if not weights:
         raise NotApplicable(f"no file of weights in {model}; known are {', '.join(WEIGHTS)}")
-    requests: list[dict[str, Any]] = []
+    requests: list[RunRequest] = []
     files: list[str] = []
     for file in weights:
         for what, damage in DAMAGES.items():
@@ -91,7 +103,7 @@ def test_12_corrupted_model_files(guard: Guard) -> None:
             damaged = place / file.relative_to(model) if model.is_dir() else place
             if damage(guard, damaged):
                 did = f"{what} {file.name}, of the base model"
-                requests.append({"did": did, "settings": {field.path: str(place)}, "time_limit": guard.patience})
+                requests.append(RunRequest(did, settings={field.path: str(place)}, time_limit=guard.patience))
                 files.append(file.name)
     for name, outcome in zip(files, guard.run_all(requests), strict=True):
         rejects(outcome, name)
@@ -110,22 +122,24 @@ def test_13_adapter_of_another_base(guard: Guard) -> None:
 
     Adapters are known by peft's `adapter_config.json`, which tells their base.
     """
-    field = guard.needs("adapter")
-    size = guard.needs("hidden_size")
+    field = guard.needs.setting("adapter")
+    size = guard.needs.setting("hidden_size")
     sizes = probe.two_sizes(guard, size)
     if sizes is None:
         raise NotApplicable(f"{size.path} is not set: give it a number in the tiny settings")
     other = guard.run(f"trained with {size.path} = {sizes[1]}", settings={size.path: sizes[1]})
-    ours, theirs = (probe.adapter(guard, outcome) for outcome in (guard.reference(), other))
+    ours, theirs = (probe.adapter(guard, outcome) for outcome in (guard.reference.outcome, other))
     if ours is None or theirs is None:
         raise NotApplicable("no adapter_config.json in its output folder: save the adapter as peft does")
     own, outcome = guard.run_all(
         [
-            {"did": "went on from its own adapter", "settings": {field.path: str(ours)}},
-            {"did": f"set {field.path} to an adapter of another base ({size.path} = {sizes[1]}, here {sizes[0]})",
-             "settings": {field.path: str(theirs)}},
+            RunRequest("went on from its own adapter", settings={field.path: str(ours)}),
+            RunRequest(
+                f"set {field.path} to an adapter of another base ({size.path} = {sizes[1]}, here {sizes[0]})",
+                settings={field.path: str(theirs)},
+            ),
         ]
-    )  # fmt: skip
+    )
     if own.exit != 0:
         last = (own.last_words.splitlines() or [own.how])[-1]
         raise NotApplicable(f"{field.path} does not take the adapter that it saved in {ours.name}: {last}")
@@ -143,23 +157,21 @@ def test_13_adapter_of_another_base(guard: Guard) -> None:
 )
 def test_14_no_checkpoint_yet(guard: Guard) -> None:
     """A job that is always started with `--resume` has a first start too; a mistyped path must not look like one."""
-    reference = guard.needs_checkpoints()
+    reference = guard.needs.checkpoints()
     spec = guard.subject.spec
-    if isinstance(spec, Mapping) and "{resume_from}" not in spec["command"]:
+    if isinstance(spec, Mapping) and "{resume_from}" not in str(spec["command"]):
         raise NotApplicable("its command cannot be told to resume: give it {resume_from}")
     fresh, missing = guard.folder / "fresh", guard.folder / "none" / "checkpoint-4"
     fresh.mkdir()
     first, second = guard.run_all(
         [
-            {
-                "did": "asked to resume in a fresh, empty output folder",
-                "output_dir": fresh,
-                "resume_from": fresh,
-            },
-            {"did": f"asked to resume from {missing}, which does not exist", "resume_from": missing},
+            RunRequest("asked to resume in a fresh, empty output folder", output_dir=fresh, resume_from=fresh),
+            RunRequest(f"asked to resume from {missing}, which does not exist", resume_from=missing),
         ]
     )
-    if first.exit != 0 and guard.resume_point(fresh) is None:  # it is handed checkpoints, and a bare folder is none
+    if (
+        first.exit != 0 and guard.checkpoints.resume_point(fresh) is None
+    ):  # it is handed checkpoints, and a bare folder is none
         rejects(first, (str(fresh), fresh.name))
     else:
         survives(first, probe.AFRESH)
@@ -177,28 +189,32 @@ def test_14_no_checkpoint_yet(guard: Guard) -> None:
 )
 def test_15_checkpoint_folder_empty(guard: Guard) -> None:
     """`mkdir`, then the power goes; or a clean-up that removed the large files and left their folders."""
-    reference = guard.needs_checkpoints()
-    newest = guard.checkpoints(reference.output_dir)[-1]
+    reference = guard.needs.checkpoints()
+    newest = guard.checkpoints.find(reference.output_dir)[-1]
     if not newest.is_dir():
         raise NotApplicable("its checkpoints are files: this case is for those that are folders")
     name = newest.relative_to(reference.output_dir)
     alone = guard.folder / "alone"
     (alone / name).mkdir(parents=True)
-    killed = guard.killed_late()
-    whole = guard.checkpoints(killed.output_dir)
+    killed = guard.checkpoints.killed_late()
+    whole = guard.checkpoints.find(killed.output_dir)
     beside = guard.copy(killed.output_dir)
     emptied = beside / whole[-1].relative_to(killed.output_dir)
     shutil.rmtree(emptied)
     emptied.mkdir()
     first, second, named = guard.run_all(
         [
-            {"did": f"asked to resume where there is nothing but an empty folder {name}",
-             "output_dir": alone, "resume": True},
-            {"did": f"took all files out of {emptied.name}, the newest checkpoint, then started again to resume",
-             "output_dir": beside, "resume": True},
-            {"did": f"asked to resume from {alone / name}, an empty folder", "resume_from": alone / name},
+            RunRequest(
+                f"asked to resume where there is nothing but an empty folder {name}", output_dir=alone, resume=True
+            ),
+            RunRequest(
+                f"took all files out of {emptied.name}, the newest checkpoint, then started again to resume",
+                output_dir=beside,
+                resume=True,
+            ),
+            RunRequest(f"asked to resume from {alone / name}, an empty folder", resume_from=alone / name),
         ]
-    )  # fmt: skip
+    )
     if first.exit > 0:
         rejects(first, (name.name, alone.name))
     else:
@@ -234,16 +250,16 @@ def test_16_trainer_state_missing(guard: Guard) -> None:
         name = file.relative_to(killed.output_dir)
         (copy / name).unlink()
         did = f"removed {name}, of the newest checkpoint, then started again to resume"
-        requests.append({"did": did, "output_dir": copy, "resume": True})
+        requests.append(RunRequest(did, output_dir=copy, resume=True))
         missing.append((file.name, newest.name))
     for file, (key, _) in steps.items():
         copy = guard.copy(killed.output_dir)
         name = file.relative_to(killed.output_dir)
-        guard.subject.call("drop_entry", file=str(copy / name), name=key)
+        guard.subject.server.call(entries.drop, str(copy / name), key)
         did = f"took {key!r} out of {name}, of the newest checkpoint, then started again to resume"
-        requests.append({"did": did, "output_dir": copy, "resume": True})
+        requests.append(RunRequest(did, output_dir=copy, resume=True))
         missing.append((file.name, newest.name))
-    before = guard.checkpoints(killed.output_dir)[:-1]
+    before = guard.checkpoints.find(killed.output_dir)[:-1]
     for named, outcome in zip(missing, guard.run_all(requests), strict=True):
         probe.rejects_or_recovers(outcome, reference, named, before)
 
@@ -266,11 +282,11 @@ def test_17_trainer_state_corrupt(guard: Guard) -> None:
         raise NotApplicable(f"no file of {newest.name} is JSON of a trainer's state, or holds a step count")
     requests, corrupt = [], []
 
-    def add(file: Path, did: str, change: Callable[[Path], Any]) -> None:
+    def add(file: Path, did: str, change: Callable[[Path], object]) -> None:
         copy = guard.copy(killed.output_dir)
         change(copy / file.relative_to(killed.output_dir))
         did = f"{did}, of the newest checkpoint, then started again to resume"
-        requests.append({"did": did, "output_dir": copy, "resume": True})
+        requests.append(RunRequest(did, output_dir=copy, resume=True))
         corrupt.append((file.name, newest.name))
 
     for file in written:
@@ -279,9 +295,8 @@ def test_17_trainer_state_corrupt(guard: Guard) -> None:
     for file, (key, step) in steps.items():
         for value in ("many", None, [step], step // 2 + 0.5):
             did = f"set {key!r} to {json.dumps(value)} in {file.name}"
-            put = functools.partial(guard.subject.call, "put_entry", name=key, value=value)
-            add(file, did, lambda path, put=put: put(file=str(path)))
-    before = guard.checkpoints(killed.output_dir)[:-1]
+            add(file, did, functools.partial(_put_entry, guard, key, value))
+    before = guard.checkpoints.find(killed.output_dir)[:-1]
     for named, outcome in zip(corrupt, guard.run_all(requests), strict=True):
         probe.rejects_or_recovers(outcome, reference, named, before)
 
@@ -299,32 +314,35 @@ def test_18_checkpoint_of_another_model(guard: Guard) -> None:
 
     A program may take the sizes from the checkpoint, if it says so, naming both.
     """
-    reference = guard.needs_checkpoints()
-    fields = [field for field in map(guard.subject.role, ("hidden_size", "layers")) if field]
+    reference = guard.needs.checkpoints()
+    fields = [field for field in map(guard.subject.settings.role, ("hidden_size", "layers")) if field]
     changes = {field.path: values for field in fields if (values := probe.two_sizes(guard, field))}
     if not changes:
         raise NotApplicable('no setting for the hidden size or the layers: name it, fields = {"hidden_size": "..."}')
     trained = guard.run_all(
         [
-            {"did": f"trained with {path} = {other}", "settings": {path: other}, "steps": SAVE_EVERY}
+            RunRequest(f"trained with {path} = {other}", settings={path: other}, steps=SAVE_EVERY)
             for path, (_, other) in changes.items()
         ]
     )
-    size = probe.largest_file(guard.checkpoints(reference.output_dir)[-1])
+    size = probe.largest_file(guard.checkpoints.find(reference.output_dir)[-1])
     others = []
     for (path, (own, other)), outcome in zip(changes.items(), trained, strict=True):
-        saved = guard.checkpoints(outcome.output_dir)
+        saved = guard.checkpoints.find(outcome.output_dir)
         if outcome.exit == 0 and saved and probe.largest_file(saved[-1]) != size:
             others.append((path, own, other, outcome))
     if not others:
         raise NotApplicable(f"setting {', '.join(changes)} makes no other model: name the setting that does")
     outcomes = guard.run_all(
         [
-            {"did": f"resumed, with {path} = {own}, from a checkpoint that was trained with {path} = {other}",
-             "output_dir": guard.copy(outcome.output_dir), "resume": True}
+            RunRequest(
+                f"resumed, with {path} = {own}, from a checkpoint that was trained with {path} = {other}",
+                output_dir=guard.copy(outcome.output_dir),
+                resume=True,
+            )
             for path, own, other, outcome in others
         ]
-    )  # fmt: skip
+    )
     for (path, own, other, _), outcome in zip(others, outcomes, strict=True):
         mismatch = probe.mismatch(path.rpartition(".")[2], own, other)
         if outcome.exit == 0 and mismatch.pattern.search(unusual(outcome, reference)):
@@ -345,9 +363,9 @@ def test_19_old_checkpoint_format(guard: Guard) -> None:
 
     What such a checkpoint holds, the program alone knows; that it is not of its own version, it must see.
     """
-    reference = guard.needs_checkpoints()
-    killed = guard.killed_late()
-    saved = guard.checkpoints(killed.output_dir)
+    reference = guard.needs.checkpoints()
+    killed = guard.checkpoints.killed_late()
+    saved = guard.checkpoints.find(killed.output_dir)
     marks = probe.entries(guard, saved[-1], entries.VERSION) if saved else {}
     if not marks:
         raise NotApplicable(
@@ -357,7 +375,7 @@ def test_19_old_checkpoint_format(guard: Guard) -> None:
     for checkpoint in saved:
         for file, (key, version) in probe.entries(guard, checkpoint, entries.VERSION).items():
             place = copy / file.relative_to(killed.output_dir)
-            guard.subject.call("put_entry", file=str(place), name=key, value=version - 1)
+            guard.subject.server.call(entries.put, str(place), key, version - 1)
     file, (key, version) = next(iter(marks.items()))
     did = f"marked the checkpoints as of format version {version - 1} ({key!r} in {file.name}, it was {version})"
     outcome = guard.run(f"{did}, then started again to resume", output_dir=copy, resume=True)
@@ -390,21 +408,22 @@ def test_20_partial_save(guard: Guard) -> None:
     of a checkpoint may also reject, naming the file or the checkpoint, and then has to carry on from the one before.
     One that has no other checkpoint may reject, or start afresh and say so.
     """
-    reference = guard.needs_checkpoints()
-    killed = guard.killed_late()
-    saved = guard.checkpoints(killed.output_dir)
+    reference = guard.needs.checkpoints()
+    killed = guard.checkpoints.killed_late()
+    saved = guard.checkpoints.find(killed.output_dir)
     if not saved:
-        raise NotApplicable(f"no checkpoint in the output folder after {STEPS - 1} steps")
+        raise NotApplicable(f"no checkpoint in the output folder after {RUN_STEPS - 1} steps")
     newest, before = saved[-1], saved[:-1]
     cuts = probe.cuts(newest)
-    requests = []
+    requests, copies = [], []
     for file, size in cuts:
         copy, name = guard.copy(killed.output_dir), file.relative_to(killed.output_dir)
         os.truncate(copy / name, size)
         cut = f"from {file.stat().st_size} to {size} bytes"
         did = f"cut {name}, of the newest checkpoint, {cut}, then started again to resume"
-        requests.append({"did": did, "output_dir": copy, "resume": True})
-    told = probe.is_told(guard, requests[0]["output_dir"])
+        requests.append(RunRequest(did, output_dir=copy, resume=True))
+        copies.append(copy)
+    told = probe.is_told(guard, copies[0])
     rejected = False
     for (file, _), outcome in zip(cuts, guard.run_all(requests), strict=True):
         if told or not before:
@@ -420,8 +439,12 @@ def test_20_partial_save(guard: Guard) -> None:
         recovers(guard.run(did, output_dir=copy, resume_from=earlier), reference)
 
 
+def _put_entry(guard: Guard, name: str, value: object, file: Path) -> None:
+    guard.subject.server.call(entries.put, str(file), name, value)
+
+
 def _flip_bits(guard: Guard, file: Path) -> bool:
-    return bool(guard.subject.call("flip_bits", file=str(file)))
+    return bool(guard.subject.server.call(entries.flip_bits, str(file)))
 
 
 def _cut(file: Path, size: int) -> bool:

@@ -6,8 +6,8 @@ import os
 import re
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from pytest_trainguard import (
     CannotJudge,
@@ -15,6 +15,7 @@ from pytest_trainguard import (
     Guard,
     NotApplicable,
     Outcome,
+    RunRequest,
     edge_case,
     faults,
     recovers,
@@ -26,7 +27,8 @@ from pytest_trainguard.casework.bystander import bystander, give_pid_away
 from pytest_trainguard.contract import checkpoints
 from pytest_trainguard.damage import power
 from pytest_trainguard.probes.kill_and_resume import KillAndResume
-from pytest_trainguard.subject.subject import SAVE_EVERY, Started
+from pytest_trainguard.subject.description import SAVE_EVERY
+from pytest_trainguard.subject.started import StartedRun
 
 WORKERS_GRACE = 9.0  # seconds; torch's loader workers look every 5 s whether their parent still lives
 HELD_LIMIT = 30.0  # seconds until a run must have come to the step it is held in
@@ -63,9 +65,9 @@ def test_41_killed(kill_and_resume: KillAndResume) -> None:
 )
 def test_42_power_loss(kill_and_resume: KillAndResume, guard: Guard) -> None:
     """A rename without an fsync leaves a file of length zero under the final name (ext4, XFS)."""
-    reference = guard.needs_checkpoints()
-    saved = guard.first_save() + SAVE_EVERY  # the second save: there is one to go back to
-    writes = guard.writes(saved)
+    reference = guard.needs.checkpoints()
+    saved = guard.reference.first_save + SAVE_EVERY  # the second save: there is one to go back to
+    writes = guard.reference.writes_after(saved)
     if not writes:
         raise NotApplicable(f"no write to the output folder is seen after step {saved}")
     after, middle = guard.run_all(
@@ -88,16 +90,15 @@ def test_42_power_loss(kill_and_resume: KillAndResume, guard: Guard) -> None:
 )
 def test_43_reboot(guard: Guard) -> None:
     """After the update of the kernel the PID in the lock file was the SSH daemon's: "already running", for days."""
-    reference = guard.needs_checkpoints()
-    step = guard.first_save() + 1
-    middle = max(1, guard.writes(guard.first_save()) // 2)
+    reference = guard.needs.checkpoints()
+    step = guard.reference.first_save + 1
+    middle = max(1, guard.reference.writes_after(guard.reference.first_save) // 2)
     ended = guard.run_all(
         [
-            {"did": f"sent SIGTERM in step {step}, SIGKILL two steps later", "fault": faults.reboot(step)},
-            {
-                "did": f"sent SIGTERM in step {step}, SIGKILL at write {middle} after it",
-                "fault": faults.reboot(step, middle),
-            },
+            RunRequest(f"sent SIGTERM in step {step}, SIGKILL two steps later", fault=faults.reboot(step)),
+            RunRequest(
+                f"sent SIGTERM in step {step}, SIGKILL at write {middle} after it", fault=faults.reboot(step, middle)
+            ),
         ]
     )
     with bystander() as other:
@@ -105,12 +106,12 @@ def test_43_reboot(guard: Guard) -> None:
             give_pid_away(outcome.output_dir, outcome.pid, other)
         again = guard.run_all(
             [
-                {
-                    "did": f"{outcome.did}; rebooted: temporary folder gone, PID {outcome.pid} now another process's "
+                RunRequest(
+                    f"{outcome.did}; rebooted: temporary folder gone, PID {outcome.pid} now another process's "
                     f"({other} stands for it); then started again to resume",
-                    "output_dir": outcome.output_dir,
-                    "resume": True,
-                }
+                    output_dir=outcome.output_dir,
+                    resume=True,
+                )
                 for outcome in ended
             ]
         )
@@ -129,23 +130,23 @@ def test_43_reboot(guard: Guard) -> None:
 )
 def test_44_io_errors(guard: Guard) -> None:
     """The system names no file in a failed read or write: "[Errno 5] Input/output error" was the whole message."""
-    reference = guard.reference()
-    step = guard.first_save() + 1
+    reference = guard.reference.outcome
+    step = guard.reference.first_save + 1
     reads = {"the data was opened": faults.io_error("read", 1), "data was read in step 4": faults.io_error("read", 4)}
     writes = {
         f"the save after step {step} began": faults.io_error("save", step),
         f"the save after step {step} was fsynced": faults.io_error("sync", step),
     }
     faulty = {**(reads if guard.subject.data else {}), **writes}
-    requests: list[dict[str, Any]] = [
-        {"did": f"had the disk fail (EIO) as {when}", "fault": fault} for when, fault in faulty.items()
+    requests: list[RunRequest] = [
+        RunRequest(f"had the disk fail (EIO) as {when}", fault=fault) for when, fault in faulty.items()
     ]
     outcomes = guard.run_all(requests)
     for outcome in outcomes:
         reading = outcome.did.partition(" as ")[2] in reads
-        named = (guard.data().name, str(guard.data())) if reading else str(outcome.output_dir)
+        named = (guard.needs.data().name, str(guard.needs.data())) if reading else str(outcome.output_dir)
         stops(outcome, named, within=2 if reading else len(reference.losses))
-    guard.check_checkpoints(*outcomes)
+    guard.checkpoints.check(*outcomes)
 
 
 @edge_case(
@@ -158,7 +159,7 @@ def test_44_io_errors(guard: Guard) -> None:
 )
 def test_45_network_mount_gone(guard: Guard) -> None:
     """The file server was restarted: one job waited for it until Monday, the other trained on what it could read."""
-    reference = guard.repeatable()
+    reference = guard.needs.repeatable_run()
     data = _own_copy(guard, "mount")
     release = guard.folder / "release"
     started = guard.start(
@@ -172,15 +173,15 @@ def test_45_network_mount_gone(guard: Guard) -> None:
         outcome = started.outcome()
     if outcome.exit != 0:
         stops(outcome, (data.name, str(data)), within=len(reference.losses))
-        guard.check_checkpoints(outcome)
+        guard.checkpoints.check(outcome)
     else:
         _same_losses(outcome, reference)
 
 
 def _own_copy(guard: Guard, name: str) -> Path:
     """A copy of the trainer's data, in a folder to be tampered with."""
-    data = guard.folder / name / guard.data().name
-    shutil.copytree(guard.data(), data) if guard.data().is_dir() else _copy(guard.data(), data)
+    data = guard.folder / name / guard.needs.data().name
+    shutil.copytree(guard.needs.data(), data) if guard.needs.data().is_dir() else _copy(guard.needs.data(), data)
     return data
 
 
@@ -239,16 +240,16 @@ def _copy(file: Path, to: Path) -> None:
 )
 def test_47_clock_skew(guard: Guard) -> None:
     """NTP came late; the watchdog took the jump for a hang, and the resume began at the oldest checkpoint."""
-    reference = guard.repeatable()
+    reference = guard.needs.repeatable_run()
     requests = [
-        {"did": "set the clock back by a day in step 3", "fault": faults.set_clock(3, -DAY)},
-        {"did": "set the clock on by a day in step 3", "fault": faults.set_clock(3, DAY)},
+        RunRequest("set the clock back by a day in step 3", fault=faults.set_clock(3, -DAY)),
+        RunRequest("set the clock on by a day in step 3", fault=faults.set_clock(3, DAY)),
     ]
     for outcome in guard.run_all(requests):
         _same_losses(outcome, reference)
         _no_negative_time(outcome)
-    if guard.recoverable:
-        _newest_by_step(guard, guard.killed_late(), reference)
+    if guard.checkpoints.recoverable:
+        _newest_by_step(guard, guard.checkpoints.killed_late(), reference)
 
 
 def _no_negative_time(outcome: Outcome) -> None:
@@ -266,7 +267,7 @@ def _no_negative_time(outcome: Outcome) -> None:
 def _newest_by_step(guard: Guard, killed: Outcome, reference: Outcome) -> None:
     """What a second start does must not change with the times of the files."""
     folder = guard.copy(killed.output_dir)
-    saved = guard.checkpoints(folder)
+    saved = guard.checkpoints.find(folder)
     now = time.time()
     for place, checkpoint in enumerate(saved):  # the oldest is the newest by its times
         when = now + YEAR - DAY * place
@@ -277,13 +278,13 @@ def _newest_by_step(guard: Guard, killed: Outcome, reference: Outcome) -> None:
         "started again to resume, its checkpoints' modification times in the future, in reverse order": folder,
     }
     usual, skewed = guard.run_all(
-        [{"did": f"{killed.did}, then {what}", "output_dir": where, "resume": True} for what, where in requests.items()]
+        [RunRequest(f"{killed.did}, then {what}", output_dir=where, resume=True) for what, where in requests.items()]
     )
     recovers(skewed, reference)
     if len(skewed.losses) != len(usual.losses):
         taken = f"it took {len(skewed.losses)} steps to the end, with times in order {len(usual.losses)}"
         raise Finding(skewed.did, f"{taken}: it chose another checkpoint", skewed.last_words)
-    last = max(guard.checkpoints(usual.output_dir), key=lambda path: checkpoints.step_of(path) or 0)
+    last = max(guard.checkpoints.find(usual.output_dir), key=lambda path: checkpoints.step_of(path) or 0)
     if not (folder / last.relative_to(usual.output_dir)).exists():
         raise Finding(skewed.did, f"its last checkpoint, {last.name}, is gone at the end", skewed.last_words)
 
@@ -299,7 +300,7 @@ def _newest_by_step(guard: Guard, killed: Outcome, reference: Outcome) -> None:
 )
 def test_48_two_instances(guard: Guard) -> None:
     """Two jobs of one queue wrote their checkpoints over each other for a weekend."""
-    reference = guard.reference()
+    reference = guard.reference.outcome
     release = guard.folder / "release"
     first = guard.start("held in step 3 while a second start came", fault=faults.pause(3, release))
     try:
@@ -313,11 +314,11 @@ def test_48_two_instances(guard: Guard) -> None:
     survives(outcome, steps=len(reference.losses))
     killed = guard.run("sent SIGKILL in step 3", fault=faults.kill(3))
     again = guard.run("started again on the output folder of a killed run, its lock still there",
-                      output_dir=killed.output_dir, resume=guard.recoverable)  # fmt: skip
+                      output_dir=killed.output_dir, resume=guard.checkpoints.recoverable)  # fmt: skip
     survives(again)
 
 
-def _wait_until_held(started: Started) -> None:
+def _wait_until_held(started: StartedRun) -> None:
     until = time.monotonic() + HELD_LIMIT
     while not started.recording.fault_fired:
         if time.monotonic() > until:
@@ -335,7 +336,7 @@ def _wait_until_held(started: Started) -> None:
 )
 def test_49_zombies(guard: Guard) -> None:
     """Loader workers of dead runs held the GPU's memory until somebody logged in and killed them."""
-    workers = guard.subject.role("workers")
+    workers = guard.subject.settings.role("workers")
     settings = {workers.path: 2} if workers else {}
     ways = {
         "ended": None,
@@ -344,12 +345,7 @@ def test_49_zombies(guard: Guard) -> None:
     }
     outcomes = guard.run_all(
         [
-            {
-                "did": f"run with loader workers; it {way}",
-                "fault": fault,
-                "settings": settings,
-                "grace": WORKERS_GRACE,
-            }
+            RunRequest(f"run with loader workers; it {way}", fault=fault, settings=settings, grace=WORKERS_GRACE)
             for way, fault in ways.items()
         ],
         side_by_side=3,
@@ -374,22 +370,22 @@ def test_49_zombies(guard: Guard) -> None:
 )
 def test_50_file_locked(guard: Guard) -> None:
     """A backup held the file; the job waited for it, without a word, as long as its reservation lasted."""
-    reference = guard.repeatable()
+    reference = guard.needs.repeatable_run()
     data = _own_copy(guard, "locked") if guard.subject.data else None
-    killed = guard.run("sent SIGKILL in step 5", fault=faults.kill(5)) if guard.recoverable else None
+    killed = guard.run("sent SIGKILL in step 5", fault=faults.kill(5)) if guard.checkpoints.recoverable else None
     folders = [folder for folder in (data, killed.output_dir if killed else None) if folder]
     if not folders:
         raise NotApplicable("neither data nor checkpoints that could be locked: give it a sample, save checkpoints")
     files = [path for folder in folders for path in checkpoints.files(folder)]
     with bystander(*files) as holder:
-        requests: list[dict[str, Any]] = []
+        requests: list[RunRequest] = []
         if data:
-            requests.append({"did": f"had process {holder} hold locks on the data", "data": data})
+            requests.append(RunRequest(f"had process {holder} hold locks on the data", data=data))
         if killed:
             give_pid_away(killed.output_dir, killed.pid, holder)
             did = f"{killed.did}; then process {holder} held locks on its files as it was started again to resume"
-            requests.append({"did": did, "output_dir": killed.output_dir, "resume": True})
-        outcomes = guard.run_all([{**request, "time_limit": guard.patience} for request in requests])
+            requests.append(RunRequest(did, output_dir=killed.output_dir, resume=True))
+        outcomes = guard.run_all([replace(request, time_limit=guard.patience) for request in requests])
     for outcome in outcomes:
         resumed = killed is not None and outcome.output_dir == killed.output_dir
         if outcome.exit != 0:

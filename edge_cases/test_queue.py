@@ -16,7 +16,8 @@ from pytest_trainguard.contract.outcome import exit_words
 from pytest_trainguard.damage import files as tamper
 from pytest_trainguard.damage.metadata import WAYS, corrupt
 from pytest_trainguard.launch.watch import Held
-from pytest_trainguard.probes.queue_root import Folders, Turn
+from pytest_trainguard.probes.queue_root import QueueRoot
+from pytest_trainguard.probes.queue_turn import Turn
 from pytest_trainguard.probes.training_queue import TrainingQueue
 
 TIME_LIMIT = 10.0  # seconds, in which an endless walk shows
@@ -53,12 +54,12 @@ FOREIGN = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(range(256)) * 8
 def test_51_file_deleted_while_queued(training_queue: TrainingQueue) -> None:
     """A list of files is made at eight, somebody tidies up at nine, and the queue dies of the first that is gone."""
     files = training_queue.files(4)
-    folders = training_queue.fresh()
+    queue = training_queue.fresh()
     for file in files:
-        _added(folders, file)
+        _added(queue, file)
     early = files[1]
-    for place in folders.places(early):
-        (folders.root / place).unlink()
+    for place in queue.files.places(early):
+        (queue.root / place).unlink()
     deleted = [early]
 
     def delete_another(held: Held, others: list[Held]) -> None:
@@ -66,12 +67,12 @@ def test_51_file_deleted_while_queued(training_queue: TrainingQueue) -> None:
         deleted.append(_which(files, others[0]))
 
     did = f"deleted {early.name} of four files before the queue's turn, and another while it opened its first"
-    turn = folders.turn(did, files=4, meanwhile=delete_another)
+    turn = queue.turn(did, files=4, meanwhile=delete_another)
     rest = [file for file in files if file not in deleted]
-    folders.went_on(turn, *rest, after=deleted[-1].name)
+    turn.check_went_on(*rest, after=deleted[-1].name)
     # A queue that has been told of a file, and keeps a memory, knows that it is missing.
-    if folders.contract.add:
-        untold = [file.name for file in deleted if not folders.tells(file.name, turn, MISSING)]
+    if queue.contract.add:
+        untold = [file.name for file in deleted if not queue.tells(file.name, turn, MISSING)]
         if untold:
             raise Finding(
                 did, f"not a word of {' and '.join(untold)}, which it had been given", turn.outcome.last_words
@@ -102,9 +103,9 @@ def test_52_file_moved_while_processed(training_queue: TrainingQueue) -> None:
 
 def _moved(training_queue: TrainingQueue, moment: str, folder: str | None, *, in_training: bool = False) -> None:
     files = training_queue.files(2)
-    folders = training_queue.fresh()
+    queue = training_queue.fresh()
     for file in files:
-        folders.drop(file)
+        queue.files.drop(file)
     moved: list[Path] = []
 
     def rename(held: Held, others: list[Held]) -> None:
@@ -112,28 +113,28 @@ def _moved(training_queue: TrainingQueue, moment: str, folder: str | None, *, in
         moved.append(_which(files, held))
 
     def rename_in_training() -> None:
-        untouched = {path.read_bytes() for path in (folders.root / folders.contract.inbox).iterdir() if path.is_file()}
+        untouched = {path.read_bytes() for path in (queue.root / queue.contract.inbox).iterdir() if path.is_file()}
         file = next(file for file in files if file.read_bytes() not in untouched or len(untouched) == len(files))
-        path = folders.root / folders.places(file)[0]
+        path = queue.root / queue.files.places(file)[0]
         path.rename(path.with_name(f"moved-{path.name}"))
         moved.append(file)
 
     did = f"renamed one of two files while {moment}"
     if in_training:
-        turn = folders.turn_in_training(did, files=2, meanwhile=rename_in_training)
+        turn = queue.turn_in_training(did, files=2, meanwhile=rename_in_training)
     else:
-        turn = folders.turn(did, files=2, meanwhile=rename, only_in=folder)
+        turn = queue.turn(did, files=2, meanwhile=rename, only_in=folder)
     if not turn.disturbed:
         if folder is None:
             raise CannotJudge("no process was seen to open a file that waits", turn.outcome.output[-2000:])
         return
     (other,) = [file for file in files if file not in moved]
-    folders.kept(turn, *files)
-    again = folders.turn(f"{did}, then gave it another turn", files=2)
-    folders.went_on(again, other, after=moved[0].name)
+    turn.check_nothing_lost(*files)
+    again = queue.turn(f"{did}, then gave it another turn", files=2)
+    again.check_went_on(other, after=moved[0].name)
     if turn.outcome.exit < 0 or (turn.outcome.exit and moved[0].name not in turn.outcome.complaint):
         raise Finding(did, f"it stopped without naming {moved[0].name}", turn.outcome.last_words)
-    folders.kept(again, *files)
+    again.check_nothing_lost(*files)
     _not_twice(training_queue, did, 2, turn, again)
 
 
@@ -155,27 +156,27 @@ def _not_twice(training_queue: TrainingQueue, did: str, files: int, *turns: Turn
 def test_53_duplicate(training_queue: TrainingQueue) -> None:
     """Every export is called `train.jsonl`: the second one took the place of the first in the folder for the done."""
     first, second, third = training_queue.files(3)
-    folders = training_queue.fresh()
+    queue = training_queue.fresh()
     name = f"same{first.suffix}"
     for number, file in enumerate((first, second)):
-        folders.drop(file, name)
+        queue.files.drop(file, name)
         did = f"dropped in {file.name}, called {name}"
         did += f", once {first.name}, called so as well, was done" if number else ""
-        turn = folders.turn(did)
-        folders.kept(turn, *(first, second)[: number + 1])
-        folders.went_on(turn, *(first, second)[: number + 1], after=name)
+        turn = queue.turn(did)
+        turn.check_nothing_lost(*(first, second)[: number + 1])
+        turn.check_went_on(*(first, second)[: number + 1], after=name)
     names = [f"one-name{third.suffix}", f"other-name{third.suffix}"]
     for name in names:
-        folders.drop(third, name)
+        queue.files.drop(third, name)
     did = f"dropped in the same content as {names[0]} and {names[1]}"
-    turn = folders.turn(did, files=2)
-    folders.went_on(turn, after=names[1])
-    folders.kept(turn, third)
-    if any(path.name in names for path in folders.waiting()):
+    turn = queue.turn(did, files=2)
+    turn.check_went_on(after=names[1])
+    turn.check_nothing_lost(third)
+    if any(path.name in names for path in queue.files.waiting()):
         raise Finding(did, "one of the two still waits after the queue's turn", turn.outcome.last_words)
     _not_twice(training_queue, did, 1, turn)
-    trained_as = {Path(place).name for place in folders.places(third)}
-    unknown = [name for name in names if name not in trained_as and not folders.tells(name, turn, DUPLICATE)]
+    trained_as = {Path(place).name for place in queue.files.places(third)}
+    unknown = [name for name in names if name not in trained_as and not queue.tells(name, turn, DUPLICATE)]
     if unknown:
         raise Finding(did, f"not a word of {unknown[0]}, which is gone", turn.outcome.last_words)
 
@@ -198,31 +199,29 @@ def test_54_circular_link(guard: Guard, training_queue: TrainingQueue) -> None:
 
 def _links_in_the_queue(training_queue: TrainingQueue) -> None:
     (good,) = training_queue.files(1)
-    folders = training_queue.fresh()
-    inbox = folders.root / folders.contract.inbox
+    queue = training_queue.fresh()
+    inbox = queue.root / queue.contract.inbox
     itself, parent = inbox / f"a-link{good.suffix}", inbox / f"a-circle{good.suffix}"
     itself.symlink_to(itself)
     parent.symlink_to(inbox, target_is_directory=True)
-    folders.drop(good)
-    turn = folders.turn(
-        f"put {itself.name}, a link to itself, and {parent.name}, one to its folder, beside a good file"
-    )
-    folders.went_on(turn, good, after=itself.name)
-    _entries_rejected(folders, turn, itself.name, parent.name)
+    queue.files.drop(good)
+    turn = queue.turn(f"put {itself.name}, a link to itself, and {parent.name}, one to its folder, beside a good file")
+    turn.check_went_on(good, after=itself.name)
+    _entries_rejected(queue, turn, itself.name, parent.name)
     _not_twice(training_queue, turn.outcome.did, 1, turn)
 
 
-def _entries_rejected(folders: Folders, turn: Turn, *names: str) -> None:
+def _entries_rejected(queue: QueueRoot, turn: Turn, *names: str) -> None:
     """Each is named by the queue, and none counts as done."""
     for name in names:
-        if any(name in found.name for found in (folders.root / folders.contract.done).rglob("*")):
+        if any(name in found.name for found in (queue.root / queue.contract.done).rglob("*")):
             raise Finding(turn.outcome.did, f"it takes {name} for done", turn.outcome.last_words)
-        if not folders.tells(name, turn):
+        if not queue.tells(name, turn):
             raise Finding(turn.outcome.did, f"not a word of {name}: it waits for ever", turn.outcome.last_words)
 
 
 def _link_for_data(guard: Guard) -> None:
-    data = guard.data()
+    data = guard.needs.data()
     link = guard.folder / "link" / data.name
     link.parent.mkdir()
     link.symlink_to(link)
@@ -269,34 +268,34 @@ def _names_in_the_queue(training_queue: TrainingQueue) -> None:
 def _names_survive(training_queue: TrainingQueue, named: dict[str, str], first: int) -> None:
     """Dropped in, and by the queue's own command where it has one."""
     files = training_queue.files(first + 2 * len(named))[first:]
-    folders = training_queue.fresh()
+    queue = training_queue.fresh()
     names = {}
     for number, (what, name) in enumerate(named.items()):
         dropped, added = files[2 * number : 2 * number + 2]
         names[dropped] = what
-        folders.drop(dropped, f"{name}{dropped.suffix}")
-        if folders.contract.add:
+        queue.files.drop(dropped, f"{name}{dropped.suffix}")
+        if queue.contract.add:
             names[added] = what
-            _added(folders, added, f"{name}-added{added.suffix}")
-    turn = folders.turn(f"gave it files whose names have {', '.join(named)}", files=len(names))
-    folders.kept(turn, *names)
+            _added(queue, added, f"{name}-added{added.suffix}")
+    turn = queue.turn(f"gave it files whose names have {', '.join(named)}", files=len(names))
+    turn.check_nothing_lost(*names)
     for file, what in names.items():
-        if not folders.are_done(file):
-            found = ", ".join(map(repr, folders.places(file)))
+        if not queue.files.are_done(file):
+            found = ", ".join(map(repr, queue.files.places(file)))
             raise Finding(f"gave it a file whose name has {what}", f"it is not done: {found}", turn.outcome.last_words)
-    folders.went_on(turn)
+    turn.check_went_on()
 
 
-def _added(folders: Folders, file: Path, name: str | None = None) -> None:
-    added = folders.add(file, name)
+def _added(queue: QueueRoot, file: Path, name: str | None = None) -> None:
+    added = queue.add(file, name)
     if added is not None and added.exit != 0:
         raise Finding(f"added {name or file.name!r} by its own command", f"exit {added.exit}", added.last_words)
 
 
 def _names_for_data(guard: Guard) -> None:
     """All of them stand in one name first; only where that fails, each by itself, to say which it was."""
-    data = guard.data()
-    reference = guard.repeatable()
+    data = guard.needs.data()
+    reference = guard.needs.repeatable_run()
     together = _train_under(
         '-it\'s "two\n words"🚀', guard, data, "spaces, quotes, a newline, a leading dash and an emoji in it"
     )
@@ -343,23 +342,23 @@ def test_56_no_extension(guard: Guard, training_queue: TrainingQueue) -> None:
 
 def _foreign_files_in_the_queue(training_queue: TrainingQueue) -> None:
     good, rows = training_queue.files(2)
-    folders = training_queue.fresh()
+    queue = training_queue.fresh()
     foreign = training_queue.guard.folder / "foreign"
     foreign.write_bytes(FOREIGN)
-    folders.drop(foreign)
-    folders.drop(rows, "rows.unknown")
-    folders.drop(good)
+    queue.files.drop(foreign)
+    queue.files.drop(rows, "rows.unknown")
+    queue.files.drop(good)
     did = "put a foreign file without a suffix, 'foreign', and rows as 'rows.unknown' beside a good file"
-    turn = folders.turn(did, files=3)
-    folders.went_on(turn, good, after="foreign")
-    _entries_rejected(folders, turn, "foreign")
-    if not folders.are_done(rows):
-        _entries_rejected(folders, turn, "rows.unknown")
-    folders.kept(turn, foreign, rows)
+    turn = queue.turn(did, files=3)
+    turn.check_went_on(good, after="foreign")
+    _entries_rejected(queue, turn, "foreign")
+    if not queue.files.are_done(rows):
+        _entries_rejected(queue, turn, "rows.unknown")
+    turn.check_nothing_lost(foreign, rows)
 
 
 def _foreign_data(guard: Guard) -> None:
-    data = guard.data()
+    data = guard.needs.data()
     folder = guard.folder / "unnamed"
     folder.mkdir()
     if data.is_dir():
@@ -388,7 +387,7 @@ def _rejected_or_left_out(outcome: Outcome, guard: Guard, name: str) -> None:
     """It rejects, naming the entry; or trains on just what it trains on without it."""
     if outcome.exit != 0:
         rejects(outcome, name)
-    elif outcome.losses != guard.repeatable().losses:
+    elif outcome.losses != guard.needs.repeatable_run().losses:
         raise Finding(
             outcome.did,
             "it trained on something else: its losses are not those of its own rows",
@@ -408,25 +407,25 @@ def test_57_nothing_to_retry(training_queue: TrainingQueue) -> None:
     """A nightly `retry` took everything that was not waiting for failed, and trained the whole month again."""
     training_queue.needs("retry", '"... {root}"')
     (file,) = training_queue.files(1)
-    folders = training_queue.fresh()
-    _retried(folders, folders.command("retry", "asked a new queue to retry what failed: nothing has"))
-    folders.drop(file)
-    folders.turn("dropped in one file")
-    retried = folders.command("retry", "asked it to retry what failed, while nothing has and one file is done")
-    _retried(folders, retried)
-    after = folders.turn(f"{retried.outcome.did}; then gave it another turn")
-    if not folders.are_done(file):
-        found = ", ".join(folders.places(file)) or "nowhere"
+    queue = training_queue.fresh()
+    _retried(queue.command("retry", "asked a new queue to retry what failed: nothing has"))
+    queue.files.drop(file)
+    queue.turn("dropped in one file")
+    retried = queue.command("retry", "asked it to retry what failed, while nothing has and one file is done")
+    _retried(retried)
+    after = queue.turn(f"{retried.outcome.did}; then gave it another turn")
+    if not queue.files.are_done(file):
+        found = ", ".join(queue.files.places(file)) or "nowhere"
         raise Finding(after.outcome.did, f"the file that was done is now {found}", after.outcome.last_words)
     if training_queue.trained(retried, after) >= TWICE:
         raise Finding(after.outcome.did, "the file that was done was trained again", after.outcome.last_words)
 
 
-def _retried(folders: Folders, turn: Turn) -> None:
+def _retried(turn: Turn) -> None:
     if turn.outcome.exit != 0:
         told = f"{exit_words(turn.outcome.exit)}, although there was nothing to do"
         raise Finding(turn.outcome.did, told, turn.outcome.last_words)
-    folders.went_on(turn)
+    turn.check_went_on()
 
 
 @edge_case(
@@ -440,21 +439,21 @@ def _retried(folders: Folders, turn: Turn) -> None:
 def test_58_queue_metadata_corrupt(training_queue: TrainingQueue) -> None:
     """The machine lost power while the queue wrote down its state, and a hundred files waited until Monday."""
     pattern = training_queue.needs("metadata", '"ledger.sqlite*"')
-    folders = training_queue.fresh()
+    queue = training_queue.fresh()
     (done,) = training_queue.files(1)
-    folders.drop(done)
-    folders.turn("dropped in one file")
+    queue.files.drop(done)
+    queue.turn("dropped in one file")
     for number, how in enumerate(WAYS, 1):
         *_, waiting = files = training_queue.files(number + 1)
-        folders.drop(waiting)
-        metadata = {path: path.read_bytes() for path in sorted(folders.root.glob(pattern)) if path.is_file()}
+        queue.files.drop(waiting)
+        metadata = {path: path.read_bytes() for path in sorted(queue.root.glob(pattern)) if path.is_file()}
         if not metadata:
             raise CannotJudge(f"no file of the queue's matches its metadata, {pattern!r}, after it trained a file")
         corrupt(how, metadata)
         did = f"{how} {', '.join(path.name for path in metadata)} while one file waited and {number} were done"
-        turn = folders.turn(did)
-        folders.kept(turn, *files)
-        folders.went_on(turn, *files, after=next(iter(metadata)).name)
+        turn = queue.turn(did)
+        turn.check_nothing_lost(*files)
+        turn.check_went_on(*files, after=next(iter(metadata)).name)
         _not_twice(training_queue, did, 1, turn)
 
 
@@ -471,15 +470,15 @@ def test_59_priority_inversion(training_queue: TrainingQueue) -> None:
     priorities = training_queue.needs("priorities", '("high", "low")')
     bound = training_queue.contract.starvation_bound
     low, *urgent = training_queue.files((bound or 1) + URGENT_TOO_MANY + 1)
-    folders = training_queue.fresh()
+    queue = training_queue.fresh()
     for file in (low, *urgent):
-        added = folders.add(file, priority=priorities[-1] if file is low else priorities[0])
+        added = queue.add(file, priority=priorities[-1] if file is low else priorities[0])
         if added is not None and added.exit != 0:
             raise CannotJudge(f"its command for adding a file ends with exit {added.exit}", added.output[-2000:])
     did = f"put {len(urgent)} files of priority {priorities[0]!r} beside an older one of priority {priorities[-1]!r}"
-    turn = folders.turn(did, files=len(urgent) + 1)
-    folders.went_on(turn, low, *urgent)
-    order = folders.finished(turn, low, *urgent)
+    turn = queue.turn(did, files=len(urgent) + 1)
+    turn.check_went_on(low, *urgent)
+    order = turn.order_of_ends(low, *urgent)
     before = order.index(low)
     if before == 0:
         raise Finding(did, "it trained the one of low priority first", turn.outcome.last_words)
@@ -506,38 +505,38 @@ def test_60_endless_retry(training_queue: TrainingQueue) -> None:
     """One file with a bad row went back to the head of the queue, and was all that the GPU saw for a weekend."""
     good, bad = training_queue.files(2)
     broken = tamper.malformed(bad, training_queue.guard.folder)[0]
-    folders = training_queue.fresh()
+    queue = training_queue.fresh()
     file = broken.path.rename(broken.path.with_name(f"broken{bad.suffix}"))
-    folders.drop(file)
-    folders.drop(good)
-    _comes_to_rest(folders, file, f"put {file.name}, a malformed file, beside a good one", good)
+    queue.files.drop(file)
+    queue.files.drop(good)
+    _comes_to_rest(queue, file, f"put {file.name}, a malformed file, beside a good one", good)
     if training_queue.undisturbed().steps:
-        folders = training_queue.fresh()
-        folders.drop(bad)
-        _comes_to_rest(folders, bad, "had every training fail in its first step", fails_in_training=True)
+        queue = training_queue.fresh()
+        queue.files.drop(bad)
+        _comes_to_rest(queue, bad, "had every training fail in its first step", fails_in_training=True)
 
 
-def _comes_to_rest(folders: Folders, file: Path, did: str, *rest: Path, fails_in_training: bool = False) -> None:
+def _comes_to_rest(queue: QueueRoot, file: Path, did: str, *rest: Path, fails_in_training: bool = False) -> None:
     """Within the stated attempts it is among the failed, with its reason, and stays there."""
-    attempts = folders.contract.attempts
+    attempts = queue.contract.attempts
     text = "raised on purpose in every training"
     fault = faults.raises(RuntimeError, "forward", 1, text) if fails_in_training else None
-    turns = []
-    while not folders.has_failed(file):
+    turns: list[Turn] = []
+    while not queue.files.has_failed(file):
         if len(turns) == (attempts or TURNS):
-            where = ", ".join(folders.places(file)) or "in no folder any more"
+            where = ", ".join(queue.files.places(file)) or "in no folder any more"
             told = f"after {len(turns)} turns it still is not among the failed, but {where}"
             raise Finding(did, f"{told} (a backoff is to be short here: set it in the queue's command)",
                           turns[-1].outcome.last_words)  # fmt: skip
-        turns.append(folders.turn(did, files=1 + len(rest), fault=fault))
-        folders.went_on(turns[-1], *rest, after=file.name)
+        turns.append(queue.turn(did, files=1 + len(rest), fault=fault))
+        turns[-1].check_went_on(*rest, after=file.name)
     trainings = sum(len(turn.trainings) for turn in turns)
     if fails_in_training and attempts and trainings > attempts:
         raise Finding(did, f"it was trained {trainings} times, the stated attempts are {attempts}",
                       turns[-1].outcome.last_words)  # fmt: skip
     reason = re.compile(re.escape(text)) if fails_in_training else REASON
-    if not folders.tells(file.name, turns[-1], reason):
+    if not queue.tells(file.name, turns[-1], reason):
         raise Finding(did, f"it does not say why {file.name} failed", turns[-1].outcome.last_words)
-    later = folders.turn(f"{did}; then, once it was among the failed, gave it another turn")
-    if later.opened or later.trainings or not folders.has_failed(file):
+    later = queue.turn(f"{did}; then, once it was among the failed, gave it another turn")
+    if later.opened or later.trainings or not queue.files.has_failed(file):
         raise Finding(later.outcome.did, "it tried again, with nobody asking", later.outcome.last_words)

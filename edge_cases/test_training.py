@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from pytest_trainguard import (
     Finding,
     Guard,
     NotApplicable,
     Outcome,
+    RunRequest,
     edge_case,
     faults,
     recovers,
@@ -22,9 +24,11 @@ from pytest_trainguard import (
 from pytest_trainguard.casework import relabelled as validation
 from pytest_trainguard.casework.relabelled import Relabelled
 from pytest_trainguard.contract import checkpoints
+from pytest_trainguard.contract.validation import Validated
+from pytest_trainguard.damage import saved as saved_steps
+from pytest_trainguard.launch.protocol import RUN_STEPS
 from pytest_trainguard.probes.nan_injection import NanInjection
 from pytest_trainguard.probes.tiny_overfit import TinyOverfit
-from pytest_trainguard.subject.subject import STEPS
 from pytest_trainguard.verdicts.wording import Wording, names, number
 
 NOT_FINITE = Wording(
@@ -74,35 +78,36 @@ def test_61_zero_training_steps(guard: Guard) -> None:
 
     Where the number of steps rules over that of epochs, 0 epochs may be no matter, as long as all the steps are taken.
     """
-    requests = [{"did": "asked for 0 optimizer steps", "steps": 0}, *_no_epochs(guard), *_few_rows(guard)]
-    none, *others = guard.run_all([{"time_limit": guard.patience, **request} for request in requests])
+    requests = [RunRequest("asked for 0 optimizer steps", steps=0), *_no_epochs(guard), *_few_rows(guard)]
+    none, *others = guard.run_all([replace(request, time_limit=guard.patience) for request in requests])
     taken = len(none.recording.steps)
     if none.exit == 0 and taken:
         raise Finding(none.did, f"it took {taken} of them: it reads 0 as no limit", none.last_words)
     rejects(none, NO_STEPS)
     for outcome, request in zip(others, requests[1:], strict=True):
         if outcome.exit == 0:
-            survives(outcome, steps=STEPS if "data" not in request else None)
+            survives(outcome, steps=None if request.data else RUN_STEPS)
         else:
-            rows = [number(FEW, "the number of rows")] * ("data" in request)
-            rejects(outcome, *(number(value, name) for name, value in request["settings"].items()), *rows)
+            rows = [number(FEW, "the number of rows")] if request.data else []
+            set_to = [number(value, name) for name, value in request.settings.items() if isinstance(value, int)]
+            rejects(outcome, *set_to, *rows)
 
 
-def _no_epochs(guard: Guard) -> list[dict[str, Any]]:
+def _no_epochs(guard: Guard) -> list[RunRequest]:
     """One request with 0 epochs, where there is a setting for them."""
-    epochs = guard.subject.role("epochs")
-    return [{"did": f"set {epochs.path} = 0", "settings": {epochs.path: 0}}] if epochs else []
+    epochs = guard.subject.settings.role("epochs")
+    return [RunRequest(f"set {epochs.path} = 0", settings={epochs.path: 0})] if epochs else []
 
 
-def _few_rows(guard: Guard) -> list[dict[str, Any]]:
+def _few_rows(guard: Guard) -> list[RunRequest]:
     """One request with fewer rows than an optimizer step wants, where gradients can be accumulated."""
-    many = guard.subject.role("accumulation")
+    many = guard.subject.settings.role("accumulation")
     if many is None or guard.subject.data is None:
         return []
     value = int(min(MANY, many.bounds.get("le", MANY)))
     data = guard.subject.make_data(guard.folder / "few", FEW)
     did = f"trained on {FEW} rows with {many.path} = {value}"
-    return [{"did": did, "settings": {many.path: value}, "data": data}]
+    return [RunRequest(did, settings={many.path: value}, data=data)]
 
 
 @edge_case(
@@ -118,10 +123,10 @@ def test_62_negative_global_step(guard: Guard) -> None:
 
     Where a checkpoint holds checksums they are made to fit, as if the program had saved the number itself.
     """
-    reference = guard.needs_checkpoints()
+    reference = guard.needs.checkpoints()
     folder = guard.copy(reference.output_dir)
-    saved = guard.checkpoints(folder)
-    changed = guard.subject.call("negative_steps", checkpoints=[str(path) for path in saved])
+    saved = guard.checkpoints.find(folder)
+    changed = guard.subject.server.call(saved_steps.negative_steps, [str(path) for path in saved])
     if not changed:
         raise NotApplicable(
             "its checkpoints hold no step count that could be made negative: a whole number named 'step' or "
@@ -147,9 +152,9 @@ def test_62_negative_global_step(guard: Guard) -> None:
 )
 def test_63_already_trained(guard: Guard) -> None:
     """A job that was queued twice trained for another epoch over the weights that had been released."""
-    reference = guard.needs_checkpoints()
+    reference = guard.needs.checkpoints()
     folder = guard.copy(reference.output_dir)
-    before = {path.name for path in guard.checkpoints(folder)}
+    before = {path.name for path in guard.checkpoints.find(folder)}
     outcome = guard.run("started again to resume after its last step", output_dir=folder, resume=True)
     if outcome.exit != 0:
         raise Finding(outcome.did, f"it did not end well: {outcome.how}", outcome.last_words)
@@ -174,7 +179,7 @@ def test_64_nan_loss(nan_injection: NanInjection, guard: Guard) -> None:
     outcomes = nan_injection.everywhere(step=4)
     for outcome in outcomes:
         stops(outcome, NOT_FINITE)
-    guard.check_checkpoints(*outcomes)
+    guard.checkpoints.check(*outcomes)
 
 
 @edge_case(
@@ -187,13 +192,13 @@ def test_64_nan_loss(nan_injection: NanInjection, guard: Guard) -> None:
 )
 def test_65_infinite_loss(nan_injection: NanInjection, guard: Guard) -> None:
     """Half precision overflows now and then: with a scaler that is weather, without one it is the end."""
-    scaled = bool(guard.reference().recording.scales)
+    scaled = bool(guard.reference.outcome.recording.scales)
     outcome = _infinite(nan_injection)
     if scaled:
         _skipped(outcome, guard)
         return
     stops(outcome, NOT_FINITE)
-    guard.check_checkpoints(outcome)
+    guard.checkpoints.check(outcome)
     half = _half_precision(guard)
     if half:
         with_scaler = _infinite(nan_injection, settings=half)
@@ -201,17 +206,17 @@ def test_65_infinite_loss(nan_injection: NanInjection, guard: Guard) -> None:
             _skipped(with_scaler, guard)
 
 
-def _infinite(nan_injection: NanInjection, **options: object) -> Outcome:
+def _infinite(nan_injection: NanInjection, settings: Mapping[str, object] | None = None) -> Outcome:
     """A loss that overflows to infinity; where this loss does not overflow, infinity itself."""
-    outcome = nan_injection("loss", step=4, number="overflow", **options)
+    outcome = nan_injection("loss", step=4, number="overflow", settings=settings or {})
     if outcome.exit == 0 and outcome.recording.finite:
-        return nan_injection("loss", step=4, number="inf", **options)
+        return nan_injection("loss", step=4, number="inf", settings=settings or {})
     return outcome
 
 
 def _half_precision(guard: Guard) -> dict[str, object]:
     """The setting that turns fp16 on, where the trainer has one that the harness can recognise."""
-    precision = guard.subject.role("precision")
+    precision = guard.subject.settings.role("precision")
     choice = next((c for c in precision.choices if re.search(r"fp16|float16|^16", str(c))), None) if precision else None
     return {precision.path: choice} if precision and choice else {}
 
@@ -221,7 +226,7 @@ def _skipped(outcome: Outcome, guard: Guard) -> None:
     scales = outcome.recording.scales
     if not any(after < before for before, after in pairwise(scales)):
         raise Finding(outcome.did, f"the gradient scaler's scale never became smaller: {scales}", outcome.last_words)
-    guard.check_checkpoints(outcome)
+    guard.checkpoints.check(outcome)
 
 
 @edge_case(
@@ -279,7 +284,7 @@ def test_67_validation_loss_rises(guard: Guard) -> None:
             f"its validation loss is lowest at the last of {len(outcome.losses)} steps, although training and "
             "validation disagree: give `overfit` settings that learn faster"
         )
-    if len(outcome.losses) < validation.STEPS:  # it stopped early
+    if len(outcome.losses) < validation.VALIDATED_STEPS:  # it stopped early
         return
     rose = f"its validation loss rose from {told.losses[lowest]:.3f} (step {lowest}) to {told.losses[last]:.3f}"
     wrong = _what_is_wrong_with_the_best(told, outcome, guard)
@@ -287,23 +292,22 @@ def test_67_validation_loss_rises(guard: Guard) -> None:
         raise Finding(outcome.did, f"{rose} (step {last}), {wrong}", outcome.last_words)
 
 
-def _what_is_wrong_with_the_best(told: validation.Validated, outcome: Outcome, guard: Guard) -> str | None:
+def _what_is_wrong_with_the_best(told: Validated, outcome: Outcome, guard: Guard) -> str | None:
     lowest, best = min(told.losses.values()), told.best
     if best is None:
         return "and it keeps no best checkpoint (or say where it is: best_checkpoint(self, output_dir))"
     if not best.exists():
         return f"and {best.name}, its best checkpoint, is no longer there"
-    newest = guard.checkpoints(outcome.output_dir)[-1]
-    compared = guard.subject.call("compare", first=str(best), second=str(newest))
+    newest = guard.checkpoints.find(outcome.output_dir)[-1]
     step = checkpoints.step_of(best)
-    step = compared["step"] if step is None else step
+    step = guard.subject.server.call(saved_steps.step_in, best) if step is None else step
     if step is None:
         raise NotApplicable(
             f"of which step {best.name} is cannot be told: put the step into its name, or into the file"
         )
     if told.losses.get(step) != lowest:
         return f"and {best.name}, its best checkpoint, is of step {step}"
-    if best != newest and compared["same"]:
+    if best != newest and guard.subject.server.call(saved_steps.same_weights, best, newest):
         return f"and {best.name}, its best checkpoint, holds the weights of the last step ({newest.name})"
     return None
 
@@ -363,7 +367,7 @@ def _flagged(outcome: Outcome, name: Wording, relabelled: Relabelled, happened: 
 )
 def test_70_no_progress(guard: Guard) -> None:
     """A loader waited for a worker that had died, all weekend long."""
-    limit = guard.needs("hang_timeout")
+    limit = guard.needs.setting("hang_timeout")
     seconds = max(HANG_LIMIT, limit.bounds.get("ge", 0.0), limit.bounds.get("gt", 0.0) + 1)
     value = int(seconds) if limit.kind == "int" else seconds
     outcome = guard.run(
@@ -373,6 +377,7 @@ def test_70_no_progress(guard: Guard) -> None:
     stops(outcome)
     if not names(outcome.output, re.compile(r'most recent call|File ".*", line \d+')):
         raise Finding(outcome.did, "it stopped, but shows no stack of where it hung", outcome.last_words)
-    guard.check_checkpoints(outcome)
-    if guard.recoverable:
-        recovers(*guard.started_again([outcome]), guard.reference())
+    guard.checkpoints.check(outcome)
+    if guard.checkpoints.recoverable:
+        (again,) = guard.checkpoints.start_again([outcome])
+        recovers(again, guard.reference.outcome)

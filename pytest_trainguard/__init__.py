@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pytest_trainguard.contract.queues import Queue
     from pytest_trainguard.contract.trainer import Run, Trainer
     from pytest_trainguard.faults import Fault
+    from pytest_trainguard.launch.protocol import RunRequest
     from pytest_trainguard.probes.guard import Guard
     from pytest_trainguard.recorder.timeline import Recording, Step
     from pytest_trainguard.verdicts.errors import CannotJudge, Finding, NotApplicable
@@ -32,6 +33,7 @@ _HOMES = {
     "Queue": "contract.queues",
     "Recording": "recorder.timeline",
     "Run": "contract.trainer",
+    "RunRequest": "launch.protocol",
     "Step": "recorder.timeline",
     "Trainer": "contract.trainer",
     "edge_case": "catalog",
@@ -53,6 +55,7 @@ __all__ = [
     "Queue",
     "Recording",
     "Run",
+    "RunRequest",
     "Step",
     "Trainer",
     "edge_case",

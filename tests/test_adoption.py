@@ -15,13 +15,13 @@ from expected import MICRO_BATCHES
 @edge_case(81, "steps counted", category="training", verdict="survives", severity="minor",
            brought_about="nothing", expects="the recorder sees every step and every backward call")
 def test_81_counted(guard):
-    outcome = guard.reference()
+    outcome = guard.reference.outcome
     steps = outcome.recording.steps
     assert [step.number for step in steps] == list(range(1, 9))
     assert [len(step.losses) for step in steps] == [MICRO_BATCHES[guard.subject.name]] * 8
     assert all(step.training and step.grad_norm > 0 for step in steps)
     assert any(step.moved > 0 for step in steps)
-    found = [checkpoints.step_of(path) for path in guard.checkpoints(outcome.output_dir)]
+    found = [checkpoints.step_of(path) for path in guard.checkpoints.find(outcome.output_dir)]
     assert found == [2, 4, 6, 8], found
 """
 

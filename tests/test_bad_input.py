@@ -169,12 +169,12 @@ def judged(tmp_path_factory):
 
         @edge_case(81, "has data", category="data", verdict="survives", **TOLD)
         def test_81_data(guard):
-            guard.data()
+            guard.needs.data()
 
         @edge_case(82, "has ranges", category="config", verdict="rejects", **TOLD)
         def test_82_ranges(guard):
-            assert [field.range for field in guard.subject.fields] in ([], [""] * 3)
-            guard.needs("batch_size")
+            assert [field.range for field in guard.subject.settings.fields] in ([], [""] * 3)
+            guard.needs.setting("batch_size")
         """,
     )
     return project.pytest("-m", "preflight", "--edge-case=41,81,82", "-p", "no:cacheprovider")

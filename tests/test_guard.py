@@ -1,13 +1,15 @@
 """What is found out once for each trainer: second starts in folders that are alike, checkpoints already looked at."""
 
 import dataclasses
-from pathlib import Path
 
 import pytest
 import torch
 
 from pytest_trainguard import Finding, Guard, faults
-from pytest_trainguard.subject.subject import STEPS, Launchpad, snapshot
+from pytest_trainguard.launch.protocol import RUN_STEPS
+from pytest_trainguard.probes.finite_weights import find_bad_weights
+from pytest_trainguard.subject.launchpad import Launchpad
+from pytest_trainguard.subject.snapshot import snapshot
 from pytest_trainguard.verdicts.kinds import recovers
 from tests.projects import ADOPTED, LOOP, Project
 
@@ -29,7 +31,7 @@ def guard(tmp_path):
 
 
 def starts(guard):
-    return len((guard.subject.pad.root / "starts").read_text())
+    return len((guard.subject.root / "starts").read_text())
 
 
 def raised(guard, where, step):
@@ -39,14 +41,14 @@ def raised(guard, where, step):
 def test_folders_that_are_alike_have_one_second_start(guard):
     outcomes = [raised(guard, "forward", 4), raised(guard, "optimizer", 4), raised(guard, "forward", 6)]
     before = starts(guard)
-    again = guard.started_again(outcomes)
+    again = guard.checkpoints.start_again(outcomes)
     assert starts(guard) == before + 2
     assert [outcome.did for outcome in again] == [f"{o.did}, then started again to resume" for o in outcomes]
     assert [len(outcome.losses) for outcome in again] == [6, 6, 4]
     for outcome in again:
-        recovers(outcome, guard.reference())
+        recovers(outcome, guard.reference.outcome)
     other = Guard(guard.subject, guard.folder / "other")
-    assert [o.losses for o in other.started_again([raised(guard, "optimizer", 4)])] == [again[0].losses]
+    assert [o.losses for o in other.checkpoints.start_again([raised(guard, "optimizer", 4)])] == [again[0].losses]
     assert starts(guard) == before + 3, "the run alone, and no second start of it"
 
 
@@ -54,7 +56,7 @@ def test_one_byte_makes_another_folder(guard):
     first, second = raised(guard, "forward", 4), raised(guard, "forward", 4)
     (second.output_dir / "note.txt").write_text("x")
     before = starts(guard)
-    guard.started_again([first, dataclasses.replace(second, after=snapshot(second.output_dir))])
+    guard.checkpoints.start_again([first, dataclasses.replace(second, after=snapshot(second.output_dir))])
     assert starts(guard) == before + 2
 
 
@@ -72,32 +74,32 @@ def test_links_are_part_of_what_a_folder_holds(tmp_path):
 
 
 def test_the_killed_run_is_made_once_and_copied(guard):
-    killed = guard.killed_late()
-    assert (killed.exit, len(killed.losses)) == (-9, STEPS - 1)
+    killed = guard.checkpoints.killed_late()
+    assert (killed.exit, len(killed.losses)) == (-9, RUN_STEPS - 1)
     before = starts(guard)
-    assert Guard(guard.subject, guard.folder).killed_late() is killed
+    assert Guard(guard.subject, guard.folder).checkpoints.killed_late() is killed
     assert starts(guard) == before
     assert guard.copy(killed.output_dir) != killed.output_dir
 
 
 def test_a_checkpoint_is_looked_at_once(guard, monkeypatch):
     looked = []
-    call = guard.subject.call
+    call = guard.subject.server.call
 
-    def noted(function, **arguments):
-        if function == "bad_tensors":
-            looked.append(sorted(Path(file).name for file in arguments["files"]))
-        return call(function, **arguments)
+    def noted(function, *arguments):
+        if function is find_bad_weights:
+            looked.append(sorted(file.name for file in arguments[0]))
+        return call(function, *arguments)
 
-    monkeypatch.setattr(guard.subject, "call", noted)
+    monkeypatch.setattr(guard.subject.server, "call", noted)
     early, late = raised(guard, "forward", 4), raised(guard, "forward", 6)
-    guard.check_checkpoints(early)
-    guard.check_checkpoints(late, early)
-    guard.check_checkpoints(early)
+    guard.checkpoints.check(early)
+    guard.checkpoints.check(late, early)
+    guard.checkpoints.check(early)
     assert looked == [["checkpoint-2.pt"], ["checkpoint-4.pt"]]
     file = early.output_dir / "checkpoint-2.pt"
     torch.save({"w": torch.tensor([float("nan")])}, file)
     changed = dataclasses.replace(early, after=snapshot(early.output_dir))
     for _ in range(2):  # what is no good is not taken for good the second time
         with pytest.raises(Finding, match=r"checkpoint-2\.pt: w is not finite"):
-            guard.check_checkpoints(changed)
+            guard.checkpoints.check(changed)

@@ -9,8 +9,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pytest_trainguard.launch.protocol import RunRequest
 from pytest_trainguard.launch.supervisor import HEAD, TAIL, Output
-from pytest_trainguard.subject.subject import WARM, Launchpad, Request
+from pytest_trainguard.subject.launchpad import Launchpad
+from pytest_trainguard.subject.servers import MOST_WARM
 from pytest_trainguard.verdicts.errors import CannotJudge
 from tests.projects import Project
 
@@ -219,7 +221,7 @@ def pad(tmp_path_factory):
 @pytest.fixture
 def start(pad):
     def start(name, **options):
-        return pad.subject(name, f"odd:{name}").start(Request("tried", **{"steps": 3, **options}))
+        return pad.subject(name, f"odd:{name}").start(RunRequest("tried", **{"steps": 3, **options}))
 
     return start
 
@@ -494,29 +496,29 @@ def test_a_supervisor_that_ended_while_it_waited(start):
 def test_closing_ends_every_server(tmp_path):
     (tmp_path / "odd.py").write_text(PROGRAMS)
     pad = Launchpad(tmp_path, tmp_path / "pad", [str(tmp_path)], 30.0)
-    pad.folder.mkdir()
-    outcome = pad.subject("Returns", "odd:Returns").start(Request("tried", steps=1)).outcome()
+    pad.servers.folder.mkdir()
+    outcome = pad.subject("Returns", "odd:Returns").start(RunRequest("tried", steps=1)).outcome()
     assert outcome.exit == 0
-    pids = [pad.server.pid, pad.subject("Returns", "odd:Returns").server.pid]
+    pids = [pad.servers.base.pid, pad.subject("Returns", "odd:Returns").server.pid]
     assert all(map(psutil.pid_exists, pids))
     pad.close()
     pad.close()
     assert until(lambda: not any(map(psutil.pid_exists, pids)))
-    assert not pad.folder.exists()
+    assert not pad.servers.folder.exists()
 
 
 def test_only_the_servers_used_last_stay_warm(tmp_path):
     (tmp_path / "odd.py").write_text(PROGRAMS)
     pad = Launchpad(tmp_path, tmp_path / "pad", [str(tmp_path)], 30.0)
-    pad.folder.mkdir()
+    pad.servers.folder.mkdir()
     try:
         names = ["Returns", "Hangs", "Leaves", "Daemon", "Closes", "Listens", "FillsDisk"]
-        assert len(names) == WARM + 1
+        assert len(names) == MOST_WARM + 1
         subjects = [pad.subject(name, f"odd:{name}") for name in names]
         pids = [subject.server.pid for subject in subjects]
         assert until(lambda: not psutil.pid_exists(pids[0]))
         assert all(map(psutil.pid_exists, pids[1:]))
-        assert subjects[0].start(Request("tried", steps=1)).outcome().exit == 0  # in a new one
+        assert subjects[0].start(RunRequest("tried", steps=1)).outcome().exit == 0  # in a new one
     finally:
         pad.close()
 

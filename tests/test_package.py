@@ -25,6 +25,7 @@ def test_public_names():
         "Queue",
         "Recording",
         "Run",
+        "RunRequest",
         "Step",
         "Trainer",
         "edge_case",

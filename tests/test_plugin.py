@@ -75,12 +75,12 @@ def test_learns(tiny_overfit):
 def test_runs(guard):
     outcome = guard.run("trained with a smaller layer", settings={"hidden": 4}, steps=3)
     assert len(outcome.losses) == 3
-    assert outcome.losses != guard.reference().losses[:3]
+    assert outcome.losses != guard.reference.outcome.losses[:3]
 
 
 @pytest.mark.xfail(raises=NotApplicable, strict=True)
 def test_needs_what_it_has_not(guard):
-    guard.needs("accumulation")
+    guard.needs.setting("accumulation")
 """
 
 

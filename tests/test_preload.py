@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_trainguard.subject.subject import Launchpad, Request
+from pytest_trainguard.launch.protocol import RunRequest
+from pytest_trainguard.subject.launchpad import Launchpad
 from pytest_trainguard.verdicts.errors import CannotJudge
 
 AHEAD = """
@@ -31,7 +32,7 @@ def ahead(tmp_path):
     (tmp_path / "late.py").write_text("import os, tempfile\nPID, FILE = os.getpid(), tempfile.mkstemp()[1]\n")
     (tmp_path / "ahead.py").write_text(AHEAD)
     pad = Launchpad(tmp_path, tmp_path / "pad", [str(tmp_path)], 30.0)
-    pad.folder.mkdir()
+    pad.servers.folder.mkdir()
     yield pad
     pad.close()
 
@@ -39,7 +40,7 @@ def ahead(tmp_path):
 @pytest.mark.parametrize("name", ["Ahead", "Bare"])
 def test_a_late_module_that_is_named_is_imported_once_for_all_runs(ahead, name):
     subject = ahead.subject(name, f"ahead:{name}")
-    runs = [subject.start(Request("tried")).outcome().output.split() for _ in range(2)]
+    runs = [subject.start(RunRequest("tried")).outcome().output.split() for _ in range(2)]
     assert {imported for imported, _, _ in runs} == {str(subject.server.pid)}
     assert str(subject.server.pid) not in {own for _, own, _ in runs}
     made = Path(runs[0][2])
@@ -50,4 +51,4 @@ def test_a_late_module_that_is_named_is_imported_once_for_all_runs(ahead, name):
 
 def test_a_late_module_that_does_not_exist_is_named(ahead):
     with pytest.raises(CannotJudge, match="Missing cannot be loaded: ModuleNotFoundError: No module named 'latte'"):
-        ahead.subject("Missing", "ahead:Missing").server  # noqa: B018
+        ahead.subject("Missing", "ahead:Missing").server.pid  # noqa: B018

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from pytest_trainguard.launch.protocol import RunRequest
 from pytest_trainguard.recorder.timeline import Recording
-from pytest_trainguard.subject.subject import Launchpad, Request
+from pytest_trainguard.subject.launchpad import Launchpad
 
 PROGRAMS = '''
 import json
@@ -253,7 +254,7 @@ def pad(tmp_path_factory):
 @pytest.fixture
 def run(pad):
     def run(name, **options):
-        started = pad.subject(name, f"recorded:{name}").start(Request("tried", **{"steps": 5, **options}))
+        started = pad.subject(name, f"recorded:{name}").start(RunRequest("tried", **{"steps": 5, **options}))
         return started.outcome()
 
     return run

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from pytest_trainguard.subject.shared import once
+from pytest_trainguard.subject.shared import find_once
 from tests.projects import ADOPTED, LOOP, Project
 
 
@@ -18,7 +18,7 @@ def _ask(folder, asked, answers):
         time.sleep(0.2)  # the others come while this goes on
         return {"by": os.getpid()}
 
-    (answers / f"{os.getpid()}.json").write_text(json.dumps(once(folder, "piece", make)))
+    (answers / f"{os.getpid()}.json").write_text(json.dumps(find_once(folder, "piece", dict, make)))
 
 
 def test_of_several_processes_one_makes_it_and_all_have_it(tmp_path):
@@ -39,13 +39,13 @@ def test_what_could_not_be_made_is_tried_again(tmp_path):
         raise RuntimeError("no such thing")
 
     with pytest.raises(RuntimeError, match="no such thing"):
-        once(tmp_path, "piece", broken)
-    assert once(tmp_path, "piece", lambda: [1]) == [1]
-    assert once(tmp_path, "piece", broken) == [1]
+        find_once(tmp_path, "piece", list, broken)
+    assert find_once(tmp_path, "piece", list, lambda: [1]) == [1]
+    assert find_once(tmp_path, "piece", list, broken) == [1]
 
 
 def test_a_process_alone_makes_it_itself():
-    assert once(None, "piece", lambda: (1, 2)) == (1, 2)  # as it is, not as JSON has it
+    assert find_once(None, "piece", tuple, lambda: (1, 2)) == (1, 2)  # as it is, not as JSON has it
 
 
 def test_the_workers_of_a_session_have_the_source_read_once(tmp_path):

@@ -15,6 +15,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -79,7 +80,8 @@ def _one(name: str, trainer: str, settings: Result, work: Callable[[str, Tracing
     began = time.monotonic()
     try:
         with tracing(f"benchmarks.memory.jobs:{trainer}", device=_limit(CARD).device) as traced:
-            traced.subject.description["production"] = settings  # one trainer, many jobs
+            # one trainer, many jobs
+            traced.subject.description = replace(traced.subject.description, production=settings)
             result = work(name, traced, settings)
     except CannotJudge as error:
         result = {"unknown": str(error)}
@@ -108,7 +110,7 @@ def predicted(name: str, traced: Tracing, settings: Result) -> Result:
     if name in EDGES:
         result["largest"] = {}
         for text, limit in limits.items():
-            found = Prediction(traced.subject, traced.trace, limit).find_largest("batch_size")
+            found = Prediction(traced.subject.settings, traced.trace, limit).find_largest("batch_size")
             result["largest"][text] = found[1].value if found else None
     return result
 

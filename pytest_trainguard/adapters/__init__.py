@@ -5,12 +5,11 @@ from __future__ import annotations
 import functools
 import importlib
 import json
-from typing import Any
 
-from pytest_trainguard.contract.trainer import Trainer
+from pytest_trainguard.contract.trainer import Trainer, TrainerSpec
 
 
-def load_trainer(spec: Any) -> Trainer:
+def load_trainer(spec: TrainerSpec) -> Trainer:
     """The trainer that a spec (`module:Class`, or the table of a command line) names. Made once a process.
 
     Raises:
@@ -28,7 +27,7 @@ def _load(spec: str) -> Trainer:
 
         return CommandTrainer(json.loads(spec))
     module_name, _, name = spec.partition(":")
-    found: Any = importlib.import_module(module_name)
+    found: object = importlib.import_module(module_name)
     for part in name.split("."):
         found = getattr(found, part)
     if isinstance(found, Trainer):

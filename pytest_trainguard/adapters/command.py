@@ -26,7 +26,7 @@ _PLACE = re.compile(r"\{(\w*)\}")
 _PYTHON = re.compile(r"(^|/)python(3(\.\d+)?)?$")
 
 
-def faults_in(table: Mapping[str, Any]) -> str | None:
+def faults_in(table: Mapping[str, object]) -> str | None:
     """What is wrong with a trainer's table, in one line; None where nothing is."""
     unknown = [key for key in table if key not in _KEYS]
     if unknown:
@@ -106,7 +106,7 @@ def become(command: str, run: Run, config: Path | None) -> None:
     os.execvp(argv[0], argv)
 
 
-def arguments(command: str, values: Mapping[str, Any]) -> list[str]:
+def arguments(command: str, values: Mapping[str, object]) -> list[str]:
     """The command's words with its placeholders filled in.
 
     A word whose placeholder has no value (`--resume {resume_from}` on a fresh start) is left out, and with it the
@@ -143,7 +143,7 @@ def _become_python(argv: list[str]) -> None:
         runpy.run_path(argv[0], run_name="__main__")
 
 
-def read_settings(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> dict[str, object]:
     """A settings file in JSON, TOML or YAML.
 
     Raises:
@@ -159,7 +159,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     return content
 
 
-def _parsed(text: str, suffix: str) -> Any:
+def _parsed(text: str, suffix: str) -> object:
     if suffix == ".json":
         return json.loads(text)
     if suffix == ".toml":
@@ -180,7 +180,7 @@ def _parsed(text: str, suffix: str) -> Any:
         raise ValueError(str(error)) from error
 
 
-def write_settings(path: Path, values: Mapping[str, Any]) -> None:
+def write_settings(path: Path, values: Mapping[str, object]) -> None:
     """Write settings in the form that the suffix names."""
     if path.suffix == ".json":
         path.write_text(json.dumps(values))
@@ -194,7 +194,7 @@ def write_settings(path: Path, values: Mapping[str, Any]) -> None:
         path.write_text(yaml.safe_dump(dict(values)))
 
 
-def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+def _without_none(values: Mapping[str, object]) -> dict[str, object]:
     """TOML has no null: a setting that is None is left out."""
     return {
         name: _without_none(value) if isinstance(value, Mapping) else value

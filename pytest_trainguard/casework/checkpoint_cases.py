@@ -10,8 +10,9 @@ from pathlib import Path
 from pytest_trainguard.contract import checkpoints, settings
 from pytest_trainguard.contract.outcome import Outcome
 from pytest_trainguard.contract.settings import Field
+from pytest_trainguard.damage.entries import find as find_entries
+from pytest_trainguard.launch.protocol import RUN_STEPS
 from pytest_trainguard.probes.guard import Guard
-from pytest_trainguard.subject.subject import STEPS
 from pytest_trainguard.verdicts.errors import NotApplicable
 from pytest_trainguard.verdicts.kinds import recovers, stops, survives
 from pytest_trainguard.verdicts.wording import Wording, word
@@ -32,7 +33,7 @@ AFRESH = Wording(
 
 def is_told(guard: Guard, output_dir: Path) -> bool:
     """Whether the program is handed a checkpoint's path, and not the folder to choose from."""
-    return guard.resume_point(output_dir) != output_dir
+    return guard.checkpoints.resume_point(output_dir) != output_dir
 
 
 def rejects_or_recovers(outcome: Outcome, reference: Outcome, named: tuple[str, ...], before: list[Path]) -> None:
@@ -50,17 +51,17 @@ def rejects_or_recovers(outcome: Outcome, reference: Outcome, named: tuple[str, 
 
 def with_newest(guard: Guard) -> tuple[Outcome, Outcome, Path]:
     """The undisturbed run, one that was killed in its last step, and the newest checkpoint that it left."""
-    reference = guard.needs_checkpoints()
-    killed = guard.killed_late()
-    saved = guard.checkpoints(killed.output_dir)
+    reference = guard.needs.checkpoints()
+    killed = guard.checkpoints.killed_late()
+    saved = guard.checkpoints.find(killed.output_dir)
     if not saved:
-        raise NotApplicable(f"no checkpoint in the output folder after {STEPS - 1} steps")
+        raise NotApplicable(f"no checkpoint in the output folder after {RUN_STEPS - 1} steps")
     return reference, killed, saved[-1]
 
 
 def adapter(guard: Guard, outcome: Outcome) -> Path | None:
     """The folder of the newest adapter that a run left, as peft saves it."""
-    for folder in (*reversed(guard.checkpoints(outcome.output_dir)), outcome.output_dir):
+    for folder in (*reversed(guard.checkpoints.find(outcome.output_dir)), outcome.output_dir):
         found = sorted(folder.rglob("adapter_config.json")) if folder.is_dir() else []
         if found:
             return found[0].parent
@@ -82,7 +83,7 @@ def both_bases(ours: Path, theirs: Path) -> Wording:
 def entries(guard: Guard, checkpoint: Path, known: Sequence[str]) -> dict[Path, tuple[str, int]]:
     """The files of a checkpoint that have a whole number under a known name, and that name and number."""
     files = [str(file) for file in checkpoints.files(checkpoint)]
-    found: dict[str, dict[str, int]] = guard.subject.call("find_entries", files=files, names=list(known))
+    found = guard.subject.server.call(find_entries, files, list(known))
     return {Path(file): next(iter(values.items())) for file, values in found.items()}
 
 
@@ -100,7 +101,7 @@ def largest_file(checkpoint: Path) -> int:
 
 def two_sizes(guard: Guard, field: Field) -> tuple[int, int] | None:
     """A setting's size in small, and twice or half of it, within its range."""
-    own = settings.value_at(guard.subject.base_settings, field.path) or field.default
+    own = settings.value_at(guard.subject.settings.base, field.path) or field.default
     if type(own) is not int:
         return None
     high = field.bounds.get("le", field.bounds.get("lt", 2 * own + 1))

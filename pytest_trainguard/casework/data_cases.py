@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from pytest_trainguard.contract.outcome import Outcome
 from pytest_trainguard.damage import fields as row_values
 from pytest_trainguard.damage import files as tamper
+from pytest_trainguard.launch.protocol import RUN_STEPS, RunRequest
 from pytest_trainguard.probes.guard import Guard
-from pytest_trainguard.subject.subject import STEPS
 from pytest_trainguard.verdicts.errors import Finding, NotApplicable
 
 ROOM = 32 << 20  # bytes for a batch of long rows, beside what a run takes with short ones
@@ -20,9 +19,9 @@ LONG_CELL = 1 << 16  # Python's csv module takes twice that
 
 def few(guard: Guard) -> Path:
     """So few rows that a run sees them all."""
-    guard.data()
-    examples = guard.reference().recording.steps[0].examples or 1
-    rows = max(6, min(guard.subject.description["rows"], examples * STEPS // 2))
+    guard.needs.data()
+    examples = guard.reference.outcome.recording.steps[0].examples or 1
+    rows = max(6, min(guard.subject.description.rows, examples * RUN_STEPS // 2))
     made = guard.subject.make_data(guard.folder / "few", rows)
     assert made is not None
     return made
@@ -30,7 +29,7 @@ def few(guard: Guard) -> Path:
 
 def read_text(guard: Guard) -> row_values.Place:
     """The place of the longest text that training makes use of."""
-    data, reference = guard.data(), guard.repeatable()
+    data, reference = guard.needs.data(), guard.needs.repeatable_run()
     found = row_values.texts(row_values.read(data))
     for place in found:
         gone = row_values.without(data, guard.folder, place)
@@ -56,7 +55,7 @@ def lowest_limit(guard: Guard) -> int:
 def large(data: Path, guard: Guard, size: int) -> tamper.Tampered:
     """The data's own rows again and again; with long texts where they are cut, so that they are not too many."""
     rows = row_values.read(data)
-    if guard.subject.role("max_length"):
+    if guard.subject.settings.role("max_length"):
         place = read_text(guard)
         texts = [row_values.get(row, place) for row in rows]
         length = LONG_CELL if data.suffix == ".csv" else LONG_TEXT
@@ -73,9 +72,9 @@ def unless_unused(
     Raises:
         Finding: the field matters.
     """
-    gone = row_values.without(guard.data(), guard.folder, place)
+    gone = row_values.without(guard.needs.data(), guard.folder, place)
     without = guard.run(gone.did, data=gone.path, time_limit=guard.patience)
-    if without.exit != 0 or without.losses != guard.reference().losses:
+    if without.exit != 0 or without.losses != guard.reference.outcome.losses:
         raise Finding(
             outcome.did,
             f"{outcome.how}, and not a word of it: it {instead}, and {variant.field!r} matters (with it gone from "
@@ -87,12 +86,13 @@ def unless_unused(
 def is_unused(variant: tamper.Tampered, guard: Guard, reference: Outcome) -> bool:
     """Without the field in any row, every loss is as before."""
     assert variant.field is not None
-    everywhere = tamper.without(guard.data(), guard.folder, variant.field, everywhere=True)
+    everywhere = tamper.without(guard.needs.data(), guard.folder, variant.field, everywhere=True)
     outcome = guard.run(everywhere.did, data=everywhere.path, time_limit=guard.patience)
     return outcome.exit == 0 and outcome.losses == reference.losses
 
 
-def trained_on(variants: list[tamper.Tampered], guard: Guard, **options: Any) -> list[Outcome]:
-    """A run on each variant, with options of `Guard.run`."""
-    options["time_limit"] = guard.patience
-    return guard.run_all([{"did": each.did, "data": each.path, **options} for each in variants])
+def trained_on(variants: list[tamper.Tampered], guard: Guard, steps: int = RUN_STEPS) -> list[Outcome]:
+    """A run of so many steps on each variant."""
+    return guard.run_all(
+        [RunRequest(each.did, data=each.path, steps=steps, time_limit=guard.patience) for each in variants]
+    )

@@ -4,35 +4,30 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from pytest_trainguard.contract import settings
 from pytest_trainguard.contract.outcome import Outcome
+from pytest_trainguard.contract.validation import Validated
 from pytest_trainguard.damage import labels
+from pytest_trainguard.launch import questions
 from pytest_trainguard.probes.guard import Guard
 from pytest_trainguard.verdicts.errors import NotApplicable
 
-STEPS = 24  # optimizer steps: three passes over 64 rows in batches of 8
+VALIDATED_STEPS = 24  # optimizer steps: three passes over 64 rows in batches of 8
 EVAL_EVERY = 4  # steps between validations, where there is a setting for that
 LAST = 4  # steps whose mean is the final loss
 LEARNT = 0.35  # a training loss below half of that of a coin: what is right has most of the weight in every row
 
 
-@dataclass(frozen=True)
-class Validated:
-    """What a run told of its validations.
+@dataclass
+class RelabelledRuns:
+    """The runs of one trainer with other labels, by name: each is made once."""
 
-    Attributes:
-        losses: the validation loss by optimizer step, in order.
-        best: the checkpoint that it kept as its best; None where it names none.
-    """
-
-    losses: dict[int, float]
-    best: Path | None
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
 
 
 class Relabelled:
@@ -43,6 +38,7 @@ class Relabelled:
 
     def __init__(self, guard: Guard):
         self.guard = guard
+        self._findings = guard.subject.findings.get(RelabelledRuns, RelabelledRuns)
 
     def opposed(self) -> Outcome:
         """Trained on rows of one label and validated on rows of another: what is learnt is wrong there.
@@ -51,18 +47,19 @@ class Relabelled:
             NotApplicable: the trainer does not tell what a label is or what it validates on, with what to add.
         """
         first, second = self._two
-        return self._kept("opposed", f"trained on rows of {first!r} only, validated on rows of {second!r} only", second)
+        return self._run_once(
+            "opposed", f"trained on rows of {first!r} only, validated on rows of {second!r} only", second
+        )
 
     def one_sided(self) -> Outcome:
         """Trained on rows of one label and validated on rows of two, by turns. Raises as `opposed`."""
         first, second = self._two
         did = f"trained on rows of {first!r} only, validated on rows of {first!r} and {second!r} by turns"
-        return self._kept("one_sided", did, first, second)
+        return self._run_once("one_sided", did, first, second)
 
     def validated(self, outcome: Outcome) -> Validated:
         """What a run told of its validations."""
-        told = self.guard.subject.call("validated", output_dir=str(outcome.output_dir))
-        return Validated(dict(told["losses"]), Path(told["best"]) if told["best"] else None)
+        return self.guard.subject.server.ask(questions.validated, outcome.output_dir)
 
     def require_one_answer(self, outcome: Outcome) -> None:
         """The last validation of a run did give every row the label that was trained on.
@@ -85,17 +82,17 @@ class Relabelled:
 
     @cached_property
     def _field(self) -> str:
-        field: str | None = self.guard.subject.description["labels"]
+        field = self.guard.subject.description.labels
         if field is None:
             raise NotApplicable('what is to be learnt is not known: name the field of a row, labels = "label"')
         return field
 
     @cached_property
-    def _labels(self) -> list[Any]:
-        return labels.read(self.guard.data(), self._field)
+    def _labels(self) -> list[object]:
+        return labels.read(self.guard.needs.data(), self._field)
 
     @cached_property
-    def _two(self) -> tuple[Any, Any]:
+    def _two(self) -> tuple[object, object]:
         """The two labels that most rows have."""
         counted = Counter(map(repr, self._labels)).most_common(2)
         if len(counted) < 2:
@@ -103,23 +100,22 @@ class Relabelled:
         first, second = (next(label for label in self._labels if repr(label) == name) for name, _ in counted)
         return first, second
 
-    def _kept(self, name: str, did: str, *held_out: Any) -> Outcome:
+    def _run_once(self, name: str, did: str, *held_out: object) -> Outcome:
         """The outcome of a run, made once for each trainer."""
-        kept = self.guard.subject.kept
-        if name not in kept:
-            kept[name] = self._run(name, did, lambda nth: held_out[nth % len(held_out)])
-        outcome: Outcome = kept[name]
-        return outcome
+        known = self._findings.outcomes
+        if name not in known:
+            known[name] = self._run(name, did, lambda nth: held_out[nth % len(held_out)])
+        return known[name]
 
-    def _run(self, name: str, did: str, label: Callable[[int], Any]) -> Outcome:
+    def _run(self, name: str, did: str, label: Callable[[int], object]) -> Outcome:
         subject, first = self.guard.subject, self._two[0]
-        values, file = self._settings(), subject.role("validation_data")
+        values, file = self._settings(), subject.settings.role("validation_data")
         rows = len(self._labels)
         if file is not None:
             values[file.path] = str(self._written(f"{name}-validation", [label(nth) for nth in range(rows)]))
             data = self._written(name, [first] * rows)
         else:
-            held_out = subject.call("held_out", data=str(self.guard.data()))
+            held_out = subject.server.ask(questions.held_out, self.guard.needs.data())
             if not held_out:
                 raise NotApplicable(
                     "what it validates on is not known: say which rows with held_out(self, data), or name the setting "
@@ -127,17 +123,17 @@ class Relabelled:
                 )
             places = {row: nth for nth, row in enumerate(sorted(held_out))}
             data = self._written(name, [label(places[row]) if row in places else first for row in range(rows)])
-        return self.guard.run(did, data=data, settings=values, steps=STEPS)
+        return self.guard.run(did, data=data, settings=values, steps=VALIDATED_STEPS)
 
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self) -> dict[str, object]:
         """What learns by heart, with validations: `overfit` may well have turned them off."""
         subject = self.guard.subject
-        values = dict(subject.description["overfit"])
-        eval_every, fraction = subject.role("eval_every"), subject.role("validation_fraction")
+        values = dict(subject.description.overfit)
+        eval_every, fraction = subject.settings.role("eval_every"), subject.settings.role("validation_fraction")
         if fraction is not None:
-            tiny = settings.value_at(subject.base_settings, fraction.path)
+            tiny = settings.value_at(subject.settings.base, fraction.path)
             values[fraction.path] = fraction.default if tiny is None else tiny
         return settings.merge(values, {eval_every.path: EVAL_EVERY} if eval_every else {})
 
-    def _written(self, name: str, values: list[Any]) -> Path:
-        return labels.write(self.guard.data(), self.guard.folder / name, self._field, values)
+    def _written(self, name: str, values: list[object]) -> Path:
+        return labels.write(self.guard.needs.data(), self.guard.folder / name, self._field, values)

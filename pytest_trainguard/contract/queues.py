@@ -12,7 +12,6 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import PurePath
-from typing import Any
 
 COMMANDS = {"once": (), "add": ("file",), "retry": (), "status": ()}  # and the placeholders that each must have
 PLACEHOLDERS = ("root", "file", "priority", "config")
@@ -84,7 +83,7 @@ def filled(text: str, values: Mapping[str, object]) -> str:
     return _PLACE.sub(lambda place: str(values.get(place[1], place[0])), text)
 
 
-def faults_in(table: Mapping[str, Any]) -> str | None:
+def faults_in(table: Mapping[str, object]) -> str | None:
     """What is wrong with a queue's table, in one line; None where nothing is."""
     known = [one.name for one in fields(Queue)]
     unknown = [key for key in table if key not in known]

@@ -11,7 +11,7 @@ import dataclasses
 import enum
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,7 @@ ROLES: dict[str, tuple[str, ...]] = {
     "optimizer": ("optim", "optimizer"),
     "fused": ("fused", "fused_optimizer"),
 }
+_KINDS = {bool: "bool", int: "int", float: "float", str: "str"}
 BOUNDS = ("ge", "gt", "le", "lt", "multiple_of")
 
 
@@ -57,9 +58,9 @@ class Field:
     path: str
     kind: str
     bounds: dict[str, float] = dataclasses.field(default_factory=dict)
-    choices: tuple[Any, ...] = ()
+    choices: tuple[object, ...] = ()
     optional: bool = False
-    default: Any = None
+    default: object = None
 
     @property
     def range(self) -> str:
@@ -71,19 +72,19 @@ class Field:
         return f"{low}value{high}" if low or high else ""
 
 
-def fields_of(config: Any) -> list[Field]:
+def fields_of(config: object) -> list[Field]:
     """The fields that a settings type (or mapping) states, nested ones by dotted path."""
     return list(_fields(config, ""))
 
 
-def _fields(config: Any, prefix: str) -> Iterator[Field]:
+def _fields(config: object, prefix: str) -> Iterator[Field]:
     if isinstance(config, Mapping):
         for name, value in config.items():
             if isinstance(value, Mapping):
                 yield from _fields(value, f"{prefix}{name}.")
             else:
                 kind = type(value).__name__ if type(value) in (bool, int, float, str) else "other"
-                yield Field(prefix + name, kind, default=_plain(value))
+                yield Field(f"{prefix}{name}", kind, default=_plain(value))
     elif hasattr(config, "model_fields"):  # a pydantic model; pydantic itself need not be imported for this
         for name, info in config.model_fields.items():
             yield from _field(prefix + name, info.annotation, list(info.metadata), info.default)
@@ -94,7 +95,7 @@ def _fields(config: Any, prefix: str) -> Iterator[Field]:
             yield from _field(prefix + item.name, hints[item.name], stated, item.default)
 
 
-def _field(path: str, annotation: Any, metadata: list[Any], default: Any) -> Iterator[Field]:
+def _field(path: str, annotation: object, metadata: Sequence[object], default: object) -> Iterator[Field]:
     optional = False
     while True:
         origin = typing.get_origin(annotation)
@@ -113,16 +114,16 @@ def _field(path: str, annotation: Any, metadata: list[Any], default: Any) -> Ite
     if hasattr(annotation, "model_fields") or (isinstance(annotation, type) and dataclasses.is_dataclass(annotation)):
         yield from _fields(annotation, f"{path}.")
         return
-    choices: tuple[Any, ...] = ()
+    choices: tuple[object, ...] = ()
     if typing.get_origin(annotation) is typing.Literal:
         choices = typing.get_args(annotation)
     elif isinstance(annotation, type) and issubclass(annotation, enum.Enum):
         choices = tuple(member.value for member in annotation)
-    kind = "choice" if choices else {bool: "bool", int: "int", float: "float", str: "str"}.get(annotation, "other")
+    kind = "choice" if choices else next((name for one, name in _KINDS.items() if annotation is one), "other")
     yield Field(path, kind, _bounds(metadata), choices, optional, _plain(default))
 
 
-def _bounds(metadata: list[Any]) -> dict[str, float]:
+def _bounds(metadata: Sequence[object]) -> dict[str, float]:
     """The bounds among annotated-types objects, groups of them (`Interval`), and pydantic's own metadata."""
     found: dict[str, float] = {}
     # pydantic's `Field(ge=1)`, where the annotation is a dataclass's own, holds them one level down.
@@ -135,11 +136,11 @@ def _bounds(metadata: list[Any]) -> dict[str, float]:
     return found
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     return value if value is None or isinstance(value, bool | int | float | str) else None
 
 
-def role(name: str, fields: list[Field], told: Mapping[str, str]) -> Field | None:
+def role(name: str, fields: Sequence[Field], told: Mapping[str, str]) -> Field | None:
     """The field that plays a role: the one the trainer names, else one whose name is known for it."""
     wanted = (told[name],) if name in told else ROLES.get(name, ())
     for path in wanted:
@@ -149,7 +150,7 @@ def role(name: str, fields: list[Field], told: Mapping[str, str]) -> Field | Non
     return None
 
 
-def build(config: Any, values: Mapping[str, Any]) -> Any:
+def build(config: Any, values: Mapping[str, object]) -> Any:
     """The program's own settings object from plain values; a plain dict where it has no type.
 
     Raises:
@@ -168,15 +169,15 @@ def build(config: Any, values: Mapping[str, Any]) -> Any:
     return config(**{**values, **nested})
 
 
-def value_at(values: Mapping[str, Any], path: str) -> Any:
+def value_at(values: Mapping[str, object], path: str) -> object:
     """The value at a dotted path; None where there is none."""
-    found: Any = values
+    found: object = values
     for part in path.split("."):
         found = found.get(part) if isinstance(found, Mapping) else None
     return found
 
 
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merge(base: Mapping[str, object], over: Mapping[str, object]) -> dict[str, object]:
     """`base` with the values of `over`, nested mappings merged and dotted names spread out."""
     merged = dict(base)
     for name, value in over.items():
@@ -184,6 +185,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         if dot:
             first, value = first, {rest: value}
         below = merged.get(first)
-        is_table = isinstance(value, Mapping)
-        merged[first] = merge(below if isinstance(below, Mapping) else {}, value) if is_table else value
+        if isinstance(value, Mapping):
+            value = merge(below if isinstance(below, Mapping) else {}, value)
+        merged[first] = value
     return merged

@@ -17,6 +17,8 @@ from pytest_trainguard.contract import checkpoints, settings, validation
 from pytest_trainguard.contract.queues import Queue
 from pytest_trainguard.rows import longest, samples
 
+TrainerSpec = str | Mapping[str, object]  # `module:Class`, or the table of a command line
+
 
 @dataclass
 class Run:
@@ -74,9 +76,9 @@ class Trainer:
     """
 
     config: ClassVar[Any] = None
-    production: ClassVar[Mapping[str, Any]] = {}
-    tiny: ClassVar[Mapping[str, Any]] = {}
-    overfit: ClassVar[Mapping[str, Any]] = {}
+    production: ClassVar[Mapping[str, object]] = {}
+    tiny: ClassVar[Mapping[str, object]] = {}
+    overfit: ClassVar[Mapping[str, object]] = {}
     sample: ClassVar[str | Path | None] = None
     rows: ClassVar[int] = 64
     fields: ClassVar[Mapping[str, str]] = {}
@@ -173,7 +175,7 @@ class Trainer:
         return validation.best(output_dir)
 
 
-def spec_of(trainer: object) -> object:
+def spec_of(trainer: object) -> TrainerSpec:
     """What a trainer is known by in another process: `module:Class`, or the table of a command line.
 
     Raises:
@@ -181,8 +183,10 @@ def spec_of(trainer: object) -> object:
     """
     if isinstance(trainer, type) and issubclass(trainer, Trainer):
         return f"{trainer.__module__}:{trainer.__qualname__}"
-    if isinstance(trainer, str | os.PathLike):
-        return os.fspath(trainer)
+    if isinstance(trainer, str):
+        return trainer
+    if isinstance(trainer, os.PathLike):
+        return os.fsdecode(trainer)
     if isinstance(trainer, Mapping):
         return dict(trainer)
     raise TypeError(f"a trainer is a Trainer subclass or 'module:Class', not {trainer!r}")

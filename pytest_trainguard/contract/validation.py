@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pytest_trainguard.contract import checkpoints
+
+
+@dataclass(frozen=True)
+class Validated:
+    """What a run told of its validations.
+
+    Attributes:
+        losses: the validation loss by optimizer step, in order.
+        best: the checkpoint that it kept as its best; None where it names none.
+    """
+
+    losses: dict[int, float]
+    best: Path | None
 
 
 def losses(output_dir: Path) -> dict[int, float]:

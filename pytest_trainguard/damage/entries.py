@@ -1,7 +1,7 @@
 """Entries of a checkpoint's files: the step count, a format version; read, and put in another way.
 
 A file is JSON, or what `torch.save` wrote, which is read with `weights_only=True`: never unpickled. These functions
-run in a process that has torch loaded; a case asks for them with `Subject.call`.
+run in a process that has torch loaded; a case asks for them with `TrainerServer.call`.
 """
 
 from __future__ import annotations

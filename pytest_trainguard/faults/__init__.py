@@ -8,9 +8,8 @@ for real (device errors, GPU out of memory) and what is an exception by nature i
 from __future__ import annotations
 
 import signal
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 OOM_MESSAGE = (
     "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 39.39 GiB of which 1.12 GiB is "
@@ -51,10 +50,6 @@ class Fault:
     nth: int = 1
     value: str = ""
     text: str = ""
-
-    def as_json(self) -> dict[str, Any]:
-        """The fault as plain values."""
-        return asdict(self)
 
     def __str__(self) -> str:
         at = f"while saving after step {self.step}" if self.where in ("save", "sync") else f"in step {self.step}"

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch.overrides import TorchFunctionMode
 
 from pytest_trainguard.recorder.writer import Recorder
 
+Device: TypeAlias = int | str | torch.device  # as a program may name one
 MEMORY = 80 * 2**30  # bytes that each device says it has
 _NOTHING = ("synchronize", "empty_cache", "ipc_collect", "reset_peak_memory_stats", "reset_accumulated_memory_stats",
             "manual_seed", "manual_seed_all", "set_rng_state", "set_rng_state_all", "_lazy_init", "init")  # fmt: skip
@@ -25,13 +26,13 @@ _ZERO = ("memory_allocated", "max_memory_allocated", "memory_reserved", "max_mem
 def pretend(recorder: Recorder) -> None:
     """Have torch say that there are the devices of CUDA_VISIBLE_DEVICES, for the rest of this process's life."""
     devices = Devices(recorder)
-    cuda: Any = torch.cuda
+    cuda = torch.cuda
     for name in _NOTHING:
         setattr(cuda, name, lambda *args, **kwargs: None)
     for name in _ZERO:
         setattr(cuda, name, lambda *args, **kwargs: 0)
     told = SimpleNamespace(name="pretended GPU", total_memory=MEMORY, major=8, minor=0, multi_processor_count=108)
-    answers: dict[str, Callable[..., Any]] = {
+    answers: dict[str, Callable[..., object]] = {
         "is_available": lambda: devices.count() > 0,
         "device_count": devices.count,
         "current_device": lambda: devices.current,
@@ -48,7 +49,7 @@ def pretend(recorder: Recorder) -> None:
     }
     for name, answer in answers.items():
         setattr(cuda, name, answer)
-    accelerator: Any = torch.accelerator
+    accelerator = torch.accelerator
     accelerator.is_available = cuda.is_available
     accelerator.device_count = devices.count
     accelerator.current_accelerator = lambda *args, **kwargs: torch.device("cuda")
@@ -57,7 +58,7 @@ def pretend(recorder: Recorder) -> None:
     accelerator.synchronize = cuda.synchronize
     stream = SimpleNamespace(is_capturing=lambda: False, synchronize=cuda.synchronize, wait_stream=cuda.synchronize)
     accelerator.current_stream = cuda.current_stream = lambda device=None: stream
-    tensor: Any = torch.Tensor
+    tensor = torch.Tensor
     tensor.pin_memory = lambda self, *args: self
     _keep_in_one_place(devices)
     devices.__enter__()
@@ -66,14 +67,14 @@ def pretend(recorder: Recorder) -> None:
 def _keep_in_one_place(devices: Devices) -> None:
     """`DataParallel` takes its devices, and calls the one module that there is."""
 
-    def init(self: Any, module: torch.nn.Module, device_ids: Iterable[Any] | None = None, *rest: Any) -> None:
+    def init(self: Any, module: torch.nn.Module, device_ids: Iterable[Device] | None = None, *rest: object) -> None:
         torch.nn.Module.__init__(self)
         self.module = module
         self.device_ids = list(range(devices.count()) if device_ids is None else device_ids)
         for device in self.device_ids:
             devices.used(device, "model")
 
-    parallel: Any = torch.nn.DataParallel
+    parallel = torch.nn.DataParallel
     parallel.__init__ = init
     parallel.forward = lambda self, *inputs, **named: self.module(*inputs, **named)
 
@@ -91,7 +92,7 @@ class Devices(TorchFunctionMode):  # type: ignore[misc]
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
         return len([name for name in visible.split(",") if name.strip()])
 
-    def choose(self, device: Any) -> None:
+    def choose(self, device: Device) -> None:
         """`torch.cuda.set_device`."""
         self.current = self._index(device)
 
@@ -101,14 +102,14 @@ class Devices(TorchFunctionMode):  # type: ignore[misc]
         self.current = device if device >= 0 else before
         return before
 
-    def used(self, device: Any, by: str) -> None:
+    def used(self, device: Device, by: str) -> None:
         """Record, once, that the `model` or its `data` went to a device."""
         index = self._index(device)
         if (index, by) not in self._seen:
             self._seen.add((index, by))
             self.recorder.write("device", index=index, by=by)
 
-    def _index(self, device: Any) -> int:
+    def _index(self, device: Device) -> int:
         index = device if isinstance(device, int) else torch.device(device).index
         index = self.current if index is None else index
         if index >= self.count():
@@ -130,7 +131,7 @@ class Devices(TorchFunctionMode):  # type: ignore[misc]
         kwargs = {name: self._on_cpu(value, by) if name == "device" else value for name, value in kwargs.items()}
         return func(*args, **kwargs)
 
-    def _on_cpu(self, value: Any, by: str, *, numbered: bool = False) -> Any:
+    def _on_cpu(self, value: object, by: str, *, numbered: bool = False) -> object:
         is_device = isinstance(value, torch.device) and value.type == "cuda"
         is_name = isinstance(value, str) and value.partition(":")[0] == "cuda"
         if is_device or is_name or (numbered and type(value) is int):

@@ -232,7 +232,7 @@ def _device_error(text: str) -> RuntimeError:
 def _shift_clock(seconds: int) -> None:
     """Have every module that holds `time.time` or `time.time_ns` hold one that is so many seconds off."""
     now, now_ns = time.time, time.time_ns
-    shifted: dict[Any, Callable[[], Any]] = {
+    shifted: dict[object, Callable[[], float]] = {
         now: lambda: now() + seconds,
         now_ns: lambda: now_ns() + seconds * 10**9,
     }

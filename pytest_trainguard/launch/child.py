@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import faulthandler
-import importlib
 import json
 import os
 import resource
@@ -20,25 +18,40 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Callable
+from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
-from pytest_trainguard.launch import linux
+from pytest_trainguard.launch import linux, protocol
 from pytest_trainguard.launch.exit_code import run_to_exit_code
+from pytest_trainguard.launch.protocol import Call, Command, Launch, LoadedModules
+from pytest_trainguard.launch.stacks import write_stack_on_signal
 
-STACK_FILE = "stack.txt"
 RESULT_FILE = "result.json"
 MODULES_FILE = "modules.json"
-# Far from the signals that schedulers and trainers use.
-STACK_SIGNAL = getattr(signal, "SIGRTMIN", signal.SIGUSR2) + 5 if hasattr(signal, "SIGRTMIN") else signal.SIGUSR2
 STARTUP = Path(__file__).parent / "startup"
 
 
-def prepare(request: dict[str, Any], output: int, *, small_disk: bool) -> Callable[[], int]:
-    """Set this forked process up as the request says; what it is then to do."""
+def prepare(launch: Launch, output: int, disk: Path | None) -> Callable[[], int]:
+    """Set this forked process up as it was asked for; what it is then to do.
+
+    Args:
+        launch: what was asked for.
+        output: the descriptor that it prints to.
+        disk: where a small disk is mounted, if one is.
+    """
     os.setpgid(0, 0)
     linux.die_with_parent(signal.SIGKILL)
+    _redirect_streams(output)
+    write_stack_on_signal(launch.folder)
+    _set_environment(launch)
+    os.chdir(launch.cwd)
+    _limit_memory(launch.job.request.memory_limit)
+    return lambda: _end_like_a_program(lambda: _work(launch, disk))
+
+
+def _redirect_streams(output: int) -> None:
+    """Standard input from nowhere, what is printed to `output`."""
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.dup2(output, 1)
@@ -47,60 +60,53 @@ def prepare(request: dict[str, Any], output: int, *, small_disk: bool) -> Callab
     os.close(output)
     sys.stdout = sys.__stdout__ = _stream(1)  # type: ignore[misc]
     sys.stderr = sys.__stderr__ = _stream(2)  # type: ignore[misc]
-    folder = Path(request["folder"])
-    write_stack_on_signal(folder)
-    os.environ.update(request["env"])
-    # A Python process that the run starts gets the recorder as well.
-    search = [str(STARTUP), *filter(None, [os.environ.get("PYTHONPATH")])]
-    os.environ["PYTHONPATH"] = os.pathsep.join(search)
-    os.environ["TMPDIR"] = tempfile.tempdir = request["tmp"]
-    os.makedirs(tempfile.tempdir, exist_ok=True)
-    os.chdir(request["cwd"])
-    _limit(request)
-    return lambda: _end_like_a_program(lambda: _work(request, folder, small_disk=small_disk))
 
 
-def _stream(fd: int) -> Any:
+def _stream(fd: int) -> TextIOWrapper:
     return os.fdopen(fd, "w", buffering=1, errors="backslashreplace", closefd=False)
 
 
-def write_stack_on_signal(folder: Path) -> None:
-    """On STACK_SIGNAL, write the stacks of all threads to a file in `folder`."""
-    stack = open(folder / STACK_FILE, "a")  # noqa: SIM115 (open for the life of the process)
-    faulthandler.enable(stack)
-    faulthandler.register(STACK_SIGNAL, stack, all_threads=True)
+def _set_environment(launch: Launch) -> None:
+    # Behaviour is judged on the CPU, also where there is a GPU.
+    os.environ.update({"CUDA_VISIBLE_DEVICES": "", **launch.job.request.env})
+    # A Python process that the run starts gets the recorder as well.
+    search = [str(STARTUP), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(search)
+    os.environ["TMPDIR"] = tempfile.tempdir = str(launch.tmp)
+    os.makedirs(tempfile.tempdir, exist_ok=True)
 
 
-def _limit(request: dict[str, Any]) -> None:
+def _limit_memory(limit: int | None) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a provoked segfault leaves no core file behind
-    if request.get("memory_limit"):
+    if limit:
         linux.one_arena()
         # The address space that the warm server brought along does not count against the run.
         pages = int(Path("/proc/self/statm").read_text().split()[0]) if sys.platform == "linux" else 0
-        limit = pages * resource.getpagesize() + request["memory_limit"]
+        limit += pages * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
-def _work(request: dict[str, Any], folder: Path, *, small_disk: bool) -> int:
-    if request["job"]["kind"] == "call":
-        module, _, name = request["job"]["function"].partition(":")
-        result = getattr(importlib.import_module(module), name)(**request["job"]["arguments"])
-        (folder / RESULT_FILE).write_text(json.dumps(result))
+def _work(launch: Launch, disk: Path | None) -> int:
+    """Do the job; the exit code that it asks for."""
+    from pytest_trainguard.launch import calls, jobs
+
+    job, folder = launch.job, launch.folder
+    if isinstance(job, Call):
+        result = calls.answer(job)
+        (folder / RESULT_FILE).write_text(json.dumps(protocol.to_json(result)))
         return 0
-    from pytest_trainguard.launch import jobs
-
-    if request["job"]["kind"] == "command":
-        jobs.run_command(request["job"], folder)
-    disk = Path(request["disk"]["folder"]) if small_disk else None
+    if isinstance(job, Command):
+        jobs.run_command(job, folder)
     try:
-        return jobs.train(request["job"], folder, disk=disk)
+        return jobs.train(job, folder, disk)
     finally:
-        if request["job"]["tell_modules"] and folder.exists():  # some programs clear up more than is theirs
-            (folder / MODULES_FILE).write_text(json.dumps(loaded_modules(request["cwd"])))
+        if job.request.tell_modules and folder.exists():  # some programs clear up more than is theirs
+            told = protocol.to_json(loaded_modules(str(launch.cwd)))
+            (folder / MODULES_FILE).write_text(json.dumps(told))
 
 
-def loaded_modules(project: str) -> dict[str, list[str]]:
-    """What is loaded here: names of `libraries`, safe to load ahead of later runs, and the project's `own` files."""
+def loaded_modules(project: str) -> LoadedModules:
+    """What is loaded here, of libraries and of the project in that folder."""
     libraries, own = [], []
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
@@ -110,7 +116,7 @@ def loaded_modules(project: str) -> dict[str, list[str]]:
             own.append(file)
         elif name != "__main__":
             libraries.append(name)
-    return {"libraries": libraries, "own": sorted(set(own))}
+    return LoadedModules(tuple(libraries), tuple(map(Path, sorted(set(own)))))
 
 
 def _end_like_a_program(work: Callable[[], int]) -> int:

@@ -8,19 +8,22 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pytest_trainguard.launch import wire
+from pytest_trainguard.contract.trainer import TrainerSpec
+from pytest_trainguard.launch import protocol, wire
+from pytest_trainguard.launch.protocol import Ended, Fork, Forked, Launch, Load, Loaded, Lost, Message, Signal, Started
 
 # Loaded by the base server. The first optimizer made in a process imports torch._dynamo, over a second's work.
-PRELOAD = [
+PRELOAD = (
     "torch",
     "torch._dynamo",
     "torch.utils.data",
     "pytest_trainguard.launch.jobs",
+    "pytest_trainguard.launch.questions",
     "pytest_trainguard.faults.inject",
-]
+)
 LOAD_LIMIT = 300.0  # seconds for importing a trainer's modules
 
 
@@ -36,33 +39,31 @@ class Running:
         self._link: socket.socket | None = link
         self._take_back = take_back
         link.settimeout(time_limit + 60)  # the supervisor's own limit comes first; this one is for its loss
-        self._ended: wire.Message | None = None
-        started = self._receive()
-        self.pid: int = started["pid"] if started["event"] == "started" else 0
-        if started["event"] != "started":
-            self._ended = started
+        first = self._receive()
+        self.pid: int = first.pid if isinstance(first, Started) else 0
+        self._last: Message | None = None if isinstance(first, Started) else first
 
     def signal(self, signum: int, *, group: bool = False) -> None:
         """Send a signal to the run's main process, or to its whole process group."""
         if self._link is not None:
             with contextlib.suppress(OSError):
-                wire.send(self._link, {"signal": int(signum), "group": group})
+                wire.send(self._link, protocol.encode(Signal(int(signum), group)))
 
-    def wait(self) -> wire.Message:
+    def wait(self) -> Ended:
         """Wait for the run's end; what the supervisor saw of it.
 
         Raises:
             LaunchError: the supervisor was lost.
         """
-        if self._ended is None:
-            self._ended = self._receive()
-        if self._ended["event"] != "ended":
+        if self._last is None:
+            self._last = self._receive()
+        if not isinstance(self._last, Ended):
             self.kill()
-            raise LaunchError(f"the run's supervisor was lost: {self._ended.get('reason')}")
+            raise LaunchError(f"the run's supervisor was lost: {_why_lost(self._last)}")
         if self._link is not None:
             self._take_back(self._link)
             self._link = None
-        return self._ended
+        return self._last
 
     def kill(self) -> None:
         """End the run and everything it started: its lease is this connection."""
@@ -74,13 +75,19 @@ class Running:
         # A test that fails between start and end waits for nothing: its run ends here, without a ResourceWarning.
         self.kill()
 
-    def _receive(self) -> wire.Message:
+    def _receive(self) -> Message:
         assert self._link is not None
         try:
             received = wire.receive(self._link)
+            return protocol.decode(received[0]) if received else Lost("its connection ended")
         except TimeoutError:
-            received = None
-        return received[0] if received else {"event": "lost", "reason": "its connection ended"}
+            return Lost("its connection ended")
+        except ValueError as error:  # a run may have got hold of it
+            return Lost(str(error))
+
+
+def _why_lost(message: Message) -> str:
+    return message.reason if isinstance(message, Lost) else f"it sent {type(message).__name__}"
 
 
 class Server:
@@ -133,7 +140,7 @@ class Server:
 
     _process: subprocess.Popen[bytes] | None = None
 
-    def load(self, modules: list[str], trainer: object | None) -> str | None:
+    def load(self, modules: Sequence[str], trainer: TrainerSpec | None) -> str | None:
         """Have the server import modules, then the trainer's own.
 
         Returns:
@@ -142,48 +149,47 @@ class Server:
         self._dismiss()  # what is loaded now, a run of theirs would not have
         self._control.settimeout(LOAD_LIMIT)
         try:
-            wire.send(self._control, {"do": "load", "modules": modules, "trainer": trainer})
-            received = wire.receive(self._control)
+            wire.send(self._control, protocol.encode(Load(tuple(modules), trainer)))
+            answer = _answer(self._control)
         except TimeoutError:
             self.close()
             return f"importing it did not end within {LOAD_LIMIT:.0f} s"
         except OSError:
-            received = None
-        if received is None:
+            answer = None
+        if not isinstance(answer, Loaded):
             return "the process ended while importing it (a crash, or os._exit)"
-        error: str | None = received[0]["error"]
-        return error
+        return answer.error
 
     def fork(self) -> Server:
         """A copy of this server in a process of its own, which shares what is loaded and nothing after."""
         ours, theirs = socket.socketpair()
         with theirs:
-            self._send({"do": "fork"}, theirs)
+            self._send(Fork(), theirs)
         ours.settimeout(LOAD_LIMIT)
-        received = wire.receive(ours)
-        if received is None:
+        answer = _answer(ours)
+        if not isinstance(answer, Forked):
             raise LaunchError("the warm server did not fork")
-        return Server(ours, received[0]["pid"])
+        return Server(ours, answer.pid)
 
-    def run(self, request: wire.Message) -> Running:
-        """Start one run; see `child.prepare` and `supervisor.supervise` for what a request holds."""
+    def run(self, launch: Launch) -> Running:
+        """Start one run."""
         # What a supervisor gave up for one run, it has not for the next: its rights, a place without a disk mounted.
-        plain = not (request["ordinary_user"] or request["disk"])
-        take_back = self._keep if plain else socket.socket.close
+        plain = not (launch.job.request.ordinary_user or launch.disk)
+        take_back = self._keep_idle if plain else socket.socket.close
         while plain and self._idle:
             link = self._idle.pop()
             try:
-                wire.send(link, request)
+                wire.send(link, protocol.encode(launch))
             except OSError:  # somebody ended it meanwhile
                 link.close()
             else:
-                return Running(link, request["time_limit"], take_back)
+                return Running(link, launch.time_limit, take_back)
         ours, theirs = socket.socketpair()
         with theirs:
-            self._send({**request, "do": "run"}, theirs)
-        return Running(ours, request["time_limit"], take_back)
+            self._send(launch, theirs)
+        return Running(ours, launch.time_limit, take_back)
 
-    def _keep(self, link: socket.socket) -> None:
+    def _keep_idle(self, link: socket.socket) -> None:
         link.close() if self._closed else self._idle.append(link)
 
     def _dismiss(self) -> None:
@@ -205,8 +211,13 @@ class Server:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
 
-    def _send(self, message: wire.Message, fd: socket.socket) -> None:
+    def _send(self, message: Message, link: socket.socket) -> None:
         try:
-            wire.send(self._control, message, (fd.fileno(),))
+            wire.send(self._control, protocol.encode(message), (link.fileno(),))
         except OSError as error:
             raise LaunchError(f"the warm server is gone: {error}") from error
+
+
+def _answer(control: socket.socket) -> Message | None:
+    received = wire.receive(control)
+    return protocol.decode(received[0]) if received else None

@@ -18,15 +18,17 @@ import socket
 import sys
 import traceback
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from pytest_trainguard.launch import linux, supervisor, wire
+from pytest_trainguard.contract.trainer import TrainerSpec
+from pytest_trainguard.launch import linux, protocol, supervisor, wire
+from pytest_trainguard.launch.protocol import Fork, Forked, Launch, Load, Loaded
 
 Job = Callable[[], int]
 LAST_GRACE = 2.0  # seconds in which servers and supervisors end by themselves; then what trainers' modules started, too
 
 
-def load(modules: list[str], trainer: object | None) -> str | None:
+def load(modules: Sequence[str], trainer: TrainerSpec | None) -> str | None:
     """Import what the runs will need; None, or the traceback of what the trainer's own modules raised.
 
     `modules` are a hint (what an earlier run imported): one that cannot be imported is left to the run itself.
@@ -83,23 +85,22 @@ def serve(control: socket.socket) -> Job:
     """
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps supervisors and forked servers
     while (received := wire.receive(control)) is not None:
-        message, fds = received
-        link = socket.socket(fileno=fds[0]) if fds else None
-        if message["do"] == "load":
-            wire.send(control, {"error": load(message["modules"], message.get("trainer"))})
+        message, fds = protocol.decode(received[0]), received[1]
+        if isinstance(message, Load):
+            wire.send(control, protocol.encode(Loaded(load(message.modules, message.trainer))))
             gc.freeze()  # a run's garbage collector then leaves the pages shared with this process alone
             continue
-        assert link is not None
+        link = socket.socket(fileno=fds[0])
         if os.fork():
             link.close()
             continue
         control.close()
-        if message["do"] == "fork":
-            linux.die_with_parent(signal.SIGKILL)  # also in the middle of importing a trainer that never ends
-            control = link
-            wire.send(control, {"pid": os.getpid()})
-        else:
+        if isinstance(message, Launch):
             return supervisor.supervise(link, message)
+        assert isinstance(message, Fork)
+        linux.die_with_parent(signal.SIGKILL)  # also in the middle of importing a trainer that never ends
+        control = link
+        wire.send(control, protocol.encode(Forked(os.getpid())))
     return lambda: 0
 
 

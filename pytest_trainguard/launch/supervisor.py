@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import selectors
 import shutil
 import signal
@@ -17,11 +18,14 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import psutil
 
-from pytest_trainguard.launch import child, linux, wire
+from pytest_trainguard.contract.outcome import Leftover
+from pytest_trainguard.launch import child, linux, protocol, wire
+from pytest_trainguard.launch.protocol import Ended, Launch, Lost, Message, Signal, Started
+from pytest_trainguard.launch.stacks import STACK_FILE, STACK_SIGNAL
 
 HEAD, TAIL = 1 << 16, 1 << 18  # bytes of a run's output that are kept: its beginning and its end
 STACK_WAIT = 1.0  # seconds that a hanging run gets to write down where it stands
@@ -59,7 +63,14 @@ class Output:
         return (self.head + gap + tail).decode(errors="replace")
 
 
-def supervise(link: socket.socket, request: dict[str, Any]) -> Callable[[], int]:
+class Forked(NamedTuple):
+    """What a run's own process has of its supervisor: the descriptor that it prints to, and where a disk is mounted."""
+
+    output: int
+    disk: Path | None
+
+
+def supervise(link: socket.socket, launch: Launch) -> Callable[[], int]:
     """Fork the run and stand over it, then over the next one that is asked for, one at a time.
 
     Only a run's own process returns from here, with what it is to do.
@@ -69,71 +80,70 @@ def supervise(link: socket.socket, request: dict[str, Any]) -> Callable[[], int]
         os.setsid()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         linux.become_subreaper()
-        while not (forked := _fork_and_watch(link, request)):
+        while not (forked := _fork_and_watch(link, launch)):
             _kill_descendants()
-            shutil.rmtree(request["tmp"], ignore_errors=True)
-            following = _next(link)
+            shutil.rmtree(launch.tmp, ignore_errors=True)
+            following = _next_launch(link)
             if following is None:
                 break
-            request = following
+            launch = following
     except BaseException as error:  # nothing else would say it: this process has no terminal
-        with contextlib.suppress(OSError):
-            wire.send(link, {"event": "lost", "reason": f"{type(error).__name__}: {error}"})
+        _tell(link, Lost(f"{type(error).__name__}: {error}"))
     finally:
         if os.getpid() == supervisor:
             _kill_descendants()
-            shutil.rmtree(request["tmp"], ignore_errors=True)
+            shutil.rmtree(launch.tmp, ignore_errors=True)
             os._exit(0)
     link.close()
     assert forked is not None
-    output, small_disk = forked
-    return child.prepare(request, output, small_disk=small_disk)
+    return child.prepare(launch, forked.output, forked.disk)
 
 
-def _next(link: socket.socket) -> dict[str, Any] | None:
-    """The next request; None where there is none any more. A signal that came too late for a run is passed over."""
+def _tell(link: socket.socket, message: Message) -> None:
+    """Send a message to pytest, which may be gone."""
+    with contextlib.suppress(OSError):
+        wire.send(link, protocol.encode(message))
+
+
+def _next_launch(link: socket.socket) -> Launch | None:
+    """The next one; None where there is none any more. A signal that came too late for a run is passed over."""
     while (received := wire.receive(link)) is not None:
-        if "signal" not in received[0]:
-            return received[0]
+        message = protocol.decode(received[0])
+        if isinstance(message, Launch):
+            return message
     return None
 
 
-def _fork_and_watch(link: socket.socket, request: dict[str, Any]) -> tuple[int, bool] | None:
-    """One run, from its start to its end, which is told over the link.
-
-    Returns:
-        None; in the run's own process the descriptor that it prints to, and whether it has a small disk.
-    """
-    if request["ordinary_user"] and not linux.obey_permissions():
+def _fork_and_watch(link: socket.socket, launch: Launch) -> Forked | None:
+    """One run, from its start to its end, which is told over the link; in the run's own process a `Forked`."""
+    if launch.job.request.ordinary_user and not linux.obey_permissions():
         raise PermissionError("root cannot be made to obey file permissions here")
-    disk = _small_disk(request)
+    beneath = _small_disk(launch)
     reader, writer = os.pipe()
     started = time.monotonic()
     pid = os.fork()
     if not pid:
         os.close(reader)
-        return writer, disk is not None
+        return Forked(writer, None if beneath is None else launch.disk)
     os.close(writer)
     with contextlib.suppress(OSError):  # the run does the same: whichever comes first
         os.setpgid(pid, pid)
-    with contextlib.suppress(OSError):
-        wire.send(link, {"event": "started", "pid": pid})
-    result = _watch(link, reader, pid, started, request)
+    _tell(link, Started(pid))
+    ended = _watch(link, reader, pid, started, launch, small_disk=beneath is not None)
     os.close(reader)
-    if disk is not None:
-        _copy_out(disk, Path(request["disk"]["folder"]))
-    with contextlib.suppress(OSError):
-        wire.send(link, {**result, "small_disk": disk is not None})
+    if beneath is not None and launch.disk is not None:
+        _copy_out(beneath, launch.disk)
+    _tell(link, ended)
     return None
 
 
-def _small_disk(request: dict[str, Any]) -> int | None:
+def _small_disk(launch: Launch) -> int | None:
     """Mount the small disk that was asked for; a descriptor of the folder beneath it, or None."""
-    if not request.get("disk"):
+    folder, size = launch.disk, launch.job.request.small_disk
+    if folder is None or not size:
         return None
-    folder = Path(request["disk"]["folder"])
     beneath = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    if not linux.mount_small_disk(folder, request["disk"]["size"]):
+    if not linux.mount_small_disk(folder, size):
         os.close(beneath)
         return None
     shutil.copytree(f"/proc/self/fd/{beneath}", folder, dirs_exist_ok=True, symlinks=True)
@@ -148,10 +158,10 @@ def _copy_out(beneath: int, folder: Path) -> None:
     shutil.copytree(folder, real, dirs_exist_ok=True, symlinks=True)
 
 
-def _watch(link: socket.socket, reader: int, pid: int, started: float, request: dict[str, Any]) -> dict[str, Any]:
+def _watch(link: socket.socket, reader: int, pid: int, started: float, launch: Launch, *, small_disk: bool) -> Ended:
     """Until the run ends: take in its output, pass on signals, keep the time limit. Then what it left."""
     output, ended, timed_out, leased = Output(), None, False, True
-    deadline = started + request["time_limit"]
+    deadline = started + launch.time_limit
     with selectors.DefaultSelector() as selector:
         selector.register(reader, selectors.EVENT_READ)
         selector.register(link, selectors.EVENT_READ)
@@ -171,34 +181,34 @@ def _watch(link: socket.socket, reader: int, pid: int, started: float, request: 
                         selector.unregister(link)
                         _kill_descendants()
                     else:
-                        _signal(pid, received[0]["signal"], group=received[0]["group"])
+                        _pass_on(protocol.decode(received[0]), pid)
             if time.monotonic() >= deadline and leased and not timed_out:
                 timed_out = True
-                _write_stacks(request["folder"])
+                _write_stacks(launch.folder)
                 _kill_descendants()
             ended = _reap(pid)
         if exit_fd is not None:
             os.close(exit_fd)
     seconds = time.monotonic() - started
     status, usage = ended
-    leftovers = _leftovers(request["grace"] if leased and not timed_out else 0.0)
+    leftovers = _leftovers(launch.job.request.grace if leased and not timed_out else 0.0)
     _kill_descendants()
     _reap_orphans()  # a container may have no init that would do it
     os.set_blocking(reader, False)
     with contextlib.suppress(BlockingIOError):
         while data := os.read(reader, 1 << 16):
             output.add(data)
-    return {
-        "event": "ended",
-        "pid": pid,
-        "exit": os.waitstatus_to_exitcode(status),
-        "seconds": seconds,
-        "peak_rss": usage.ru_maxrss * 1024,  # Linux counts KiB
-        "output": output.text(),
-        "output_bytes": output.total,
-        "timed_out": timed_out,
-        "leftovers": leftovers,
-    }
+    return Ended(
+        pid=pid,
+        exit=os.waitstatus_to_exitcode(status),
+        seconds=seconds,
+        peak_rss=usage.ru_maxrss * 1024,  # Linux counts KiB
+        output=output.text(),
+        output_bytes=output.total,
+        timed_out=timed_out,
+        leftovers=leftovers,
+        small_disk=small_disk,
+    )
 
 
 def _exit_descriptor(pid: int) -> int | None:
@@ -209,26 +219,28 @@ def _exit_descriptor(pid: int) -> int | None:
         return None
 
 
-def _reap(pid: int) -> tuple[int, Any] | None:
+def _reap(pid: int) -> tuple[int, resource.struct_rusage] | None:
     ended, status, usage = os.wait4(pid, os.WNOHANG)
     return (status, usage) if ended else None
 
 
-def _signal(pid: int, signum: int, *, group: bool) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        (os.killpg if group else os.kill)(pid, signum)
+def _pass_on(message: Message, pid: int) -> None:
+    """Send the run the signal that pytest asks for."""
+    if isinstance(message, Signal):
+        with contextlib.suppress(ProcessLookupError):
+            (os.killpg if message.group else os.kill)(pid, message.signum)
 
 
 def _descendants() -> list[psutil.Process]:
     return psutil.Process().children(recursive=True)
 
 
-def _write_stacks(folder: str) -> None:
+def _write_stacks(folder: Path) -> None:
     """Have every Python process of the run write its threads' stacks, and wait until that stands still."""
-    path, before = Path(folder, child.STACK_FILE), -1
+    path, before = folder / STACK_FILE, -1
     for process in _descendants():
         with contextlib.suppress(psutil.Error):
-            process.send_signal(child.STACK_SIGNAL)
+            process.send_signal(STACK_SIGNAL)
     until = time.monotonic() + STACK_WAIT
     while time.monotonic() < until:
         time.sleep(0.05)
@@ -238,7 +250,7 @@ def _write_stacks(folder: str) -> None:
         before = size
 
 
-def _leftovers(grace: float) -> list[dict[str, Any]]:
+def _leftovers(grace: float) -> tuple[Leftover, ...]:
     """Processes that the run left, alive or defunct, after the grace period that a tidy end may need."""
     until = time.monotonic() + grace
     while True:
@@ -254,8 +266,8 @@ def _leftovers(grace: float) -> list[dict[str, Any]]:
             command = " ".join(process.cmdline())[:200] or process.name()
             if process.cmdline() == ours:  # the warm server's, which all that is forked from a run inherits
                 command = f"{process.name()}, forked from the run itself"
-            found.append({"pid": process.pid, "command": command, "status": process.status()})
-    return found
+            found.append(Leftover(process.pid, command, process.status()))
+    return tuple(found)
 
 
 def end_descendants(grace: float) -> None:

@@ -10,10 +10,11 @@ import json
 import math
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from pytest_trainguard.contract.outcome import Outcome
-from pytest_trainguard.contract.settings import Field, value_at
+from pytest_trainguard.contract.settings import Field
+from pytest_trainguard.launch.protocol import RUN_STEPS, RunRequest
 from pytest_trainguard.probes.guard import Guard
 from pytest_trainguard.verdicts import wording
 from pytest_trainguard.verdicts.errors import Finding, NotApplicable, VerdictError
@@ -23,10 +24,11 @@ from pytest_trainguard.verdicts.wording import Named, Wording
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
+T = TypeVar("T")
 OUTSIDE = 6  # values that hypothesis makes for one field; each is a run
 SHRINKING = 40  # further runs that may go into making a failure smaller
 FAR = 1000  # how far outside a range values lie at most
-STEPS = 2  # optimizer steps of settings that must work
+ACCEPTED_STEPS = 2  # optimizer steps of settings that must work
 NO_FIELDS = (
     "its settings state no ranges: give them, for example Annotated[int, annotated_types.Interval(ge=1, le=128)]"
 )
@@ -38,7 +40,7 @@ class ConfigFuzz:
     def __init__(self, guard: Guard, nodeid: str):
         self.guard, self.nodeid = guard, nodeid
 
-    def rejects(self, role_or_path: str, *examples: Any) -> None:
+    def rejects(self, role_or_path: str, *examples: object) -> None:
         """Wrong values of one field are rejected before a model is built, and nothing is written.
 
         The value that will be launched must itself be in the stated range.
@@ -61,7 +63,7 @@ class ConfigFuzz:
         if self._typed:
             tried = {repr(value) for value in values}
             values += [value for value in _edges(field) if repr(value) not in tried]
-        outcomes = self.guard.run_all([self._request({field.path: value}) for value in values])
+        outcomes = self.guard.run_all([_request({field.path: value}) for value in values])
         for value, outcome in zip(values, outcomes, strict=True):
             _check_rejected(outcome, field, value)
         outside = _outside(field) if self._typed else None
@@ -89,11 +91,11 @@ class ConfigFuzz:
         """
         from hypothesis import strategies as st
 
-        device = self.guard.subject.role("device")
+        device = self.guard.subject.settings.role("device")
         tried = {
             field.path: inside
-            for field in self.guard.subject.fields
-            if field != device and (inside := _inside(field, self._tiny(field))) is not None
+            for field in self.guard.subject.settings.fields
+            if field != device and (inside := _inside(field, self.guard.subject.settings.tiny(field))) is not None
         }
         if not tried:
             raise NotApplicable(NO_FIELDS)
@@ -105,15 +107,17 @@ class ConfigFuzz:
 
     def _check_production(self, field: Field) -> None:
         """What will be launched is inside the range that the program itself states."""
-        value = self.guard.subject.production(field)
-        if _out_of_range(field, value):
+        value = self.guard.subject.settings.production(field)
+        if _beyond_range(field, value) is not None:
             raise Finding("read the production settings", f"{field.path} = {value} is not in its range, {field.range}")
 
-    def _check_accepted(self, values: dict[str, Any]) -> None:
-        outcome = self._run(values, steps=STEPS)
+    def _check_accepted(self, values: dict[str, object]) -> None:
+        outcome = self._run(values, steps=ACCEPTED_STEPS)
         if outcome.exit > 0 and re.search(r"\b(cuda|gpus?)\b", outcome.message, re.I):
             return
-        fields = [field for field in self.guard.subject.fields if wording.names(outcome.complaint, _called(field))]
+        fields = [
+            field for field in self.guard.subject.settings.fields if wording.names(outcome.complaint, _called(field))
+        ]
         if outcome.exit > 0 and len(fields) > 1 and not outcome.recording.built_model:
             return
         if outcome.exit == 0 and outcome.recording.scales:  # a gradient scaler may skip the first steps
@@ -123,38 +127,25 @@ class ConfigFuzz:
     @property
     def _typed(self) -> bool:
         """The settings type states ranges, for some field at least."""
-        return any(field.bounds or field.choices for field in self.guard.subject.fields)
+        return any(field.bounds or field.choices for field in self.guard.subject.settings.fields)
 
     def _field(self, role_or_path: str) -> Field:
-        for field in self.guard.subject.fields:
+        for field in self.guard.subject.settings.fields:
             if field.path == role_or_path:
                 return field
-        return self.guard.needs(role_or_path)
+        return self.guard.needs.setting(role_or_path)
 
-    def _tiny(self, field: Field) -> Any:
-        """A field's value in the tiny settings."""
-        value = value_at(self.guard.subject.base_settings, field.path)
-        return field.default if value is None else value
+    def _run(self, values: dict[str, object], steps: int = RUN_STEPS) -> Outcome:
+        return self.guard.run_all([_request(values, steps)])[0]
 
-    def _request(self, values: dict[str, Any], **options: Any) -> dict[str, Any]:
-        shown = ", ".join(f"{path} = {_shown(value)}" for path, value in values.items())
-        return {
-            "did": f"set {shown}" if shown else "left all settings as they are",
-            "settings": values,
-            **options,
-        }
-
-    def _run(self, values: dict[str, Any], **options: Any) -> Outcome:
-        return self.guard.run_all([self._request(values, **options)])[0]
-
-    def _search(self, what: str, strategy: SearchStrategy[Any], check: Callable[[Any], None], examples: int) -> None:
+    def _search(self, what: str, strategy: SearchStrategy[T], check: Callable[[T], None], examples: int) -> None:
         """Have hypothesis look for a value that `check` raises a finding for, and raise that of the smallest one."""
         import hypothesis
 
         known: dict[str, Finding | None] = {}
         stopped: list[VerdictError] = []
 
-        def fails(value: Any) -> bool:
+        def fails(value: T) -> bool:
             key = repr(value)
             if key not in known:
                 if stopped or len(known) >= examples + SHRINKING:
@@ -170,7 +161,6 @@ class ConfigFuzz:
 
         profile = hypothesis.settings.default
         assert profile is not None
-        found: Any = None
         try:
             found = hypothesis.find(
                 strategy,
@@ -193,14 +183,20 @@ class ConfigFuzz:
             raise stopped[0]
 
 
-def _set(values: dict[str, Any]) -> dict[str, Any]:
+def _request(values: dict[str, object], steps: int = RUN_STEPS) -> RunRequest:
+    shown = ", ".join(f"{path} = {_shown(value)}" for path, value in values.items())
+    return RunRequest(f"set {shown}" if shown else "left all settings as they are", settings=values, steps=steps)
+
+
+def _set(values: dict[str, object]) -> dict[str, object]:
     return {path: value for path, value in values.items() if value is not None}
 
 
-def _check_rejected(outcome: Outcome, field: Field, value: Any) -> None:
+def _check_rejected(outcome: Outcome, field: Field, value: object) -> None:
     naming: list[Named] = [_called(field)]
-    if _out_of_range(field, value):
-        naming.append(_range(field, value, outcome.complaint))
+    beyond = _beyond_range(field, value)
+    if beyond is not None:
+        naming.append(_range(field, beyond, outcome.complaint))
     rejects(outcome, *naming, before="model")
 
 
@@ -209,17 +205,18 @@ def _called(field: Field) -> Wording:
     return wording.word(field.path.rpartition(".")[2])
 
 
-def _out_of_range(field: Field, value: Any) -> bool:
-    """A finite number beyond a stated bound."""
+def _beyond_range(field: Field, value: object) -> float | None:
+    """The value, where it is a finite number beyond a stated bound."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return False
+        return None
     bounds = field.bounds
-    return (
+    beyond = (
         value < bounds.get("ge", -math.inf)
         or value <= bounds.get("gt", -math.inf)
         or value > bounds.get("le", math.inf)
         or value >= bounds.get("lt", math.inf)
     )
+    return value if beyond else None
 
 
 _NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d_,]*(?:\.\d+)?(?:e[-+]?\d+)?", re.I)
@@ -244,13 +241,13 @@ def _number(text: str) -> float:
     return float(text.rstrip(",_").replace(",", "").replace("_", ""))
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _edges(field: Field) -> list[Any]:
+def _edges(field: Field) -> list[object]:
     """The first values outside what a field states, one of each kind."""
-    edges: list[Any] = []
+    edges: list[object] = []
     bounds = field.bounds
     if field.kind == "int":
         least, most = _whole(bounds)
@@ -270,7 +267,7 @@ def _edges(field: Field) -> list[Any]:
     return edges
 
 
-def _outside(field: Field) -> SearchStrategy[Any] | None:
+def _outside(field: Field) -> SearchStrategy[object] | None:
     """Values outside what a field states; None where it states nothing that could be left."""
     from hypothesis import strategies as st
 
@@ -282,14 +279,14 @@ def _outside(field: Field) -> SearchStrategy[Any] | None:
     return st.one_of(*_beyond(field), st.text("bcdghkmpqruvwxz", min_size=1, max_size=8))
 
 
-def _beyond(field: Field) -> list[SearchStrategy[Any]]:
+def _beyond(field: Field) -> list[SearchStrategy[float]]:
     """Numbers beyond the bounds; for whole numbers also fractions within them."""
     from hypothesis import strategies as st
 
     bounds = field.bounds
     low, high = bounds.get("ge", bounds.get("gt")), bounds.get("le", bounds.get("lt"))
     if field.kind == "float":
-        found: list[SearchStrategy[Any]] = []
+        found: list[SearchStrategy[float]] = []
         if low is not None:
             found.append(st.floats(low - FAR, low, exclude_max="ge" in bounds, allow_subnormal=False))
         if high is not None:
@@ -312,7 +309,7 @@ def _whole(bounds: dict[str, float]) -> tuple[int | None, int | None]:
     return least, most
 
 
-def _inside(field: Field, tiny: Any) -> SearchStrategy[Any] | None:
+def _inside(field: Field, tiny: object) -> SearchStrategy[object] | None:
     """Values that a field states to be right, near its tiny value; None where it states none, or has no such value."""
     from hypothesis import strategies as st
 

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
-from weakref import WeakKeyDictionary
 
 from pytest_trainguard.memory.answers import present_gpu
+from pytest_trainguard.memory.answers.measure import measure_on_gpu
 from pytest_trainguard.memory.answers.prediction import Prediction
 from pytest_trainguard.memory.answers.search import Largest
 from pytest_trainguard.memory.answers.verdict import format_headline
 from pytest_trainguard.memory.replay.budget import Limit, parse_budget, resolve_budget
 from pytest_trainguard.probes.guard import Guard
-from pytest_trainguard.subject.subject import Subject
 from pytest_trainguard.verdicts.errors import CannotJudge, Finding, NotApplicable
 
-_drawn: set[Path] = set()
-_kept: WeakKeyDictionary[Subject, dict[Limit, Prediction]] = WeakKeyDictionary()
+
+@dataclass
+class BudgetFindings:
+    """What is known of one trainer's GPU memory.
+
+    Attributes:
+        predictions: by budget.
+        drawn: the pictures of it that this session has drawn.
+    """
+
+    predictions: dict[Limit, Prediction] = field(default_factory=dict)
+    drawn: set[Path] = field(default_factory=set)
 
 
 class GpuBudget:
@@ -30,9 +39,12 @@ class GpuBudget:
     """
 
     def __init__(
-        self, guard: Guard, limit: Limit | None, note: Callable[[dict[str, Any]], None], timeline: Path | None = None
-    ):
+        self, guard: Guard, limit: Limit | None, note: Callable[[dict[str, object]], None],
+        timeline: Path | None = None,
+    ):  # fmt: skip
+        """`note` is given what is to be reported."""
         self.guard, self.limit, self.timeline, self._note = guard, limit, timeline, note
+        self._findings = guard.subject.findings.get(BudgetFindings, BudgetFindings)
 
     @property
     def prediction(self) -> Prediction:
@@ -47,10 +59,10 @@ class GpuBudget:
 
     def under(self, limit: Limit) -> Prediction:
         """What is predicted for this trainer under another budget than that of the command line."""
-        kept = _kept.setdefault(self.guard.subject, {})
-        if limit not in kept:
-            kept[limit] = self._made(limit)
-        return kept[limit]
+        known = self._findings.predictions
+        if limit not in known:
+            known[limit] = self._predict(limit)
+        return known[limit]
 
     def largest(self, role: str, budget: str | None = None) -> Largest:
         """The largest value of a setting with which two optimizer steps fit, its rows the longest ones together.
@@ -70,7 +82,7 @@ class GpuBudget:
             CannotJudge: the program could not be traced; with the operation.
             ValueError: the budget is none, in one line.
         """
-        field = self.guard.needs(role)
+        field = self.guard.needs.setting(role)
         prediction = self.under(resolve_budget(parse_budget(budget))) if budget else self.prediction
         found = prediction.find_largest(role)
         if found is None:
@@ -79,9 +91,8 @@ class GpuBudget:
             raise CannotJudge(f"GPU memory: {found[1].unknown}")
         return found[1]
 
-    def _made(self, limit: Limit) -> Prediction:
+    def _predict(self, limit: Limit) -> Prediction:
         """On a machine with a GPU, unless a card was named, measured as well; not on one that is busy."""
-        from pytest_trainguard.memory.answers.measure import measure_on_gpu
         from pytest_trainguard.memory.answers.tracing import Tracing
 
         traced = Tracing(self.guard.subject, limit.device)
@@ -89,7 +100,7 @@ class GpuBudget:
         if present is not None and (why := present_gpu.find_obstacle(present, limit)):
             raise CannotJudge(f"GPU memory: {why}")
         on_gpu = partial(measure_on_gpu, traced, limit.cap) if present is not None else None
-        return Prediction(self.guard.subject, traced.trace, limit, measure=on_gpu)
+        return Prediction(self.guard.subject.settings, traced.trace, limit, measure=on_gpu)
 
     def fits(self, role: str) -> None:
         """Two optimizer steps at the production settings, on the longest rows, fit the budget.
@@ -102,7 +113,7 @@ class GpuBudget:
             CannotJudge: the program could not be traced; with the operation.
             Finding: it does not fit.
         """
-        prediction, field = self.prediction, self.guard.needs(role)
+        prediction, field = self.prediction, self.guard.needs.setting(role)
         judgement = prediction.judgement
         did = f"predicted the GPU memory of the production settings ({field.path} = {self._value(role)})"
         try:
@@ -125,10 +136,10 @@ class GpuBudget:
         from pytest_trainguard.memory.answers import timeline
 
         path = self.timeline.with_name(f"{self.timeline.stem}-{self.guard.subject.name}{self.timeline.suffix}")
-        if not path.exists() or path not in _drawn:
+        if not path.exists() or path not in self._findings.drawn:
             timeline.draw_timeline(path, trace, prediction.limit, prediction.judgement)
-            _drawn.add(path)
+            self._findings.drawn.add(path)
         return str(path)
 
-    def _value(self, role: str) -> Any:
-        return self.guard.subject.production(self.guard.needs(role))
+    def _value(self, role: str) -> object:
+        return self.guard.subject.settings.production(self.guard.needs.setting(role))

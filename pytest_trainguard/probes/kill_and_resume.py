@@ -5,13 +5,12 @@ from __future__ import annotations
 import random
 import signal
 from dataclasses import dataclass
-from typing import Any
 
 from pytest_trainguard import faults
 from pytest_trainguard.contract.outcome import Outcome
 from pytest_trainguard.damage import power
+from pytest_trainguard.launch.protocol import RUN_STEPS, RunRequest
 from pytest_trainguard.probes.guard import Guard
-from pytest_trainguard.subject.subject import STEPS
 from pytest_trainguard.verdicts.kinds import recovers
 
 
@@ -57,25 +56,25 @@ class KillAndResume:
         Raises:
             NotApplicable: the trainer leaves no checkpoint before its end, or does not repeat itself.
         """
-        reference = self.guard.needs_checkpoints()
-        saved = self.guard.first_save()
+        reference = self.guard.needs.checkpoints()
+        saved = self.guard.reference.first_save
         if step is None:
-            step = random.Random(self.guard.subject.name).randint(saved + 1, STEPS)
-        killed = self.guard.run(**self.killed_in(step, signum))
+            step = random.Random(self.guard.subject.name).randint(saved + 1, RUN_STEPS)
+        (killed,) = self.guard.run_all([self.killed_in(step, signum)])
         did = f"{killed.did}, then started again to resume"
         resumed = self.guard.run(did, output_dir=killed.output_dir, resume=True)
         return Recovery(killed, resumed, reference, from_scratch=step <= saved)
 
-    def killed_in(self, step: int, signum: signal.Signals = signal.SIGKILL) -> dict[str, Any]:
+    def killed_in(self, step: int, signum: signal.Signals = signal.SIGKILL) -> RunRequest:
         """A run that is killed in the forward pass of `step`, counted from 1; for `Guard.run_all`."""
-        return {"did": f"sent {signum.name} in step {step}", "fault": faults.kill(step, signum)}
+        return RunRequest(f"sent {signum.name} in step {step}", fault=faults.kill(step, signum))
 
-    def killed_in_save(self, step: int, nth: int) -> dict[str, Any]:
+    def killed_in_save(self, step: int, nth: int) -> RunRequest:
         """A run that is killed at the `nth` write to the output folder after `step`; for `Guard.run_all`."""
         did = f"sent SIGKILL at write {nth} of the save after step {step}"
-        return {"did": did, "fault": faults.kill_in_save(step, nth)}
+        return RunRequest(did, fault=faults.kill_in_save(step, nth))
 
-    def after_power_loss(self, killed: Outcome, state: str) -> dict[str, Any]:
+    def after_power_loss(self, killed: Outcome, state: str) -> RunRequest:
         """The second start after a loss of power; for `Guard.run_all`.
 
         Args:
@@ -86,4 +85,4 @@ class KillAndResume:
         folder = self.guard.copy(killed.output_dir)
         lost = ", ".join(power.lose(folder, killed.output_dir, killed.recording, state)[:3]) or "nothing"
         did = f"{killed.did}; {power.STATES[state]} (lost: {lost}); then started again to resume"
-        return {"did": did, "output_dir": folder, "resume": True}
+        return RunRequest(did, output_dir=folder, resume=True)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pytest_trainguard import faults
 from pytest_trainguard.contract.outcome import Outcome
+from pytest_trainguard.launch.protocol import RunOptions, RunRequest
 from pytest_trainguard.probes.guard import Guard
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 PLACES = ("batch", "activation", "gradient", "loss")
 
@@ -17,7 +21,9 @@ class NanInjection:
     def __init__(self, guard: Guard):
         self.guard = guard
 
-    def __call__(self, where: str = "loss", step: int = 4, *, number: str = "nan", **options: Any) -> Outcome:
+    def __call__(
+        self, where: str = "loss", step: int = 4, *, number: str = "nan", **options: Unpack[RunOptions]
+    ) -> Outcome:
         """Run with the number in it.
 
         Args:
@@ -30,10 +36,11 @@ class NanInjection:
         Raises:
             NotApplicable: the place does not exist in this program.
         """
-        request = _request(where, step, number)
+        did = _did(where, step, number)
         if options.get("settings"):
-            request["did"] += ", with " + ", ".join(f"{name} = {value}" for name, value in options["settings"].items())
-        return self.guard.run(**request, **options)
+            did += ", with " + ", ".join(f"{name} = {value}" for name, value in options["settings"].items())
+        options["fault"] = _NUMBERS[number][0](where, step)
+        return self.guard.run(did, **options)
 
     def everywhere(self, step: int = 4, *, number: str = "nan") -> list[Outcome]:
         """One run for each of the `PLACES` that exist in this program.
@@ -41,12 +48,12 @@ class NanInjection:
         Raises:
             NotApplicable: none of them does.
         """
-        return self.guard.run_all([_request(where, step, number) for where in PLACES])
+        make = _NUMBERS[number][0]
+        return self.guard.run_all([RunRequest(_did(where, step, number), fault=make(where, step)) for where in PLACES])
 
 
-def _request(where: str, step: int, number: str) -> dict[str, Any]:
-    make, words = _NUMBERS[number]
-    return {"did": f"{words} the {where} of step {step}", "fault": make(where, step)}
+def _did(where: str, step: int, number: str) -> str:
+    return f"{_NUMBERS[number][1]} the {where} of step {step}"
 
 
 _NUMBERS = {

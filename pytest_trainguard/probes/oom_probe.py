@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pytest_trainguard import faults
 from pytest_trainguard.contract.outcome import Outcome, message_of
+from pytest_trainguard.launch.protocol import RunOptions, RunRequest
 from pytest_trainguard.memory.answers import fragmentation
 from pytest_trainguard.memory.answers.search import Largest
 from pytest_trainguard.memory.replay.allocator import SMALL_SEGMENT
@@ -17,6 +18,9 @@ from pytest_trainguard.probes.gpu_budget import GpuBudget
 from pytest_trainguard.probes.guard import Guard
 from pytest_trainguard.verdicts.errors import Finding, NotApplicable
 from pytest_trainguard.verdicts.wording import names
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 Part = Literal["build", "step"]
 MEMORY = re.compile(r"memory|\boom\b", re.I)
@@ -33,7 +37,7 @@ class OomProbe:
     def __init__(self, guard: Guard, budget: GpuBudget):
         self.guard, self.budget = guard, budget
 
-    def __call__(self, where: str = "forward", step: int = 4, **options: Any) -> Outcome:
+    def __call__(self, where: str = "forward", step: int = 4, **options: Unpack[RunOptions]) -> Outcome:
         """Run with the error in it.
 
         Args:
@@ -41,11 +45,15 @@ class OomProbe:
             step: the optimizer step, counted from 1.
             options: of `Guard.run`.
         """
-        return self.guard.run(**_request(where, step), **options)
+        options["fault"] = faults.out_of_memory(where, step)
+        return self.guard.run(_did(where, step), **options)
 
-    def everywhere(self, step: int = 4, **options: Any) -> list[Outcome]:
-        """One run for each of the `PLACES`; `options` are of `Guard.run`."""
-        return self.guard.run_all([{**_request(where, step), **options} for where in PLACES])
+    def everywhere(self, step: int = 4, *, census: bool = False) -> list[Outcome]:
+        """One run for each of the `PLACES`; with `census`, memory in use is counted after each step."""
+        requests = [
+            RunRequest(_did(where, step), fault=faults.out_of_memory(where, step), census=census) for where in PLACES
+        ]
+        return self.guard.run_all(requests)
 
     def largest(self, role: str = "batch_size", budget: str | None = None) -> Largest:
         """The largest value of a setting that fits the budget: `oom_probe.largest("max_length", "40GiB").value`.
@@ -55,7 +63,7 @@ class OomProbe:
         return self.budget.largest(role, budget)
 
     def changing_lengths(self) -> fragmentation.Fragmentation:
-        """What many steps of changing lengths do to GPU memory; under the budget where one is given.
+        """What `fragmentation.STEPS` steps of changing lengths do to GPU memory; under the budget where one is given.
 
         Raises:
             NotApplicable: the trainer puts nothing on a GPU, cannot be traced, or has no rows of many lengths.
@@ -116,7 +124,7 @@ class OomProbe:
     @property
     def _advice(self) -> str:
         """What may be missing where the tiny settings put nothing on a GPU."""
-        device = self.guard.subject.role("device")
+        device = self.guard.subject.settings.role("device")
         if device:
             return f": name a GPU in the production settings, {device.path}; the tiny run takes it from there"
         return ': where a setting names the device, say which, fields = {"device": "..."}'
@@ -138,6 +146,5 @@ def _capped(cap: int, part: Part) -> str:
     return f"gave the production settings {format_size(cap)} of GPU memory, which runs out {where} (fake CUDA)"
 
 
-def _request(where: str, step: int) -> dict[str, Any]:
-    did = f"let GPU memory run out in the {where} of step {step} (torch.OutOfMemoryError)"
-    return {"did": did, "fault": faults.out_of_memory(where, step)}
+def _did(where: str, step: int) -> str:
+    return f"let GPU memory run out in the {where} of step {step} (torch.OutOfMemoryError)"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pytest_trainguard.probes.guard import Guard
 from pytest_trainguard.static.checker import Problem, check
-from pytest_trainguard.subject.shared import once
+from pytest_trainguard.subject.shared import find_once
 from pytest_trainguard.verdicts.errors import Finding
 
 
@@ -26,7 +26,7 @@ class StaticCheck:
             CannotJudge: the checker failed.
         """
         subject = self.guard.subject
-        return _checked(tuple(subject.own_modules), subject.pad.root, subject.pad.shared)
+        return _checked(self.guard.reference.own_modules, subject.root, subject.shared)
 
     def free_of(self, exception: type[Exception]) -> None:
         """The source has no place that leads to `exception`.
@@ -44,5 +44,4 @@ class StaticCheck:
 @functools.cache
 def _checked(files: tuple[Path, ...], root: Path, shared: Path | None) -> list[Problem]:
     name = hashlib.blake2b(repr((files, root)).encode(), digest_size=8).hexdigest()
-    found = once(shared, f"static-{name}", lambda: [problem.as_json() for problem in check(list(files), root)])
-    return [Problem.from_json(problem) for problem in found]
+    return find_once(shared, f"static-{name}", list[Problem], lambda: check(list(files), root))

@@ -49,10 +49,10 @@ class TinyOverfit:
             NotApplicable: its losses cannot be seen.
         """
         subject = self.guard.subject
-        self.guard.with_losses()
+        self.guard.needs.losses()
         data = subject.make_data(self.guard.folder / "few", examples)
-        values = subject.description["overfit"]
-        saving = subject.role("save_every")
+        values = subject.description.overfit
+        saving = subject.settings.role("save_every")
         if saving:  # this run is about its losses alone
             values = settings.merge({saving.path: steps}, values)
         outcome = self.guard.run(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 PATTERN = "recording-*.jsonl"
+Event = dict[str, Any]  # what stands in it goes by its kind, `event`; see `Recording.of`
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Step:
 class Recording:
     """What one run recorded. Empty where the run ended before torch did anything."""
 
-    def __init__(self, events: list[dict[str, Any]]):
+    def __init__(self, events: list[Event]):
         self.events = events
 
     @classmethod
@@ -81,7 +82,7 @@ class Recording:
     @classmethod
     def read_all(cls, folder: Path) -> list[Recording]:
         """The recording of every process in `folder`, as where a queue starts one for each file."""
-        processes: dict[str, list[dict[str, Any]]] = {}
+        processes: dict[str, list[Event]] = {}
         for path in sorted(folder.glob(PATTERN)):  # one process may write several files, in order of their names
             processes.setdefault(path.name.split("-")[1], []).extend(_lines(path))
         return [cls(events) for events in processes.values()]
@@ -98,7 +99,7 @@ class Recording:
             found.append(Step(**values))
         return found
 
-    def of(self, kind: str) -> list[dict[str, Any]]:
+    def of(self, kind: str) -> list[Event]:
         """The events of one kind.
 
         `start`, `step`, `model`, `scale`, `write`, `fsync`, `fault`, `again`, `network`, `memory`, `device`, `end`.
@@ -146,12 +147,12 @@ class Recording:
         return all(math.isfinite(loss) for step in self.steps for loss in step.losses)
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
+def _lines(path: Path) -> Iterator[Event]:
     with path.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             if line.endswith("\n"):
                 yield json.loads(line)
 
 
-def _steps(events: list[dict[str, Any]]) -> int:
+def _steps(events: list[Event]) -> int:
     return sum(event["event"] == "step" for event in events)

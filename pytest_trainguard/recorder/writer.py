@@ -11,7 +11,6 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -45,7 +44,7 @@ class Recorder(Observer):
             with contextlib.suppress(OSError):  # its folder may be gone
                 self.write("end")
 
-    def write(self, kind: str, /, **values: Any) -> None:
+    def write(self, kind: str, /, **values: object) -> None:
         """Append one event."""
         line = (json.dumps({"event": kind, **values}) + "\n").encode()
         if not self._append(line):
@@ -72,7 +71,9 @@ class Recorder(Observer):
                 dtype = torch.get_autocast_dtype("cuda")
             self._autocast = str(dtype) if dtype else None
 
-    def forwarded(self, module: torch.nn.Module, inputs: tuple[Any, ...], output: Any, *, outermost: bool) -> None:
+    def forwarded(
+        self, module: torch.nn.Module, inputs: tuple[object, ...], output: object, *, outermost: bool
+    ) -> None:
         if outermost and module.training:
             first = next((t for t in tensors_in(list(inputs)) if t.dim()), None)
             if first is not None:
@@ -81,7 +82,7 @@ class Recorder(Observer):
         elif outermost:
             self._predicted(output)
 
-    def _predicted(self, output: Any) -> None:
+    def _predicted(self, output: object) -> None:
         """Of a classifier in evaluation mode (scores of shape [rows, classes]): how many rows got which class."""
         tables = (t for t in tensors_in(output) if t.dim() == 2 and t.shape[1] > 1)
         scores = next((t for t in tables if t.is_floating_point()), None)

@@ -19,8 +19,10 @@ import pytest
 from pytest_trainguard import catalog
 
 if TYPE_CHECKING:
+    from pytest_trainguard.contract.trainer import TrainerSpec
     from pytest_trainguard.memory.replay.budget import Limit
-    from pytest_trainguard.subject.subject import Launchpad, Subject
+    from pytest_trainguard.subject.launchpad import Launchpad
+    from pytest_trainguard.subject.subject import Subject
 
 KEY = pytest.StashKey["Preflight"]()
 
@@ -96,7 +98,7 @@ class Preflight:
         return found
 
     @cached_property
-    def trainers(self) -> dict[str, object]:
+    def trainers(self) -> dict[str, TrainerSpec]:
         """The trainers of this session: the name in test ids to `module:Class`, or a command line's table.
 
         Raises:
@@ -123,8 +125,8 @@ class Preflight:
             return ""
         return f"; looked for in {root}; if the project is elsewhere, join options to values: --preflight-report=PATH"
 
-    def _configured(self) -> dict[str, object]:
-        found: dict[str, object] = {}
+    def _configured(self) -> dict[str, TrainerSpec]:
+        found: dict[str, TrainerSpec] = {}
         for entry in self.config.getini("trainguard_trainers"):
             module, colon, name = entry.partition(":")
             if not (module and colon and name):
@@ -297,7 +299,7 @@ class Preflight:
     @cached_property
     def launchpad(self) -> Launchpad:
         """Where runs start from, made when the first test needs it."""
-        from pytest_trainguard.subject.subject import Launchpad
+        from pytest_trainguard.subject.launchpad import Launchpad
 
         factory: pytest.TempPathFactory = self.config._tmp_path_factory  # type: ignore[attr-defined]
         limit = float(self.config.getini("trainguard_timeout"))

@@ -1,1 +1,1 @@
-"""One trainer as pytest sees it: its warm server, description, data and undisturbed run."""
+"""A trainer as pytest sees it: `launchpad` has them all, `subject` starts runs, `reference` is the undisturbed one."""

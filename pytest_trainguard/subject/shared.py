@@ -6,19 +6,24 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
+
+from pytest_trainguard.launch.protocol import from_json, to_json
+
+T = TypeVar("T")
 
 
-def once(folder: Path | None, name: str, make: Callable[[], Any]) -> Any:
-    """What `make` returns: made by the worker that asks first, while the others wait for it.
+def find_once(folder: Path | None, name: str, kind: type[T], find: Callable[[], T]) -> T:
+    """What `find` returns: found out by the worker that asks first, while the others wait for it.
 
     Args:
         folder: one that all workers of the session have, and no other session; None where there are no others.
         name: of this piece, in the folder.
-        make: returns what JSON can hold. What it raises, it raises in each worker anew.
+        kind: its type; see `protocol.to_json`.
+        find: what it raises, it raises in each worker anew.
     """
     if folder is None:
-        return make()
+        return find()
     import fcntl  # not on Windows, where nothing is run
 
     path = folder / f"{name}.json"
@@ -26,6 +31,6 @@ def once(folder: Path | None, name: str, make: Callable[[], Any]) -> Any:
         fcntl.flock(lock, fcntl.LOCK_EX)  # given back as the file is closed, whatever ends this process
         if not path.exists():
             half = path.with_suffix(".half")
-            half.write_text(json.dumps(make()), encoding="utf-8")
+            half.write_text(json.dumps(to_json(find())), encoding="utf-8")
             os.replace(half, path)
-        return json.loads(path.read_text(encoding="utf-8"))
+        return from_json(kind, json.loads(path.read_text(encoding="utf-8")))

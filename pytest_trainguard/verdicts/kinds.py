@@ -83,7 +83,7 @@ def _first_not_finite(outcome: Outcome) -> str:
 def stops(outcome: Outcome, *naming: Named, within: int = SOON) -> None:
     """It ends non-zero, at most `within` optimizer steps after the fault, names it, and leaves nothing behind.
 
-    Whether its checkpoints are whole and finite is for `Guard.check_checkpoints`.
+    Whether its checkpoints are whole and finite is for `guard.checkpoints.check`.
 
     Raises:
         Finding: it did otherwise.

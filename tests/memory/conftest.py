@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from pytest_trainguard.memory.answers.tracing import Tracing
-from pytest_trainguard.subject.subject import Launchpad
+from pytest_trainguard.subject.launchpad import Launchpad
 
 PROGRAMS = "tests.memory.programs"
 

@@ -20,7 +20,7 @@ def test_the_self_test_passes_in_a_process_of_its_own():
 
 def test_the_self_test_says_what_broke_in_one_line():
     code = (
-        "from pytest_trainguard.memory import fakecuda, selftest\n"
+        "from pytest_trainguard.memory.traced import fakecuda, selftest\n"
         "def broken(): raise RuntimeError('torch did not put its fake device guard in place')\n"
         "fakecuda._register_device_guard = broken\n"
         "import os, sys; code = selftest.main(); sys.stderr.flush(); os._exit(code)\n"

@@ -2,6 +2,7 @@
 
 import pytest
 
+from pytest_trainguard.launch.protocol import Ended
 from pytest_trainguard.memory.answers.tracing import Tracing
 
 
@@ -34,6 +35,7 @@ def test_large_models_keep_their_sizes(pad, composition):
 
 def test_a_failed_self_test_leads_here(pad, monkeypatch):
     tracing = Tracing(pad.subject("loops:Loop", "tests.memory.programs.loops:Loop"))
-    answers = iter([(1, {"exit": 0, "output": "noise\ntorch 9: AssertionError: autocast gives torch.float32\n"})])
-    monkeypatch.setattr(tracing.subject, "perform", lambda *args: next(answers))
+    output = "noise\ntorch 9: AssertionError: autocast gives torch.float32\n"
+    answers = iter([(1, Ended(0, 0, 0.0, 0, output, len(output), False, (), False))])
+    monkeypatch.setattr(tracing.subject.server, "perform", lambda *args: next(answers))
     assert tracing.selftest_failure == "torch 9: AssertionError: autocast gives torch.float32 (self-test, exit 0)"

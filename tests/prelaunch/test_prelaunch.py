@@ -27,7 +27,7 @@ SIZE = r"[\d.]+ GiB"
 )
 def test_81_device_and_its_specification(guard: Guard) -> None:
     """A job that was meant for 80 GB ran on the 40 GB model of the same name, and failed at its first long batch."""
-    outcome = guard.reference()
+    outcome = guard.reference.outcome
     survives(outcome, Wording("the device and its memory", re.compile(rf"device: .*{SIZE}")))
 
 
@@ -42,12 +42,12 @@ def test_81_device_and_its_specification(guard: Guard) -> None:
 )
 def test_82_learning_rate_cache(guard: Guard) -> None:
     """A rate that was found for another model a month before was taken for this one's."""
-    if not {"find_learning_rate", "rate_cache"} <= {field.path for field in guard.subject.fields}:
+    if not {"find_learning_rate", "rate_cache"} <= {field.path for field in guard.subject.settings.fields}:
         raise NotApplicable("it searches for no learning rate: the code trainers do, with find_learning_rate")
     cache = guard.folder / "learning_rates.json"
     # A few rows, all in every step: the search finds a rate because there is something to learn.
     few = guard.subject.make_data(guard.folder / "few", 32)
-    settings = {**guard.subject.description["overfit"], "find_learning_rate": True, "rate_cache": str(cache)}
+    settings = {**guard.subject.description.overfit, "find_learning_rate": True, "rate_cache": str(cache)}
 
     def expect(source: str, did: str, **change: float) -> None:
         """Alter what is cached, run, and look where the learning rate came from."""

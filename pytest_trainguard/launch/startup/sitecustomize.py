@@ -7,10 +7,10 @@ as well. Where this interpreter does not have the plugin, nothing happens.
 import importlib.abc
 import importlib.machinery
 import importlib.util
-import json
 import os
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 _HERE = str(Path(__file__).parent)
@@ -19,7 +19,7 @@ _HERE = str(Path(__file__).parent)
 class _AfterTorch(importlib.abc.MetaPathFinder):
     """Finds torch as usual, and has the recorder installed once it is imported."""
 
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+    def find_spec(self, name: str, path: object = None, target: object = None) -> importlib.machinery.ModuleSpec | None:
         if name != "torch":
             return None
         sys.meta_path.remove(self)
@@ -29,11 +29,11 @@ class _AfterTorch(importlib.abc.MetaPathFinder):
         loader: Any = spec.loader
         load = loader.exec_module
 
-        def exec_module(module: Any) -> None:
+        def exec_module(module: ModuleType) -> None:
             load(module)
-            from pytest_trainguard.launch.jobs import observe
+            from pytest_trainguard.launch.jobs import observe_as_noted
 
-            observe(_note)
+            observe_as_noted(_note)
 
         loader.exec_module = exec_module
         return spec
@@ -44,10 +44,10 @@ _earlier = importlib.machinery.PathFinder.find_spec("sitecustomize", _others)
 if _earlier is not None and _earlier.loader is not None:
     _earlier.loader.exec_module(importlib.util.module_from_spec(_earlier))
 
-_run = os.environ.get("TRAINGUARD_RUN")
-if _run and os.path.exists(_run) and importlib.util.find_spec("pytest_trainguard") is not None:
-    from pytest_trainguard.launch.child import write_stack_on_signal
+# Not imported from `launch.protocol`, whose imports each of these processes would have to wait for.
+_note = Path(os.environ.get("TRAINGUARD_RUN", ""))
+if _note.is_file() and importlib.util.find_spec("pytest_trainguard") is not None:
+    from pytest_trainguard.launch.stacks import write_stack_on_signal
 
-    _note = json.loads(Path(_run).read_text())
-    write_stack_on_signal(Path(_note["folder"]))
+    write_stack_on_signal(_note.parent)
     sys.meta_path.insert(0, _AfterTorch())

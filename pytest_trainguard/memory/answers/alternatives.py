@@ -27,7 +27,7 @@ HALF = (*BF16, "fp16", "float16", "16-mixed", "fp16-mixed")
 
 
 class Settings(Protocol):
-    """What has to be known of a trainer's settings; `subject.Subject` is one."""
+    """What has to be known of a trainer's settings; `TrainerSettings` is one."""
 
     def role(self, name: str) -> Field | None:
         """The setting that plays a role; see `settings.ROLES`."""

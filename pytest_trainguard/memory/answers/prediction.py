@@ -138,7 +138,7 @@ def predicting(
 
     Raises:
         ValueError: the budget or the headroom is none; in one line.
-        Busy: the GPU that is present cannot be measured on as it is.
+        GpuBusy: the GPU that is present cannot be measured on as it is.
     """
     from pytest_trainguard.memory.answers.measure import measure_on_gpu
     from pytest_trainguard.memory.answers.tracing import tracing
@@ -150,7 +150,7 @@ def predicting(
         raise GpuBusy(f"{why}; to predict only, hide the GPU: CUDA_VISIBLE_DEVICES=")
     with tracing(trainer, device=limit.device, root=root) as traced:
         on_gpu = partial(measure_on_gpu, traced, limit.cap) if measures else None
-        yield Prediction(traced.subject, traced.trace, limit, tell, on_gpu)
+        yield Prediction(traced.subject.settings, traced.trace, limit, tell, on_gpu)
 
 
 def format_prediction(report: dict[str, Any]) -> list[str]:

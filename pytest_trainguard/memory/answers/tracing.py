@@ -9,21 +9,23 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pytest_trainguard.contract import settings
-from pytest_trainguard.contract.trainer import spec_of
+from pytest_trainguard.contract.trainer import Trainer, spec_of
+from pytest_trainguard.launch import questions
+from pytest_trainguard.launch.protocol import SEED, Ended, MadeData, ProcessRequest
 from pytest_trainguard.memory.replay.device import Device
 from pytest_trainguard.memory.replay.trace import How, Trace
-from pytest_trainguard.subject.subject import SEED, Launchpad, Request, Subject
+from pytest_trainguard.memory.traced import selftest
+from pytest_trainguard.subject.launchpad import Launchpad
+from pytest_trainguard.subject.subject import Subject
 
 STEPS_PER_TRACE = 2  # the second one holds the optimizer's state
-TRACE = "pytest_trainguard.memory.traced.engine:run_traced"
-SELF_TEST = "pytest_trainguard.memory.traced.selftest:main"
 DEFAULT_ROW_LENGTH = 512  # where a trainer has no setting for the length of its rows
 ROWS_AS_THEY_ARE = "with rows as they are in the data, not the longest ones together"
 ENDED_EARLY = "the program ends with exit"
@@ -66,18 +68,17 @@ class Tracing:
         self.subject, self.device = subject, device or Device()
         self.figures: dict[str, Any] = {}
         self.output, self._timed_out = "", False
-        self._loaded: set[str] = set()
         self._traces: dict[str, Trace] = {}
         self._data: dict[tuple[int, int], tuple[Path | None, str | None]] = {}
 
     @cached_property
     def selftest_failure(self) -> str | None:
         """Why fake CUDA does not hold on this torch; None where it does."""
-        code, ended = self.subject.perform(SELF_TEST, {}, _request("tried fake CUDA"))
+        code, ended = self.subject.server.perform(_request("tried fake CUDA"), selftest.main)
         if code == 0:
             return None
-        words = ended["output"].strip().splitlines() or ["nothing said"]
-        return f"{words[-1]} (self-test, exit {ended['exit']})"
+        words = ended.output.strip().splitlines() or ["nothing said"]
+        return f"{words[-1]} (self-test, exit {ended.exit})"
 
     def trace(
         self,
@@ -100,7 +101,7 @@ class Tracing:
             CannotJudge: its module cannot be imported, or it has no data.
         """
         described = self.subject.description
-        values = settings.merge(described["production"], dict(changes or {}))
+        values = settings.merge(described.production, dict(changes or {}))
         for role, value in (("batch_size", batch_size), ("max_length", max_length)):
             if value is not None:
                 values = settings.merge(values, {self._setting(role): value})
@@ -111,10 +112,10 @@ class Tracing:
 
     def value(self, role: str) -> int | None:
         """The production value of the setting of a role; None where there is none."""
-        return self._value(role, self.subject.description["production"])
+        return self._value(role, self.subject.description.production)
 
     def _setting(self, role: str) -> str:
-        field = self.subject.role(role)
+        field = self.subject.settings.role(role)
         if field is None:
             raise ValueError(
                 f"{self.subject.name} has no setting for its {role.replace('_', ' ')}: name it in Trainer.fields"
@@ -122,7 +123,7 @@ class Tracing:
         return field.path
 
     def _value(self, role: str, values: Mapping[str, Any]) -> int | None:
-        field = self.subject.role(role)
+        field = self.subject.settings.role(role)
         if field is None:
             return None
         value = settings.value_at(values, field.path)
@@ -146,7 +147,7 @@ class Tracing:
         Raises:
             CannotJudge: the trainer cannot be imported, or it has no data.
         """
-        values = dict(self.subject.description["production"])
+        values = dict(self.subject.description.production)
         data, _ = self.make_longest_rows(values, steps)
         trace = self._traced(values, steps, data, cap)
         found = self.figures
@@ -167,46 +168,39 @@ class Tracing:
             "device": self.device.as_json(), "how": how, "result": str(folder / "trace.json"), "cap": cap,
         }  # fmt: skip
         try:
-            figures, ended = self.subject.perform(TRACE, arguments, _request("traced its memory", limit))
-            self.output, self.figures, self._timed_out = ended["output"], {}, ended["timed_out"]
+            figures, ended = self.subject.server.perform(_request("traced its memory", limit), _run_engine, arguments)
+            self.output, self.figures, self._timed_out = ended.output, {}, ended.timed_out
             written = folder / "trace.json"
             if figures is None or not written.exists():
                 return Trace(unknown=_explain_missing_trace(ended), how=how)
             trace = Trace.from_json(written.read_text())
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        self._warm(figures.pop("libraries"))
+        self.subject.server.load_libraries(figures.pop("libraries"))
         self.figures = figures
         if trace.unknown and trace.unknown.startswith(ENDED_EARLY):
-            words = [line.strip() for line in ended["output"].splitlines() if line.strip()]
+            words = [line.strip() for line in ended.output.splitlines() if line.strip()]
             trace.unknown += f": {words[-1][:300]}" if words else ""
         if self.selftest_failure:
             trace.notes.append(f"fake CUDA does not hold: {self.selftest_failure}")
         return trace
-
-    def _warm(self, libraries: list[str]) -> None:
-        """Have the server import what the run did, so that the next one need not."""
-        subject = self.subject
-        if set(libraries) - set(subject.pad.recalled(subject.spec)) - self._loaded:
-            subject.server.load(libraries, None)
-            subject.pad.remember(subject.spec, libraries)
-            self._loaded.update(libraries)
 
     def make_longest_rows(self, values: Mapping[str, Any], steps: int) -> tuple[Path | None, str | None]:
         """Data whose rows are all as long as they may be, enough of them for the steps; and what is less sure of it."""
         rows, length = self._count(values, steps), self._value("max_length", values) or DEFAULT_ROW_LENGTH
         if (rows, length) not in self._data:
             folder = Path(tempfile.mkdtemp(prefix="longest-", dir=self.subject.folder))
-            made = self._made("make_longest", folder, rows, length)
-            if made["error"]:
-                self._data[rows, length] = self._plain_rows(values, steps), f"{ROWS_AS_THEY_ARE}: {made['error']}"
+            made = self._made(questions.make_longest, folder, rows, length)
+            if made.error:
+                self._data[rows, length] = self._plain_rows(values, steps), f"{ROWS_AS_THEY_ARE}: {made.error}"
             else:
-                self._data[rows, length] = Path(made["path"]) if made["path"] else None, None
+                self._data[rows, length] = made.path, None
         return self._data[rows, length]
 
-    def _made(self, method: str, folder: Path, rows: int, length: int) -> Any:
-        arguments = {"folder": str(folder), "rows": rows, "length": length, "seed": SEED}
-        return self.subject.call("make_rows", method=method, **arguments)
+    def _made(
+        self, make: Callable[[Trainer, Path, int, int, int], MadeData], folder: Path, rows: int, length: int
+    ) -> MadeData:
+        return self.subject.server.ask(make, folder, rows, length, SEED)
 
     def trace_varied_lengths(self, steps: int) -> Trace:
         """Trace so many steps at the tiny settings, on rows of all lengths; the device is that of production.
@@ -215,19 +209,19 @@ class Tracing:
             ValueError: there are no such rows; with what to override.
             CannotJudge: the trainer cannot be imported.
         """
-        values, saving = dict(self.subject.base_settings), self.subject.role("save_every")
+        values, saving = dict(self.subject.settings.base), self.subject.settings.role("save_every")
         if saving is not None:
             values = settings.merge(values, {saving.path: max(1, steps // 4)})  # traced, a save takes half of a step
-        device = self.subject.role("device")
+        device = self.subject.settings.role("device")
         if device is not None:
-            wanted = settings.value_at(self.subject.description["production"], device.path)
+            wanted = settings.value_at(self.subject.description.production, device.path)
             values = settings.merge(values, {device.path: device.default if wanted is None else wanted})
         folder = Path(tempfile.mkdtemp(prefix="varied-", dir=self.subject.folder))
         length = self._value("max_length", values) or DEFAULT_ROW_LENGTH
-        made = self._made("make_varied", folder, self._count(values, steps), length)
-        if made["error"]:
-            raise ValueError(made["error"])
-        return self._traced(values, steps, Path(made["path"]) if made["path"] else None)
+        made = self._made(questions.make_varied, folder, self._count(values, steps), length)
+        if made.error:
+            raise ValueError(made.error)
+        return self._traced(values, steps, made.path)
 
     def _plain_rows(self, values: Mapping[str, Any], steps: int) -> Path | None:
         folder = Path(tempfile.mkdtemp(prefix="rows-", dir=self.subject.folder))
@@ -238,17 +232,24 @@ class Tracing:
         return (self._value("batch_size", values) or 32) * (self._value("accumulation", values) or 1) * (steps + 1)
 
 
-def _request(did: str, time_limit: float = TRACE_TIME_LIMIT) -> Request:
+def _request(did: str, time_limit: float = TRACE_TIME_LIMIT) -> ProcessRequest:
     # The device must not be hidden from a program that is to believe in one.
-    return Request(did=did, recorder=False, time_limit=time_limit, env={"CUDA_VISIBLE_DEVICES": "0"})
+    return ProcessRequest(did, time_limit=time_limit, env={"CUDA_VISIBLE_DEVICES": "0"})
 
 
-def _explain_missing_trace(ended: Mapping[str, Any]) -> str:
+def _run_engine(arguments: dict[str, Any]) -> dict[str, Any]:
+    """`engine.run_traced`, in its own process: pytest does not import that module, which needs torch."""
+    from pytest_trainguard.memory.traced import engine
+
+    return engine.run_traced(**arguments)
+
+
+def _explain_missing_trace(ended: Ended) -> str:
     """Why a run left no trace."""
-    if ended["timed_out"]:
+    if ended.timed_out:
         return f"the run did not end within {TRACE_TIME_LIMIT:.0f} s"
-    words = [line.strip() for line in ended["output"].splitlines() if line.strip()]
-    how = f"exit {ended['exit']}" if ended["exit"] >= 0 else f"signal {-ended['exit']}"
+    words = [line.strip() for line in ended.output.splitlines() if line.strip()]
+    how = f"exit {ended.exit}" if ended.exit >= 0 else f"signal {-ended.exit}"
     return f"the process ended by itself, {how}, and left no trace" + (f": {words[-1][:300]}" if words else "")
 
 

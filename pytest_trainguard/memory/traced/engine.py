@@ -13,7 +13,7 @@ import traceback
 from pathlib import Path
 
 from pytest_trainguard.adapters import load_trainer
-from pytest_trainguard.contract.trainer import Run
+from pytest_trainguard.contract.trainer import Run, TrainerSpec
 from pytest_trainguard.launch.child import loaded_modules
 from pytest_trainguard.launch.exit_code import run_to_exit_code
 from pytest_trainguard.memory.replay.device import Device, DeviceJson
@@ -25,7 +25,7 @@ from pytest_trainguard.memory.traced.unknown import Unknown
 
 
 def run_traced(
-    trainer: object, settings: dict[str, object], data: str | None, output_dir: str, max_steps: int, seed: int,
+    trainer: TrainerSpec, settings: dict[str, object], data: str | None, output_dir: str, max_steps: int, seed: int,
     device: DeviceJson, how: How, result: str, cap: int | None = None,
 ) -> dict[str, object]:  # fmt: skip
     """Trace one run.
@@ -63,7 +63,7 @@ def run_traced(
         "rss_before": before,
     }
     figures |= {"steps": tracer.labels.step, "ran_out": tracer.memory_limit.ran_out if tracer.memory_limit else []}
-    return {**figures, "libraries": loaded_modules(os.getcwd())["libraries"]}
+    return {**figures, "libraries": loaded_modules(os.getcwd()).libraries}
 
 
 def _note_failure(tracer: Tracer, error: BaseException) -> None:

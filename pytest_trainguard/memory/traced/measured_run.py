@@ -7,13 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pytest_trainguard.adapters import load_trainer
-from pytest_trainguard.contract.trainer import Run
+from pytest_trainguard.contract.trainer import Run, TrainerSpec
 from pytest_trainguard.launch.exit_code import run_to_exit_code
 from pytest_trainguard.memory.replay.counters import read_counters
 
 
 def run_measured(
-    trainer: object,
+    trainer: TrainerSpec,
     settings: dict[str, object],
     data: str | None,
     output_dir: str,

@@ -1,0 +1,395 @@
+"""What crosses between pytest and a run: each message and each job as a frozen dataclass, and the way to JSON and back.
+
+JSON and not pickle: what comes back passes through processes that a hostile trainer may have touched. Nothing here
+imports torch, for pytest loads it.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypedDict, TypeVar
+
+from pytest_trainguard.contract.outcome import Leftover
+from pytest_trainguard.contract.queues import Queue
+from pytest_trainguard.contract.settings import Field
+from pytest_trainguard.contract.trainer import Run, TrainerSpec
+from pytest_trainguard.faults import Fault
+
+RUN_STEPS = 8  # optimizer steps of an ordinary run
+SEED = 0
+NOTE_FILE = "run.json"  # in a run's folder; holds a `RunNote`
+NOTE_VARIABLE = "TRAINGUARD_RUN"  # the environment variable with that file's path; `startup/sitecustomize` knows it
+_CLASS = "is"  # the key under which a dataclass's name stands in JSON
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ProcessRequest:
+    """A process that is asked for, whatever it does.
+
+    Attributes:
+        did: what is done, in words; a finding begins with this.
+        time_limit: seconds until it is ended; None for the session's own limit.
+        memory_limit: bytes of address space over what is loaded already.
+        small_disk: bytes of a file system of its own for the output folder.
+        ordinary_user: file permissions apply to it, also where pytest runs as root.
+        grace: seconds for processes that end after the run.
+        env: environment variables, over those that there are.
+    """
+
+    did: str
+    _: KW_ONLY
+    time_limit: float | None = None
+    memory_limit: int | None = None
+    small_disk: int | None = None
+    ordinary_user: bool = False
+    grace: float = 2.0
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunRequest(ProcessRequest):
+    """A training run that is asked for: what `Guard.run_all` takes, and what `Guard.run` makes of its options.
+
+    Attributes:
+        steps: optimizer steps in all, those before a resume included.
+        settings: over the tiny ones; by dotted path where they are nested.
+        data: what to train on; None for the trainer's own piece of data.
+        output_dir: None for a new one.
+        resume: carry on in `output_dir`.
+        resume_from: carry on from this path, as it is.
+        settings_file: the run is started by the trainer's command, with this file.
+        fault: what goes wrong in it.
+        census: memory in use is counted after each step.
+        repeats: so many runs in one process, memory counted after each, nothing else recorded.
+        recorder: what torch does is recorded.
+        tell_modules: at its end it writes down which modules are loaded.
+    """
+
+    steps: int = RUN_STEPS
+    settings: Mapping[str, object] = field(default_factory=dict)
+    data: Path | None = None
+    output_dir: Path | None = None
+    resume: bool = False
+    resume_from: Path | None = None
+    settings_file: Path | None = None
+    fault: Fault | None = None
+    census: bool = False
+    repeats: int = 1
+    recorder: bool = True
+    tell_modules: bool = False
+
+
+class RunOptions(TypedDict, total=False):
+    """The options of `Guard.run`: those fields of `RunRequest` that a case may set."""
+
+    steps: int
+    settings: Mapping[str, object]
+    data: Path | None
+    output_dir: Path | None
+    resume: bool
+    resume_from: Path | None
+    settings_file: Path | None
+    fault: Fault | None
+    census: bool
+    repeats: int
+    time_limit: float | None
+    memory_limit: int | None
+    small_disk: int | None
+    ordinary_user: bool
+    grace: float
+    env: Mapping[str, str]
+
+
+# --- what a process is to do
+
+
+@dataclass(frozen=True)
+class Train:
+    """Run the trainer's program once.
+
+    Attributes:
+        request: what was asked for.
+        trainer: which trainer it is.
+        run: what its `train` is given, but for its settings type and for a checkpoint that it has to choose itself.
+    """
+
+    request: RunRequest
+    trainer: TrainerSpec
+    run: Run
+
+
+@dataclass(frozen=True)
+class Call:
+    """Call a function, and write down what it returns.
+
+    Attributes:
+        request: the limits.
+        function: `module:name`; see `calls`.
+        trainer: the trainer that the function is given, loaded, as its first argument; None for no trainer.
+        arguments: by name, in JSON.
+    """
+
+    request: ProcessRequest
+    function: str
+    trainer: TrainerSpec | None
+    arguments: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Command:
+    """Go on as a command, which works in `output_dir`, with a fault in whatever training it starts."""
+
+    request: ProcessRequest
+    argv: tuple[str, ...]
+    output_dir: Path
+    fault: Fault | None
+
+
+# --- to a server, and its answers
+
+
+@dataclass(frozen=True)
+class Load:
+    """Import modules, then those of a trainer."""
+
+    modules: tuple[str, ...]
+    trainer: TrainerSpec | None = None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What went wrong with the trainer's own modules: a traceback, or None."""
+
+    error: str | None
+
+
+@dataclass(frozen=True)
+class Fork:
+    """Make a copy of the server, which answers on the socket that comes with this."""
+
+
+@dataclass(frozen=True)
+class Forked:
+    """The copy's process id."""
+
+    pid: int
+
+
+# --- to a supervisor, and what it tells of the run
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A process to be started.
+
+    Attributes:
+        job: what it is to do, and within which limits.
+        cwd: the folder that it starts in: the project's root.
+        folder: where its recording, its stacks and its result go.
+        tmp: its temporary folder, which is removed after it.
+        time_limit: seconds until it is ended.
+        disk: the folder that the small disk is mounted on; None where none was asked for.
+    """
+
+    job: Train | Call | Command
+    cwd: Path
+    folder: Path
+    tmp: Path
+    time_limit: float
+    disk: Path | None = None
+
+
+@dataclass(frozen=True)
+class Signal:
+    """Send a signal to the run's main process, or to its whole process group."""
+
+    signum: int
+    group: bool = False
+
+
+@dataclass(frozen=True)
+class Started:
+    """The run's main process is there."""
+
+    pid: int
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How the run ended, as its supervisor saw it; what is not explained here is as in `Outcome`.
+
+    Attributes:
+        small_disk: the small disk that was asked for could be mounted.
+    """
+
+    pid: int
+    exit: int
+    seconds: float
+    peak_rss: int
+    output: str
+    output_bytes: int
+    timed_out: bool
+    leftovers: tuple[Leftover, ...]
+    small_disk: bool
+
+
+@dataclass(frozen=True)
+class Lost:
+    """The run cannot be followed to its end."""
+
+    reason: str
+
+
+Message = Load | Loaded | Fork | Forked | Launch | Signal | Started | Ended | Lost
+
+
+# --- what is left in the run's folder, and what a call returns
+
+
+@dataclass(frozen=True)
+class RunNote:
+    """What every Python process of a run has to know, those that it starts included.
+
+    Attributes:
+        folder: where the recording goes.
+        output_dir: the folder whose files are watched.
+        data: what is trained on, where it is known.
+        fault: what goes wrong.
+        census: memory in use is counted after each step.
+        disk: where the small disk is mounted, if it could be.
+    """
+
+    folder: Path
+    output_dir: Path
+    data: Path | None
+    fault: Fault | None
+    census: bool = False
+    disk: Path | None = None
+
+
+@dataclass(frozen=True)
+class LoadedModules:
+    """What is loaded in a run's process: `libraries` by name, safe to load ahead of later runs; its `own` files."""
+
+    libraries: tuple[str, ...]
+    own: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Description:
+    """What pytest has to know of a trainer, whose module it never imports; see the attributes of `Trainer`.
+
+    Attributes:
+        fields: of its settings type.
+        roles: the settings that it names for a role, by role.
+        own_checkpoints: it finds its checkpoints in a way of its own.
+    """
+
+    production: Mapping[str, object]
+    tiny: Mapping[str, object]
+    overfit: Mapping[str, object]
+    fields: tuple[Field, ...]
+    roles: Mapping[str, str]
+    rows: int
+    labels: str | None
+    command: str | None
+    settings_name: str
+    queue: Queue | None
+    own_checkpoints: bool
+
+
+@dataclass(frozen=True)
+class MadeData:
+    """The path of data that a trainer made, None where it has none; or what went wrong, and the traceback of it."""
+
+    path: Path | None
+    error: str | None = None
+    traceback: str = ""
+
+
+# --- to JSON and back
+
+
+def encode(message: Message) -> bytes:
+    """A message as it goes over a socket."""
+    return json.dumps(to_json(message)).encode()
+
+
+def decode(body: bytes) -> Message:
+    """The message that `encode` made.
+
+    Raises:
+        ValueError: it is none.
+    """
+    message: Message = _checked(Message, json.loads(body))
+    return message
+
+
+def to_json(value: object) -> object:
+    """A value with its dataclasses and paths as what JSON can hold."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {_CLASS: type(value).__name__, **{f.name: to_json(getattr(value, f.name)) for f in fields(value)}}
+    if isinstance(value, Mapping):
+        return {str(key) if isinstance(key, Path) else key: to_json(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(inner) for inner in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def from_json(kind: type[T], value: object) -> T:
+    """The value of a type that `to_json` made into JSON's.
+
+    Raises:
+        ValueError: it is of another form.
+    """
+    found: T = _checked(kind, value)
+    return found
+
+
+def _checked(kind: object, value: object) -> Any:
+    try:
+        return _read(kind, value)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"not of the form {kind}: {type(error).__name__}: {error}") from error
+
+
+def _read(kind: Any, value: Any) -> Any:
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return _read_one_of(inner, value)
+    if isinstance(kind, type) and is_dataclass(kind):
+        hints = hints_of(kind)
+        return kind(**{f.name: _read(hints[f.name], value[f.name]) for f in fields(kind)})
+    if origin is tuple:
+        kinds = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
+        return tuple(map(_read, kinds, value))
+    if origin is list:
+        return [_read(inner[0], one) for one in value]
+    if isinstance(value, dict) and len(inner) == 2:  # JSON has texts for keys
+        key = inner[0] if inner[0] in (int, Path) else str
+        return {key(name): _read(inner[1], one) for name, one in value.items()}
+    return Path(value) if kind is Path else value
+
+
+def _read_one_of(kinds: tuple[Any, ...], value: Any) -> Any:
+    """A value of a union: None, a dataclass by its name, or the one kind that is left."""
+    if value is None:
+        return None
+    if isinstance(value, dict) and _CLASS in value:
+        return _read({kind.__name__: kind for kind in kinds if isinstance(kind, type)}[value[_CLASS]], value)
+    others = [kind for kind in kinds if kind is not types.NoneType]
+    return _read(others[0], value) if len(others) == 1 else value
+
+
+@functools.cache
+def hints_of(annotated: object) -> dict[str, Any]:
+    """The types of a dataclass's fields, or of a function's parameters and of what it returns (`return`)."""
+    return typing.get_type_hints(annotated)

@@ -1,0 +1,126 @@
+"""What a case needs of a trainer; where the trainer lacks it, `NotApplicable` says what to add."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from pytest_trainguard.adapters.command import WRITABLE, faults_in
+from pytest_trainguard.contract.outcome import Outcome
+from pytest_trainguard.contract.settings import Field, value_at
+from pytest_trainguard.launch import questions
+from pytest_trainguard.launch.protocol import RUN_STEPS
+from pytest_trainguard.subject.reference import Reference
+from pytest_trainguard.subject.subject import Subject
+from pytest_trainguard.verdicts.errors import CannotJudge, NotApplicable
+
+
+class Needs:
+    """What one trainer has; each method raises NotApplicable where it has not, with what to add."""
+
+    def __init__(self, subject: Subject, folder: Path):
+        self._subject, self._folder = subject, folder
+        self._reference = Reference.shared(subject)
+
+    def setting(self, role: str) -> Field:
+        """The setting that plays a role (`settings.ROLES`).
+
+        Raises:
+            NotApplicable: there is none.
+        """
+        found = self._subject.settings.role(role)
+        if found is None:
+            raise NotApplicable(f'no setting for the {role.replace("_", " ")}: name it, fields = {{"{role}": "..."}}')
+        return found
+
+    def data(self) -> Path:
+        """The trainer's piece of data.
+
+        Raises:
+            NotApplicable: it has none.
+        """
+        if self._subject.data is None:
+            raise NotApplicable('no data: give it a sample, sample = "path/of/the/data"')
+        return self._subject.data
+
+    def losses(self) -> Outcome:
+        """The undisturbed run, where its losses are seen.
+
+        Raises:
+            NotApplicable: no backward pass went through torch's own door.
+        """
+        outcome = self._reference.outcome
+        if not any(step.losses for step in outcome.recording.steps):
+            raise NotApplicable(
+                "its losses cannot be seen: call loss.backward(), and leave torch.autograd.backward as it is"
+            )
+        return outcome
+
+    def repeatable_run(self) -> Outcome:
+        """The undisturbed run, once it is known that a second one has the same losses.
+
+        Raises:
+            NotApplicable: two undisturbed runs with one seed differ, so that equality says nothing; or none is seen.
+        """
+        outcome = self.losses()
+        if self._reference.second_outcome.losses != outcome.losses:
+            raise NotApplicable("two undisturbed runs with the same seed differ: seed the program with run.seed")
+        return outcome
+
+    def checkpoints(self) -> Outcome:
+        """The undisturbed run, which saves before its end, and repeats itself.
+
+        Raises:
+            NotApplicable: it leaves no checkpoint, or none before its last step.
+        """
+        outcome = self.repeatable_run()
+        if not self._subject.find_checkpoints(outcome.output_dir):
+            raise NotApplicable(
+                "no checkpoint in the output folder after a run: save one, or say where it is with checkpoints()"
+            )
+        if self._reference.first_save >= RUN_STEPS:
+            raise NotApplicable(
+                f"no checkpoint before the last of {RUN_STEPS} steps: name the setting, "
+                'fields = {"save_every": "..."}'
+            )
+        return outcome
+
+    def settings_file(self) -> Path:
+        """The tiny settings in a file, as the trainer's command takes them.
+
+        Raises:
+            NotApplicable: it has no command, or one that takes no settings file.
+            CannotJudge: its command is none that could be started, or the file cannot be written.
+        """
+        subject, described = self._subject, self._subject.description
+        if described.command is None:
+            raise NotApplicable('no command line: name it, command = "python train.py --config {config} ..."')
+        if "{config}" not in described.command:
+            raise NotApplicable("its command takes no settings file: give it {config}")
+        wrong = faults_in({"command": described.command})
+        if wrong:
+            raise CannotJudge(f"{subject.name}: {wrong}")
+        if Path(described.settings_name).suffix not in WRITABLE:
+            known = ", ".join(WRITABLE)
+            raise NotApplicable(f"its settings file is {described.settings_name}, and this case knows {known}")
+        folder = self._folder / "whole"
+        folder.mkdir(exist_ok=True)
+        return subject.server.ask(questions.settings_file, folder, subject.settings.base)
+
+    def base_model(self, field: Field) -> Path:
+        """A copy of a small base model, for the setting that names the model.
+
+        Raises:
+            NotApplicable: there is none at hand.
+        """
+        folder = self._folder / "model"
+        made = self._subject.server.ask(questions.make_model, folder)
+        if made:
+            return made
+        set_to = value_at(self._subject.settings.base, field.path)
+        local = self._subject.root / Path(set_to).expanduser() if isinstance(set_to, str) else None
+        if local is None or not local.exists():
+            raise NotApplicable("no small base model at hand: write make_model(folder), or name one in tiny")
+        folder.mkdir(exist_ok=True)
+        copy = shutil.copytree if local.is_dir() else shutil.copy
+        return Path(copy(local, folder / local.name))

@@ -1,0 +1,110 @@
+"""Starting runs of the trainer, disturbed or not, and finding out whether what disturbs them came about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_trainguard.contract.outcome import Outcome
+from pytest_trainguard.faults import Fault
+from pytest_trainguard.launch.protocol import RUN_STEPS, RunOptions, RunRequest
+from pytest_trainguard.subject.reference import Reference
+from pytest_trainguard.subject.started import StartedRun
+from pytest_trainguard.subject.subject import Subject
+from pytest_trainguard.verdicts.errors import CannotJudge, NotApplicable
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+_NO_DOOR = {
+    "build": "the program makes no model of torch modules",
+    "move": "the program moves no model to a device",
+    "read": "the program opens no data where Python sees it (at that time)",
+    "sync": "the program fsyncs nothing in its output folder",
+    "data": "the program takes no batch from a torch DataLoader",
+    "save": "the program writes nothing to its output folder",
+    "batch": "no floating-point number passes through its model",
+    "gradient": "its model has no parameter that learns",
+}
+
+
+class Runs:
+    """The runs of one trainer in one test.
+
+    Attributes:
+        subject: the trainer as the harness sees it.
+        folder: an empty folder of this test's own.
+        reference: the undisturbed run, made once for each trainer.
+    """
+
+    def __init__(self, subject: Subject, folder: Path):
+        self.subject, self.folder = subject, folder
+        self.reference = Reference.shared(subject)
+
+    def run(self, did: str, **options: Unpack[RunOptions]) -> Outcome:
+        """Start a run, wait for its end.
+
+        Args:
+            did: what is done to it, in words; a finding begins with this.
+            options: see `RunRequest`.
+
+        Raises:
+            NotApplicable: the fault found no door to come in by.
+            CannotJudge: the undisturbed run fails, or this one could not be followed.
+            TypeError: there is no such option.
+        """
+        return _require_fault(self.start(did, **options).outcome(), options.get("fault"))
+
+    def start(self, did: str, **options: Unpack[RunOptions]) -> StartedRun:
+        """Start a run and go on; see `run`."""
+        unknown = sorted(set(options) - set(RunOptions.__annotations__))
+        if unknown:
+            known = ", ".join(RunOptions.__annotations__)
+            raise TypeError(f"a run has no option {unknown[0]!r}; there are {known}")
+        return self._start(RunRequest(did, **options))
+
+    def run_all(self, requests: Sequence[RunRequest], side_by_side: int = 2) -> list[Outcome]:
+        """Several runs that have nothing to do with each other, a few at a time.
+
+        Returns:
+            outcomes in order, without those whose fault found no door.
+
+        Raises:
+            NotApplicable: none of the faults found a door.
+        """
+        outcomes: list[Outcome] = []
+        passed_by: list[NotApplicable] = []
+        for first in range(0, len(requests), side_by_side):
+            batch = requests[first : first + side_by_side]
+            started = [self._start(request) for request in batch]
+            for one, request in zip(started, batch, strict=True):
+                try:
+                    outcomes.append(_require_fault(one.outcome(), request.fault))
+                except NotApplicable as reason:
+                    passed_by.append(reason)
+        if passed_by and not outcomes:
+            raise passed_by[0]
+        return outcomes
+
+    def _start(self, request: RunRequest) -> StartedRun:
+        self.reference.make()  # first: nothing can be said of a trainer that fails undisturbed
+        return self.subject.start(request)
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which a short run is taken for hung; see `Reference.patience`."""
+        return self.reference.patience
+
+
+def _require_fault(outcome: Outcome, fault: Fault | None) -> Outcome:
+    """The outcome, where the fault did come about in the run."""
+    if fault is None or fault.kind in ("offline", "gpus") or outcome.recording.fault_fired:
+        return outcome
+    if outcome.exit == 0 and fault.step > len(outcome.recording.steps) + 1:
+        taken = f"the run ends after {len(outcome.recording.steps)} optimizer steps"
+        raise NotApplicable(f"{fault} did not come about: {taken}: let it take run.max_steps ({RUN_STEPS})")
+    if outcome.exit == 0:
+        raise NotApplicable(f"{fault} found no door: {_NO_DOOR.get(fault.where, 'no such event in the run')}")
+    evidence = outcome.stack if outcome.timed_out else outcome.output[-4000:]
+    raise CannotJudge(f"{fault}: the run ended before it came about: {outcome.how}", evidence)

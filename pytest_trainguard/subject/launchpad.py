@@ -1,0 +1,40 @@
+"""Where runs start from: the trainers of one pytest process, each with what is known of it, and their servers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pytest_trainguard.contract.trainer import TrainerSpec
+from pytest_trainguard.subject.servers import Servers
+from pytest_trainguard.subject.subject import Subject
+
+
+class Launchpad:
+    """The trainers of one pytest process.
+
+    Attributes:
+        servers: the servers that their runs are forked from.
+    """
+
+    def __init__(
+        self, root: Path, folder: Path, paths: list[str], time_limit: float, cache: pytest.Cache | None = None,
+        shared: Path | None = None,
+    ):  # fmt: skip
+        """See `Servers`."""
+        self.servers = Servers(root, folder, paths, time_limit, cache, shared)
+        self._subjects: dict[str, Subject] = {}
+
+    def subject(self, name: str, spec: TrainerSpec) -> Subject:
+        """The trainer that `spec` is, loaded once; names need not be unique."""
+        key = repr(spec)
+        if key not in self._subjects:
+            self._subjects[key] = Subject(self.servers, name, spec)
+        return self._subjects[key]
+
+    def close(self) -> None:
+        """End every server, and remove what the runs left; runs end with their connections. Closing twice is fine."""
+        while self._subjects:
+            self._subjects.popitem()[1].server.close()
+        self.servers.close()

@@ -1,0 +1,105 @@
+"""The undisturbed run that disturbed ones are held against, and what is read off it."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from pathlib import Path
+
+from pytest_trainguard.contract import checkpoints
+from pytest_trainguard.contract.outcome import Outcome
+from pytest_trainguard.launch import child
+from pytest_trainguard.launch.protocol import RUN_STEPS, LoadedModules, RunRequest, from_json
+from pytest_trainguard.subject.subject import Subject
+
+
+class Reference:
+    """The undisturbed run of one trainer, made when it is first asked for."""
+
+    def __init__(self, subject: Subject):
+        self._subject = subject
+        self._made: tuple[Outcome, LoadedModules] | None = None
+
+    @classmethod
+    def shared(cls, subject: Subject) -> Reference:
+        """The one that all tests of a trainer share."""
+        return subject.findings.get(cls, lambda: cls(subject))
+
+    @property
+    def outcome(self) -> Outcome:
+        """How it ended.
+
+        Raises:
+            CannotJudge: it fails, so that nothing can be said of disturbed ones.
+        """
+        return self.make()[0]
+
+    def make(self) -> tuple[Outcome, LoadedModules]:
+        """The run, made the first time, and what it imported. Raises as `outcome`."""
+        if self._made is None:
+            self._made = self._run()
+        return self._made
+
+    def _run(self) -> tuple[Outcome, LoadedModules]:
+        """What it imports is loaded into the warm server, for all runs after it."""
+        subject = self._subject
+        subject.server.require_sound()
+        started = subject.start(RunRequest("trained undisturbed", tell_modules=True))
+        outcome = started.outcome()
+        problem = _what_is_wrong_with(outcome)
+        if problem:
+            said = (outcome.stack if outcome.timed_out else outcome.last_words).splitlines()
+            detail = f" ({said[-1]})" if said and outcome.exit != 0 and not outcome.timed_out else ""
+            evidence = outcome.output[-4000:] + outcome.stack
+            raise subject.server.give_up(f"{subject.name}: {problem}{detail}", evidence)
+        modules = _read_modules(started.folder / child.MODULES_FILE)
+        subject.server.load_libraries(modules.libraries)
+        return outcome, modules
+
+    @cached_property
+    def second_outcome(self) -> Outcome:
+        """A second undisturbed run: whether it equals the first tells whether equality says anything."""
+        return self._subject.start(RunRequest("trained undisturbed again")).outcome()
+
+    @property
+    def own_modules(self) -> tuple[Path, ...]:
+        """The trainer's own source files: what the run imported from inside the project."""
+        return self.make()[1].own
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which a short run is taken for hung: ten, and several times what the undisturbed one took."""
+        return 10 + 4 * self.outcome.seconds
+
+    @cached_property
+    def first_save(self) -> int:
+        """Steps that were complete when it first wrote to a checkpoint (RUN_STEPS where it never did)."""
+        found = self._subject.find_checkpoints(self.outcome.output_dir)
+        named = [step for step in map(checkpoints.step_of, found) if step is not None]
+        writes = self.outcome.recording.of("write")
+        written = [event["step"] for event in writes if event["how"] == "open" and event["step"] > 0]
+        return min([*written, *named], default=RUN_STEPS)
+
+    def writes_after(self, step: int) -> int:
+        """How many writes to the output folder follow a step; 0 where none is seen."""
+        return sum(event["step"] == step for event in self.outcome.recording.of("write"))
+
+
+def _read_modules(file: Path) -> LoadedModules:
+    return from_json(LoadedModules, json.loads(file.read_text())) if file.exists() else LoadedModules((), ())
+
+
+def _what_is_wrong_with(outcome: Outcome) -> str | None:
+    """Why disturbed runs cannot be held against this undisturbed one, if they cannot."""
+    taken = len(outcome.recording.steps)
+    if outcome.exit != 0 or outcome.timed_out:
+        return f"the undisturbed run fails: {outcome.how}"
+    if not outcome.output_dir.exists():
+        return "the undisturbed run removes its own output folder (run.output_dir): what it was to leave there is lost"
+    if not taken:
+        return "the undisturbed run takes no optimizer step that torch knows of"
+    if not outcome.recording.finite:
+        return "the undisturbed run has a loss that is not finite"
+    if taken < RUN_STEPS and not outcome.recording.ended:
+        return f"the undisturbed run breaks off, os._exit(0), after {taken} of {RUN_STEPS} optimizer steps"
+    return None

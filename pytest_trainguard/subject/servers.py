@@ -1,0 +1,97 @@
+"""The warm servers of one pytest process, its folders, and what is remembered of trainers from session to session."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from pytest_trainguard.contract.trainer import TrainerSpec
+from pytest_trainguard.launch.client import LaunchError, Server
+from pytest_trainguard.verdicts.errors import CannotJudge
+
+MOST_WARM = 6  # trainers whose servers are kept at the same time
+TMP_LENGTH = 70  # characters; a socket's name has at most 107, of which multiprocessing adds 32
+
+
+class Closable(Protocol):
+    """What holds a server that can be closed, and started again."""
+
+    def close(self) -> None:
+        """End the server."""
+
+
+class Servers:
+    """The base server and the folders of one pytest process.
+
+    Attributes:
+        root: the project's root, where runs start.
+        folder: for all that runs leave.
+        time_limit: seconds that a run may take where nothing else is said.
+        shared: a folder that the session's other processes have too; see `find_once`.
+    """
+
+    def __init__(
+        self, root: Path, folder: Path, paths: list[str], time_limit: float, cache: pytest.Cache | None = None,
+        shared: Path | None = None,
+    ):  # fmt: skip
+        """`paths` are put before the servers' module search path."""
+        self.root, self.folder, self.time_limit, self.shared = root, folder, time_limit, shared
+        self._paths, self._cache = paths, cache
+        self._warm: list[Closable] = []  # those with a server, the last used at the end
+        self._tmps = 0
+        self._server_tmp = self.new_tmp()
+
+    @cached_property
+    def base(self) -> Server:
+        """The base server, started when the first run needs it."""
+        try:
+            self._server_tmp.mkdir(parents=True, exist_ok=True)
+            return Server.start(self.root, self._paths, self.folder / "server.log", self._server_tmp)
+        except LaunchError as error:
+            raise CannotJudge(str(error).splitlines()[0], str(error)) from error
+
+    def keep_warm(self, used: Closable) -> None:
+        """Have a trainer's server stay; of the others, those used last. Each takes memory of its own."""
+        if used in self._warm:
+            self._warm.remove(used)
+        self._warm.append(used)
+        if len(self._warm) > MOST_WARM:
+            self._warm.pop(0).close()
+
+    def recall_libraries(self, spec: TrainerSpec) -> list[str]:
+        """The libraries that a trainer's undisturbed run imported in an earlier session."""
+        return list(self._cache.get(_cache_key(spec), [])) if self._cache else []
+
+    def remember_libraries(self, spec: TrainerSpec, libraries: Sequence[str]) -> None:
+        """Keep them for later sessions, whose server then has them before the first run."""
+        if self._cache:
+            self._cache.set(_cache_key(spec), list(libraries))
+
+    def new_tmp(self) -> Path:
+        """A name for a temporary folder: of a run, whose supervisor removes it, or of the servers.
+
+        Short, since sockets live in such folders, and the name of one may have a little over 100 characters.
+        """
+        self._tmps += 1
+        path = self.folder / "t" / str(self._tmps)
+        return path if len(str(path)) <= TMP_LENGTH else Path(tempfile.mkdtemp(prefix="tg-"))
+
+    def close(self) -> None:
+        """End the base server, and remove what the runs left. Closing twice is fine."""
+        self._warm.clear()
+        base = self.__dict__.pop("base", None)
+        if base is not None:
+            base.close()
+        for folder in (self._server_tmp, self.folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _cache_key(spec: TrainerSpec) -> str:
+    return f"trainguard/libraries-{hashlib.blake2b(repr(spec).encode(), digest_size=8).hexdigest()}"

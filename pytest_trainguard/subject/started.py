@@ -1,0 +1,83 @@
+"""A run in progress, and what comes of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pytest_trainguard.contract.outcome import Outcome
+from pytest_trainguard.launch.client import LaunchError, Running
+from pytest_trainguard.launch.stacks import STACK_FILE
+from pytest_trainguard.recorder.timeline import Recording
+from pytest_trainguard.subject.snapshot import snapshot
+from pytest_trainguard.verdicts.errors import CannotJudge
+
+
+class StartedRun:
+    """A run in progress: `pid`, `signal`, and its `outcome` at the end.
+
+    Attributes:
+        did: what is done to it, in words.
+        folder: where its recording goes.
+        output_dir: the folder that it writes to.
+        pid: its main process.
+    """
+
+    def __init__(
+        self,
+        running: Running,
+        did: str,
+        folder: Path,
+        output_dir: Path,
+        before: dict[str, tuple[int, str]] | None = None,
+    ):
+        """`before`: what `output_dir` held ahead of the start; None where the caller looks at it by itself."""
+        self._running, self.did, self.folder = running, did, folder
+        self.output_dir, self._before = output_dir, before
+        self.pid = running.pid
+
+    def signal(self, signum: int, *, group: bool = False) -> None:
+        """Send the run a real signal; with `group`, its whole process group."""
+        self._running.signal(signum, group=group)
+
+    def kill(self) -> None:
+        """End the run and all that it started, where its outcome is of no interest."""
+        self._running.kill()
+
+    @property
+    def recording(self) -> Recording:
+        """What it recorded so far."""
+        return Recording.read(self.folder)
+
+    def outcome(self) -> Outcome:
+        """Wait for the end.
+
+        Raises:
+            CannotJudge: the run could not be followed to its end.
+        """
+        try:
+            ended = self._running.wait()
+        except LaunchError as error:
+            raise CannotJudge(str(error)) from error
+        return Outcome(
+            did=self.did,
+            exit=ended.exit,
+            output=ended.output,
+            output_bytes=ended.output_bytes,
+            recording=self.recording,
+            output_dir=self.output_dir,
+            before=self._before or {},
+            after={} if self._before is None else snapshot(self.output_dir),
+            seconds=ended.seconds,
+            peak_rss=ended.peak_rss,
+            leftovers=ended.leftovers,
+            timed_out=ended.timed_out,
+            stack=_read_stack(self.folder / STACK_FILE),
+            pid=ended.pid,
+            small_disk=ended.small_disk,
+        )
+
+
+def _read_stack(file: Path) -> str:
+    """The stacks in a file without the harness's own frames; nothing where there is no file."""
+    lines = file.read_text(errors="replace").splitlines() if file.exists() else []
+    return "\n".join(line for line in lines if "/pytest_trainguard/" not in line and "<frozen" not in line)

@@ -1,0 +1,156 @@
+"""One trainer's warm server: processes are started from it, and functions called in them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+from pytest_trainguard.contract.trainer import Trainer, TrainerSpec
+from pytest_trainguard.launch import calls, child
+from pytest_trainguard.launch.client import LaunchError, Running, Server
+from pytest_trainguard.launch.protocol import Call, Command, Ended, Launch, ProcessRequest, Train
+from pytest_trainguard.subject.servers import Servers
+from pytest_trainguard.verdicts.errors import CannotJudge
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class TrainerServer:
+    """A server with a trainer's module imported, forked from the base server when it is first needed.
+
+    Attributes:
+        name: the trainer's.
+        spec: what it is known by in another process.
+        folder: for its runs, one folder each.
+    """
+
+    def __init__(self, servers: Servers, name: str, spec: TrainerSpec):
+        self.name, self.spec, self._servers = name, spec, servers
+        self.folder = Path(tempfile.mkdtemp(prefix="".join(filter(str.isalnum, name))[:20] + "-", dir=servers.folder))
+        self._server: Server | None = None
+        self._libraries = servers.recall_libraries(spec)
+        self._folders = 0
+        self._broken = ""
+
+    @property
+    def pid(self) -> int:
+        """Its process id. Raises as `launch`."""
+        return self._warm_server().pid
+
+    def _warm_server(self) -> Server:
+        if self._server is None:
+            self._server = self._fork()
+        self._servers.keep_warm(self)
+        return self._server
+
+    def _fork(self) -> Server:
+        self.require_sound()
+        server = self._servers.base.fork()
+        try:
+            error = server.load(self._libraries, self.spec)
+        except BaseException:  # Ctrl-C while it is being imported
+            server.close()
+            raise
+        if error:
+            server.close()
+            raise self.give_up(f"{self.name} cannot be loaded: {error.strip().splitlines()[-1]}", error)
+        return server
+
+    def give_up(self, reason: str, evidence: str) -> CannotJudge:
+        """Note that nothing can be said of this trainer; the error to raise, with the evidence this once."""
+        self._broken = reason
+        return CannotJudge(reason, evidence)
+
+    def require_sound(self) -> None:
+        """Nothing is known that keeps this trainer from being judged.
+
+        Raises:
+            CannotJudge: something is; with the reason that `give_up` was given.
+        """
+        if self._broken:
+            raise CannotJudge(self._broken)
+
+    def load_libraries(self, libraries: Sequence[str]) -> None:
+        """Have the server import what a run imported, so that later ones need not; in later sessions from the start."""
+        new = [name for name in libraries if name not in set(self._libraries)]
+        if new:
+            self._libraries += new
+            self._warm_server().load(libraries, None)
+            self._servers.remember_libraries(self.spec, libraries)
+
+    def close(self) -> None:
+        """End this trainer's server. Runs in progress go on; for the next one there is a new server."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    def new_folder(self, name: str) -> Path:
+        """A folder for one process."""
+        self._folders += 1
+        folder = self.folder / f"{self._folders:04}-{name}"
+        folder.mkdir(parents=True)
+        return folder
+
+    def launch(self, job: Train | Call | Command, folder: Path, disk: Path | None = None) -> Running:
+        """Start a process and do not wait for it.
+
+        Raises:
+            CannotJudge: the trainer's module cannot be imported, or no process can be started.
+        """
+        limit = job.request.time_limit or self._servers.time_limit
+        try:
+            return self._warm_server().run(
+                Launch(job, self._servers.root, folder, self._servers.new_tmp(), limit, disk)
+            )
+        except LaunchError as error:
+            raise CannotJudge(f"{self.name}: {error}") from error
+
+    def ask(self, function: Callable[Concatenate[Trainer, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """What a function about the trainer, which is given it loaded, returns; see `launch.questions`.
+
+        Raises:
+            CannotJudge: it raised; the message is its last line.
+        """
+        request = ProcessRequest(function.__name__)
+        return self._answered(function, calls.call_of(request, function, self.spec, (None, *args), kwargs))
+
+    def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """What a function returns in a process that has torch and the trainer loaded. Raises as `ask`."""
+        return self._answered(function, calls.call_of(ProcessRequest(function.__name__), function, None, args, kwargs))
+
+    def _answered(self, function: Callable[..., R], call: Call) -> R:
+        result, ended = self._perform(function, call)
+        if result and ended.exit == 0:
+            return result[0]
+        words = ended.output.strip().splitlines() or [f"exit {ended.exit}"]
+        raise CannotJudge(f"{self.name}: {function.__name__}: {words[-1]}", ended.output)
+
+    def perform(
+        self, request: ProcessRequest, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
+    ) -> tuple[R | None, Ended]:
+        """Call a function within limits, with nothing recorded.
+
+        Returns:
+            what it returned, None where the process did not come that far; and how the process ended.
+
+        Raises:
+            CannotJudge: the process could not be followed to its end.
+        """
+        result, ended = self._perform(function, calls.call_of(request, function, None, args, kwargs))
+        return (result[0] if result else None), ended
+
+    def _perform(self, function: Callable[..., R], call: Call) -> tuple[tuple[R] | None, Ended]:
+        folder = self.new_folder(function.__name__)
+        try:
+            ended = self.launch(call, folder).wait()
+        except LaunchError as error:
+            raise CannotJudge(f"{self.name}: {error}") from error
+        written = folder / child.RESULT_FILE
+        result = (calls.result_of(function, json.loads(written.read_text())),) if written.exists() else None
+        shutil.rmtree(folder, ignore_errors=True)
+        return result, ended
