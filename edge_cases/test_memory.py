@@ -21,7 +21,7 @@ from pytest_trainguard import (
     survives,
 )
 from pytest_trainguard.contract.settings import Field
-from pytest_trainguard.memory import fragmentation
+from pytest_trainguard.memory.answers import fragmentation
 from pytest_trainguard.probes.oom_probe import OomProbe
 from pytest_trainguard.verdicts.wording import Wording
 
@@ -382,9 +382,10 @@ def test_gpu_fault(guard: Guard) -> None:
     title="fragmentation",
     verdict="survives",
     severity="major",
-    brought_about=f"{fragmentation.TRACED} steps at the tiny settings, on rows of all lengths, traced with fake CUDA "
-    f"tensors; these steps, in random order, up to {fragmentation.STEPS} through a model of CUDA's caching allocator, "
-    "storages enlarged to the peak of the production settings where --gpu-budget is given, to 8 GiB where not",
+    brought_about=f"{fragmentation.TRACED_STEPS} steps at the tiny settings, on rows of all lengths, traced with fake "
+    f"CUDA tensors; these steps, in random order, up to {fragmentation.EXTRAPOLATED_STEPS} through a model of CUDA's "
+    "caching allocator, storages enlarged to the peak of the production settings where --gpu-budget is given, to 8 GiB "
+    "where not",
     expects="survives: what is in use after a step stays level; what the allocator holds beyond it comes to rest, and "
     "stays within the budget",
 )

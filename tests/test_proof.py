@@ -7,7 +7,7 @@ import pkgutil
 import pytest
 
 from pytest_trainguard import Finding, NotApplicable, catalog
-from pytest_trainguard.memory.budget import limit_of, parse_budget
+from pytest_trainguard.memory.replay.budget import parse_budget, resolve_budget
 from pytest_trainguard.session.preflight import get_preflight
 from tests import proof_table, saboteurs
 from tests.saboteurs.queue import Queued, RepositorysQueue, TrainsWithTorch
@@ -38,7 +38,7 @@ def trainer(request):
 @pytest.fixture(autouse=True)
 def _budget(request, monkeypatch):
     """What the cases of the GPU budget are held against."""
-    monkeypatch.setattr(get_preflight(request.config), "gpu_limit", limit_of(parse_budget("3GiB")))
+    monkeypatch.setattr(get_preflight(request.config), "gpu_limit", resolve_budget(parse_budget("3GiB")))
 
 
 def judge(case, request):

@@ -7,10 +7,10 @@ from importlib.resources import files
 import jsonschema
 import pytest
 
-from pytest_trainguard.memory import timeline
-from pytest_trainguard.memory.budget import limit_of, parse_budget
-from pytest_trainguard.memory.cards import GIB
-from pytest_trainguard.memory.verdict import judge
+from pytest_trainguard.memory.answers import timeline
+from pytest_trainguard.memory.answers.verdict import judge_trace
+from pytest_trainguard.memory.replay.budget import parse_budget, resolve_budget
+from pytest_trainguard.memory.replay.sizes import GIB
 from pytest_trainguard.report import page, pictures
 from pytest_trainguard.report.__main__ import main
 from tests.memory.traces import small_program
@@ -332,9 +332,9 @@ TRACE = small_program()
 
 
 def predicted(budget, **more):
-    limit = limit_of(parse_budget(budget))
-    told = {**judge(TRACE, limit).as_dict(), "measured": None, "largest_settings": {}, "alternatives": []}
-    return {"trainer": "Six", **told, "timeline": None, "over_time": timeline.over_time(TRACE, limit), **more}
+    limit = resolve_budget(parse_budget(budget))
+    told = {**judge_trace(TRACE, limit).as_dict(), "measured": None, "largest_settings": {}, "alternatives": []}
+    return {"trainer": "Six", **told, "timeline": None, "over_time": timeline.sample_for_report(TRACE, limit), **more}
 
 
 def with_memory(ran, *memory):
@@ -430,7 +430,7 @@ def test_a_scale_is_round_and_short(size):
 
 
 def test_a_long_trace_gives_few_points():
-    told = timeline.over_time(TRACE, limit_of(parse_budget("8GiB")), points=10)
+    told = timeline.sample_for_report(TRACE, resolve_budget(parse_budget("8GiB")), points=10)
     assert len(told["at"]) <= 10
     assert told["events"] == len(TRACE.events)
     assert {len(sizes) for sizes in told["parts"].values()} == {len(told["at"])} == {len(told["reserved"])}

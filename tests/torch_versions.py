@@ -42,7 +42,7 @@ def _tried(version: str, folder: Path) -> tuple[bool, list[str]]:
     if python is None:
         return False, [version, "cannot be installed", "", "", "", ""]
     _say(f"torch {version}: self-test")
-    held = _run(python, "-m", "pytest_trainguard.memory.selftest")
+    held = _run(python, "-m", "pytest_trainguard.memory.traced.selftest")
     _say(f"torch {version}: tests/memory")
     tests = _run(python, "-m", "pytest", "tests/memory", "-n", "2", "-q", "--tb=short")
     print(tests.stdout[-6000:] if tests.returncode else "", flush=True)

@@ -21,11 +21,13 @@ from statistics import median, quantiles
 from typing import Any
 
 from benchmarks.memory import jobs
-from pytest_trainguard.memory import measure, parse_budget
-from pytest_trainguard.memory.budget import Limit, limit_of
-from pytest_trainguard.memory.predict import Tracing, tracing
-from pytest_trainguard.memory.prediction import Prediction
-from pytest_trainguard.memory.verdict import judge
+from pytest_trainguard.memory import parse_budget
+from pytest_trainguard.memory.answers.measure import MEASURED_STEPS, measure_on_gpu
+from pytest_trainguard.memory.answers.prediction import Prediction
+from pytest_trainguard.memory.answers.present_gpu import find_gpu
+from pytest_trainguard.memory.answers.tracing import Tracing, tracing
+from pytest_trainguard.memory.answers.verdict import judge_trace
+from pytest_trainguard.memory.replay.budget import Limit, resolve_budget
 from pytest_trainguard.verdicts.errors import CannotJudge
 
 BUDGETS = ("24GiB", "40GiB")
@@ -44,7 +46,7 @@ def main() -> int:
         return 0
     work = predicted if asked.do == "predict" else measured
     if asked.do == "measure":
-        present = measure.look()
+        present = find_gpu()
         if present is None:
             print("error: there is no GPU to measure on (or nvidia-ml-py is missing)", file=sys.stderr)
             return 2
@@ -89,21 +91,21 @@ def _one(name: str, trainer: str, settings: Result, work: Callable[[str, Tracing
 
 
 def _limit(text: str) -> Limit:
-    return limit_of(parse_budget(text))
+    return resolve_budget(parse_budget(text))
 
 
 def predicted(name: str, traced: Tracing, settings: Result) -> Result:
     """Of one job: the peaks, the verdicts under the budgets, and for some the largest batch under each."""
-    trace = traced.trace(steps=measure.STEPS)
-    whole = judge(trace, _limit(CARD))
-    if whole.word == "UNKNOWN":
+    trace = traced.trace(steps=MEASURED_STEPS)
+    whole = judge_trace(trace, _limit(CARD))
+    if whole.verdict == "UNKNOWN":
         return {"unknown": whole.reason}
     # The budgets are emulated on the one card: its workspaces and kernels, less memory.
     limits = {text: Limit(text, _limit(text).size, _limit(CARD).device) for text in BUDGETS}
     result: Result = {
         "torch": trace.torch, "allocated": whole.allocated, "reserved": whole.reserved, "needs": whole.needs,
         "seconds": traced.figures["seconds"], "peak_rss": traced.figures["peak_rss"], "notes": trace.notes,
-        "verdicts": {text: judge(trace, limit).word for text, limit in limits.items()},
+        "verdicts": {text: judge_trace(trace, limit).verdict for text, limit in limits.items()},
     }  # fmt: skip
     if name in EDGES:
         result["largest"] = {}
@@ -115,11 +117,11 @@ def predicted(name: str, traced: Tracing, settings: Result) -> Result:
 
 def measured(name: str, traced: Tracing, settings: Result) -> Result:
     """The same of one job, as the GPU says."""
-    whole = measure.on_gpu(traced, None)
+    whole = measure_on_gpu(traced, None)
     result: Result = {
         "allocated": whole.allocated, "reserved": whole.reserved, "requested": whole.requested, "active": whole.active,
         "exit": whole.exit, "ooms": whole.ooms,
-        "verdicts": {text: measure.on_gpu(traced, _limit(text).cap).word for text in BUDGETS},
+        "verdicts": {text: measure_on_gpu(traced, _limit(text).cap).verdict for text in BUDGETS},
     }  # fmt: skip
     if name in EDGES:
         result["largest"] = {text: edge(traced, _limit(text).cap, settings["batch_size"]) for text in BUDGETS}
@@ -130,7 +132,7 @@ def edge(traced: Tracing, cap: int, start: int) -> int:
     """The largest batch that really trains under a cap, by bisection; 0 where not even one row does."""
 
     def fits(batch: int) -> bool:
-        return measure.on_gpu(traced, cap, {"batch_size": batch}).word == "FITS"
+        return measure_on_gpu(traced, cap, {"batch_size": batch}).verdict == "FITS"
 
     low, high = 0, start
     while fits(high):

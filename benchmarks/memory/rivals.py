@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 from benchmarks.memory import jobs
-from pytest_trainguard.memory.budget import limit_of, parse_budget
+from pytest_trainguard.memory.replay.budget import parse_budget, resolve_budget
 
 NAMES = ("roberta-base bf16", "gpt2 bf16")
 CARD = "a100-40gb"
@@ -22,14 +22,14 @@ CARD = "a100-40gb"
 
 def ours(name: str) -> dict[str, float]:
     """Peak allocated bytes of a job; seconds and resident memory of the trace itself, after the imports."""
-    from pytest_trainguard.memory.predict import tracing
-    from pytest_trainguard.memory.verdict import judge
+    from pytest_trainguard.memory.answers.tracing import tracing
+    from pytest_trainguard.memory.answers.verdict import judge_trace
 
     trainer, settings = jobs.configurations()[name]
-    limit = limit_of(parse_budget(CARD))
+    limit = resolve_budget(parse_budget(CARD))
     with tracing(f"benchmarks.memory.jobs:{trainer}", device=limit.device) as traced:
         traced.trace(settings)  # what it imports is loaded ahead of the one that counts
-        judged = judge(traced.trace(settings, steps=3), limit)
+        judged = judge_trace(traced.trace(settings, steps=3), limit)
         figures = traced.figures
     return {"bytes": judged.allocated, "seconds": figures["seconds"], "rss": figures["peak_rss"]}
 

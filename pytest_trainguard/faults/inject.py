@@ -18,7 +18,8 @@ import torch
 
 from pytest_trainguard.faults import HOST_MEMORY_LEFT, Fault
 from pytest_trainguard.launch import linux
-from pytest_trainguard.recorder.doors import Observer, tensors_in
+from pytest_trainguard.recorder.doors import Observer
+from pytest_trainguard.recorder.tensors import tensors_in
 from pytest_trainguard.recorder.writer import Recorder
 from pytest_trainguard.rows.suffixes import TEXT  # files that are read from their beginning
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 
 from pytest_trainguard.launch import linux, protocol
+from pytest_trainguard.launch.exit_code import run_to_exit_code
 from pytest_trainguard.launch.protocol import Call, Command, Launch, LoadedModules
 from pytest_trainguard.launch.stacks import write_stack_on_signal
 
@@ -131,7 +132,7 @@ def _end_like_a_program(work: Callable[[], int]) -> int:
 
     Taking the interpreter itself down, with all that the warm server loaded, would cost a second and show nothing.
     """
-    code = _exit_code(work)
+    code = run_to_exit_code(work, _report)
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
@@ -140,21 +141,13 @@ def _end_like_a_program(work: Callable[[], int]) -> int:
     os._exit(code & 0xFF)
 
 
-def _exit_code(work: Callable[[], int]) -> int:
-    try:
-        return work()
-    except SystemExit as request:
-        if request.code is None or isinstance(request.code, int):
-            return request.code or 0
-        print(request.code, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        traceback.print_exc()
-        return 130
-    except BaseException as error:
-        error = error.with_traceback(_without_harness(error.__traceback__))
-        sys.excepthook(type(error), error, error.__traceback__)
-        return 1
+def _report(error: BaseException) -> None:
+    """What left the program, as the interpreter tells it."""
+    if isinstance(error, KeyboardInterrupt):
+        traceback.print_exception(error)
+        return
+    error = error.with_traceback(_without_harness(error.__traceback__))
+    sys.excepthook(type(error), error, error.__traceback__)
 
 
 def _without_harness(frames: TracebackType | None) -> TracebackType | None:

@@ -1,8 +1,9 @@
 """GPU memory: what a training step will need, with or without a GPU, and whether it fits a budget.
 
-A trace (`trace`) lists the births and deaths of tensor storages during a few real optimizer steps; everything else
-follows from it: the replay through CUDA's caching allocator, the verdict, what would help, the timeline. The names
-below are resolved when they are first used; torch is imported by none of them.
+A trace lists the births and deaths of tensor storages during a few real optimizer steps: it is made in `traced`,
+inside the run. What follows from it is in `replay`: the model of CUDA's caching allocator, budgets, cards. What people
+ask is answered in `answers`: whether it fits, the largest batch, what would help, the timeline. The names below are
+resolved when they are first used; torch is imported by none of them.
 """
 
 from __future__ import annotations
@@ -11,25 +12,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytest_trainguard.memory.budget import Budget, parse_budget
-    from pytest_trainguard.memory.device import Device
-    from pytest_trainguard.memory.predict import trace_of, tracing
-    from pytest_trainguard.memory.prediction import Prediction, predicting
-    from pytest_trainguard.memory.trace import Event, Trace, Workspace
-    from pytest_trainguard.memory.verdict import Judgement
+    from pytest_trainguard.memory.answers.prediction import Prediction, predicting
+    from pytest_trainguard.memory.answers.tracing import trace_of, tracing
+    from pytest_trainguard.memory.answers.verdict import Judgement
+    from pytest_trainguard.memory.replay.budget import Budget, parse_budget
+    from pytest_trainguard.memory.replay.device import Device
+    from pytest_trainguard.memory.replay.trace import Event, Trace, Workspace
 
 _HOMES = {
-    "Budget": "budget",
-    "Device": "device",
-    "Event": "trace",
-    "Judgement": "verdict",
-    "Prediction": "prediction",
-    "Trace": "trace",
-    "Workspace": "trace",
-    "parse_budget": "budget",
-    "predicting": "prediction",
-    "trace_of": "predict",
-    "tracing": "predict",
+    "Budget": "replay.budget",
+    "Device": "replay.device",
+    "Event": "replay.trace",
+    "Judgement": "answers.verdict",
+    "Prediction": "answers.prediction",
+    "Trace": "replay.trace",
+    "Workspace": "replay.trace",
+    "parse_budget": "replay.budget",
+    "predicting": "answers.prediction",
+    "trace_of": "answers.tracing",
+    "tracing": "answers.tracing",
 }
 
 __all__ = [

@@ -21,15 +21,15 @@ EXIT = {"FITS": FITS, "TIGHT": FITS, "OUT OF MEMORY": DOES_NOT, "UNKNOWN": UNKNO
 def main(arguments: Sequence[str] | None = None) -> int:
     """Answer; the exit code."""
     asked = _parser().parse_args(arguments)
-    from pytest_trainguard.memory.prediction import Busy, predicting
+    from pytest_trainguard.memory.answers.prediction import GpuBusy, predicting
 
     sys.path.insert(0, "")
     try:
         _check(asked)
         with predicting(asked.trainer, asked.gpu_budget, headroom=asked.headroom, tell=_tell) as prediction:
             _answer(asked, prediction)
-            return EXIT[prediction.word]
-    except Busy as busy:
+            return EXIT[prediction.verdict]
+    except GpuBusy as busy:
         print(f"UNKNOWN under {asked.gpu_budget}: {busy}")
         return UNKNOWN
     except (ValueError, CannotJudge) as error:
@@ -65,7 +65,7 @@ def _check(asked: argparse.Namespace) -> None:
         ValueError: something is.
     """
     from pytest_trainguard.contract.modules import module_exists
-    from pytest_trainguard.memory import timeline
+    from pytest_trainguard.memory.answers import timeline
 
     module, colon, name = asked.trainer.partition(":")
     if not (module and colon and name):
@@ -73,26 +73,27 @@ def _check(asked: argparse.Namespace) -> None:
     if not module_exists(module, [str(Path.cwd()), *sys.path]):
         raise ValueError(f"{asked.trainer!r}: no module named {module!r}")
     if asked.memory_timeline:
-        timeline.check(asked.memory_timeline)
+        timeline.check_timeline_path(asked.memory_timeline)
     path = asked.memory_snapshot
     if path and (path.is_dir() or not path.parent.is_dir()):
         raise ValueError(f"{path}: " + ("is a folder" if path.is_dir() else f"there is no folder {path.parent}"))
 
 
 def _answer(asked: argparse.Namespace, prediction: Any) -> None:
-    from pytest_trainguard.memory import snapshot, timeline
-    from pytest_trainguard.memory.prediction import lines
+    from pytest_trainguard.memory.answers import timeline
+    from pytest_trainguard.memory.answers.prediction import format_prediction
+    from pytest_trainguard.memory.replay import snapshot
 
     judgement = prediction.judgement
     if not asked.quick:
         prediction.find_all()
     trace = prediction.trace({})
     if asked.memory_timeline:
-        timeline.write(asked.memory_timeline, trace, prediction.limit, judgement)
+        timeline.draw_timeline(asked.memory_timeline, trace, prediction.limit, judgement)
     if asked.memory_snapshot:
-        snapshot.write(asked.memory_snapshot, trace, prediction.limit.workspace)
+        snapshot.write_snapshot(asked.memory_snapshot, trace, prediction.limit.workspace)
     report = prediction.as_dict()
-    print(json.dumps(report, indent=2) if asked.json else "\n".join(lines(report)))
+    print(json.dumps(report, indent=2) if asked.json else "\n".join(format_prediction(report)))
 
 
 def _tell(words: str) -> None:

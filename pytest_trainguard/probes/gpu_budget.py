@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from pytest_trainguard.memory import measure
-from pytest_trainguard.memory.budget import Limit, limit_of, parse_budget
-from pytest_trainguard.memory.prediction import Prediction
-from pytest_trainguard.memory.search import Largest
-from pytest_trainguard.memory.verdict import headline
+from pytest_trainguard.memory.answers import present_gpu
+from pytest_trainguard.memory.answers.measure import measure_on_gpu
+from pytest_trainguard.memory.answers.prediction import Prediction
+from pytest_trainguard.memory.answers.search import Largest
+from pytest_trainguard.memory.answers.verdict import format_headline
+from pytest_trainguard.memory.replay.budget import Limit, parse_budget, resolve_budget
 from pytest_trainguard.probes.guard import Guard
 from pytest_trainguard.verdicts.errors import CannotJudge, Finding, NotApplicable
 
@@ -82,7 +83,7 @@ class GpuBudget:
             ValueError: the budget is none, in one line.
         """
         field = self.guard.needs.setting(role)
-        prediction = self.under(limit_of(parse_budget(budget))) if budget else self.prediction
+        prediction = self.under(resolve_budget(parse_budget(budget))) if budget else self.prediction
         found = prediction.find_largest(role)
         if found is None:
             raise NotApplicable(f"{field.path} is no whole number at the production settings, {self._value(role)!r}")
@@ -92,13 +93,13 @@ class GpuBudget:
 
     def _predict(self, limit: Limit) -> Prediction:
         """On a machine with a GPU, unless a card was named, measured as well; not on one that is busy."""
-        from pytest_trainguard.memory.predict import Tracing
+        from pytest_trainguard.memory.answers.tracing import Tracing
 
         traced = Tracing(self.guard.subject, limit.device)
-        present = measure.look() if parse_budget(limit.text).card is None else None
-        if present is not None and (why := measure.obstacle(present, limit)):
+        present = present_gpu.find_gpu() if parse_budget(limit.text).card is None else None
+        if present is not None and (why := present_gpu.find_obstacle(present, limit)):
             raise CannotJudge(f"GPU memory: {why}")
-        on_gpu = partial(measure.on_gpu, traced, limit.cap) if present is not None else None
+        on_gpu = partial(measure_on_gpu, traced, limit.cap) if present is not None else None
         return Prediction(self.guard.subject.settings, traced.trace, limit, measure=on_gpu)
 
     def fits(self, role: str) -> None:
@@ -116,14 +117,14 @@ class GpuBudget:
         judgement = prediction.judgement
         did = f"predicted the GPU memory of the production settings ({field.path} = {self._value(role)})"
         try:
-            if prediction.word == "UNKNOWN":
+            if prediction.verdict == "UNKNOWN":
                 raise CannotJudge(f"GPU memory: {judgement.reason}", "\n".join(judgement.notes))
-            if prediction.word == "OUT OF MEMORY":
+            if prediction.verdict == "OUT OF MEMORY":
                 prediction.find_alternatives()  # for the report
                 found = prediction.find_largest(role)
                 largest = f"\nthe largest {field.path} that fits: {found[1].words}" if found else ""
                 how = "measured on the GPU, predicted: " if prediction.measured else ""
-                raise Finding(did, f"{how}{headline(judgement)}\n{judgement.reason}{largest}")
+                raise Finding(did, f"{how}{format_headline(judgement)}\n{judgement.reason}{largest}")
         finally:
             drawn = {"timeline": self._draw(prediction), "over_time": prediction.over_time}
             self._note({**prediction.as_dict(), **drawn})
@@ -132,11 +133,11 @@ class GpuBudget:
         trace = prediction.trace({})
         if self.timeline is None or not trace.events:
             return None
-        from pytest_trainguard.memory import timeline
+        from pytest_trainguard.memory.answers import timeline
 
         path = self.timeline.with_name(f"{self.timeline.stem}-{self.guard.subject.name}{self.timeline.suffix}")
         if not path.exists() or path not in self._findings.drawn:
-            timeline.write(path, trace, prediction.limit, prediction.judgement)
+            timeline.draw_timeline(path, trace, prediction.limit, prediction.judgement)
             self._findings.drawn.add(path)
         return str(path)
 

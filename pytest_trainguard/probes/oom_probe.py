@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Literal
 from pytest_trainguard import faults
 from pytest_trainguard.contract.outcome import Outcome, message_of
 from pytest_trainguard.launch.protocol import RunOptions, RunRequest
-from pytest_trainguard.memory import fragmentation
-from pytest_trainguard.memory.allocator import SMALL_SEGMENT
-from pytest_trainguard.memory.replay import STEP, least_cap, replay
-from pytest_trainguard.memory.search import Largest
-from pytest_trainguard.memory.trace import Trace
-from pytest_trainguard.memory.verdict import shown
+from pytest_trainguard.memory.answers import fragmentation
+from pytest_trainguard.memory.answers.search import Largest
+from pytest_trainguard.memory.replay.allocator import SMALL_SEGMENT
+from pytest_trainguard.memory.replay.sizes import format_size
+from pytest_trainguard.memory.replay.trace import Trace
+from pytest_trainguard.memory.replay.trace_replay import CAP_PRECISION, find_least_cap, replay_trace
 from pytest_trainguard.probes.gpu_budget import GpuBudget
 from pytest_trainguard.probes.guard import Guard
 from pytest_trainguard.verdicts.errors import Finding, NotApplicable
@@ -69,21 +69,21 @@ class OomProbe:
             NotApplicable: the trainer puts nothing on a GPU, cannot be traced, or has no rows of many lengths.
             Finding: memory in use grows, the allocator's does, or it runs out.
         """
-        from pytest_trainguard.memory.predict import Tracing
+        from pytest_trainguard.memory.answers.tracing import Tracing
 
         production = self.budget.prediction.judgement if self.budget.limit else None
         traced = Tracing(self.guard.subject, self.budget.limit.device if self.budget.limit else None)
         try:
-            trace = traced.varied(fragmentation.TRACED)
+            trace = traced.trace_varied_lengths(fragmentation.TRACED_STEPS)
             if trace.unknown:
                 raise NotApplicable(f"its GPU memory cannot be traced ({trace.unknown}){self._advice}")
-            found = fragmentation.look(trace, production)
+            found = fragmentation.find_fragmentation(trace, production)
         except ValueError as why:
             raise NotApplicable(str(why)) from why
         if found.trouble:
             raise Finding(
-                f"traced {fragmentation.TRACED} steps of changing lengths, and carried them on to "
-                f"{fragmentation.STEPS} in CUDA's allocator, as a job of {shown(found.peak)}",
+                f"traced {fragmentation.TRACED_STEPS} steps of changing lengths, and carried them on to "
+                f"{fragmentation.EXTRAPOLATED_STEPS} in CUDA's allocator, as a job of {format_size(found.peak)}",
                 found.trouble,
             )
         return found
@@ -98,23 +98,22 @@ class OomProbe:
         Raises:
             Finding: it did otherwise.
         """
-        if self.budget.limit is None or self.budget.prediction.judgement.word == "UNKNOWN":
+        if self.budget.limit is None or self.budget.prediction.judgement.verdict == "UNKNOWN":
             return
-        from pytest_trainguard.memory.predict import CAPPED_LIMIT, Tracing
-        from pytest_trainguard.memory.predict import STEPS as TRACED_STEPS
+        from pytest_trainguard.memory.answers.tracing import CAPPED_TIME_LIMIT, STEPS_PER_TRACE, Tracing
 
         cap = _cap(self.budget.prediction.trace({}), part)
         if cap is None:
             return
-        capped = Tracing(self.guard.subject, self.budget.limit.device).capped(cap)
+        capped = Tracing(self.guard.subject, self.budget.limit.device).run_capped(cap)
         if capped.timed_out:
-            raise Finding(_capped(cap, part), f"it did not end within {CAPPED_LIMIT:.0f} s")
+            raise Finding(_capped(cap, part), f"it did not end within {CAPPED_TIME_LIMIT:.0f} s")
         if capped.unknown or not capped.ran_out or (capped.ran_out[0][0] == "build") != (part == "build"):
             return
         message = message_of(capped.output)
         problems = []
-        if capped.exit == 0 and (part == "build" or capped.steps < TRACED_STEPS):
-            problems.append(f"it ended with exit 0 after {capped.steps} of {TRACED_STEPS} steps")
+        if capped.exit == 0 and (part == "build" or capped.steps < STEPS_PER_TRACE):
+            problems.append(f"it ended with exit 0 after {capped.steps} of {STEPS_PER_TRACE} steps")
         if not names(message, MEMORY):
             problems.append("its message does not name memory")
         elif part == "build" and len(SIZES.findall(message)) < 2:
@@ -133,18 +132,18 @@ class OomProbe:
 
 def _cap(trace: Trace, part: Part) -> int | None:
     """Bytes that are too few for the model, or enough for it and too few for a step; None where there is none."""
-    found = replay(trace)
+    found = replay_trace(trace)
     pairs = zip(found.reserved, trace.events, strict=True)
     built = max((reserved for reserved, event in pairs if event.phase == "build"), default=0)
     if part == "build":
         return built // 2 if built >= 2 * SMALL_SEGMENT else None
-    least = least_cap(trace, found)
-    return (built + least) // 2 if built and least - built > 2 * STEP else None
+    least = find_least_cap(trace, found)
+    return (built + least) // 2 if built and least - built > 2 * CAP_PRECISION else None
 
 
 def _capped(cap: int, part: Part) -> str:
     where = "as the model loads" if part == "build" else "in a step"
-    return f"gave the production settings {shown(cap)} of GPU memory, which runs out {where} (fake CUDA)"
+    return f"gave the production settings {format_size(cap)} of GPU memory, which runs out {where} (fake CUDA)"
 
 
 def _did(where: str, step: int) -> str:

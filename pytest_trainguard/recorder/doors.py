@@ -2,7 +2,9 @@
 
 `Doors` gathers torch's global hooks (module forward, optimizer step), `torch.autograd.backward`, the data loader,
 the gradient scaler and the interpreter's audit events for files in one place and tells its observers. The recorder
-is one observer; a fault (`faults.inject`) is another, and enters through the same doors. The trainer is not changed.
+is one observer; a fault (`faults.inject`) is another, and enters through the same doors; under fake CUDA the labels of
+a trace (`memory.traced.labels`) are the only one. A door at which nobody stands is not made. The trainer is not
+changed.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import functools
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,6 +26,8 @@ from torch.nn.modules.module import (
 )
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
+from pytest_trainguard.recorder.tensors import tensors_in
+
 _OPEN_FOR_WRITING = os.O_WRONLY | os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC
 
 
@@ -35,6 +39,9 @@ class Observer:
     """
 
     inner = False
+
+    def fetching(self) -> None:
+        """The data loader is about to fetch a batch."""
 
     def fetched(self, batch: object) -> None:
         """The data loader is about to give `batch` to the program."""
@@ -50,6 +57,12 @@ class Observer:
         What is returned, unless None, takes the output's place.
         """
 
+    def entered(self, module: torch.nn.Module) -> None:
+        """Any module's forward pass begins: inner ones', and those computed again in the backward pass, too."""
+
+    def left(self, module: torch.nn.Module, output: object) -> None:
+        """A forward pass that was `entered` is over; `output` is None where an exception ended it."""
+
     def backward(self, losses: list[torch.Tensor]) -> None:
         """The backward pass begins; `losses` as they were before a gradient scaler."""
 
@@ -61,6 +74,12 @@ class Observer:
 
     def rescaled(self, scale: float) -> None:
         """The gradient scaler has set its scale."""
+
+    def saving(self) -> None:
+        """`torch.save` begins."""
+
+    def saved(self) -> None:
+        """`torch.save` is over, by an exception too."""
 
     def writing(self, path: str, how: str) -> None:
         """A file in the output folder is about to be opened for writing, renamed or removed."""
@@ -94,42 +113,73 @@ class Doors:
         self._unscaled: tuple[int, torch.Tensor] | None = None
         self._safetensors: ModuleType | None = None
         self._inner = any(observer.inner for observer in observers)
+        self._every_pass, self._writes = self._wanted("entered", "left"), self._wanted("writing")
         self.active = True
 
     def install(self) -> None:
         """Put the hooks in place, for the rest of this process's life; in a forked child they fall silent."""
-        register_module_forward_pre_hook(self._forward)
-        register_module_forward_hook(self._forwarded, with_kwargs=True)
-        register_module_forward_hook(self._left, always_call=True)  # last, and after an exception too
-        register_module_parameter_registration_hook(self._registered)
-        register_optimizer_step_pre_hook(lambda optimizer, args, kwargs: self._tell("stepping", optimizer))
-        register_optimizer_step_post_hook(self._stepped)
-        torch.autograd.backward = self._around_backward(torch.autograd.backward)
-        torch.save = self._around_save(torch.save)
-        torch.nn.Module.to = self._before_move(torch.nn.Module.to)
-        torch.nn.Module.cuda = self._before_move(torch.nn.Module.cuda)
-        loader = torch.utils.data.dataloader._BaseDataLoaderIter
-        loader.__next__ = self._after_fetch(loader.__next__)
+        self._watch_modules()
+        self._watch_training()
+        self._watch_files()
+        os.register_at_fork(after_in_child=self.fall_silent)
+
+    def _wanted(self, *doors: str) -> bool:
+        """Some observer stands at one of these doors: its class has a method of its own there."""
+        kinds = [type(observer) for observer in self.observers]
+        return any(getattr(kind, door) is not getattr(Observer, door) for kind in kinds for door in doors)
+
+    def _watch_modules(self) -> None:
+        if self._every_pass or self._wanted("forward", "forwarded"):
+            register_module_forward_pre_hook(self._forward)
+            if self._wanted("forwarded"):
+                register_module_forward_hook(self._forwarded, with_kwargs=True)
+            register_module_forward_hook(self._left, always_call=True)  # last, and after an exception too
+        if self._wanted("built"):
+            register_module_parameter_registration_hook(self._registered)
+        if self._wanted("moving"):
+            torch.nn.Module.to = self._before_move(torch.nn.Module.to)
+            torch.nn.Module.cuda = self._before_move(torch.nn.Module.cuda)
+
+    def _watch_training(self) -> None:
+        if self._wanted("stepping"):
+            register_optimizer_step_pre_hook(lambda optimizer, args, kwargs: self._tell("stepping", optimizer))
+        if self._wanted("stepped", "writing"):
+            register_optimizer_step_post_hook(self._stepped)
+        if self._wanted("backward", "forward", "forwarded"):
+            torch.autograd.backward = self._around_backward(torch.autograd.backward)
+        if self._wanted("fetching", "fetched"):
+            loader = torch.utils.data.dataloader._BaseDataLoaderIter
+            loader.__next__ = self._around_fetch(loader.__next__)
         scaler = torch.amp.GradScaler
-        scaler.scale = self._around_scale(scaler.scale)
-        scaler.update = self._after_update(scaler.update)
-        os.fsync = self._after_sync(os.fsync)
-        os.fdatasync = self._after_sync(os.fdatasync)
-        sys.addaudithook(self._audit)
-        os.register_at_fork(after_in_child=self._fall_silent)
+        if self._wanted("backward"):
+            scaler.scale = self._around_scale(scaler.scale)
+        if self._wanted("rescaled"):
+            scaler.update = self._after_update(scaler.update)
+
+    def _watch_files(self) -> None:
+        if self._wanted("saving", "saved", "writing"):
+            torch.save = self._around_save(torch.save)
+        if self._wanted("synced"):
+            os.fsync = self._after_sync(os.fsync)
+            os.fdatasync = self._after_sync(os.fdatasync)
+        if self._wanted("writing", "reading", "connecting"):
+            sys.addaudithook(self._audit)
+
+    def fall_silent(self) -> None:
+        """Tell nobody anything any more."""
+        self.active = False
 
     def _tell(self, what: str, *args: object, **kwargs: object) -> None:
         if self.active:
             for observer in self.observers:
                 getattr(observer, what)(*args, **kwargs)
 
-    def _fall_silent(self) -> None:
-        self.active = False
-
     def _forward(self, module: torch.nn.Module, inputs: object) -> None:
         # How many modules' forward passes this thread is in. Most calls of this hook end here: a model has many
         # modules, and the recorder wants the outermost one only.
         depth = self._local.depth = getattr(self._local, "depth", 0) + 1
+        if self._every_pass:
+            self._tell("entered", module)
         if (depth == 1 or self._inner) and not self._in_backward:
             # What activation checkpointing computes again, in the backward pass, is not a new forward pass.
             self._tell("forward", module, outermost=depth == 1)
@@ -148,9 +198,12 @@ class Doors:
 
     def _left(self, module: torch.nn.Module, args: object, output: object) -> None:
         self._local.depth = max(getattr(self._local, "depth", 0) - 1, 0)
+        if self._every_pass:
+            self._tell("left", module, output)
 
     def _stepped(self, optimizer: torch.optim.Optimizer, args: object, kwargs: object) -> None:
-        self._watch_safetensors()  # here, since a program may import it late
+        if self._writes:
+            self._watch_safetensors()  # here, since a program may import it late
         self._tell("stepped", optimizer)
 
     def _registered(self, module: torch.nn.Module, name: str, parameter: object) -> None:
@@ -197,9 +250,10 @@ class Doors:
 
         return update
 
-    def _after_fetch(self, original: Callable[..., object]) -> Callable[..., object]:
+    def _around_fetch(self, original: Callable[..., object]) -> Callable[..., object]:
         @functools.wraps(original)
         def following(iterator: object) -> object:
+            self._tell("fetching")
             batch = original(iterator)
             self._tell("fetched", batch)
             return batch
@@ -223,7 +277,11 @@ class Doors:
         @functools.wraps(original)
         def save(obj: object, f: object, *args: object, **kwargs: object) -> None:
             self._touched(f, "open")
-            original(obj, f, *args, **kwargs)
+            self._tell("saving")
+            try:
+                original(obj, f, *args, **kwargs)
+            finally:
+                self._tell("saved")
 
         return save
 
@@ -298,19 +356,3 @@ class Doors:
 
 
 _WATCHED = frozenset({"open", "os.rename", "os.remove", "os.rmdir", "socket.connect", "socket.getaddrinfo"})
-
-
-def tensors_in(value: object) -> Iterator[torch.Tensor]:
-    """The tensors in a batch, an output or a list of losses, however it is nested."""
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for inner in value.values():
-            yield from tensors_in(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from tensors_in(inner)
-    elif hasattr(value, "to_dict"):  # PyTorch Geometric's Data, transformers' BatchEncoding
-        yield from tensors_in(value.to_dict())
-    elif hasattr(value, "data") and isinstance(value.data, dict):
-        yield from tensors_in(value.data)

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from pytest_trainguard.recorder.doors import Observer, tensors_in
+from pytest_trainguard.recorder.doors import Observer
+from pytest_trainguard.recorder.tensors import tensors_in
 
 SAMPLED = 64  # values of each parameter whose movement is followed
 

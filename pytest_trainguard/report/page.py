@@ -159,8 +159,9 @@ def _group(cases: list[ShownCase], key: Callable[[ShownCase], Hashable]) -> list
 
 def _make_memory(one: Prediction) -> Prediction:
     """What was predicted of a trainer, in words and pictures."""
-    from pytest_trainguard.memory.search import Largest
-    from pytest_trainguard.memory.verdict import Judgement, headline, shown
+    from pytest_trainguard.memory.answers.search import Largest
+    from pytest_trainguard.memory.answers.verdict import Judgement, format_headline
+    from pytest_trainguard.memory.replay.sizes import format_size
 
     largest = {
         found["setting"]: Largest(
@@ -170,15 +171,15 @@ def _make_memory(one: Prediction) -> Prediction:
     }
     return {
         **one,
-        "headline": headline(Judgement.from_dict(one)),
-        "limit": shown(one["budget"]["size"]),
+        "headline": format_headline(Judgement.from_dict(one)),
+        "limit": format_size(one["budget"]["size"]),
         "breakdown": pictures.draw_breakdown(one),
         "picture": pictures.draw_timeline(one),
-        "largest": [(there["what"], shown(there["bytes"])) for there in one["largest"][:3]],
+        "largest": [(there["what"], format_size(there["bytes"])) for there in one["largest"][:3]],
         "fits": {setting: found.words for setting, found in largest.items()},
-        "alternatives": [{**other, "size": shown(other["needs"])} for other in one["alternatives"]],
+        "alternatives": [{**other, "size": format_size(other["needs"])} for other in one["alternatives"]],
         "measured": one["measured"] and {
-            **one["measured"], **{name: shown(one["measured"][name]) for name in ("allocated", "reserved")},
+            **one["measured"], **{name: format_size(one["measured"][name]) for name in ("allocated", "reserved")},
         },
-        "predicted": {name: shown(one[name]) for name in ("allocated", "reserved")},
+        "predicted": {name: format_size(one[name]) for name in ("allocated", "reserved")},
     }  # fmt: skip

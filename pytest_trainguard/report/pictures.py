@@ -11,13 +11,13 @@ from typing import TypedDict
 
 from markupsafe import Markup
 
-from pytest_trainguard.memory.cards import GIB
-from pytest_trainguard.memory.timeline import COLOURS, CONTEXT_COLOUR
-from pytest_trainguard.memory.verdict import PARTS, shown
+from pytest_trainguard.memory.answers.timeline import COLOURS, CONTEXT_COLOUR
+from pytest_trainguard.memory.answers.verdict import PART_NAMES
+from pytest_trainguard.memory.replay.sizes import GIB, format_size
 from pytest_trainguard.report.data import Prediction
 
 CONTEXT = "CUDA context"
-TINTS = {**{PARTS[category]: colour for category, colour in COLOURS.items()}, CONTEXT: CONTEXT_COLOUR}
+TINTS = {**{PART_NAMES[category]: colour for category, colour in COLOURS.items()}, CONTEXT: CONTEXT_COLOUR}
 OTHER = "#999999"  # fragmentation, and what a later version may tell of
 LINES = 5  # of the scale, at the most
 NARROW = 3  # per cent: a phase under that is too short to be seen apart
@@ -85,8 +85,8 @@ def draw_breakdown(one: Prediction) -> Bar:
     parts = sorted(one["breakdown"].items(), key=lambda part: -part[1])
     return {
         "parts": [
-            {"name": name, "colour": TINTS.get(name, OTHER), "size": shown(size), "share": size / max(one["needs"], 1),
-             "width": 100 * size / whole}
+            {"name": name, "colour": TINTS.get(name, OTHER), "size": format_size(size),
+             "share": size / max(one["needs"], 1), "width": 100 * size / whole}
             for name, size in parts
             if size
         ],

@@ -63,10 +63,10 @@ def _write_memory(verdicts: Sequence[CaseVerdict], reporter: pytest.TerminalRepo
     found = merge_predictions(verdicts)
     if not found:
         return
-    from pytest_trainguard.memory.prediction import lines
+    from pytest_trainguard.memory.answers.prediction import format_prediction
 
     for one in found:
-        first, *rest = lines(one)
+        first, *rest = format_prediction(one)
         good = {"FITS": {"green": True}, "TIGHT": {"yellow": True}}.get(one["verdict"], {"red": True})
         reporter.write_line(f"GPU memory: {one['trainer']}: {first}", **good)
         for line in rest:

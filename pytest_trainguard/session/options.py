@@ -11,7 +11,7 @@ import pytest
 from pytest_trainguard import catalog
 
 if TYPE_CHECKING:
-    from pytest_trainguard.memory.budget import Limit
+    from pytest_trainguard.memory.replay.budget import Limit
 
 Value = TypeVar("Value")
 NARROWING = ("trainer", "edge_case", "category", "fast")
@@ -106,14 +106,15 @@ def find_gpu_limit(config: pytest.Config) -> Limit | None:
     """
     if not config.option.gpu_budget:
         return None
-    from pytest_trainguard.memory import budget, measure
+    from pytest_trainguard.memory.answers.present_gpu import find_gpu
+    from pytest_trainguard.memory.replay import budget
 
     headroom = parse_option("trainguard_gpu_headroom", budget.parse_headroom, config.getini("trainguard_gpu_headroom"))
-    present = measure.look()
+    present = find_gpu()
     device = present.device if present else None
 
     def limit(text: str) -> Limit:
-        return budget.limit_of(budget.parse_budget(text), device, headroom)
+        return budget.resolve_budget(budget.parse_budget(text), device, headroom)
 
     return parse_option("--gpu-budget", limit, config.option.gpu_budget)
 
@@ -139,8 +140,8 @@ def check_timeline_path(config: pytest.Config) -> None:
     """
     path = config.option.memory_timeline
     if path:
-        from pytest_trainguard.memory import timeline
+        from pytest_trainguard.memory.answers import timeline
 
         if not config.option.gpu_budget:
             raise pytest.UsageError("--memory-timeline draws what --gpu-budget predicts: give that too")
-        parse_option("--memory-timeline", lambda text: timeline.check(Path(text)), path)
+        parse_option("--memory-timeline", lambda text: timeline.check_timeline_path(Path(text)), path)

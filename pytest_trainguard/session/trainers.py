@@ -62,7 +62,9 @@ def _from_tables(config: pytest.Config) -> dict[str, TrainerSpec]:
     for name, table in _read_tables(config).items():
         from pytest_trainguard.adapters.command import faults_in
 
-        wrong = faults_in(table) if isinstance(table, dict) else "is not a table"
+        if not isinstance(table, dict):
+            raise pytest.UsageError(f"[tool.trainguard.trainers.{name}] is not a table")
+        wrong = faults_in(table)
         if wrong:
             raise pytest.UsageError(f"[tool.trainguard.trainers.{name}] {wrong}")
         found[name] = table

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_trainguard.memory.predict import Tracing
+from pytest_trainguard.memory.answers.tracing import Tracing
 from pytest_trainguard.subject.launchpad import Launchpad
 
 PROGRAMS = "tests.memory.programs"

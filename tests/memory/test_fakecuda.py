@@ -6,13 +6,13 @@ import sys
 import pytest
 import torch
 
-from pytest_trainguard.memory import fakecuda
+from pytest_trainguard.memory.traced import fakecuda
 from tests import torch_versions
 
 
 def test_the_self_test_passes_in_a_process_of_its_own():
     done = subprocess.run(
-        [sys.executable, "-m", "pytest_trainguard.memory.selftest"], capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", "pytest_trainguard.memory.traced.selftest"], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"torch {torch.__version__}: fake CUDA holds")
@@ -20,7 +20,7 @@ def test_the_self_test_passes_in_a_process_of_its_own():
 
 def test_the_self_test_says_what_broke_in_one_line():
     code = (
-        "from pytest_trainguard.memory import fakecuda, selftest\n"
+        "from pytest_trainguard.memory.traced import fakecuda, selftest\n"
         "def broken(): raise RuntimeError('torch did not put its fake device guard in place')\n"
         "fakecuda._register_device_guard = broken\n"
         "import os, sys; code = selftest.main(); sys.stderr.flush(); os._exit(code)\n"
@@ -31,10 +31,12 @@ def test_the_self_test_says_what_broke_in_one_line():
 
 
 def test_a_torch_outside_what_was_tried_is_named():
-    assert fakecuda.untried("2.6.0+cu124") is None
-    assert fakecuda.untried("2.15.0") is None
-    assert fakecuda.untried("2.5.1") == ("torch 2.5.1 is older than what fake CUDA was tried with, torch 2.6 to 2.15")
-    assert fakecuda.untried("3.0.0a0+git1234") == (
+    assert fakecuda.describe_untried("2.6.0+cu124") is None
+    assert fakecuda.describe_untried("2.15.0") is None
+    assert fakecuda.describe_untried("2.5.1") == (
+        "torch 2.5.1 is older than what fake CUDA was tried with, torch 2.6 to 2.15"
+    )
+    assert fakecuda.describe_untried("3.0.0a0+git1234") == (
         "torch 3.0.0a0+git1234 is newer than what fake CUDA was tried with, torch 2.6 to 2.15"
     )
 
@@ -64,7 +66,7 @@ def _described(tensor):
 @pytest.mark.parametrize("func", sorted(fakecuda._DIRECT, key=str), ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_what_is_answered_directly_is_what_the_mode_answers(func, dtype):
-    mode, aten = fakecuda.Mode(), torch.ops.aten
+    mode, aten = fakecuda.FakeMode(), torch.ops.aten
     with mode:
         whole = torch.empty(4, 6, 8, dtype=dtype)
         turned, part = whole.transpose(0, 2), whole[1:, 2:]
@@ -85,7 +87,7 @@ def test_what_is_answered_directly_is_what_the_mode_answers(func, dtype):
         aten.bmm.default: [(tensor, tensor.transpose(1, 2)) for tensor in (whole, turned, part)],
     }
     for args in others[func]:
-        found = mode.directly(func, args, {})
+        found = mode.run_directly(func, args, {})
         with mode:
             wanted = func(*args)
         assert _described(found) == _described(wanted)
@@ -94,11 +96,11 @@ def test_what_is_answered_directly_is_what_the_mode_answers(func, dtype):
 
 
 def test_where_there_is_more_to_find_out_nothing_is_answered_directly():
-    mode, aten = fakecuda.Mode(), torch.ops.aten
+    mode, aten = fakecuda.FakeMode(), torch.ops.aten
     with mode:
         matrix, constant = torch.empty(3, 3), torch.tensor([[1.0]])
-    assert mode.directly(aten.mm.default, (matrix, torch.zeros(3, 3)), {}) is None  # a real one, to be made fake
-    assert mode.directly(aten.t.default, (constant,), {}) is None  # its value is known, and its transpose's then
-    assert mode.directly(aten.add.Tensor, (matrix, matrix), {}) is None
+    assert mode.run_directly(aten.mm.default, (matrix, torch.zeros(3, 3)), {}) is None  # a real one, to be made fake
+    assert mode.run_directly(aten.t.default, (constant,), {}) is None  # its value is known, and its transpose's then
+    assert mode.run_directly(aten.add.Tensor, (matrix, matrix), {}) is None
     elsewhere = fakecuda.FakeTensor(mode, torch.empty(3, 3, device="meta"), torch.device("meta"))
-    assert mode.directly(aten.mm.default, (matrix, elsewhere), {}) is None  # and refused
+    assert mode.run_directly(aten.mm.default, (matrix, elsewhere), {}) is None  # and refused

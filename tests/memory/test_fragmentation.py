@@ -5,10 +5,15 @@ import random
 import pytest
 
 from pytest_trainguard.memory import Event, Trace
-from pytest_trainguard.memory.budget import limit_of, parse_budget
-from pytest_trainguard.memory.fragmentation import STEPS, TRACED, WARM, look
-from pytest_trainguard.memory.steps import carried_on, of_steps, replayed
-from pytest_trainguard.memory.verdict import Judgement
+from pytest_trainguard.memory.answers.fragmentation import (
+    EXTRAPOLATED_STEPS,
+    TRACED_STEPS,
+    WARM_UP_STEPS,
+    find_fragmentation,
+)
+from pytest_trainguard.memory.answers.verdict import Judgement
+from pytest_trainguard.memory.replay.budget import parse_budget, resolve_budget
+from pytest_trainguard.memory.replay.extrapolation import extend_steps, replay_steps, split_into_steps
 
 MIB = 2**20
 
@@ -34,7 +39,7 @@ class Steps:
         return Trace(self.events)
 
 
-def changing(each=lambda steps, number: None, count=TRACED):
+def changing(each=lambda steps, number: None, count=TRACED_STEPS):
     """Weights, and in each step sixteen activations of another length and an input that stays until the next step."""
     made, chance, before = Steps(), random.Random(3), None
     made.born(64 * MIB)
@@ -54,38 +59,38 @@ def changing(each=lambda steps, number: None, count=TRACED):
 
 def test_carried_on_steps_are_the_traced_ones_again():
     trace = changing()
-    traced = of_steps(trace)
-    assert len(traced) == TRACED
-    steps = carried_on(traced, STEPS, WARM, seed=1)
-    assert len(steps) == STEPS
-    sizes = {tuple(sorted(move.size for move in moves if move.born)) for moves in steps[WARM:]}
-    assert sizes == {tuple(sorted(e.size for e in events if e.kind == "alloc")) for events in traced[WARM:-1]}
+    traced = split_into_steps(trace)
+    assert len(traced) == TRACED_STEPS
+    steps = extend_steps(traced, EXTRAPOLATED_STEPS, WARM_UP_STEPS, seed=1)
+    assert len(steps) == EXTRAPOLATED_STEPS
+    sizes = {tuple(sorted(move.size for move in moves if move.born)) for moves in steps[WARM_UP_STEPS:]}
+    assert sizes == {tuple(sorted(e.size for e in events if e.kind == "alloc")) for events in traced[WARM_UP_STEPS:-1]}
     born = [move.block for moves in steps for move in moves if move.born]
     died = [move.block for moves in steps for move in moves if not move.born]
     assert len(set(born)) == len(born)
     assert len(set(died)) == len(died)
     # The weights, and the last step's input.
     assert len(set(born) - set(died)) == 2
-    after = list(replayed(steps))
+    after = list(replay_steps(steps))
     assert max(one.allocated for one in after) <= (64 + 1) * MIB + 512
 
 
 def test_another_seed_is_another_order_and_the_same_one_the_same():
-    traced = of_steps(changing())
-    one, same, other = (carried_on(traced, STEPS, WARM, seed) for seed in (1, 1, 2))
+    traced = split_into_steps(changing())
+    one, same, other = (extend_steps(traced, EXTRAPOLATED_STEPS, WARM_UP_STEPS, seed) for seed in (1, 1, 2))
     assert one == same
     assert one != other
 
 
 def test_a_sound_program_comes_to_rest():
-    found = look(changing())
+    found = find_fragmentation(changing())
     assert found.trouble is None
     assert found.rise <= MIB * found.scale
     assert found.peak == pytest.approx(8 * 2**30, rel=0.01)
 
 
 def test_what_is_kept_is_named():
-    found = look(changing(lambda steps, number: steps.born(4 * MIB, "aten::stack")))
+    found = find_fragmentation(changing(lambda steps, number: steps.born(4 * MIB, "aten::stack")))
     assert found.trouble.startswith("what is in use after a step grows: by ")
     assert "tensors of aten::stack in net, " in found.trouble
 
@@ -98,18 +103,18 @@ def test_a_buffer_that_grows_a_little_loses_what_it_had():
         if number:
             steps.died(kept[-2])
 
-    assert "goes on growing where no more is in use" in look(changing(grow)).trouble
+    assert "goes on growing where no more is in use" in find_fragmentation(changing(grow)).trouble
 
 
 def pinning(steps, number):
     """Every fourth of many pieces is held into the next step, which wants one large piece."""
     held = getattr(steps, "held", [])
     steps.held = []
-    if number > WARM:
+    if number > WARM_UP_STEPS:
         steps.died(steps.born(120 * MIB))
     for one in held:
         steps.died(one)
-    pieces = [steps.born(8 * MIB) for _ in range(28)] if number >= WARM else []
+    pieces = [steps.born(8 * MIB) for _ in range(28)] if number >= WARM_UP_STEPS else []
     for place, piece in enumerate(pieces):
         if place % 4:
             steps.died(piece)
@@ -120,28 +125,28 @@ def pinning(steps, number):
 def pinned():
     made = Steps()
     made.died(made.born(256 * MIB))
-    for number in range(TRACED):
+    for number in range(TRACED_STEPS):
         pinning(made, number)
         made.step += 1
     return made.trace()
 
 
 def judgement(size, least):
-    limit = limit_of(parse_budget(str(size)))
+    limit = resolve_budget(parse_budget(str(size)))
     return Judgement("FITS", limit, needs=least, least=least, allocated=2 * 2**30)
 
 
 def test_free_memory_in_pieces_runs_out_under_the_budget_and_not_with_room():
-    tight = look(pinned(), judgement(2**32, 2**32 - 2**20))
-    assert tight.out_of_memory > WARM
+    tight = find_fragmentation(pinned(), judgement(2**32, 2**32 - 2**20))
+    assert tight.out_of_memory > WARM_UP_STEPS
     assert "though the longest batch fits by itself" in tight.trouble
-    assert look(pinned(), judgement(2**33, 2**32)).trouble is None
+    assert find_fragmentation(pinned(), judgement(2**33, 2**32)).trouble is None
 
 
 def test_the_same_steps_fit_what_they_need():
-    assert look(changing(), judgement(2**32, 2**32 - 2**20)).trouble is None
+    assert find_fragmentation(changing(), judgement(2**32, 2**32 - 2**20)).trouble is None
 
 
 def test_too_few_steps_are_none():
     with pytest.raises(ValueError, match="only 4 optimizer steps were traced"):
-        look(changing(count=4))
+        find_fragmentation(changing(count=4))

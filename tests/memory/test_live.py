@@ -5,10 +5,9 @@ import re
 import pytest
 import torch
 
-from pytest_trainguard.memory import predict
-from pytest_trainguard.memory.live import Live
-from pytest_trainguard.memory.predict import tracing
-from pytest_trainguard.memory.replay import replay
+from pytest_trainguard.memory.answers.tracing import tracing
+from pytest_trainguard.memory.replay.trace_replay import replay_trace
+from pytest_trainguard.memory.traced.memory_limit import MemoryLimit
 from tests.projects import Project
 
 MIB = 2**20
@@ -62,19 +61,19 @@ class TriesForEver(Plain):
 
 
 def test_it_says_what_torch_says():
-    live = Live(24 * MIB)
-    live.born(1, 3 * MIB // 2, 0, "build", 0)
+    limit = MemoryLimit(24 * MIB)
+    limit.allocate(1, 3 * MIB // 2, 0, "build", 0)
     with pytest.raises(torch.OutOfMemoryError) as error:
-        live.born(2, 30 * MIB - 1, 0, "forward", 3)
+        limit.allocate(2, 30 * MIB - 1, 0, "forward", 3)
     assert str(error.value) == (
         "CUDA out of memory. Tried to allocate 30.00 MiB. GPU 0 has a total capacity of 24.00 MiB of which 4.00 MiB is "
         "free. Including non-PyTorch memory, this process has 20.00 MiB memory in use. Of the allocated memory "
         "1.50 MiB is allocated by PyTorch, and 18.50 MiB is reserved by PyTorch but unallocated."
     )
-    assert live.ran_out == [("forward", 3)]
-    live.died(2)  # what was refused holds nothing
-    live.died(1)
-    live.born(3, 22 * MIB, 0, "forward", 3)  # what is cached is given back for it
+    assert limit.ran_out == [("forward", 3)]
+    limit.release(2)  # what was refused holds nothing
+    limit.release(1)
+    limit.allocate(3, 22 * MIB, 0, "forward", 3)  # what is cached is given back for it
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +85,9 @@ def project(tmp_path_factory):
 
 def test_one_without_a_recovery_ends_at_the_first_time(project):
     with tracing("halving:Plain", root=project.folder) as traced:
-        peak = replay(traced.trace()).peak_reserved
-        capped = traced.capped(peak // 2)
-        enough = traced.capped(peak)
+        peak = replay_trace(traced.trace()).peak_reserved
+        capped = traced.run_capped(peak // 2)
+        enough = traced.run_capped(peak)
     assert (capped.exit, capped.steps, capped.unknown) == (1, 0, None)
     assert capped.ran_out == (("forward", 0),)
     assert re.search(r"OutOfMemoryError: CUDA out of memory. Tried to allocate \d", capped.output)
@@ -97,8 +96,8 @@ def test_one_without_a_recovery_ends_at_the_first_time(project):
 
 def test_one_that_halves_its_batch_gets_through_with_memory_given_back(project):
     with tracing("halving:Halves", root=project.folder) as traced:
-        peak = replay(traced.trace()).peak_reserved
-        capped = traced.capped(peak // 6)
+        peak = replay_trace(traced.trace()).peak_reserved
+        capped = traced.run_capped(peak // 6)
     assert (capped.exit, capped.steps, capped.unknown) == (0, 2, None)
     # 32 rows do not fit either: it takes more than one error, as on a GPU.
     assert len(capped.ran_out) > 1
@@ -107,7 +106,7 @@ def test_one_that_halves_its_batch_gets_through_with_memory_given_back(project):
 
 
 def test_one_that_tries_for_ever_is_ended(project, monkeypatch):
-    monkeypatch.setattr(predict, "CAPPED_LIMIT", 10.0)
+    monkeypatch.setattr("pytest_trainguard.memory.answers.tracing.CAPPED_TIME_LIMIT", 10.0)
     with tracing("halving:TriesForEver", root=project.folder) as traced:
-        capped = traced.capped(600 * MIB)
+        capped = traced.run_capped(600 * MIB)
     assert capped.timed_out

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_trainguard.memory.allocator import Allocator, OutOfMemory, rounded, segment_size
+from pytest_trainguard.memory.replay.allocator import Allocator, OutOfMemory, round_up, segment_size
 
 KIB, MIB = 2**10, 2**20
 
@@ -15,7 +15,7 @@ KIB, MIB = 2**10, 2**20
     ("size", "takes"), [(1, 512), (512, 512), (513, 1024), (MIB, MIB), (MIB + 1, MIB + 512), (3 * MIB, 3 * MIB)]
 )
 def test_sizes_are_rounded_to_512_bytes(size, takes):
-    assert rounded(size) == takes
+    assert round_up(size) == takes
 
 
 @pytest.mark.parametrize(

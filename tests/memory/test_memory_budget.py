@@ -4,9 +4,10 @@ import re
 
 import pytest
 
-from pytest_trainguard.memory import cards, parse_budget
-from pytest_trainguard.memory.budget import limit_of, parse_headroom
-from pytest_trainguard.memory.device import Device
+from pytest_trainguard.memory import parse_budget
+from pytest_trainguard.memory.replay import cards
+from pytest_trainguard.memory.replay.budget import parse_headroom, resolve_budget
+from pytest_trainguard.memory.replay.device import Device
 
 GIB, MIB = 2**30, 2**20
 A100 = Device("NVIDIA A100-SXM4-40GB", (8, 0), int(39.5 * GIB))
@@ -26,7 +27,7 @@ H100 = Device("NVIDIA H100 80GB HBM3", (9, 0), int(79.11 * GIB))
     ],
 )
 def test_what_a_budget_comes_to(text, device, size, workspace):
-    limit = limit_of(parse_budget(text), device)
+    limit = resolve_budget(parse_budget(text), device)
     assert (limit.text, limit.size, limit.workspace) == (text, size, workspace)
     assert limit.cap == size - cards.CONTEXT
 
@@ -42,13 +43,13 @@ def test_what_a_budget_comes_to(text, device, size, workspace):
 )
 def test_a_budget_that_cannot_be(text, device, says):
     with pytest.raises(ValueError, match=re.escape(says)) as caught:
-        limit_of(parse_budget(text), device)
+        resolve_budget(parse_budget(text), device)
     assert "\n" not in str(caught.value)
 
 
 def test_headroom():
     assert parse_headroom("10%") == parse_headroom(" 10 ") == 0.1
-    assert limit_of(parse_budget("40GiB"), headroom=0.25).comfortable == 30 * GIB
+    assert resolve_budget(parse_budget("40GiB"), headroom=0.25).comfortable == 30 * GIB
     for text in ("", "-1", "100%", "ten", "1e1"):
         with pytest.raises(ValueError, match="is no headroom"):
             parse_headroom(text)

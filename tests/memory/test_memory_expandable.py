@@ -6,17 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_trainguard.memory import Event, Trace, options, snapshot
-from pytest_trainguard.memory.allocator import Allocator, OutOfMemory
-from pytest_trainguard.memory.budget import Limit
-from pytest_trainguard.memory.expandable import Expandable
-from pytest_trainguard.memory.replay import replay
-from pytest_trainguard.memory.verdict import judge
+from pytest_trainguard.memory import Event, Trace
+from pytest_trainguard.memory.answers.verdict import judge_trace
+from pytest_trainguard.memory.replay import allocator_settings, snapshot
+from pytest_trainguard.memory.replay.allocator import Allocator, OutOfMemory
+from pytest_trainguard.memory.replay.budget import Limit
+from pytest_trainguard.memory.replay.expandable_allocator import ExpandableAllocator
+from pytest_trainguard.memory.replay.trace_replay import replay_trace
 from tests.memory.test_memory_allocator import MIB, STEPS, run_through
 
 
 def test_pages_are_mapped_as_they_are_needed():
-    allocator = Expandable(log=[])
+    allocator = ExpandableAllocator(log=[])
     allocator.malloc(512)
     assert allocator.reserved == 2 * MIB
     first = allocator.malloc(30 * MIB)
@@ -27,7 +28,7 @@ def test_pages_are_mapped_as_they_are_needed():
     assert [entry.action for entry in allocator.log] == ["segment_map", "alloc"] * 3
 
 
-@pytest.mark.parametrize(("kind", "reserved"), [(Allocator, 30 + 36 + 42 + 48), (Expandable, 60)])
+@pytest.mark.parametrize(("kind", "reserved"), [(Allocator, 30 + 36 + 42 + 48), (ExpandableAllocator, 60)])
 def test_a_buffer_that_grows_a_little_each_time(kind, reserved):
     allocator = kind()
     for size in (30, 36, 42, 48):
@@ -36,7 +37,7 @@ def test_a_buffer_that_grows_a_little_each_time(kind, reserved):
 
 
 def test_free_pieces_side_by_side_serve_a_large_request_across_what_was_unmapped():
-    allocator = Expandable(cap=80 * MIB)
+    allocator = ExpandableAllocator(cap=80 * MIB)
     blocks = [allocator.malloc(20 * MIB) for _ in range(4)]
     for place in (0, 2):
         allocator.free(blocks[place])
@@ -48,7 +49,7 @@ def test_free_pieces_side_by_side_serve_a_large_request_across_what_was_unmapped
 
 
 def test_a_hole_is_filled_before_the_end_grows():
-    allocator = Expandable()
+    allocator = ExpandableAllocator()
     blocks = [allocator.malloc(20 * MIB) for _ in range(3)]
     allocator.free(blocks[1])
     allocator.flush()
@@ -59,7 +60,7 @@ def test_a_hole_is_filled_before_the_end_grows():
 
 @given(STEPS, st.sampled_from([None, 100 * MIB]), st.integers(0, 79))
 def test_of_every_sequence(steps, cap, flushed):
-    run_through(Expandable(cap), steps, flushed)
+    run_through(ExpandableAllocator(cap), steps, flushed)
 
 
 GROWING = [
@@ -79,8 +80,8 @@ GROWING = [
 )
 def test_the_programs_settings_of_the_allocator_hold(text, reserved):
     trace = Trace.from_json(Trace(GROWING, allocator=text).to_json())
-    assert replay(trace).peak_reserved == reserved * MIB
-    found = snapshot.made(trace)
+    assert replay_trace(trace).peak_reserved == reserved * MIB
+    found = snapshot.make_snapshot(trace)
     assert {segment["is_expandable"] for segment in found["segments"]} == {reserved == 60}
     assert sum(segment["total_size"] for segment in found["segments"]) == reserved * MIB
     assert pickle.dumps(found)
@@ -88,19 +89,19 @@ def test_the_programs_settings_of_the_allocator_hold(text, reserved):
 
 def test_what_the_model_passes_over_is_said():
     text = "roundup_power2_divisions:[256:1,>:4],garbage_collection_threshold:0.8,backend:cudaMallocAsync"
-    assert judge(Trace(GROWING, allocator=text), Limit("1GiB", 1024 * MIB)).notes == [
+    assert judge_trace(Trace(GROWING, allocator=text), Limit("1GiB", 1024 * MIB)).notes == [
         "roundup_power2_divisions:[256:1,>:4] of PYTORCH_CUDA_ALLOC_CONF is not in the allocator's model",
         "backend:cudaMallocAsync of PYTORCH_CUDA_ALLOC_CONF is not in the allocator's model",
     ]
-    assert not options.unmodelled("backend:native,expandable_segments:True,max_split_size_mb:128")
+    assert not allocator_settings.find_unmodelled("backend:native,expandable_segments:True,max_split_size_mb:128")
 
 
 def test_they_are_read_as_torch_reads_them(monkeypatch):
     monkeypatch.delenv("PYTORCH_ALLOC_CONF", raising=False)
     monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)
-    assert options.of_environment() == ""
+    assert allocator_settings.read_environment() == ""
     monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "max_split_size_mb:64")
-    assert options.of_environment() == "max_split_size_mb:64"
-    assert options.allocator_of(options.of_environment()).max_split == 64 * MIB
+    assert allocator_settings.read_environment() == "max_split_size_mb:64"
+    assert allocator_settings.make_allocator(allocator_settings.read_environment()).max_split == 64 * MIB
     monkeypatch.setenv("PYTORCH_ALLOC_CONF", "expandable_segments:True")
-    assert options.of_environment() == "expandable_segments:True"
+    assert allocator_settings.read_environment() == "expandable_segments:True"

@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from pytest_trainguard import Trainer
-from pytest_trainguard.memory import measure
 from pytest_trainguard.memory.__main__ import main
-from pytest_trainguard.memory.budget import limit_of, parse_budget
-from pytest_trainguard.memory.device import Device
+from pytest_trainguard.memory.answers.present_gpu import find_gpu, find_obstacle
+from pytest_trainguard.memory.replay.budget import parse_budget, resolve_budget
+from pytest_trainguard.memory.replay.counters import Measured
+from pytest_trainguard.memory.replay.device import Device
+from pytest_trainguard.memory.traced.measured_run import run_measured
 
 GIB = 2**30
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: torch sees none here")
@@ -89,53 +91,53 @@ def nvml(monkeypatch):
 
 def test_what_nvml_says(nvml):
     stand_in = nvml()
-    present = measure.look()
+    present = find_gpu()
     assert present.device == Device("NVIDIA A100-SXM4-40GB (0)", (8, 0), 40 * GIB - GIB // 2)
     assert present.words == "NVIDIA A100-SXM4-40GB (0), 39.50 GiB, ECC on, driver 570.86"
     assert stand_in.shut == 1
     nvml(ecc=None)
-    assert "ECC" not in measure.look().words
+    assert "ECC" not in find_gpu().words
 
 
 @pytest.mark.parametrize(("visible", "name"), [("1", "(1)"), ("1,0", "(1)"), ("GPU-5f", "(GPU-5f)")])
 def test_the_first_visible_device_is_meant(nvml, visible, name):
     nvml(visible)
-    assert measure.look().device.name.endswith(name)
+    assert find_gpu().device.name.endswith(name)
 
 
 @pytest.mark.parametrize("visible", ["", "-1", "7"])
 def test_no_device_to_be_seen(nvml, visible):
     nvml(visible)
-    assert measure.look() is None
+    assert find_gpu() is None
 
 
 def test_without_nvml_there_is_none(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pynvml", None)
-    assert measure.look() is None
+    assert find_gpu() is None
 
 
 @GPU
 def test_a_gpu_is_seen_on_a_machine_with_one():
-    assert measure.look() is not None
+    assert find_gpu() is not None
 
 
 def test_without_a_driver_there_is_none():
     if os.path.exists("/proc/driver/nvidia"):
         pytest.skip("there is a driver here")
-    assert measure.look() is None
+    assert find_gpu() is None
 
 
 def test_a_busy_or_too_small_gpu_is_told(nvml):
     others = (types.SimpleNamespace(pid=77, usedGpuMemory=20 * GIB), types.SimpleNamespace(pid=78, usedGpuMemory=None))
     nvml(used=20 * GIB, processes=others)
-    present = measure.look()
-    limit = limit_of(parse_budget("30GiB"), present.device)
-    assert measure.obstacle(present, limit) == (
+    present = find_gpu()
+    limit = resolve_budget(parse_budget("30GiB"), present.device)
+    assert find_obstacle(present, limit) == (
         "NVIDIA A100-SXM4-40GB (0) is busy: 19.50 GiB of 39.50 GiB are free, 30.00 GiB are wanted "
         "(process 77 20.00 GiB, process 78)"
     )
-    assert measure.obstacle(present, limit_of(parse_budget("10GiB"), present.device)) == ""
-    assert "is too small: 39.50 GiB of 79.11 GiB" in measure.obstacle(present, limit_of(parse_budget("h100")))
+    assert find_obstacle(present, resolve_budget(parse_budget("10GiB"), present.device)) == ""
+    assert "is too small: 39.50 GiB of 79.11 GiB" in find_obstacle(present, resolve_budget(parse_budget("h100")))
 
 
 @pytest.mark.parametrize(
@@ -186,16 +188,16 @@ def test_a_run_is_measured_under_the_cap(monkeypatch, tmp_path, settings, ooms, 
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: did.append("reset"))
     monkeypatch.setattr(torch.cuda, "memory_stats", lambda device: {**STATS, "num_alloc_retries": 2, "num_ooms": ooms})
     spec = f"{__name__}:Tried"
-    found = measure.Measured(**measure.run(spec, settings, None, str(tmp_path), 3, 0, 40 * GIB))
+    found = Measured(**run_measured(spec, settings, None, str(tmp_path), 3, 0, 40 * GIB))
     assert did == [0.5, "reset"]
     assert (found.allocated, found.reserved, found.requested, found.active, found.retries) == (1, 2, 3, 4, 2)
-    assert (found.exit, found.word) == (code, word)
+    assert (found.exit, found.verdict) == (code, word)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_nothing_is_measured_without_a_gpu(tmp_path):
     with pytest.raises(RuntimeError, match="torch sees no GPU"):
-        measure.run(f"{__name__}:Tried", {}, None, str(tmp_path), 3, 0, GIB)
+        run_measured(f"{__name__}:Tried", {}, None, str(tmp_path), 3, 0, GIB)
 
 
 class Fills(Trainer):
@@ -207,9 +209,9 @@ class Fills(Trainer):
 
 @GPU
 def test_a_real_run_is_measured(tmp_path):
-    found = measure.Measured(**measure.run(f"{__name__}:Fills", {}, None, str(tmp_path), 1, 0, 2 * GIB))
-    assert found.word == "FITS"
+    found = Measured(**run_measured(f"{__name__}:Fills", {}, None, str(tmp_path), 1, 0, 2 * GIB))
+    assert found.verdict == "FITS"
     assert found.allocated >= 2**29
     torch.cuda.empty_cache()
-    small = measure.Measured(**measure.run(f"{__name__}:Fills", {}, None, str(tmp_path), 1, 0, 2**28))
-    assert small.word == "OUT OF MEMORY"
+    small = Measured(**run_measured(f"{__name__}:Fills", {}, None, str(tmp_path), 1, 0, 2**28))
+    assert small.verdict == "OUT OF MEMORY"

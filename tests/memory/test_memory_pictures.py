@@ -6,21 +6,21 @@ import re
 import pytest
 from torch.cuda import _memory_viz
 
-from pytest_trainguard.memory import timeline
-from pytest_trainguard.memory.budget import limit_of, parse_budget
-from pytest_trainguard.memory.cards import WORKSPACE
-from pytest_trainguard.memory.replay import composition, replay
-from pytest_trainguard.memory.snapshot import made, write
-from pytest_trainguard.memory.verdict import judge
+from pytest_trainguard.memory.answers import timeline
+from pytest_trainguard.memory.answers.verdict import PART_NAMES, judge_trace
+from pytest_trainguard.memory.replay.budget import parse_budget, resolve_budget
+from pytest_trainguard.memory.replay.cards import WORKSPACE
+from pytest_trainguard.memory.replay.snapshot import make_snapshot, write_snapshot
+from pytest_trainguard.memory.replay.trace_replay import find_peak_composition, replay_trace
 from tests.memory.traces import MIB, small_program
 
 TRACE = small_program()
 
 
 def test_torchs_own_tools_read_the_snapshot(tmp_path):
-    write(tmp_path / "memory.pickle", TRACE, WORKSPACE)
+    write_snapshot(tmp_path / "memory.pickle", TRACE, WORKSPACE)
     snapshot = pickle.loads((tmp_path / "memory.pickle").read_bytes())
-    found = replay(TRACE, workspace=WORKSPACE)
+    found = replay_trace(TRACE, workspace=WORKSPACE)
     told = _memory_viz.segsum(snapshot)  # which checks that every segment's blocks add up
     assert f"segments: {len(snapshot['segments'])}" in told
     assert sum(segment["total_size"] for segment in snapshot["segments"]) == found.reserved[-1]
@@ -35,7 +35,7 @@ def test_torchs_own_tools_read_the_snapshot(tmp_path):
 
 @pytest.mark.skipif(not hasattr(_memory_viz, "filter_alloc_free_pairs"), reason="torch 2.6 has no such filter")
 def test_every_free_in_it_has_its_request(capsys):
-    snapshot = made(TRACE)
+    snapshot = make_snapshot(TRACE)
     born = sum(event.kind == "alloc" for event in TRACE.events) - sum(event.kind == "free" for event in TRACE.events)
     left = _memory_viz.filter_alloc_free_pairs(snapshot)["device_traces"][0]
     assert sum(entry["action"] == "alloc" for entry in left) == born
@@ -43,7 +43,7 @@ def test_every_free_in_it_has_its_request(capsys):
 
 
 def test_the_end_of_memory_is_in_the_snapshot():
-    snapshot = made(TRACE, cap=2000 * MIB)
+    snapshot = make_snapshot(TRACE, cap=2000 * MIB)
     last = snapshot["device_traces"][0][-1]
     assert last["action"] == "oom"
     assert 0 <= last["device_free"] < last["size"]
@@ -52,28 +52,28 @@ def test_the_end_of_memory_is_in_the_snapshot():
 
 
 def test_the_series_hold_the_peak():
-    found = replay(TRACE, workspace=WORKSPACE)
+    found = replay_trace(TRACE, workspace=WORKSPACE)
     for points in (10, 10_000):
-        drawn = timeline.series(TRACE, found, WORKSPACE, points)
+        drawn = timeline.sample_memory(TRACE, found, WORKSPACE, points)
         assert len(drawn["event"]) <= points
-        sums = [sum(drawn[name][i] for name in timeline.PARTS) for i in range(len(drawn["event"]))]
+        sums = [sum(drawn[name][i] for name in PART_NAMES) for i in range(len(drawn["event"]))]
         highest = max(range(len(sums)), key=sums.__getitem__)
         assert sums[highest] == found.peak_allocated
-        stood = composition(TRACE, found, WORKSPACE).by_category
-        assert {name: drawn[name][highest] for name in timeline.PARTS if drawn[name][highest]} == stood
+        stood = find_peak_composition(TRACE, found, WORKSPACE).by_category
+        assert {name: drawn[name][highest] for name in PART_NAMES if drawn[name][highest]} == stood
 
 
 def test_phases_begin_where_they_change():
-    assert [name for _, name in timeline.phases(TRACE)] == [
+    assert [name for _, name in timeline.find_phase_starts(TRACE)] == [
         "build", "forward", "backward", "optimizer step", "forward", "backward", "optimizer step",
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "begins"), [("memory.svg", b"<?xml"), ("memory.png", b"\x89PNG")])
 def test_a_picture_is_drawn(tmp_path, name, begins):
-    limit = limit_of(parse_budget("8GiB"))
-    timeline.check(tmp_path / name)
-    timeline.write(tmp_path / name, TRACE, limit, judge(TRACE, limit))
+    limit = resolve_budget(parse_budget("8GiB"))
+    timeline.check_timeline_path(tmp_path / name)
+    timeline.draw_timeline(tmp_path / name, TRACE, limit, judge_trace(TRACE, limit))
     drawn = (tmp_path / name).read_bytes()
     assert drawn.startswith(begins)
     if name.endswith(".svg"):
@@ -83,7 +83,7 @@ def test_a_picture_is_drawn(tmp_path, name, begins):
 
 def test_what_cannot_be_drawn_is_told_first(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"memory\.gif: a timeline is drawn as \.svg or \.png"):
-        timeline.check(tmp_path / "memory.gif")
+        timeline.check_timeline_path(tmp_path / "memory.gif")
     monkeypatch.setattr(timeline, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="needs matplotlib: pip install"):
-        timeline.check(tmp_path / "memory.svg")
+        timeline.check_timeline_path(tmp_path / "memory.svg")

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from pytest_trainguard.memory.__main__ import main
-from pytest_trainguard.memory.measure import on_gpu
-from pytest_trainguard.memory.predict import tracing
+from pytest_trainguard.memory.answers.measure import measure_on_gpu
+from pytest_trainguard.memory.answers.tracing import tracing
 from pytest_trainguard.verdicts.errors import CannotJudge
 from tests.projects import Project
 
@@ -144,7 +144,7 @@ def test_nothing_is_measured_where_torch_sees_no_gpu(project):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
     with tracing("program:Fits", root=project.folder) as traced, pytest.raises(CannotJudge) as failure:
-        on_gpu(traced, 2**30)
+        measure_on_gpu(traced, 2**30)
     assert str(failure.value) == "Fits: nothing was measured: RuntimeError: nothing can be measured: torch sees no GPU"
 
 
@@ -198,7 +198,7 @@ from pytest_trainguard import edge_case
 def test_room(oom_probe):
     found = oom_probe.largest("batch_size", "2GiB")
     again = oom_probe.largest("batch_size")
-    word = found.judgement.word
+    word = found.judgement.verdict
     print(f"found {found.value} {found.exact} {found.beyond} {word}; under less: {again.words}")
     oom_probe.largest("max_length")
 """

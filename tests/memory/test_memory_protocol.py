@@ -50,9 +50,9 @@ def test_the_largest_batch_is_bisected(monkeypatch):
 
     def on_gpu(traced, cap, changes):
         asked.append(changes["batch_size"])
-        return type("Measured", (), {"word": "FITS" if changes["batch_size"] <= 37 else "OUT OF MEMORY"})
+        return type("Measured", (), {"verdict": "FITS" if changes["batch_size"] <= 37 else "OUT OF MEMORY"})
 
-    monkeypatch.setattr(protocol.measure, "on_gpu", on_gpu)
+    monkeypatch.setattr(protocol, "measure_on_gpu", on_gpu)
     for start in (1, 37, 38, 500):
         assert protocol.edge(None, GIB, start) == 37
     assert len(asked) < 45

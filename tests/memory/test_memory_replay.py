@@ -1,7 +1,7 @@
 """Traces replayed: the peak, what stood there, and where memory ran out."""
 
 from pytest_trainguard.memory import Event, Trace, Workspace
-from pytest_trainguard.memory.replay import composition, replay
+from pytest_trainguard.memory.replay.trace_replay import find_peak_composition, replay_trace
 
 MIB = 2**20
 
@@ -32,14 +32,14 @@ STEP = Trace(
 
 
 def test_the_peak_and_what_stood_there():
-    found = replay(STEP, workspace=8 * MIB)
+    found = replay_trace(STEP, workspace=8 * MIB)
     assert found.peak_allocated == (260 + 16) * MIB
     assert found.peak_reserved == (300 + 20) * MIB  # both workspaces in one segment; 40 MiB fit into no cached block
     assert found.peak.index == 5
     assert found.peak.where == "aten::mm in encoder.1, backward of step 1"
     assert found.failed is None
     assert found.peak_requested == (260 + 16) * MIB
-    stood = composition(STEP, found, workspace=8 * MIB)
+    stood = find_peak_composition(STEP, found, workspace=8 * MIB)
     assert stood.by_category["weight"] == stood.by_category["gradient"] == 100 * MIB
     assert stood.by_category["activation"] == 60 * MIB
     assert sum(stood.by_category.values()) == found.peak_allocated
@@ -49,7 +49,7 @@ def test_the_peak_and_what_stood_there():
 
 
 def test_without_workspaces():
-    found = replay(STEP)
+    found = replay_trace(STEP)
     assert (found.peak_allocated, found.peak_reserved, found.fragmentation) == (260 * MIB, 300 * MIB, 40 * MIB)
     assert len(found.allocated) == len(found.reserved) == len(STEP.events)
     assert found.allocated[-1] == 240 * MIB
@@ -57,7 +57,7 @@ def test_without_workspaces():
 
 
 def test_the_instant_of_running_out():
-    found = replay(STEP, cap=200 * MIB)
+    found = replay_trace(STEP, cap=200 * MIB)
     assert found.failed.index == 5
     assert found.asked == 100 * MIB
     assert (found.failed.allocated, found.failed.reserved) == (160 * MIB, 160 * MIB)
@@ -67,17 +67,20 @@ def test_the_instant_of_running_out():
 
 
 def test_what_just_fits_fits():
-    assert replay(STEP, cap=260 * MIB).failed is None
-    assert replay(STEP, cap=260 * MIB - 1).failed is not None
+    assert replay_trace(STEP, cap=260 * MIB).failed is None
+    assert replay_trace(STEP, cap=260 * MIB - 1).failed is not None
 
 
 def test_an_optimizer_step_and_the_building_are_named():
     only = Trace([born(1, 5, op="aten::empty", phase="build")])
-    assert replay(only).peak.where == "aten::empty, while the model is built"
-    assert replay(Trace([born(1, 5, phase="optimizer step", step=1)])).peak.where == "an allocation, optimizer step 2"
+    assert replay_trace(only).peak.where == "aten::empty, while the model is built"
+    assert (
+        replay_trace(Trace([born(1, 5, phase="optimizer step", step=1)])).peak.where
+        == "an allocation, optimizer step 2"
+    )
 
 
 def test_an_empty_trace():
-    found = replay(Trace())
+    found = replay_trace(Trace())
     assert (found.peak, found.peak_allocated, found.peak_reserved) == (None, 0, 0)
-    assert composition(Trace(), found).by_category == {}
+    assert find_peak_composition(Trace(), found).by_category == {}

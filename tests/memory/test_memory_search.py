@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 
 from pytest_trainguard.contract.settings import Field
 from pytest_trainguard.memory import Event, Trace
-from pytest_trainguard.memory.alternatives import largest_of, proposals, what_helps
-from pytest_trainguard.memory.between import drawn
-from pytest_trainguard.memory.budget import Limit
-from pytest_trainguard.memory.measure import Measured
-from pytest_trainguard.memory.prediction import Prediction, lines
-from pytest_trainguard.memory.search import Largest, largest
-from pytest_trainguard.memory.verdict import Judgement, judge, shown
+from pytest_trainguard.memory.answers.alternatives import find_largest_setting, judge_alternatives, propose_changes
+from pytest_trainguard.memory.answers.interpolation import interpolate_trace
+from pytest_trainguard.memory.answers.prediction import Prediction, format_prediction
+from pytest_trainguard.memory.answers.search import Largest, find_largest
+from pytest_trainguard.memory.answers.verdict import Judgement, judge_trace
+from pytest_trainguard.memory.replay.budget import Limit
+from pytest_trainguard.memory.replay.counters import Measured
+from pytest_trainguard.memory.replay.sizes import format_size
 
 GIB, MIB = 2**30, 2**20
 CONTEXT = 430 * MIB
@@ -32,7 +33,7 @@ def made(batch, row=50 * MIB, weights=2 * GIB, adam=2):
 
 
 def fits(batch, **of):
-    return judge(made(batch, **of), LIMIT).fits
+    return judge_trace(made(batch, **of), LIMIT).fits
 
 
 @pytest.mark.parametrize("start", [20, 270, 600])
@@ -41,9 +42,9 @@ def test_the_largest_batch_is_found_to_the_number_in_few_traces(start):
 
     def judged(value):
         asked.append(value)
-        return judge(made(value), LIMIT)
+        return judge_trace(made(value), LIMIT)
 
-    found = largest(judged, start, judge(made(start), LIMIT))
+    found = find_largest(judged, start, judge_trace(made(start), LIMIT))
     assert found.exact
     assert fits(found.value)
     assert not fits(found.value + 1)
@@ -61,7 +62,7 @@ def test_whatever_the_slopes(base, slope, floor, start, highest):
     def needs(value):  # in MiB; flat up to the knee, then a line, in whole segments
         return as_if(max(floor, (base + slope * value) // 20 * 20) * MIB)
 
-    found = largest(needs, min(start, highest), needs(min(start, highest)), highest=highest,
+    found = find_largest(needs, min(start, highest), needs(min(start, highest)), highest=highest,
                     at_most=60)  # fmt: skip
     true = max((value for value in range(1, highest + 1) if needs(value).fits), default=None)
     assert found.exact
@@ -73,7 +74,7 @@ def test_where_lines_only_creep_the_middle_is_tried():
     def needs(value):  # just over the budget for long, as where fragmentation decides
         return as_if(LIMIT.size + value * MIB // 100 if value > 1234 else value * MIB)
 
-    found = largest(needs, 9000, needs(9000), at_most=18)
+    found = find_largest(needs, 9000, needs(9000), at_most=18)
     assert found.value <= 1234 < found.beyond
     assert found.beyond - found.value <= 2
 
@@ -82,32 +83,32 @@ def test_an_upper_end_and_a_step():
     def needs(value):
         return as_if(value * 100 * MIB)
 
-    assert largest(needs, 8, needs(8), highest=64).words == "64"
-    assert largest(needs, 8, needs(8), step=8).value == 160  # 163 without the step
+    assert find_largest(needs, 8, needs(8), highest=64).words == "64"
+    assert find_largest(needs, 8, needs(8), step=8).value == 160  # 163 without the step
     assert Largest(53_000, None, 53_021).words == "53000 (53021 does not)"
 
 
 def test_none_fits_is_said():
-    first = judge(made(8, weights=8 * GIB), LIMIT)
-    found = largest(lambda value: judge(made(value, weights=8 * GIB), LIMIT), 8, first)
+    first = judge_trace(made(8, weights=8 * GIB), LIMIT)
+    found = find_largest(lambda value: judge_trace(made(value, weights=8 * GIB), LIMIT), 8, first)
     assert (found.value, found.exact, found.words) == (None, True, "none fits")
-    assert found.judgement.word == "OUT OF MEMORY"
+    assert found.judgement.verdict == "OUT OF MEMORY"
 
 
 def test_what_cannot_be_traced_is_not_known():
-    lost = judge(Trace(unknown="mylib::kernel"), LIMIT)
-    assert "mylib::kernel" in largest(lambda value: lost, 8, lost).words
-    assert "mylib::kernel" in largest(lambda value: lost, 8, judge(made(8), LIMIT)).words
+    lost = judge_trace(Trace(unknown="mylib::kernel"), LIMIT)
+    assert "mylib::kernel" in find_largest(lambda value: lost, 8, lost).words
+    assert "mylib::kernel" in find_largest(lambda value: lost, 8, judge_trace(made(8), LIMIT)).words
 
 
 def test_a_search_that_does_not_close_says_so():
-    found = largest(lambda value: judge(made(value), LIMIT), 1, judge(made(1), LIMIT), at_most=1)
+    found = find_largest(lambda value: judge_trace(made(value), LIMIT), 1, judge_trace(made(1), LIMIT), at_most=1)
     assert not found.exact
     assert found.words == "at least 16 (1 traces made)"
-    far = judge(made(900), LIMIT)
-    found = largest(lambda value: judge(made(value), LIMIT), 900, far, at_most=0)
+    far = judge_trace(made(900), LIMIT)
+    found = find_largest(lambda value: judge_trace(made(value), LIMIT), 900, far, at_most=0)
     assert found.words == "below 900"
-    bracket = largest(lambda value: judge(made(value), LIMIT), 20, judge(made(20), LIMIT), at_most=2)
+    bracket = find_largest(lambda value: judge_trace(made(value), LIMIT), 20, judge_trace(made(20), LIMIT), at_most=2)
     assert bracket.words == f"{bracket.value} ({bracket.beyond} does not)"
 
 
@@ -159,12 +160,12 @@ def test_the_largest_takes_six_traces_at_most(start, row, weights, adam):
     def trace(changes):
         return layered(changes.get("batch", start), **size)
 
-    first, known = judge(trace({}), LIMIT), Known(batch_size=("batch", start))
-    _, found = largest_of("batch_size", trace, known, LIMIT, first, lambda words: None)
+    first, known = judge_trace(trace({}), LIMIT), Known(batch_size=("batch", start))
+    _, found = find_largest_setting("batch_size", trace, known, LIMIT, first, lambda words: None)
     assert found.exact
     assert found.traces <= 6
-    assert found.value is None or judge(layered(found.value, **size), LIMIT).fits
-    assert not judge(layered((found.value or 0) + 1, **size), LIMIT).fits
+    assert found.value is None or judge_trace(layered(found.value, **size), LIMIT).fits
+    assert not judge_trace(layered((found.value or 0) + 1, **size), LIMIT).fits
 
 
 def test_sizes_are_drawn_out_from_what_was_traced():
@@ -173,21 +174,21 @@ def test_sizes_are_drawn_out_from_what_was_traced():
         return Trace([Event("alloc", block, size, op=f"aten::{block}") for block, size in enumerate(sizes)])
 
     traces = {length: attended(length) for length in (128, 200, 512)}
-    assert drawn(traces, 333) == attended(333)
-    assert drawn(traces, 4096) == attended(4096)
-    assert drawn({128: attended(128)}, 333) is None
+    assert interpolate_trace(traces, 333) == attended(333)
+    assert interpolate_trace(traces, 4096) == attended(4096)
+    assert interpolate_trace({128: attended(128)}, 333) is None
 
 
 def test_what_only_one_of_the_traces_has_keeps_its_size():
     one = Trace([Event("alloc", 1, 100, op="aten::mm"), Event("free", 1, 100, op="aten::mm")])
     masked = Trace([Event("alloc", 1, 8, op="aten::all"), Event("alloc", 2, 200, op="aten::mm")])
-    assert drawn({1: one, 2: masked}, 5) == Trace(
+    assert interpolate_trace({1: one, 2: masked}, 5) == Trace(
         [Event("alloc", 1, 8, op="aten::all"), Event("alloc", 2, 500, op="aten::mm")]
     )
 
 
 def test_what_a_trainer_has_settings_for_is_proposed():
-    assert proposals(KNOWN) == [
+    assert propose_changes(KNOWN) == [
         (
             "data.batch = 200, accumulate = 2 (the same effective batch)",
             {"data.batch": 200, "accumulate": 2},
@@ -198,13 +199,13 @@ def test_what_a_trainer_has_settings_for_is_proposed():
         ("optim = adamw_fused", {"optim": "adamw_fused"}),
         ("fused = True", {"fused": True}),
     ]
-    assert proposals(Known()) == []
-    assert proposals(Known(batch_size=("batch", 3), accumulation=("accumulate", 1))) == [
+    assert propose_changes(Known()) == []
+    assert propose_changes(Known(batch_size=("batch", 3), accumulation=("accumulate", 1))) == [
         ("batch = 1 (half the effective batch)", {"batch": 1})
     ]
     done = Known(precision=("precision", "bf16", "fp32", "bf16"), optimizer=("optim", "adamw_fused", "adamw_fused"),
                  checkpointing=("gradient_checkpointing", True), batch_size=("batch", 1))  # fmt: skip
-    assert proposals(done) == []
+    assert propose_changes(done) == []
 
 
 def traced(changes):
@@ -216,9 +217,9 @@ def traced(changes):
 
 def test_what_helps_most_comes_first():
     told = []
-    found = what_helps(traced, KNOWN, LIMIT, told.append)
+    found = judge_alternatives(traced, KNOWN, LIMIT, told.append)
     assert found[0].words == "gradient_checkpointing = True"
-    assert found[-1].judgement.word == "UNKNOWN"
+    assert found[-1].judgement.verdict == "UNKNOWN"
     assert any(one.words.startswith("PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True") for one in found)
     least = [one.judgement.least for one in found[:-1]]
     assert least == sorted(least)
@@ -245,20 +246,21 @@ def counted(**of):
 )
 def test_what_was_measured_is_held_against_what_was_predicted(batch, measured, word):
     prediction = Prediction(KNOWN, lambda changes: made(batch), LIMIT, measure=measured and (lambda: measured))
-    assert prediction.word == word
-    told = "\n".join(lines(json.loads(json.dumps(prediction.as_dict()))))
+    assert prediction.verdict == word
+    told = "\n".join(format_prediction(json.loads(json.dumps(prediction.as_dict()))))
     assert ("not measured on a GPU" in told) == (measured is None)
     if measured is not None:
         judged = prediction.judgement
         error = f"{judged.allocated / (4 * GIB) - 1:+.1%}"
-        assert f"measured: {measured.word}, allocated 4.00 GiB (predicted {shown(judged.allocated)}, {error})" in told
+        predicted = f"(predicted {format_size(judged.allocated)}, {error})"
+        assert f"measured: {measured.verdict}, allocated 4.00 GiB {predicted}" in told
 
 
 def test_the_largest_by_role():
-    first = judge(traced({}), LIMIT)
-    assert first.word == "OUT OF MEMORY"
-    field, found = largest_of("batch_size", traced, KNOWN, LIMIT, first, lambda words: None)
+    first = judge_trace(traced({}), LIMIT)
+    assert first.verdict == "OUT OF MEMORY"
+    field, found = find_largest_setting("batch_size", traced, KNOWN, LIMIT, first, lambda words: None)
     assert field.path == "data.batch"
     assert fits(found.value)
     assert not fits(found.value + 1)
-    assert largest_of("workers", traced, KNOWN, LIMIT, first, lambda words: None) is None
+    assert find_largest_setting("workers", traced, KNOWN, LIMIT, first, lambda words: None) is None

@@ -5,9 +5,10 @@ import json
 import pytest
 
 from pytest_trainguard.memory import Event, Trace, Workspace
-from pytest_trainguard.memory.budget import Limit
-from pytest_trainguard.memory.cards import WORKSPACE
-from pytest_trainguard.memory.verdict import Judgement, headline, judge, shown, text
+from pytest_trainguard.memory.answers.verdict import Judgement, format_headline, format_verdict, judge_trace
+from pytest_trainguard.memory.replay.budget import Limit
+from pytest_trainguard.memory.replay.cards import WORKSPACE
+from pytest_trainguard.memory.replay.sizes import format_size
 
 GIB, MIB = 2**30, 2**20
 CONTEXT = 430 * MIB
@@ -30,8 +31,8 @@ def limit(gib, headroom=0.1):
 
 
 def test_it_fits():
-    judged = judge(TRACE, limit(16))
-    assert (judged.word, judged.fits, judged.reason) == ("FITS", True, "")
+    judged = judge_trace(TRACE, limit(16))
+    assert (judged.verdict, judged.fits, judged.reason) == ("FITS", True, "")
     # 4 GiB fit into neither of the two cached blocks of 2 GiB: 12 GiB are taken, of which 8 are in use at one time.
     assert judged.reserved == 12 * GIB + 20 * MIB
     assert judged.allocated == 8 * GIB + WORKSPACE
@@ -46,29 +47,29 @@ def test_it_fits():
 
 
 def test_headroom_makes_it_tight():
-    assert judge(TRACE, limit(13)).word == "TIGHT"
-    assert "of the budget; 10% should stay free" in judge(TRACE, limit(13)).reason
-    assert judge(TRACE, limit(13, headroom=0)).word == "FITS"
+    assert judge_trace(TRACE, limit(13)).verdict == "TIGHT"
+    assert "of the budget; 10% should stay free" in judge_trace(TRACE, limit(13)).reason
+    assert judge_trace(TRACE, limit(13, headroom=0)).verdict == "FITS"
 
 
 def test_a_cache_that_has_to_be_given_back_makes_it_tight():
-    judged = judge(TRACE, limit(10))
-    assert (judged.word, judged.fits, judged.retries) == ("TIGHT", True, 1)
+    judged = judge_trace(TRACE, limit(10))
+    assert (judged.verdict, judged.fits, judged.retries) == ("TIGHT", True, 1)
     assert judged.needs <= 10 * GIB
     assert "gives back its cache once" in judged.reason
     assert sum(judged.breakdown.values()) == judged.needs
 
 
 def test_it_does_not_fit():
-    judged = judge(TRACE, limit(8))
-    assert (judged.word, judged.fits) == ("OUT OF MEMORY", False)
+    judged = judge_trace(TRACE, limit(8))
+    assert (judged.verdict, judged.fits) == ("OUT OF MEMORY", False)
     assert judged.reason == (
         "memory runs out at aten::mm in layers.1, forward of step 1: 2.00 GiB more are wanted, 6.43 GiB are in use"
     )
     assert judged.needs > 8 * GIB
     # It would survive where both cached blocks can be given back, but for the segment of the workspace.
     assert abs(judged.least - (8 * GIB + 20 * MIB + CONTEXT)) <= 4 * MIB
-    assert headline(judged) == "OUT OF MEMORY: 8.44 GiB at the least, 450 MiB over 8GiB (8.00 GiB)"
+    assert format_headline(judged) == "OUT OF MEMORY: 8.44 GiB at the least, 450 MiB over 8GiB (8.00 GiB)"
 
 
 @pytest.mark.parametrize(
@@ -80,14 +81,16 @@ def test_it_does_not_fit():
     ],
 )
 def test_what_could_not_be_traced_is_unknown(trace, says):
-    judged = judge(trace, limit(16))
-    assert (judged.word, judged.fits, judged.reason) == ("UNKNOWN", False, says)
-    assert says in text(judged)[0]
+    judged = judge_trace(trace, limit(16))
+    assert (judged.verdict, judged.fits, judged.reason) == ("UNKNOWN", False, says)
+    assert says in format_verdict(judged)[0]
     assert judged.needs == 0
 
 
 def test_what_a_person_reads():
-    lines = "\n".join(text(judge(Trace(TRACE.events, ["kernels' own memory is guessed"], torch="2.13"), limit(16))))
+    lines = "\n".join(
+        format_verdict(judge_trace(Trace(TRACE.events, ["kernels' own memory is guessed"], torch="2.13"), limit(16)))
+    )
     assert lines.startswith("FITS: 12.42 GiB of 16GiB (16.00 GiB), 3.58 GiB to spare")
     assert "the peak: aten::mm in layers.1, forward of step 1" in lines
     assert "    weights            4.00 GiB  32.2% ████████" in lines
@@ -98,14 +101,14 @@ def test_what_a_person_reads():
 
 
 def test_as_json():
-    plain = json.loads(json.dumps(judge(TRACE, limit(8)).as_dict()))
+    plain = json.loads(json.dumps(judge_trace(TRACE, limit(8)).as_dict()))
     assert plain["verdict"] == "OUT OF MEMORY"
     assert plain["budget"]["size"] == 8 * GIB
-    assert Judgement.from_dict({**plain, "more": 1}) == judge(TRACE, limit(8))
+    assert Judgement.from_dict({**plain, "more": 1}) == judge_trace(TRACE, limit(8))
     assert plain["largest"][0] == {"what": "weight of aten::empty", "bytes": 4 * GIB}
 
 
 def test_sizes_in_words():
-    assert [shown(size) for size in (0, 1536, 430 * MIB, GIB, 40 * GIB)] == [
+    assert [format_size(size) for size in (0, 1536, 430 * MIB, GIB, 40 * GIB)] == [
         "0 bytes", "1.5 KiB", "430 MiB", "1.00 GiB", "40.00 GiB",
     ]  # fmt: skip

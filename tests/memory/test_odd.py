@@ -2,7 +2,7 @@
 
 import pytest
 
-from pytest_trainguard.memory.predict import Tracing
+from pytest_trainguard.memory.answers.tracing import Tracing
 
 
 @pytest.fixture

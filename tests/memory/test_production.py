@@ -2,8 +2,8 @@
 
 import pytest
 
-from pytest_trainguard.memory.device import Device
-from pytest_trainguard.memory.predict import Tracing
+from pytest_trainguard.memory.answers.tracing import Tracing
+from pytest_trainguard.memory.replay.device import Device
 
 GIB = 2**30
 

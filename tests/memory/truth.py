@@ -9,9 +9,9 @@ import sys
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from pytest_trainguard.memory import engine, fakecuda
-from pytest_trainguard.memory.device import Device
-from pytest_trainguard.memory.tracer import Tracer, tracing
+from pytest_trainguard.memory.replay.device import Device
+from pytest_trainguard.memory.traced import fakecuda, preparation
+from pytest_trainguard.memory.traced.tracer import Tracer, activate_tracer
 from tests.memory.programs.loops import Config, Model, optimizer_of
 
 
@@ -30,7 +30,7 @@ def steps(config):
 
 def traced(config, mode=None):
     tracer = Tracer("cpu", mode)
-    with tracing(tracer):
+    with activate_tracer(tracer):
         steps(config)
     return [(event.kind, event.size) for event in tracer.trace("fake cpu").events]
 
@@ -47,8 +47,8 @@ def main():
     steps(config)  # what is made once and kept
     real = traced(config)
     allocator = profiled(config)
-    engine.prepare(Device(), "fake cpu")
-    fake = traced(config, fakecuda.Mode())
+    preparation.prepare_process(Device(), "fake cpu")
+    fake = traced(config, fakecuda.FakeMode())
     print(json.dumps({"real": real, "allocator": allocator, "fake": fake}))
 
 
