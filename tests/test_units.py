@@ -17,13 +17,12 @@ import pydantic
 import pytest
 from pytest_trainguard.edge_cases.test_process import NEGATIVE_TIME
 
-from pytest_trainguard import catalog, edge_case
+from pytest_trainguard import catalog, edge_case, linux
 from pytest_trainguard.adapters import command
 from pytest_trainguard.casework.bystander import reassign_pid, start_bystander
 from pytest_trainguard.contract import checkpoints, settings
 from pytest_trainguard.contract.outcome import exit_words, message_of
 from pytest_trainguard.contract.trainer import Trainer, spec_of
-from pytest_trainguard.launch import linux
 from pytest_trainguard.memory import parse_budget
 from pytest_trainguard.rows import samples
 from pytest_trainguard.session import selection

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import torch
 
+from pytest_trainguard import linux
 from pytest_trainguard.faults import HOST_MEMORY_LEFT, Fault
-from pytest_trainguard.launch import linux
 from pytest_trainguard.recorder.doors import Observer
 from pytest_trainguard.recorder.tensors import tensors_in
 from pytest_trainguard.recorder.writer import Recorder

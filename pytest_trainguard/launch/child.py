@@ -22,7 +22,8 @@ from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
 
-from pytest_trainguard.launch import linux, protocol
+from pytest_trainguard import linux
+from pytest_trainguard.launch import protocol
 from pytest_trainguard.launch.exit_code import run_to_exit_code
 from pytest_trainguard.launch.protocol import Call, Command, Launch, LoadedModules
 from pytest_trainguard.launch.stacks import write_stack_on_signal

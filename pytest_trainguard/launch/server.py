@@ -20,8 +20,9 @@ import traceback
 import weakref
 from collections.abc import Callable, Sequence
 
+from pytest_trainguard import linux
 from pytest_trainguard.contract.trainer import TrainerSpec
-from pytest_trainguard.launch import linux, protocol, supervisor, wire
+from pytest_trainguard.launch import protocol, supervisor, wire
 from pytest_trainguard.launch.protocol import Fork, Forked, Launch, Load, Loaded
 
 Job = Callable[[], int]

@@ -22,8 +22,9 @@ from typing import NamedTuple
 
 import psutil
 
+from pytest_trainguard import linux
 from pytest_trainguard.contract.outcome import Leftover
-from pytest_trainguard.launch import child, linux, protocol, wire
+from pytest_trainguard.launch import child, protocol, wire
 from pytest_trainguard.launch.protocol import Ended, Launch, Lost, Message, Signal, Started
 from pytest_trainguard.launch.stacks import STACK_FILE, STACK_SIGNAL
 

@@ -7,7 +7,7 @@ import sys
 
 import torch
 
-from pytest_trainguard.launch import linux
+from pytest_trainguard import linux
 from pytest_trainguard.recorder.doors import Observer
 from pytest_trainguard.recorder.writer import Recorder
 
