@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import contextlib
 
-from pytest_trainguard import Finding, Guard, NotApplicable, RunRequest, edge_case, faults, recovers, stops
-from pytest_trainguard.probes.static_check import StaticCheck
+from pytest_trainguard import Finding, Guard, NotApplicable, RunRequest, StaticCheck, edge_case, faults, recovers, stops
 
 PLACES = {
     "data": "the data loader, as it made the batch of step {step}",

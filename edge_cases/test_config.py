@@ -7,23 +7,24 @@ import re
 from pathlib import Path
 
 from pytest_trainguard import (
+    RUN_STEPS,
     CannotJudge,
+    ConfigFuzz,
     Finding,
+    GpuBudget,
     Guard,
     NotApplicable,
     Outcome,
     RunRequest,
+    Wording,
     edge_case,
     faults,
     rejects,
     stops,
     survives,
+    wording,
 )
 from pytest_trainguard.damage import settings_file, tokenizer
-from pytest_trainguard.launch.protocol import RUN_STEPS
-from pytest_trainguard.probes.config_fuzz import ConfigFuzz
-from pytest_trainguard.probes.gpu_budget import GpuBudget
-from pytest_trainguard.verdicts.wording import Wording, field_name, number
 
 FAR_TOO_HIGH = 10.0
 TOKENIZER = Wording("the tokenizer or its vocabulary", re.compile(r"tokeni[sz]er|vocab", re.I))
@@ -107,7 +108,7 @@ def test_max_length_too_small(guard: Guard) -> None:
         if value == least > 1 and outcome.exit == 0:
             survives(outcome)
         else:
-            rejects(outcome, field_name(field.path.rpartition(".")[2]), number(value, "the value"))
+            rejects(outcome, wording.field_name(field.path.rpartition(".")[2]), wording.number(value, "the value"))
 
 
 @edge_case(

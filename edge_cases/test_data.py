@@ -8,11 +8,20 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from pytest_trainguard import Finding, Guard, NotApplicable, RunRequest, edge_case, rejects, survives
+from pytest_trainguard import (
+    Finding,
+    Guard,
+    NotApplicable,
+    RunRequest,
+    Wording,
+    edge_case,
+    rejects,
+    settings,
+    survives,
+    wording,
+)
 from pytest_trainguard.casework import damaged_data
-from pytest_trainguard.contract import settings
 from pytest_trainguard.damage import data_files, row_values, wrong_values
-from pytest_trainguard.verdicts.wording import Wording, field_name, names, number, unusual
 
 BATCH = 8
 FAR_OVER = 100  # times the limit
@@ -81,7 +90,9 @@ def test_fewer_examples_than_one_batch(guard: Guard) -> None:
     if outcome.exit == 0:
         survives(outcome)
     else:
-        rejects(outcome, number(1, "the number of rows", "one|a single"), number(batch, "the batch size"))
+        rejects(
+            outcome, wording.number(1, "the number of rows", "one|a single"), wording.number(batch, "the batch size")
+        )
 
 
 @edge_case(
@@ -134,7 +145,9 @@ def test_sequence_far_over_the_limit(guard: Guard) -> None:
             f"{2 * limit} words",
             far.last_words,
         )
-    if not _names_in_a_line(unusual(far, guard.reference.outcome), TRUNCATED, re.compile(rf"(?<!\d)(?!{limit}\b)\d")):
+    if not _names_in_a_line(
+        wording.unusual(far, guard.reference.outcome), TRUNCATED, re.compile(rf"(?<!\d)(?!{limit}\b)\d")
+    ):
         raise Finding(
             far.did,
             "it did not say how many rows were truncated: what was cut off, or whether the rows were dropped, nobody "
@@ -186,7 +199,9 @@ def test_required_field_missing(guard: Guard) -> None:
     variants = [data_files.drop_field(data, guard.folder, field) for field in fields]
     required = []
     for variant, outcome in zip(variants, damaged_data.run_on_each(variants, guard), strict=True):
-        if outcome.exit == 0 and all(names(unusual(outcome, reference), name) for name in variant.naming):
+        if outcome.exit == 0 and all(
+            wording.names(wording.unusual(outcome, reference), name) for name in variant.naming
+        ):
             required.append(variant.field)
             continue
         if outcome.exit == 0:
@@ -239,8 +254,10 @@ def test_required_field_empty(guard: Guard) -> None:
             rejects(outcome, variant.file.name, *variant.naming[1:-1], _or_empty(variant.field))
             continue
         survives(outcome)
-        told = unusual(outcome, reference)
-        if not (_names_in_a_line(told, SKIPPED, COUNT_OF_ONE) or all(names(told, n) for n in variant.naming[:-1])):
+        told = wording.unusual(outcome, reference)
+        if not (
+            _names_in_a_line(told, SKIPPED, COUNT_OF_ONE) or all(wording.names(told, n) for n in variant.naming[:-1])
+        ):
             damaged_data.require_unused(place, variant, outcome, guard, "trained on it, or dropped it")
 
 
@@ -274,7 +291,7 @@ def test_value_outside_its_vocabulary(guard: Guard) -> None:
         naming = (*variant.naming[:-1], _shown(value))
         if outcome.exit != 0:
             rejects(outcome, *naming)
-        elif not all(names(unusual(outcome, reference), name) for name in naming):
+        elif not all(wording.names(wording.unusual(outcome, reference), name) for name in naming):
             damaged_data.require_unused(place, variant, outcome, guard, "took it for something else, or dropped it")
 
 
@@ -310,7 +327,7 @@ def test_wrong_type(guard: Guard) -> None:
         old = row_values.value_at(rows[len(rows) // 2], place)
         if outcome.exit != 0:
             rejects(outcome, *variant.naming, _type_or_value(value, old))
-        elif not all(names(unusual(outcome, reference), name) for name in variant.naming):
+        elif not all(wording.names(wording.unusual(outcome, reference), name) for name in variant.naming):
             damaged_data.require_unused(
                 place, variant, outcome, guard, "took it for something else, or dropped the row"
             )
@@ -369,7 +386,7 @@ def test_unicode(guard: Guard) -> None:
         naming = variant.naming[:-1]
         if outcome.exit != 0:
             rejects(outcome, *naming)
-        elif not all(names(unusual(outcome, reference), name) for name in naming):
+        elif not all(wording.names(wording.unusual(outcome, reference), name) for name in naming):
             damaged_data.require_unused(
                 place, variant, outcome, guard, "put something else in its place, or dropped the row"
             )
@@ -432,7 +449,7 @@ def _or_empty(field: str | None) -> Wording:
         r"empty|blank|missing|nothing|\bno (?:text|content|value)",
         "''",
         '""',
-        field_name(field or "").pattern.pattern,
+        wording.field_name(field or "").pattern.pattern,
     )
     return Wording(f"{field!r}, nor that it is empty", re.compile("|".join(ways), re.I))
 

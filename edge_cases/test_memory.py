@@ -8,11 +8,14 @@ import sys
 from itertools import combinations, pairwise
 
 from pytest_trainguard import (
+    Field,
     Finding,
     Guard,
     NotApplicable,
+    OomProbe,
     Outcome,
     RunRequest,
+    Wording,
     edge_case,
     faults,
     recovers,
@@ -20,10 +23,7 @@ from pytest_trainguard import (
     stops,
     survives,
 )
-from pytest_trainguard.contract.settings import Field
-from pytest_trainguard.memory.answers import fragmentation
-from pytest_trainguard.probes.oom_probe import OomProbe
-from pytest_trainguard.verdicts.wording import Wording
+from pytest_trainguard.memory import EXTRAPOLATED_STEPS, TRACED_STEPS
 
 OUT_OF_MEMORY = Wording("memory", re.compile(r"memory|\boom\b", re.I))
 NEEDED = Wording("what was needed (2.00 GiB)", re.compile(r"\b2(\.0+)? ?gib|2048(\.0+)? ?mib|2147483648", re.I))
@@ -382,8 +382,8 @@ def test_gpu_fault(guard: Guard) -> None:
     title="fragmentation",
     verdict="survives",
     severity="major",
-    brought_about=f"{fragmentation.TRACED_STEPS} steps at the tiny settings, on rows of all lengths, traced with fake "
-    f"CUDA tensors; these steps, in random order, up to {fragmentation.EXTRAPOLATED_STEPS} through a model of CUDA's "
+    brought_about=f"{TRACED_STEPS} steps at the tiny settings, on rows of all lengths, traced with fake "
+    f"CUDA tensors; these steps, in random order, up to {EXTRAPOLATED_STEPS} through a model of CUDA's "
     "caching allocator, storages enlarged to the peak of the production settings where --gpu-budget is given, to 8 GiB "
     "where not",
     expects="survives: what is in use after a step stays level; what the allocator holds beyond it comes to rest, and "

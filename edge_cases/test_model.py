@@ -11,26 +11,26 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pytest_trainguard import (
+    RUN_STEPS,
+    SAVE_EVERY,
     Finding,
     Guard,
     NotApplicable,
     RunRequest,
+    checkpoints,
     edge_case,
     faults,
     recovers,
     rejects,
     stops,
+    suffixes,
     survives,
+    wording,
 )
 from pytest_trainguard.casework import damaged_checkpoints, mismatched_models
-from pytest_trainguard.contract import checkpoints
 from pytest_trainguard.damage import checkpoints as damaged
 from pytest_trainguard.damage import weights
 from pytest_trainguard.damage.manifests import replace_file
-from pytest_trainguard.launch.protocol import RUN_STEPS
-from pytest_trainguard.rows.suffixes import WEIGHTS
-from pytest_trainguard.subject.description import SAVE_EVERY
-from pytest_trainguard.verdicts.wording import number, unusual
 
 MOST_FILES = 4  # files of a trainer's state that are removed, or corrupted, each in a run
 MIGRATED = re.compile(r"migrat|convert|upgrad|older (format|version)|earlier (format|version)", re.I)
@@ -94,9 +94,9 @@ def test_corrupted_model_files(guard: Guard) -> None:
     if sound.exit != 0:
         last = (sound.last_words.splitlines() or [sound.how])[-1]
         raise NotApplicable(f"it does not start from {model}: make_model() is to make one that it takes ({last})")
-    weights = [file for file in checkpoints.files(model) if file.suffix in WEIGHTS][:MOST_FILES]
+    weights = [file for file in checkpoints.files(model) if file.suffix in suffixes.WEIGHTS][:MOST_FILES]
     if not weights:
-        raise NotApplicable(f"no file of weights in {model}; known are {', '.join(WEIGHTS)}")
+        raise NotApplicable(f"no file of weights in {model}; known are {', '.join(suffixes.WEIGHTS)}")
     requests: list[RunRequest] = []
     files: list[str] = []
     for file in weights:
@@ -361,7 +361,7 @@ def test_checkpoint_of_another_model(guard: Guard) -> None:
     )
     for (path, own, other, _), outcome in zip(others, outcomes, strict=True):
         mismatch = mismatched_models.mismatch(path.rpartition(".")[2], own, other)
-        if outcome.exit == 0 and mismatch.pattern.search(unusual(outcome, reference)):
+        if outcome.exit == 0 and mismatch.pattern.search(wording.unusual(outcome, reference)):
             continue
         rejects(outcome, mismatch)
 
@@ -399,12 +399,12 @@ def test_old_checkpoint_format(guard: Guard) -> None:
     file, (key, version) = next(iter(marks.items()))
     did = f"marked the checkpoints as of format version {version - 1} ({key!r} in {file.name}, it was {version})"
     outcome = guard.run(f"{did}, then started again to resume", output_dir=copy, resume=True)
-    both = (number(version - 1, "the version it met"), number(version, "the version it reads"))
+    both = (wording.number(version - 1, "the version it met"), wording.number(version, "the version it reads"))
     if outcome.exit > 0 and not outcome.recording.steps:
         stops(outcome, *both)
         return
     recovers(outcome, reference)
-    told = unusual(outcome, reference)
+    told = wording.unusual(outcome, reference)
     if not MIGRATED.search(told) and not all(one.pattern.search(told) for one in both):
         raise Finding(
             outcome.did,

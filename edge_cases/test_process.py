@@ -10,26 +10,26 @@ from dataclasses import replace
 from pathlib import Path
 
 from pytest_trainguard import (
+    SAVE_EVERY,
     CannotJudge,
     Finding,
     Guard,
+    KillAndResume,
     NotApplicable,
     Outcome,
     RunRequest,
+    StartedRun,
+    checkpoints,
     edge_case,
     faults,
     recovers,
     rejects,
     stops,
+    suffixes,
     survives,
 )
 from pytest_trainguard.casework.bystander import reassign_pid, start_bystander
-from pytest_trainguard.contract import checkpoints
 from pytest_trainguard.damage import power
-from pytest_trainguard.probes.kill_and_resume import KillAndResume
-from pytest_trainguard.rows.suffixes import TEXT
-from pytest_trainguard.subject.description import SAVE_EVERY
-from pytest_trainguard.subject.started import StartedRun
 
 WORKERS_GRACE = 9.0  # seconds; torch's loader workers look every 5 s whether their parent still lives
 HELD_LIMIT = 30.0  # seconds until a run must have come to the step it is held in
@@ -264,7 +264,7 @@ def _no_negative_time(outcome: Outcome) -> None:
     told = {"its output": outcome.message}
     for name in outcome.changed():
         path = outcome.output_dir / name
-        if path.suffix in TEXT and path.is_file():
+        if path.suffix in suffixes.TEXT and path.is_file():
             told[name] = path.read_text(errors="replace")
     for where, text in told.items():
         found = NEGATIVE_TIME.search(text)

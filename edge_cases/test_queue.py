@@ -11,14 +11,24 @@ import re
 import shutil
 from pathlib import Path
 
-from pytest_trainguard import CannotJudge, Finding, Guard, NotApplicable, Outcome, edge_case, faults, rejects, survives
-from pytest_trainguard.contract.outcome import exit_words
+from pytest_trainguard import (
+    CannotJudge,
+    Finding,
+    Guard,
+    Held,
+    NotApplicable,
+    Outcome,
+    QueueRoot,
+    TrainingQueue,
+    Turn,
+    edge_case,
+    exit_words,
+    faults,
+    rejects,
+    survives,
+)
 from pytest_trainguard.damage import data_files
 from pytest_trainguard.damage.queue_files import CORRUPTIONS, corrupt_files
-from pytest_trainguard.launch.watch import Held
-from pytest_trainguard.probes.queue_root import QueueRoot
-from pytest_trainguard.probes.queue_turn import Turn
-from pytest_trainguard.probes.training_queue import TrainingQueue
 
 TIME_LIMIT = 10.0  # seconds, in which an endless walk shows
 TWICE = 0.75  # of a file more than there are: one was trained twice, and not only looked at once more

@@ -9,27 +9,28 @@ from itertools import pairwise
 from pathlib import Path
 
 from pytest_trainguard import (
+    RUN_STEPS,
     Finding,
     Guard,
+    NanInjection,
     NotApplicable,
     Outcome,
     RunRequest,
+    TinyOverfit,
+    Validated,
+    Wording,
+    checkpoints,
     edge_case,
     faults,
     recovers,
     rejects,
     stops,
     survives,
+    wording,
 )
 from pytest_trainguard.casework.relabelled import RELABELLED_STEPS, Relabelled
-from pytest_trainguard.contract import checkpoints
-from pytest_trainguard.contract.validation import Validated
 from pytest_trainguard.damage import checkpoints as damaged
 from pytest_trainguard.damage import weights
-from pytest_trainguard.launch.protocol import RUN_STEPS
-from pytest_trainguard.probes.nan_injection import NanInjection
-from pytest_trainguard.probes.tiny_overfit import TinyOverfit
-from pytest_trainguard.verdicts.wording import Wording, names, number
 
 NOT_FINITE = Wording(
     "what was not finite (NaN, infinity)", re.compile(r"\bnan\b|not finite|non-?finite|\binf(inity|inite)?\b", re.I)
@@ -89,8 +90,8 @@ def test_zero_training_steps(guard: Guard) -> None:
         if outcome.exit == 0:
             survives(outcome, steps=None if request.data else RUN_STEPS)
         else:
-            rows = [number(FEW, "the number of rows")] if request.data else []
-            set_to = [number(value, name) for name, value in request.settings.items() if isinstance(value, int)]
+            rows = [wording.number(FEW, "the number of rows")] if request.data else []
+            set_to = [wording.number(value, name) for name, value in request.settings.items() if isinstance(value, int)]
             rejects(outcome, *set_to, *rows)
 
 
@@ -275,7 +276,9 @@ def test_validation_loss_rises(guard: Guard) -> None:
     outcome = relabelled.run_opposed()
     if outcome.exit != 0:
         stops(outcome)
-        if not names(outcome.last_words.rpartition("\n")[2], VALIDATION):  # lines before may well be of validations
+        if not wording.names(
+            outcome.last_words.rpartition("\n")[2], VALIDATION
+        ):  # lines before may well be of validations
             raise Finding(outcome.did, "it stopped, and does not say that it is for the validation", outcome.last_words)
         return
     survives(outcome)
@@ -358,7 +361,7 @@ def _flagged(outcome: Outcome, name: Wording, relabelled: Relabelled, happened: 
     """It says so by name, and ends well, or stops for it."""
     if outcome.exit == 0:
         survives(outcome)
-    if names(outcome.message, name):
+    if wording.names(outcome.message, name):
         if outcome.exit != 0:
             stops(outcome, name)
         return
@@ -385,7 +388,7 @@ def test_no_progress(guard: Guard) -> None:
         fault=faults.hang(4), settings={limit.path: value}, time_limit=seconds + SLACK,
     )  # fmt: skip
     stops(outcome)
-    if not names(outcome.output, re.compile(r'most recent call|File ".*", line \d+')):
+    if not wording.names(outcome.output, re.compile(r'most recent call|File ".*", line \d+')):
         raise Finding(outcome.did, "it stopped, but shows no stack of where it hung", outcome.last_words)
     guard.checkpoints.check(outcome)
     if guard.checkpoints.recoverable:

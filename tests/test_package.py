@@ -1,5 +1,8 @@
 """What is public, what start-up costs, and what is in the wheel."""
 
+import ast
+import importlib
+import inspect
 import subprocess
 import sys
 import zipfile
@@ -11,35 +14,69 @@ import pytest_trainguard
 
 ROOT = Path(pytest_trainguard.__file__).parent.parent
 PROJECT = Path(__file__).parent.parent
+EDGE_CASES, PRELAUNCH = PROJECT / "edge_cases", PROJECT / "tests" / "prelaunch"
+
+
+PUBLIC = [
+    "RUN_STEPS", "SAVE_EVERY", "CannotJudge", "ConfigFuzz", "EdgeCase", "Fault", "Field", "Finding", "GpuBudget",
+    "Guard", "Held", "KillAndResume", "NanInjection", "NotApplicable", "OomProbe", "Outcome", "Queue", "QueueRoot", "Recording",
+    "Run", "RunRequest", "StartedRun", "StaticCheck", "Step", "TinyOverfit", "Trainer", "TrainingQueue", "Turn",
+    "Validated", "Wording", "casework", "checkpoints", "damage", "edge_case", "exit_words", "faults", "memory",
+    "recovers", "rejects", "settings", "stops", "suffixes", "survives", "tiny_twin", "wording",
+]  # fmt: skip
 
 
 def test_public_names():
-    assert pytest_trainguard.__all__ == [
-        "CannotJudge",
-        "EdgeCase",
-        "Fault",
-        "Finding",
-        "Guard",
-        "NotApplicable",
-        "Outcome",
-        "Queue",
-        "Recording",
-        "Run",
-        "RunRequest",
-        "Step",
-        "Trainer",
-        "edge_case",
-        "recovers",
-        "rejects",
-        "stops",
-        "survives",
-        "tiny_twin",
-    ]
+    assert pytest_trainguard.__all__ == PUBLIC
     for name in pytest_trainguard.__all__:
-        assert getattr(pytest_trainguard, name).__name__ == name
-    assert dir(pytest_trainguard) == pytest_trainguard.__all__
+        found = getattr(pytest_trainguard, name)
+        assert isinstance(found, int) or found.__name__.rpartition(".")[2] == name
+    assert dir(pytest_trainguard) == sorted(pytest_trainguard.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         pytest_trainguard.nothing  # noqa: B018
+
+
+def public_modules(module=pytest_trainguard, path="pytest_trainguard"):
+    """The modules that people may import from, by the names they import them by: what `__all__` names, and so on."""
+    yield path, module
+    for name in module.__all__:
+        inner = getattr(module, name, None) or importlib.import_module(f"{path}.{name}")
+        if inspect.ismodule(inner):
+            yield from public_modules(inner, f"{path}.{name}")
+
+
+def private_uses(source):
+    """What a case takes from this package that is not public: by its imports, and from the modules that it imports."""
+    public, modules = dict(public_modules()), {}
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith("pytest_trainguard"))
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pytest_trainguard"):
+            for alias in node.names:
+                if node.module not in public or alias.name not in public[node.module].__all__:
+                    yield f"from {node.module} import {alias.name}"
+                elif f"{node.module}.{alias.name}" in public:
+                    modules[alias.asname or alias.name] = public[f"{node.module}.{alias.name}"]
+    for node in ast.walk(tree):
+        taken = node.value.id if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) else None
+        if taken in modules and node.attr not in modules[taken].__all__:
+            yield f"{taken}.{node.attr}"
+
+
+@pytest.mark.parametrize("path", [*EDGE_CASES.glob("test_*.py"), *PRELAUNCH.glob("test_*.py")], ids=lambda p: p.name)
+def test_cases_are_written_with_public_names(path):
+    assert list(private_uses(path.read_text())) == []
+
+
+def test_what_is_private_would_be_found():
+    assert list(private_uses("from pytest_trainguard.launch.watch import Held")) == [
+        "from pytest_trainguard.launch.watch import Held"
+    ]
+    assert list(private_uses("from pytest_trainguard.damage import weights\nweights._tensors_in")) == [
+        "weights._tensors_in"
+    ]
+    assert list(private_uses("from pytest_trainguard import Held, wording\nwording.number(1)")) == []
 
 
 def test_fixtures_are_public(pytester):

@@ -604,7 +604,7 @@ def test_a_broken_file_gives_the_kernels_own_error(tmp_path):
     file.write_text("{}\n")
     program = f"""
 from pathlib import Path
-from pytest_trainguard.launch import linux
+from pytest_trainguard import linux
 file = Path({str(file)!r})
 if not linux.break_file(file):
     raise SystemExit("may not mount here")

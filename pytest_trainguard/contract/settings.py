@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+__all__ = ["ROLES", "Field", "build", "fields_of", "merge", "role", "value_at"]
+
 # The parts that a setting can play in a case, and the names by which a field is recognised without being told.
 ROLES: dict[str, tuple[str, ...]] = {
     "batch_size": ("batch_size", "train_batch_size", "per_device_train_batch_size", "micro_batch_size"),

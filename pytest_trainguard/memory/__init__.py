@@ -9,9 +9,10 @@ resolved when they are first used; torch is imported by none of them.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pytest_trainguard.memory.answers.fragmentation import EXTRAPOLATED_STEPS, TRACED_STEPS
     from pytest_trainguard.memory.answers.prediction import Prediction, predicting
     from pytest_trainguard.memory.answers.tracing import trace_of, tracing
     from pytest_trainguard.memory.answers.verdict import Judgement
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from pytest_trainguard.memory.replay.trace import Event, Trace, Workspace
 
 _HOMES = {
+    "EXTRAPOLATED_STEPS": "answers.fragmentation",
+    "TRACED_STEPS": "answers.fragmentation",
     "Budget": "replay.budget",
     "Device": "replay.device",
     "Event": "replay.trace",
@@ -34,6 +37,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "EXTRAPOLATED_STEPS",
+    "TRACED_STEPS",
     "Budget",
     "Device",
     "Event",
@@ -48,7 +53,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name in _HOMES:
         return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

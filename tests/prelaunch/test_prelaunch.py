@@ -9,8 +9,7 @@ import json
 import re
 import time
 
-from pytest_trainguard import Finding, Guard, NotApplicable, edge_case, rejects, survives
-from pytest_trainguard.verdicts.wording import Wording
+from pytest_trainguard import Finding, Guard, NotApplicable, Wording, edge_case, rejects, survives
 
 HOUR = 3600.0
 SIZE = r"[\d.]+ GiB"
