@@ -22,6 +22,7 @@ CASE = '''
 
 @edge_case(
     "output-folder-with-a-space",
+    number=100,
     title="output folder with a space in its name",
     verdict="survives",
     severity="minor",
@@ -138,7 +139,7 @@ def test_it_stands_in_its_category(repository):
     page = (repository.folder / "edge_cases/README.md").read_text(encoding="utf-8")
     assert page.count("## Process and system") == 1
     section = page.partition("## Process and system")[2].partition("\n## ")[0]
-    assert f"|  | `{SLUG}` | output folder with a space in its name |" in section
+    assert f"| 100 | `{SLUG}` | output folder with a space in its name |" in section
 
 
 def test_every_case_is_collected(repository):
@@ -147,4 +148,4 @@ def test_every_case_is_collected(repository):
     assert len([name for name in ids if name.startswith("edge_cases/")]) == len(catalog.read_cases()) + 1
     assert "edge_cases/test_process.py::test_output_folder_with_a_space[Gnn]" in ids
     table = run([".venv/bin/pytest", "--catalogue"], repository.folder)
-    assert any(line.split()[0] == SLUG for line in table.splitlines())
+    assert any(line.split()[:2] == ["100", SLUG] for line in table.splitlines())

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import enum
 import fcntl
+import itertools
 import json
 import os
 import subprocess
@@ -316,6 +317,16 @@ def test_cases_are_chosen():
             selection.parse_cases(text)
 
 
+TOLD = {
+    "slug": "killed",
+    "title": "t",
+    "verdict": "stops/recovers",
+    "severity": "minor",
+    "brought_about": "",
+    "expects": "",
+}
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -328,21 +339,33 @@ def test_cases_are_chosen():
     ],
 )
 def test_an_edge_case_is_held_to_its_words(change, said):
-    told = {
-        "slug": "killed",
-        "title": "t",
-        "verdict": "stops/recovers",
-        "severity": "minor",
-        "brought_about": "",
-        "expects": "",
-    }
-
     def test():
         pass
 
-    assert catalog.case_of(edge_case(**told)(test).pytestmark).category == "own"
+    assert catalog.case_of(edge_case(**TOLD)(test).pytestmark).category == "own"
     with pytest.raises(ValueError, match=said):
-        edge_case(**{**told, **change})(test)
+        edge_case(**{**TOLD, **change})(test)
+
+
+def of_module(name):
+    """A test function that stands in a module of the catalogue's folder."""
+    names = {}
+    exec(compile("def test():\n    pass\n", catalog.catalogue_folder() / name, "exec"), names)
+    return names["test"]
+
+
+def test_the_module_says_the_category():
+    case = catalog.case_of(edge_case(**TOLD)(of_module("test_process.py")).pytestmark)
+    assert (case.category, case.family) == ("process", catalog.CATALOGUE)
+    with pytest.raises(ValueError, match="in the catalogue the module says the category: leave category= out"):
+        edge_case(**TOLD, category="data")(of_module("test_process.py"))
+    with pytest.raises(ValueError, match=r"test_new\.py is of no category: name it in FAMILIES of catalog\.py"):
+        edge_case(**TOLD)(of_module("test_new.py"))
+
+
+def test_no_number_is_in_two_families():
+    for one, other in itertools.combinations(catalog.FAMILIES, 2):
+        assert not range(max(one.numbers[0], other.numbers[0]), min(one.numbers[-1], other.numbers[-1]) + 1)
 
 
 def test_the_page_of_the_catalogue_is_what_the_cases_say():
