@@ -19,9 +19,9 @@ EDGE_CASES, PRELAUNCH = PROJECT / "edge_cases", PROJECT / "tests" / "prelaunch"
 
 PUBLIC = [
     "RUN_STEPS", "SAVE_EVERY", "CannotJudge", "ConfigFuzz", "EdgeCase", "Fault", "Field", "Finding", "GpuBudget",
-    "Guard", "Held", "KillAndResume", "NanInjection", "NotApplicable", "OomProbe", "Outcome", "Queue", "QueueRoot", "Recording",
-    "Run", "RunRequest", "StartedRun", "StaticCheck", "Step", "TinyOverfit", "Trainer", "TrainingQueue", "Turn",
-    "Validated", "Wording", "casework", "checkpoints", "damage", "edge_case", "exit_words", "faults", "memory",
+    "Guard", "Held", "KillAndResume", "NanInjection", "NotApplicable", "OomProbe", "Outcome", "Queue", "QueueRoot",
+    "Recording", "Run", "RunRequest", "StartedRun", "StaticCheck", "Step", "TinyOverfit", "Trainer", "TrainingQueue",
+    "Turn", "Validated", "Wording", "casework", "checkpoints", "damage", "edge_case", "exit_words", "faults", "memory",
     "recovers", "rejects", "settings", "stops", "suffixes", "survives", "tiny_twin", "wording",
 ]  # fmt: skip
 
