@@ -12,9 +12,10 @@ from pytest_trainguard.contract import checkpoints
 from pytest_trainguard.contract.outcome import Outcome
 from pytest_trainguard.launch import questions
 from pytest_trainguard.launch.protocol import RUN_STEPS, RunRequest
-from pytest_trainguard.probes.finite_weights import SUFFIXES, find_bad_weights
+from pytest_trainguard.probes.finite_weights import find_bad_weights
 from pytest_trainguard.probes.needs import Needs
 from pytest_trainguard.probes.runs import Runs
+from pytest_trainguard.rows.suffixes import WEIGHTS
 from pytest_trainguard.verdicts.errors import Finding, NotApplicable
 
 Content = tuple[int, str]  # of a file: its size and hash
@@ -106,7 +107,7 @@ class Checkpoints:
 
     def _weights(self, outcome: Outcome) -> list[Path]:
         found = [file for checkpoint in self.find(outcome.output_dir) for file in checkpoints.files(checkpoint)]
-        return [file for file in found if file.suffix in SUFFIXES]
+        return [file for file in found if file.suffix in WEIGHTS]
 
 
 def _content(outcome: Outcome) -> FolderContent:

@@ -9,7 +9,7 @@ import os
 import pickle
 from pathlib import Path
 
-SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
+from pytest_trainguard.rows.suffixes import SAFETENSORS
 
 
 def find_bad_weights(files: list[Path]) -> dict[Path, str]:
@@ -36,7 +36,7 @@ def find_bad_weights(files: list[Path]) -> dict[Path, str]:
 def _load(file: Path) -> object:
     import torch
 
-    if file.suffix == ".safetensors":
+    if file.suffix == SAFETENSORS:
         from safetensors.torch import load_file
 
         loaded: object = load_file(file)
