@@ -8,7 +8,8 @@ from tests.projects import ADOPTED, LOOP, Project
 
 # A user's own case, which holds what was recorded against what each program is known to do.
 COUNTS = """
-from pytest_trainguard import checkpoints, edge_case
+from pytest_trainguard import edge_case
+from pytest_trainguard.contract import checkpoints
 from expected import MICRO_BATCHES
 
 

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from pytest_trainguard import NotApplicable
+from pytest_trainguard import CannotJudge, NotApplicable
+from pytest_trainguard.static import canary, checker
 from pytest_trainguard.static.checker import check, main
+from tests.projects import Project
 
 LEADS_TO = {
     "used_before_assigned": (
@@ -223,7 +225,7 @@ def test_names_file_and_line(problems):
 
 
 def test_nothing_to_read_is_not_a_pass(tmp_path):
-    with pytest.raises(NotApplicable, match="no Python module"):
+    with pytest.raises(NotApplicable, match="no Python file"):
         check([], tmp_path)
 
 
@@ -252,3 +254,70 @@ def test_the_command_on_what_is_no_python(tmp_path, monkeypatch, capsys):
     assert main(["latin.py"]) == 2
     assert main(["nowhere.py"]) == 2
     assert "nowhere.py" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "reworded", [("Name `", "The name `"), ("error[missing-argument]", "error[argument-missing]"), ("error[", "E-")]
+)
+def test_a_checker_that_rewords_is_not_believed(tmp_path, monkeypatch, reworded):
+    good = tmp_path / "good.py"
+    good.write_text("def fit():\n    return 1\n")
+    ask = checker._ask_checker
+    monkeypatch.setattr(checker, "_ask_checker", lambda *asked: ask(*asked).replace(*reworded))
+    with pytest.raises(CannotJudge, match=r"ty \d.* overlooks \d+ of \d+ known faults") as told:
+        checker.check([good], tmp_path)
+    assert "# " in told.value.evidence
+
+
+def test_a_checker_that_says_nothing_is_not_believed(tmp_path, monkeypatch):
+    good = tmp_path / "good.py"
+    good.write_text("def fit():\n    return 1\n")
+    monkeypatch.setattr(checker, "_ask_checker", lambda *asked: "All checks passed!\n")
+    with pytest.raises(CannotJudge, match=f"overlooks {len(canary.FAULTS)} of {len(canary.FAULTS)} known faults"):
+        checker.check([good], tmp_path)
+
+
+def test_the_known_faults_are_of_every_kind_that_is_told():
+    assert {exception for _, exception in canary.FAULTS} == {exception for exception, _ in LEADS_TO.values()}
+
+
+ONE_FILE = """
+    import argparse
+
+    import torch
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--out")
+    parser.add_argument("--steps", type=int)
+    given = parser.parse_args()
+    model = torch.nn.Linear(4, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for step in range(given.steps):
+        loss = model(torch.ones(8, 4)).pow(2).mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+    def report():
+        if given.steps > 1000:
+            total = 1
+        return total, tokenizer
+
+
+    if given.steps > 100:
+        report()
+"""
+
+
+@pytest.mark.parametrize("program", ["train.py", "-m train", "-m training"])
+def test_a_program_of_one_file_is_read(tmp_path, program):
+    command = f"python {program} --out {{output_dir}} --steps {{max_steps}}"
+    project = Project(tmp_path, toml=f"[tool.trainguard.trainers.tiny]\ncommand = {command!r}\n")
+    project.write("training/__main__.py" if program == "-m training" else "train.py", ONE_FILE)
+    project.write("training/__init__.py", "")
+    result = project.pytest("-m", "preflight", "--edge-case=71,72", "-p", "no:cacheprovider")
+    for number, name in ((71, "`total`"), (72, "`tokenizer`")):
+        told = result.case("tiny", number)
+        assert told["verdict"] == "failed", result.output
+        assert name in told["reason"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -133,14 +134,22 @@ def is_this_python(program: str) -> bool:
 def _become_python(argv: list[str]) -> None:
     """Go on as `python argv...` would: same `sys.argv`, same first entry of `sys.path`, run as `__main__`."""
     if argv[0] == "-m":
-        sys.argv = argv[1:]
         sys.path.insert(0, os.getcwd())
         sys.modules.pop(argv[1], None)  # a warm process may have it already, and `runpy` would warn of that
+        sys.argv = [_source_of(argv[1]), *argv[2:]]
         runpy.run_module(argv[1], run_name="__main__", alter_sys=True)
     else:
         sys.argv = argv
         sys.path.insert(0, str(Path(argv[0]).resolve().parent))
         runpy.run_path(argv[0], run_name="__main__")
+
+
+def _source_of(module: str) -> str:
+    """The file that `python -m` runs, which it puts first into `sys.argv`; the module's name where it has none."""
+    spec = importlib.util.find_spec(module)
+    if spec is not None and spec.submodule_search_locations is not None:
+        spec = importlib.util.find_spec(f"{module}.__main__")
+    return spec.origin if spec is not None and spec.origin else module
 
 
 def read_settings(path: Path) -> dict[str, object]:

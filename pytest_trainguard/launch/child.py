@@ -106,7 +106,7 @@ def _work(launch: Launch, disk: Path | None) -> int:
 
 def loaded_modules(project: str) -> LoadedModules:
     """What is loaded here, of libraries and of the project in that folder."""
-    libraries, own = [], []
+    libraries, own = [], _scripts_run(project)
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
         if not file or name.startswith(("__mp_main__", "pytest_trainguard")):
@@ -116,6 +116,14 @@ def loaded_modules(project: str) -> LoadedModules:
         elif name != "__main__":
             libraries.append(name)
     return LoadedModules(tuple(libraries), tuple(map(Path, sorted(set(own)))))
+
+
+def _scripts_run(project: str) -> list[str]:
+    """The script that a command line ran as `__main__`, which is no module any more once it has ended."""
+    script = os.path.realpath(sys.argv[0])
+    served = os.path.realpath(getattr(sys.modules["__main__"], "__file__", None) or "")
+    inside = script.startswith(os.path.realpath(project) + os.sep) and script.endswith(".py")
+    return [script] if inside and script != served and os.path.isfile(script) else []
 
 
 def _end_like_a_program(work: Callable[[], int]) -> int:

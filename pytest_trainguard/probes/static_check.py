@@ -22,7 +22,7 @@ class StaticCheck:
         """All problems that lead to an exception.
 
         Raises:
-            NotApplicable: the trainer has no Python module inside the project.
+            NotApplicable: no Python file of the trainer lies inside the project.
             CannotJudge: the checker failed.
         """
         subject = self.guard.subject

@@ -20,15 +20,17 @@ from __future__ import annotations
 
 import argparse
 import ast
+import importlib.metadata
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pytest_trainguard.static import attributes
+from pytest_trainguard.static import attributes, canary
 from pytest_trainguard.verdicts.errors import CannotJudge, NotApplicable
 
 TIME_LIMIT = 300.0  # seconds
@@ -79,7 +81,7 @@ class Problem:
 
 
 def check(files: list[Path], root: Path, python: Path | None = None) -> list[Problem]:
-    """Have ty read some files.
+    """Have ty read some files, and a program with known faults beside them.
 
     Args:
         files: the files.
@@ -89,17 +91,26 @@ def check(files: list[Path], root: Path, python: Path | None = None) -> list[Pro
     Raises:
         NotApplicable: there is no file.
         SyntaxError, ValueError: one of them is no Python.
-        CannotJudge: the checker failed.
+        CannotJudge: the checker failed, or no longer says what is understood here: it overlooks known faults.
     """
     if not files:
-        raise NotApplicable("no Python module of its own was imported in its undisturbed run")
+        raise NotApplicable("no Python file of its own was seen in its undisturbed run")
+    trees = {file: ast.parse(file.read_text(encoding="utf-8"), str(file)) for file in files}
+    with tempfile.TemporaryDirectory(prefix="trainguard-") as folder:
+        known = Path(folder).resolve() / "known_faults.py"
+        known.write_text(canary.SOURCE, encoding="utf-8")
+        said = _ask_checker([*files, known], root, python or Path(sys.prefix))
+    _require_known_faults(_read_findings(said, {known: ast.parse(canary.SOURCE)}, root))
+    return _read_findings(said, trees, root)
+
+
+def _ask_checker(files: list[Path], root: Path, python: Path) -> str:
+    """What ty prints of some files, one finding a line."""
     from ty import find_ty_bin
 
-    trees = {file: ast.parse(file.read_text(encoding="utf-8"), str(file)) for file in files}
     asked = (*_UNBOUND, *_CALLS, "invalid-argument-type", _ATTRIBUTES[0], "division-by-zero", "index-out-of-bounds")
     rules = [flag for rule in asked for flag in ("--error", rule)]
-    home = str(python or sys.prefix)
-    command = [find_ty_bin(), "check", "--project", str(root), "--python", home, "--output-format", "concise",
+    command = [find_ty_bin(), "check", "--project", str(root), "--python", str(python), "--output-format", "concise",
                "--color", "never", "--no-progress", "--exit-zero", *rules, *map(str, files)]  # fmt: skip
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT, check=False)
@@ -107,6 +118,21 @@ def check(files: list[Path], root: Path, python: Path | None = None) -> list[Pro
         raise CannotJudge(f"the type checker failed: {error}") from error
     if done.returncode != 0:
         raise CannotJudge(f"the type checker failed with exit {done.returncode}", done.stderr[-2000:])
+    return done.stdout
+
+
+def _require_known_faults(found: list[Problem]) -> None:
+    overlooked = canary.overlooked((problem.line, problem.exception) for problem in found)
+    if overlooked:
+        raise CannotJudge(
+            f"the type checker, ty {importlib.metadata.version('ty')}, overlooks {len(overlooked)} of "
+            f"{len(canary.FAULTS)} known faults, so that its silence says nothing: install another version of ty",
+            "\n".join(overlooked),
+        )
+
+
+def _read_findings(said: str, trees: Mapping[Path, ast.Module], root: Path) -> list[Problem]:
+    """What ty said of the files in `trees`, as far as it can only end in an exception."""
     own = {
         node.name
         for tree in trees.values()
@@ -115,7 +141,7 @@ def check(files: list[Path], root: Path, python: Path | None = None) -> list[Pro
     }
     project = attributes.Project(trees)
     problems = []
-    for match in filter(None, map(_LINE.match, done.stdout.splitlines())):
+    for match in filter(None, map(_LINE.match, said.splitlines())):
         path = Path(match["path"])
         tree = trees.get(path if path.is_absolute() else root / path)
         exception = _exception(match, tree, own, project) if tree else None

@@ -81,7 +81,9 @@ def test_every_job_is_one_that_exists():
 )
 def test_a_module_is_found_without_importing_it(module, there):
     root = str(Path(jobs.__file__).parent.parent.parent)
-    code = f"import sys; from pytest_trainguard.session import _exists; print(_exists({module!r}, [{root!r}]))"
+    code = (
+        f"import sys; from pytest_trainguard.session.preflight import _exists; print(_exists({module!r}, [{root!r}]))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/", check=True)
     assert done.stdout.strip() == str(there)
 
