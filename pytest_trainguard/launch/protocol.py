@@ -329,7 +329,9 @@ def decode(body: bytes) -> Message:
     Raises:
         ValueError: it is none.
     """
-    message: Message = _checked(Message, json.loads(body))
+    message = _checked(Message, json.loads(body))
+    if not isinstance(message, Message):
+        raise ValueError(f"not a message: {body[:80]!r}")
     return message
 
 
@@ -355,6 +357,7 @@ def from_json(kind: type[T], value: object) -> T:
 
 
 def _checked(kind: object, value: object) -> Any:
+    """What `_read` makes of it; whatever is wrong with it is a ValueError."""
     try:
         return _read(kind, value)
     except (AttributeError, KeyError, TypeError) as error:
