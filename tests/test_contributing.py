@@ -143,7 +143,7 @@ def test_it_stands_in_its_category(repository):
 
 
 def test_every_case_is_collected(repository):
-    command = [".venv/bin/pytest", "-m", "preflight", "--collect-only", "-q", "--trainer=Gnn"]
+    command = [".venv/bin/pytest", "-m", "preflight", "--collect-only", "-q", "edge_cases", "--trainer=Gnn"]
     ids = [line for line in run(command, repository.folder).splitlines() if "::" in line]
     assert len([name for name in ids if name.startswith("edge_cases/")]) == len(catalog.read_cases()) + 1
     assert "edge_cases/test_process.py::test_output_folder_with_a_space[Gnn]" in ids
