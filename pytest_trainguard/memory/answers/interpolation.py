@@ -36,18 +36,18 @@ def interpolate_trace(traces: Mapping[int, Trace], value: int) -> Trace | None:
     if len(nearest) < 2 or max(counts) - min(counts) > COUNT_TOLERANCE * max(counts):
         return None
     base = traces[nearest[0]]
-    others = {one: {key: event.size for key, event in _births(traces[one])} for one in nearest[1:]}
+    others = {one: {key: event.size for key, event in _list_births(traces[one])} for one in nearest[1:]}
     sizes: dict[int, int] = {}
-    for key, event in _births(base):
+    for key, event in _list_births(base):
         known = {one: sized[key] for one, sized in others.items() if key in sized}
-        sizes[event.block] = _through({nearest[0]: event.size, **known}, value)
+        sizes[event.block] = _interpolate_size({nearest[0]: event.size, **known}, value)
     events = [
         event if sizes[event.block] == event.size else replace(event, size=sizes[event.block]) for event in base.events
     ]
     return replace(base, events=events)
 
 
-def _births(trace: Trace) -> Iterator[tuple[BirthKey, Event]]:
+def _list_births(trace: Trace) -> Iterator[tuple[BirthKey, Event]]:
     counts: Counter[tuple[str, str, str, int]] = Counter()
     for event in trace.events:
         if event.kind == "alloc":
@@ -56,17 +56,17 @@ def _births(trace: Trace) -> Iterator[tuple[BirthKey, Event]]:
             yield (*name, counts[name]), event
 
 
-def _through(known: dict[int, int], value: int) -> int:
+def _interpolate_size(known: dict[int, int], value: int) -> int:
     """The polynomial through all that is known, at a value; exact, so that a line stays one."""
     sizes = tuple(known.values())
     if len(set(sizes)) == 1:
         return sizes[0]
-    weights, divisor = _weights(tuple(known), value)
+    weights, divisor = _find_weights(tuple(known), value)
     return max(0, sum(weight * size for weight, size in zip(weights, sizes, strict=True)) // divisor)
 
 
 @cache
-def _weights(at: tuple[int, ...], value: int) -> tuple[list[int], int]:
+def _find_weights(at: tuple[int, ...], value: int) -> tuple[list[int], int]:
     """What each known size counts for (Lagrange's form), over one divisor: whole numbers, for there are many sizes."""
     found = [
         math.prod((Fraction(value - other, one - other) for other in at if other != one), start=Fraction(1))

@@ -114,7 +114,8 @@ def find_largest(
     traces, missed = 0, 0
     while bracket.open and traces < at_most:
         width = bracket.width
-        value = bracket.middle if missed >= MISSES_BEFORE_HALVING else _next(bracket, lambda one: expected(one * step))
+        halves = missed >= MISSES_BEFORE_HALVING
+        value = bracket.middle if halves else _choose_next(bracket, lambda one: expected(one * step))
         judgement = judge(value * step)
         traces += 1
         if judgement.verdict == "UNKNOWN":
@@ -130,16 +131,16 @@ def find_largest(
     return Largest(bracket.fits * step, found, beyond, exact, traces)
 
 
-def _next(bracket: _Bracket, expected: Callable[[int], bool | None]) -> int:
+def _choose_next(bracket: _Bracket, expected: Callable[[int], bool | None]) -> int:
     """The value to try next: where what was traced says, but never outside the bracket."""
     low, high = bracket.fits + 1, bracket.fails - 1
-    guess = max(low, min(high, _crossing(bracket), FARTHEST_FACTOR * max(bracket.known)))
+    guess = max(low, min(high, _find_crossing(bracket), FARTHEST_FACTOR * max(bracket.known)))
     if expected(guess) is None:
         return guess
-    return max(low, min(high, _edge(guess, bracket, lambda value: bool(expected(value)))))
+    return max(low, min(high, _find_edge(guess, bracket, lambda value: bool(expected(value)))))
 
 
-def _edge(guess: int, bracket: _Bracket, fits: Callable[[int], bool]) -> int:
+def _find_edge(guess: int, bracket: _Bracket, fits: Callable[[int], bool]) -> int:
     """The largest value that is expected to fit: away from the guess in ever longer strides, then by bisection."""
     low, high = bracket.fits, min(bracket.fails, FARTHEST_FACTOR * (guess + 1))
     value, stride = guess, 1
@@ -155,7 +156,7 @@ def _edge(guess: int, bracket: _Bracket, fits: Callable[[int], bool]) -> int:
     return low
 
 
-def _crossing(bracket: _Bracket) -> int:
+def _find_crossing(bracket: _Bracket) -> int:
     """Where what was traced, extrapolated in a straight line, meets the budget; rounded down."""
     ends = [value for value in (bracket.fits, bracket.fails) if value in bracket.known]
     one = ends[0]
@@ -168,9 +169,9 @@ def _crossing(bracket: _Bracket) -> int:
         slope = (judgement.least - bracket.known[others[0]].least) / (one - others[0])
     if slope <= 0:  # nothing to be learned from it
         return one * 2 if judgement.fits else one // 2
-    return int((one - _excess(judgement) / slope) // 1)
+    return int((one - _find_excess(judgement) / slope) // 1)
 
 
-def _excess(judgement: Judgement) -> int:
+def _find_excess(judgement: Judgement) -> int:
     """Bytes by which a value is over the budget; below zero where it fits."""
     return judgement.least - judgement.limit.size

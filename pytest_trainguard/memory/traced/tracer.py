@@ -94,7 +94,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         if block is not None and self._categories.get(block) in (None, "input"):
             self._categories[block] = category
 
-    def _note(self, tensor: torch.Tensor, op: str, category: str | None = None) -> None:
+    def _note_birth(self, tensor: torch.Tensor, op: str, category: str | None = None) -> None:
         if tensor.device.type != self._device:
             return
         storage = tensor.untyped_storage()
@@ -115,9 +115,9 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         self.now += size
         self.peak, self.most = max(self.peak, self.now), max(self.most, self.now)
         self._rows.append((True, block, size, stream, op, labels.module, labels.phase, labels.step))
-        self._alive[block] = weakref.ref(storage, lambda _: self._died(block, stream))
+        self._alive[block] = weakref.ref(storage, lambda _: self._note_death(block, stream))
 
-    def _died(self, block: int, stream: int) -> None:
+    def _note_death(self, block: int, stream: int) -> None:
         if self._alive.pop(block, None) is None:
             return
         size = self._sizes[block]
@@ -144,7 +144,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         events = []
         for is_birth, block, size, stream, op, module, phase, step in self._rows:
             if is_birth:
-                category = self._categories.get(block) or _category(phase, module, ends.get(block))
+                category = self._categories.get(block) or _guess_category(phase, module, ends.get(block))
                 born[block] = (category, op, module)
             category, op, module = born[block]
             events.append(
@@ -156,7 +156,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
     # ---- how operations run
 
     @property
-    def _mode(self) -> FakeMode:
+    def _fake_mode(self) -> FakeMode:
         assert self._given_mode is not None
         return self._given_mode
 
@@ -172,12 +172,12 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
             self.unknown = self.unknown or str(error)
             raise
         except (DynamicOutputShapeException, DataDependentOutputException, UnsupportedOperatorException):
-            self.unknown = self.unknown or self._place(func)
+            self.unknown = self.unknown or self._describe_place(func)
             raise Unknown(self.unknown) from None
 
     def run_operation(self, func: Operation, args: Arguments, kwargs: Keywords) -> object:
         """One operation: for real where it stays on the CPU, otherwise with fake tensors."""
-        if func is _ADD and self._in_place(args):
+        if func is _ADD and self._adds_in_place(args):
             func = aten.add_.Tensor
         tensors = [*tensors_in(args), *tensors_in(kwargs)]
         fake = any(isinstance(tensor, FakeTensor) for tensor in tensors)
@@ -188,10 +188,10 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
             results = handler(self, func, args, kwargs) if handler else self.run_faked(func, args, kwargs)
         op = func._schema.name
         for tensor in tensors_in(results):
-            self._note(tensor, op, "input" if func is aten._to_copy.default and not fake else None)
+            self._note_birth(tensor, op, "input" if func is aten._to_copy.default and not fake else None)
         return results
 
-    def _in_place(self, args: Arguments) -> bool:
+    def _adds_in_place(self, args: Arguments) -> bool:
         """Whether autograd would add two gradients in place, as it does where it holds the first one alone.
 
         It does not while any dispatch mode is active, such as this one, and would show memory that is not taken. The
@@ -203,7 +203,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         if not (isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor)):
             return False
         alone = self.references is not None and fakecuda.count_references(first) == self.references
-        return alone and first.shape == second.shape and first.dtype == second.dtype and _dense(first)
+        return alone and first.shape == second.shape and first.dtype == second.dtype and _is_dense(first)
 
     def _wants_fake(self, func: Operation, tensors: list[torch.Tensor], args: Arguments, kwargs: Keywords) -> bool:
         device = kwargs.get("device")
@@ -230,9 +230,9 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         elif func in _LESS_CERTAIN and _LESS_CERTAIN[func] not in self.notes:
             self.notes.append(_LESS_CERTAIN[func])
         try:
-            results = self._mode.run_directly(func, args, kwargs)
+            results = self._fake_mode.run_directly(func, args, kwargs)
             if results is None:
-                with self._mode:
+                with self._fake_mode:
                     results = func(*args, **kwargs)
         except (DynamicOutputShapeException, DataDependentOutputException):
             return self._by_values(func, args, kwargs)
@@ -252,90 +252,90 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         """An operation whose result's shape, or which itself, is a matter of values."""
         known = values.compute_values(func, args, kwargs)
         if known is None:
-            raise Unknown(self._place(func))
+            raise Unknown(self._describe_place(func))
         if not isinstance(known, torch.Tensor | tuple | list):
             return known
         device = next(tensors_in(args)).device
-        with self._mode:
+        with self._fake_mode:
             results = values.map_tensors(known, lambda value: torch.empty_like(value, device=device))
         values.remember_values(results, known)
         return results
 
-    def _place(self, func: Operation) -> str:
+    def _describe_place(self, func: Operation) -> str:
         """An operation that cannot be traced, and where."""
         module = self.labels.module
         return f"{func._schema.name}{f' in {module}' if module else ''} ({self.labels.phase})"
 
     # ---- operations that look at values
 
-    def _read(self, func: Operation, args: Arguments, kwargs: Keywords) -> object:
+    def _read_number(self, func: Operation, args: Arguments, kwargs: Keywords) -> object:
         """`.item()`, and whatever else asks for a number."""
-        return self._value(func, args[0]).item()
+        return self._get_value(func, args[0]).item()
 
-    def _value(self, func: Operation, tensor: torch.Tensor) -> torch.Tensor:
+    def _get_value(self, func: Operation, tensor: torch.Tensor) -> torch.Tensor:
         known = values.find_value(tensor)
         if known is not None:
             return known
         if not tensor.is_floating_point():
             if self.labels.inside:
-                raise Unknown(f"{self._place(func)}, of a number that depends on the weights")
+                raise Unknown(f"{self._describe_place(func)}, of a number that depends on the weights")
             self._made_up += 1
         return values.make_up_value(tensor)
 
-    def _copied(self, func: Operation, args: Arguments, kwargs: Keywords) -> object:
+    def _copy(self, func: Operation, args: Arguments, kwargs: Keywords) -> object:
         """`.to(device)`: to the CPU a small tensor gets real memory, so that whatever reads it there can."""
         tensor, device = args[0], kwargs.get("device")
         from_device = isinstance(tensor, FakeTensor) and tensor.device.type == "cuda"
         small = tensor.numel() * tensor.element_size() < LARGE_TENSOR or values.find_value(tensor) is not None
         if from_device and device is not None and torch.device(device).type == "cpu" and small:
             options = {**kwargs, "device": None, "pin_memory": None, "non_blocking": False}
-            return aten._to_copy.default(self._value(func, tensor), **options)
+            return aten._to_copy.default(self._get_value(func, tensor), **options)
         return self.run_faked(func, args, kwargs)
 
-    def _copied_into(self, func: Operation, args: Arguments, kwargs: Keywords) -> object:
+    def _copy_into(self, func: Operation, args: Arguments, kwargs: Keywords) -> object:
         """`copy_`, and indexed assignment: into real memory on the CPU, what the device's tensor holds."""
         if isinstance(args[0], FakeTensor):
             return self.run_faked(func, args, kwargs)
-        return func(*self._real(func, args), **kwargs)
+        return func(*self._make_real(func, args), **kwargs)
 
-    def _real(self, func: Operation, args: Arguments) -> Arguments:
+    def _make_real(self, func: Operation, args: Arguments) -> Arguments:
         return tuple(
-            self._value(func, value)
+            self._get_value(func, value)
             if isinstance(value, FakeTensor)
-            else [self._value(func, inner) if isinstance(inner, FakeTensor) else inner for inner in value]
+            else [self._get_value(func, inner) if isinstance(inner, FakeTensor) else inner for inner in value]
             if isinstance(value, list | tuple)
             else value
             for value in args
         )
 
-    def _indexed(self, func: Operation, args: Arguments, kwargs: Keywords) -> object:
+    def _index(self, func: Operation, args: Arguments, kwargs: Keywords) -> object:
         """A mask among the indices becomes the places where it is true, as CUDA's kernel does it."""
         indices: list[torch.Tensor | None] = []
         for index in args[1]:
             if isinstance(index, torch.Tensor) and index.dtype in (torch.bool, torch.uint8):
                 if values.find_value(index) is None:
-                    raise Unknown(f"{self._place(func)}, by a mask that depends on the weights")
-                places = self._on_device(index, args[0].device)
+                    raise Unknown(f"{self._describe_place(func)}, by a mask that depends on the weights")
+                places = self._put_on_device(index, args[0].device)
                 indices += places
             else:
                 indices.append(index)
         return self.run_faked(func, (args[0], indices), kwargs)
 
-    def _on_device(self, mask: torch.Tensor, device: torch.device) -> list[torch.Tensor]:
+    def _put_on_device(self, mask: torch.Tensor, device: torch.device) -> list[torch.Tensor]:
         value = values.find_value(mask)
         assert value is not None
         places = value.nonzero()
-        with self._mode:
+        with self._fake_mode:
             whole = torch.empty_like(places, device=device)
             columns = [whole.select(1, column) for column in range(places.shape[1])]
-        self._note(whole, "aten::nonzero")
+        self._note_birth(whole, "aten::nonzero")
         for column, fake in enumerate(columns):
             values.remember_values(fake, places.select(1, column))
         return columns
 
-    def _checked(self, func: Operation, args: Arguments, kwargs: Keywords) -> object:
+    def _check_gradients(self, func: Operation, args: Arguments, kwargs: Keywords) -> object:
         """The gradient scaler's look for infinities: it finds none, so that the step is taken."""
-        with self._mode:
+        with self._fake_mode:
             results = func(*args, **kwargs)
         for tensor in args[0]:
             values.forget_value(tensor)
@@ -343,24 +343,24 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
 
 
 _HANDLERS: dict[Operation, Callable[[Tracer, Operation, Arguments, Keywords], object]] = {
-    aten._local_scalar_dense.default: Tracer._read,
-    aten._to_copy.default: Tracer._copied,
-    aten.copy_.default: Tracer._copied_into,
-    aten.index_put_.default: Tracer._copied_into,
-    aten._index_put_impl_.default: Tracer._copied_into,
-    _SCALER_CHECK: Tracer._checked,
-    **dict.fromkeys(_INDEXING, Tracer._indexed),
+    aten._local_scalar_dense.default: Tracer._read_number,
+    aten._to_copy.default: Tracer._copy,
+    aten.copy_.default: Tracer._copy_into,
+    aten.index_put_.default: Tracer._copy_into,
+    aten._index_put_impl_.default: Tracer._copy_into,
+    _SCALER_CHECK: Tracer._check_gradients,
+    **dict.fromkeys(_INDEXING, Tracer._index),
 }
 
 
-def _category(phase: str, module: str, end: str | None) -> str:
+def _guess_category(phase: str, module: str, end: str | None) -> str:
     """What a storage was for that nobody claimed: kept from a forward pass into another phase, or not."""
     if phase == "forward" and end != "forward":
         return "activation"
     return "temporary"
 
 
-def _dense(tensor: torch.Tensor) -> bool:
+def _is_dense(tensor: torch.Tensor) -> bool:
     """Without gaps and overlaps, so that something can be added to it in place."""
     expected = 1
     for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
