@@ -86,7 +86,9 @@ def test_file_deleted_while_queued(training_queue: TrainingQueue) -> None:
         untold = [file.name for file in deleted if not queue.tells(file.name, turn, MISSING)]
         if untold:
             raise Finding(
-                did, f"not a word of {' and '.join(untold)}, which it had been given", turn.outcome.last_words
+                did,
+                f"nothing was reported about {' and '.join(untold)}, which it had been given",
+                turn.outcome.last_words,
             )
 
 
@@ -191,7 +193,7 @@ def test_duplicate(training_queue: TrainingQueue) -> None:
     trained_as = {Path(place).name for place in queue.files.places(third)}
     unknown = [name for name in names if name not in trained_as and not queue.tells(name, turn, DUPLICATE)]
     if unknown:
-        raise Finding(did, f"not a word of {unknown[0]}, which is gone", turn.outcome.last_words)
+        raise Finding(did, f"nothing was reported about {unknown[0]}, which is gone", turn.outcome.last_words)
 
 
 @edge_case(
@@ -231,7 +233,9 @@ def _entries_rejected(queue: QueueRoot, turn: Turn, *names: str) -> None:
         if any(name in found.name for found in (queue.root / queue.contract.done).rglob("*")):
             raise Finding(turn.outcome.did, f"it takes {name} for done", turn.outcome.last_words)
         if not queue.tells(name, turn):
-            raise Finding(turn.outcome.did, f"not a word of {name}: it waits for ever", turn.outcome.last_words)
+            raise Finding(
+                turn.outcome.did, f"nothing was reported about {name}: it waits for ever", turn.outcome.last_words
+            )
 
 
 def _link_for_data(guard: Guard) -> None:

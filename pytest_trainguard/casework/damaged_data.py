@@ -110,8 +110,8 @@ def require_unused(place: Place, variant: Tampered, outcome: Outcome, guard: Gua
     if without.exit != 0 or without.losses != guard.reference.outcome.losses:
         raise Finding(
             outcome.did,
-            f"{outcome.how}, and not a word of it: it {instead}, and {variant.field!r} matters (with it gone from "
-            "every row, training is not the same)",
+            f"{outcome.how}, without reporting it: it {instead}, although {variant.field!r} matters (without it in any "
+            "row, training is not the same)",
             outcome.last_words,
         )
 

@@ -11,11 +11,11 @@ WIDTH = 14  # of the labels' column
 
 def format_block(told: CaseVerdict) -> str:
     """What was done, what a good trainer does, what this one did, how to see it."""
-    parts = [("not judged", told.reason), ("it printed", told.evidence)]
+    parts = [("not judged", told.reason), ("output", told.evidence)]
     if told.verdict == "failed":
         parts = [("done", told.did), ("expected", told.expects), ("happened", told.reason)]
-        parts.append(("its words", told.evidence))
-    parts.append(("alone", told.alone))
+        parts.append(("output", told.evidence))
+    parts.append(("reproduce", told.alone))
     lines = [f"{told.heading} ({told.category}, {told.severity}): {told.trainer}"]
     for label, text in parts:
         if text:
