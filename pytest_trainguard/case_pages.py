@@ -5,14 +5,10 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import itertools
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from pytest_trainguard import catalog
 from pytest_trainguard.catalog import CATEGORIES, EdgeCase
@@ -27,6 +23,10 @@ KINDS = {
     "finite and loadable; no child process, lock or temporary file is left behind",
     "recovers": "a second start carries on, and from there its losses equal those of the undisturbed run, bit for bit",
 }
+TABLE_HEAD = """\
+| # | case | how it is brought about | verdict | severity |
+|---|---|---|---|---|
+"""
 INDEX_HEAD = """\
 # The cases
 
@@ -57,34 +57,17 @@ def format_pages(guides: Path) -> dict[str, str]:
     Args:
         guides: the folder of the guides, `SLUG.md` each; a case without one gets a page without "How to fix it".
     """
-    tests = read_tests()
-    pages = {f"{slug_of(test)}.md": format_page(case, test, guides) for case, test in tests.items()}
-    return {"index.md": format_index(tests), **pages}
+    tests = catalog.read_tests()
+    pages = {f"{case.slug}.md": format_page(case, test, guides) for case, test in tests.items()}
+    return {"index.md": format_index(list(tests)), **pages}
 
 
-def read_tests() -> dict[EdgeCase, Callable[..., Any]]:
-    """Every case of the catalogue with its test function, in order of number."""
-    found = {}
-    for name in catalog.modules():
-        for value in vars(importlib.import_module(name)).values():
-            case = catalog.case_of(getattr(value, "pytestmark", []))
-            if case:
-                found[case] = value
-    return dict(sorted(found.items(), key=lambda item: item[0].number))
-
-
-def slug_of(test: Callable[..., Any]) -> str:
-    """The name of a case's page: that of its test function, without its number."""
-    return re.sub(r"^test_(\d+_)?", "", test.__name__).replace("_", "-")
-
-
-def format_page(case: EdgeCase, test: Callable[..., Any], guides: Path) -> str:
+def format_page(case: EdgeCase, test: Callable[..., object], guides: Path) -> str:
     """One case on one page."""
-    slug = slug_of(test)
-    why, how = split_guide(guides / f"{slug}.md")
-    facts = f"`{slug}` · {CATEGORIES[case.category]} · verdict kind: {case.verdict} · severity: {case.severity}"
+    why, how = split_guide(guides / f"{case.slug}.md")
+    facts = f"`{case.slug}` · {CATEGORIES[case.category]} · verdict kind: {case.verdict} · severity: {case.severity}"
     parts = [
-        f"# {case.number} {case.title}",
+        f"# {case.heading}",
         facts + (" · in `--fast`" if case.fast else ""),
         f"## What is done\n\n{sentence(case.brought_about)}",
         inspect.getdoc(test) or "",
@@ -92,7 +75,7 @@ def format_page(case: EdgeCase, test: Callable[..., Any], guides: Path) -> str:
         f"## What a good trainer does\n\n{sentence(case.expects)}",
         explain_kinds(case.verdict),
         how,
-        f"## Reproduce\n\n```console\n$ pytest -m preflight --edge-case {case.number}\n```",
+        f"## Reproduce\n\n```console\n$ pytest -m preflight --edge-case {case.key}\n```",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -115,18 +98,19 @@ def explain_kinds(verdict: str) -> str:
     return "\n".join(f"- **{kind}**: {KINDS[kind]}." for kind in verdict.split("/"))
 
 
-def format_index(tests: dict[EdgeCase, Callable[..., Any]]) -> str:
+def format_index(cases: list[EdgeCase]) -> str:
     """The page that leads to the others: a table for each category."""
     parts = [INDEX_HEAD, explain_kinds("/".join(KINDS)), "\n"]
-    for name, cases in itertools.groupby(tests, key=lambda case: case.category):
-        parts.append(f"\n## {CATEGORIES[name]}\n\n| # | case | how it is brought about | verdict | severity |\n")
-        parts.append("|---|---|---|---|---|\n")
-        parts.extend(_row(case, slug_of(tests[case])) for case in cases)
+    for name, title in CATEGORIES.items():
+        rows = [_row(case) for case in cases if case.category == name]
+        if rows:
+            parts += [f"\n## {title}\n\n", TABLE_HEAD, *rows]
     return "".join(parts)
 
 
-def _row(case: EdgeCase, slug: str) -> str:
-    cells = (case.number, f"[{case.title}]({slug}.md)", case.brought_about, case.verdict, case.severity)
+def _row(case: EdgeCase) -> str:
+    number = "" if case.number is None else case.number
+    cells = (number, f"[{case.title}]({case.slug}.md)", case.brought_about, case.verdict, case.severity)
     return f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in cells)} |\n"
 
 

@@ -71,7 +71,7 @@ class Runs:
             outcomes in order, without those whose fault is not possible in this program.
 
         Raises:
-            NotApplicable: none of the faults found a door.
+            NotApplicable: none of the faults is possible.
         """
         outcomes: list[Outcome] = []
         passed_by: list[NotApplicable] = []
