@@ -75,6 +75,9 @@ class Preflight:
 
         option = self.config.option
         named = options.parse_option("--edge-case", parse_cases, option.edge_case) if option.edge_case else None
+        unknown = named.find_unknown_number(catalog.read_cases()) if named else ""
+        if unknown:
+            raise pytest.UsageError(f"--edge-case: {unknown}")
         return CaseSelection(named, frozenset(option.category), option.fast)
 
     @cached_property

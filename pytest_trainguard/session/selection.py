@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pytest_trainguard.catalog import EdgeCase
+from pytest_trainguard.catalog import OWN, EdgeCase
 
 RANGE = re.compile(r"(\d+)(?:-(\d+))?")
 NAME = re.compile(r"[A-Za-z]\S*")
@@ -35,11 +35,20 @@ class NamedCases:
             cases: all that there are.
         """
         known = list(cases)
-        for numbers in self.numbers:
-            if not any(case.number in numbers for case in known):
-                return f"no case {_format_range(numbers)} {SEE}"
+        unknown = _find_unknown_range(self.numbers, known)
+        if unknown:
+            return unknown
         slugs = [case.slug for case in known]
         return next((f"no case {slug!r}{_nearest(slug, slugs)} {SEE}" for slug in self.slugs if slug not in slugs), "")
+
+    def find_unknown_number(self, catalogue: Iterable[EdgeCase]) -> str:
+        """What no case can have as its number, told before a project's own are collected; empty where there is none.
+
+        Args:
+            catalogue: its cases; a project's own have higher numbers.
+        """
+        below = [numbers for numbers in self.numbers if numbers[-1] < OWN.numbers[0]]
+        return _find_unknown_range(below, list(catalogue))
 
 
 @dataclass(frozen=True)
@@ -95,6 +104,13 @@ def _parse_range(part: str, first: int, last: int) -> range:
     if last < first:
         raise ValueError(f"{part!r} names no case: it ends before it begins")
     return range(first, last + 1)
+
+
+def _find_unknown_range(ranges: Iterable[range], known: list[EdgeCase]) -> str:
+    for numbers in ranges:
+        if not any(case.number in numbers for case in known):
+            return f"no case {_format_range(numbers)} {SEE}"
+    return ""
 
 
 def _format_range(numbers: range) -> str:
