@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: preflight test coverage lint bench proof catalogue torch-versions clean
+.PHONY: preflight test coverage lint bench proof catalogue docs torch-versions clean
 
 preflight: $(READY)  ## the catalogue and the post-mortem's pre-launch checks against the repository's own trainers
 	$(BIN)/pytest -n 2 -m preflight
@@ -23,8 +23,12 @@ lint: $(READY)  ## style and types
 proof: $(READY)  ## every case against its saboteurs and the sound programs; a table of them at the end
 	$(BIN)/pytest -n 2 tests/test_proof.py
 
-catalogue: $(READY)  ## edge_cases/README.md anew, from the cases
+catalogue: $(READY)  ## edge_cases/README.md and docs/cases/ anew, from the cases
 	$(BIN)/python -m pytest_trainguard.catalog > edge_cases/README.md
+	$(BIN)/python -m pytest_trainguard.case_pages docs/cases
+
+docs: $(READY)  ## the documentation, into site/; a broken link is an error
+	$(BIN)/zensical build --clean --strict
 
 bench: $(READY)  ## the project's figures, as ratios in one run
 	$(BIN)/python -m benchmarks.bench
@@ -33,7 +37,7 @@ torch-versions: $(READY)  ## the memory prediction on the oldest and the newest 
 	$(BIN)/python -m tests.torch_versions
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
+	rm -rf $(VENV) build dist site .cache *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
 
 # Dependency groups need a pip of 25.1 or newer.
 $(READY): pyproject.toml constraints.txt
