@@ -76,11 +76,11 @@ def _verdict(problem: BaseException | None, report: pytest.TestReport) -> tuple[
 def block(told: dict[str, Any]) -> str:
     """A verdict as a person reads it: what was done, what a good trainer does, what this one did, how to see it."""
     head = f"{told['number']} {told['title']} ({told['category']}, {told['severity']}): {told['trainer']}"
-    parts = [("not judged", told["reason"]), ("it printed", told["evidence"])]
+    parts = [("not judged", told["reason"]), ("output", told["evidence"])]
     if told["verdict"] == "failed":
         parts = [("done", told["did"]), ("expected", told["expects"]), ("happened", told["reason"])]
-        parts.append(("its words", told["evidence"]))
-    parts.append(("alone", told["alone"]))
+        parts.append(("output", told["evidence"]))
+    parts.append(("reproduce", told["alone"]))
     lines = [head]
     for label, text in parts:
         if text:
