@@ -188,11 +188,11 @@ def test_05_required_field_missing(guard: Guard) -> None:
         if outcome.exit == 0:
             if data_probe.is_unused(variant, guard, reference):
                 continue
-            same = "" if outcome.losses == reference.losses else ", its losses not those of the whole data"
+            same = "" if outcome.losses == reference.losses else ", with losses other than those of the whole data"
             raise Finding(
                 outcome.did,
-                f"{outcome.how}{same}, and not a word of it: the row was dropped, or a default took the place of "
-                f"{variant.field!r}, which matters (with it gone from every row, training is not the same)",
+                f"{outcome.how}{same}, without reporting it: the row was dropped, or a default took the place of "
+                f"{variant.field!r}, which matters (without it in any row, training is not the same)",
                 outcome.last_words,
             )
         rejects(outcome, *variant.naming)
@@ -236,7 +236,7 @@ def test_06_required_field_empty(guard: Guard) -> None:
         survives(outcome)
         told = unusual(outcome, reference)
         if not (_names_in_a_line(told, SKIPPED, COUNT_OF_ONE) or all(names(told, n) for n in variant.naming[:-1])):
-            data_probe.unless_unused(place, variant, outcome, guard, "trained on it, or dropped it")
+            data_probe.unless_unused(place, variant, outcome, guard, "trained on the row or dropped it")
 
 
 @edge_case(
@@ -269,7 +269,9 @@ def test_07_value_outside_its_vocabulary(guard: Guard) -> None:
         if outcome.exit != 0:
             rejects(outcome, *naming)
         elif not all(names(unusual(outcome, reference), name) for name in naming):
-            data_probe.unless_unused(place, variant, outcome, guard, "took it for something else, or dropped it")
+            data_probe.unless_unused(
+                place, variant, outcome, guard, "took the value for something else, or dropped the row"
+            )
 
 
 @edge_case(
@@ -304,7 +306,9 @@ def test_08_wrong_type(guard: Guard) -> None:
         if outcome.exit != 0:
             rejects(outcome, *variant.naming, _type_or_value(value, old))
         elif not all(names(unusual(outcome, reference), name) for name in variant.naming):
-            data_probe.unless_unused(place, variant, outcome, guard, "took it for something else, or dropped the row")
+            data_probe.unless_unused(
+                place, variant, outcome, guard, "took the value for something else, or dropped the row"
+            )
 
 
 @edge_case(

@@ -74,7 +74,9 @@ def test_51_file_deleted_while_queued(training_queue: TrainingQueue) -> None:
         untold = [file.name for file in deleted if not folders.tells(file.name, turn, MISSING)]
         if untold:
             raise Finding(
-                did, f"not a word of {' and '.join(untold)}, which it had been given", turn.outcome.last_words
+                did,
+                f"nothing was reported about {' and '.join(untold)}, which it had been given",
+                turn.outcome.last_words,
             )
 
 
@@ -177,7 +179,7 @@ def test_53_duplicate(training_queue: TrainingQueue) -> None:
     trained_as = {Path(place).name for place in folders.places(third)}
     unknown = [name for name in names if name not in trained_as and not folders.tells(name, turn, DUPLICATE)]
     if unknown:
-        raise Finding(did, f"not a word of {unknown[0]}, which is gone", turn.outcome.last_words)
+        raise Finding(did, f"nothing was reported about {unknown[0]}, which is gone", turn.outcome.last_words)
 
 
 @edge_case(
@@ -218,7 +220,9 @@ def _entries_rejected(folders: Folders, turn: Turn, *names: str) -> None:
         if any(name in found.name for found in (folders.root / folders.contract.done).rglob("*")):
             raise Finding(turn.outcome.did, f"it takes {name} for done", turn.outcome.last_words)
         if not folders.tells(name, turn):
-            raise Finding(turn.outcome.did, f"not a word of {name}: it waits for ever", turn.outcome.last_words)
+            raise Finding(
+                turn.outcome.did, f"nothing was reported about {name}: it waits for ever", turn.outcome.last_words
+            )
 
 
 def _link_for_data(guard: Guard) -> None:

@@ -30,8 +30,8 @@ KINDS = {
 INDEX_HEAD = """\
 # The cases
 
-Each case starts your program, makes one thing go wrong, and compares what the program did with what a good trainer does.
-There are four kinds of expectation:
+Each case starts your program, makes one thing go wrong, and compares what the program did with what a good trainer
+does. There are four kinds of expectation:
 
 """
 
@@ -82,7 +82,7 @@ def format_page(case: EdgeCase, test: Callable[..., Any], guides: Path) -> str:
     """One case on one page."""
     slug = slug_of(test)
     why, how = split_guide(guides / f"{slug}.md")
-    facts = f"`{slug}` · {CATEGORIES[case.category]} · {case.verdict} · {case.severity}"
+    facts = f"`{slug}` · {CATEGORIES[case.category]} · verdict kind: {case.verdict} · severity: {case.severity}"
     parts = [
         f"# {case.number} {case.title}",
         facts + (" · in `--fast`" if case.fast else ""),

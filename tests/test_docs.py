@@ -12,12 +12,11 @@ import pytest
 import yaml
 
 from pytest_trainguard import case_pages
-from tests import doc_pages, projects
+from tests import doc_pages, projects, report_picture
 from tests.doc_pages import ROOT, PageProject, read_blocks
+from tests.report_picture import README, TUTORIAL
 
 DOCS = ROOT / "docs"
-README = ROOT / "README.md"
-TUTORIAL = DOCS / "tutorial.md"
 GENERATED = DOCS / "cases"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if GENERATED not in path.parents)
 WITH_BLOCKS = [page for page in PAGES if read_blocks(page)]
@@ -201,13 +200,7 @@ def shorten(output):
 @pytest.mark.timeout(doc_pages.LIMIT * 2)
 def test_the_readme_shows_what_is_printed(tmp_path):
     """Its five lines for the tutorial's program, before that is mended; with TRAINGUARD_REWRITE=1 it is rewritten."""
-    tutorial = [block for block in read_blocks(TUTORIAL) if block.title in ("make_data.py", "train.py")]
-    files = [block for block in tutorial if block.language == "python"]
-    own = [block for block in read_blocks(README) if block.title]
-    project = PageProject(tmp_path)
-    project.follow([*files, *own])
-    doc_pages.run("python make_data.py", tmp_path)
-    code, output = doc_pages.run("pytest -m preflight -n 2", tmp_path)
+    code, output = report_picture.preflight_readme(tmp_path)
     assert code == 1, output
     (shown,) = [block for block in read_blocks(README) if "$ pytest" in block.body]
     text = README.read_text(encoding="utf-8")

@@ -122,7 +122,7 @@ def test_any_queue_that_works_by_folders(tmp_path):
         58: "not_applicable", 59: "not_applicable", 60: "passed",
     }  # fmt: skip
     assert "file-1.jsonl is at inbox/same.jsonl" in result.case("shell", 53)["reason"]
-    assert "not a word of foreign" in result.case("shell", 56)["reason"]
+    assert "nothing was reported about foreign" in result.case("shell", 56)["reason"]
     assert result.case("shell", 57)["reason"].startswith("the queue names no retry: add it, Queue(..., retry=")
 
 

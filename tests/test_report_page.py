@@ -158,7 +158,7 @@ def test_one_run_writes_both(ran, shown):
 
 def test_a_failed_case_is_told_whole(shown):
     assert f"81 {TITLE}" in shown.of("h3")
-    for label in ("done", "expected", "happened", "its words", "alone"):
+    for label in ("done", "expected", "happened", "output", "reproduce"):
         assert label in shown.of("dt"), label
     assert "asked it to train" in shown.of("dd")
     assert "keeps quiet" in shown.of("dd")

@@ -78,8 +78,8 @@ def unless_unused(
     if without.exit != 0 or without.losses != guard.reference().losses:
         raise Finding(
             outcome.did,
-            f"{outcome.how}, and not a word of it: it {instead}, and {variant.field!r} matters (with it gone from "
-            "every row, training is not the same)",
+            f"{outcome.how}, without reporting it: it {instead}, although {variant.field!r} matters (without it in any "
+            "row, training is not the same)",
             outcome.last_words,
         )
 

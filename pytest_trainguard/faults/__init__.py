@@ -40,7 +40,7 @@ class Fault:
         where: the door at which it enters (`DOORS`), or for numbers `batch`, `activation`, `loss`, `gradient`.
         step: the optimizer step during which it comes about, counted from 1 in each run; for `save` and `sync`, the
             first write to the output folder (or fsync) once that many steps are complete.
-        nth: at the doors `save`, `sync` and `read`, the how-manieth such event.
+        nth: at the doors `save`, `sync` and `read`, which such event, counted from 1.
         value: the exception's or the signal's name, the file that a pause waits for, the seconds of a clock's jump.
         text: the exception's message.
     """
@@ -122,7 +122,7 @@ def exhaust_memory(where: str, step: int = 1, nth: int = 1, asks: str = "torch")
     Args:
         where: one of the `DOORS`; the request is made there, in the program's place, and really refused.
         step: the optimizer step, counted from 1.
-        nth: at the doors `read` and `save`, the how-manieth such event.
+        nth: at the doors `read` and `save`, which such event, counted from 1.
         asks: `"torch"`, whose allocator then raises its RuntimeError, or `"python"`: MemoryError, without a word.
     """
     return Fault("exhaust", where, step, nth=nth, value=asks)

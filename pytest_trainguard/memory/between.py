@@ -13,7 +13,7 @@ from pytest_trainguard.memory.trace import Event, Trace
 
 ALIKE = 0.05  # by so large a part the numbers of events may differ; a loop over rows or steps makes more of them
 NEAREST = 3  # traces that are drawn from: sizes are lines of a batch size, at most parabolas of a length
-Key = tuple[str, str, str, int, int]  # operation, module, phase, step, and the how-manieth of these
+Key = tuple[str, str, str, int, int]  # operation, module, phase, step, and which of these it is
 
 
 def drawn(made: Mapping[int, Trace], value: int) -> Trace | None:

@@ -44,7 +44,7 @@ class Guard:
                 step), `repeats` (several runs in one process, memory counted after each, nothing else recorded).
 
         Raises:
-            NotApplicable: the fault found no door to come in by.
+            NotApplicable: the fault is not possible in this program.
             CannotJudge: the undisturbed run fails, or this one could not be followed.
         """
         return self._judged(self.start(did, **options).outcome(), options.get("fault"))
@@ -58,10 +58,10 @@ class Guard:
         """Several runs that have nothing to do with each other, a few at a time.
 
         Returns:
-            outcomes in order, without those whose fault found no door.
+            outcomes in order, without those whose fault is not possible in this program.
 
         Raises:
-            NotApplicable: none of the faults found a door.
+            NotApplicable: none of the faults is possible.
         """
         outcomes: list[Outcome] = []
         passed_by: list[NotApplicable] = []
@@ -82,11 +82,13 @@ class Guard:
             return outcome
         if outcome.exit == 0 and fault.step > len(outcome.recording.steps) + 1:
             taken = f"the run ends after {len(outcome.recording.steps)} optimizer steps"
-            raise NotApplicable(f"{fault} did not come about: {taken}: let it take run.max_steps ({STEPS})")
+            raise NotApplicable(f"{fault} never happened: {taken}; let it take run.max_steps ({STEPS})")
         if outcome.exit == 0:
-            raise NotApplicable(f"{fault} found no door: {_NO_DOOR.get(fault.where, 'no such event in the run')}")
+            raise NotApplicable(
+                f"{fault} is not possible here: {_NO_DOOR.get(fault.where, 'no such event in the run')}"
+            )
         evidence = outcome.stack if outcome.timed_out else outcome.output[-4000:]
-        raise CannotJudge(f"{fault}: the run ended before it came about: {outcome.how}", evidence)
+        raise CannotJudge(f"{fault}: the run ended before that: {outcome.how}", evidence)
 
     def reference(self) -> Outcome:
         """The undisturbed run of `subject.STEPS` steps, made once for each trainer."""
@@ -299,7 +301,7 @@ _NO_DOOR = {
     "build": "the program makes no model of torch modules",
     "move": "the program moves no model to a device",
     "read": "the program opens no data where Python sees it (at that time)",
-    "sync": "the program fsyncs nothing in its output folder",
+    "sync": "the program never calls fsync in its output folder",
     "data": "the program takes no batch from a torch DataLoader",
     "save": "the program writes nothing to its output folder",
     "batch": "no floating-point number passes through its model",

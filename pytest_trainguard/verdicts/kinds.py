@@ -32,8 +32,8 @@ def rejects(outcome: Outcome, *naming: Named, before: str = "step") -> None:
     """
     problems = _ended_badly(outcome)
     if outcome.recording.steps:
-        silent = "it trained first, where it was to reject that"
-        problems.append(silent if outcome.exit == 0 else f"it trained first: {outcome.how}")
+        instead = "it trained instead of rejecting that"
+        problems.append(instead if outcome.exit == 0 else f"it trained first: {outcome.how}")
     elif before == "model" and outcome.recording.built_model:
         problems.append("it built a model before it looked")
     if outcome.exit > 0:

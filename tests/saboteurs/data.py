@@ -293,7 +293,7 @@ class DropsIncomplete(Sound):
     """Keeps the rows that have all fields, and does not say how many are left."""
 
     case = 5
-    says = "not a word of it"
+    says = "without reporting it"
 
     def read_rows(self, path):
         with self.open_data(path) as lines:
@@ -340,7 +340,7 @@ class EmptyTextIsText(Sound):
     """An empty text is a text."""
 
     case = 6
-    says = "not a word of it"
+    says = "without reporting it"
 
     def check_row(self, row, path, number):
         return super().check_row({**row, "text": row["text"] or "-"} if "text" in row else row, path, number)
@@ -350,7 +350,7 @@ class SkipsEmpty(Sound):
     """Leaves rows without text out, and their number to the reader."""
 
     case = 6
-    says = "not a word of it"
+    says = "without reporting it"
 
     def read_rows(self, path):
         with self.open_data(path) as lines:
@@ -396,7 +396,7 @@ class ClampsLabels(Sound):
     """`min(max(y, 0), 1)`: the loss never complains again."""
 
     case = 7
-    says = "set 'y' to 1001 .*not a word of it"
+    says = "set 'y' to 1001 .*without reporting it"
 
     def check_row(self, row, path, number):
         return super().check_row({**row, "y": min(max(row["y"], 0), 1)} if "y" in row else row, path, number)
@@ -406,7 +406,7 @@ class CountsFromTheEnd(Sound):
     """`CLASSES[label]`: -1 is the last of them."""
 
     case = 7
-    says = "set 'y' to -1 .*not a word of it"
+    says = "set 'y' to -1 .*without reporting it"
 
     def check_row(self, row, path, number):
         return super().check_row({**row, "y": 1} if row.get("y") == -1 else row, path, number)
@@ -429,7 +429,7 @@ class AnyRoleIsTheUser(Chats):
     """`ROLES.get(role, 1)`: what a tool wrote is trained on as if the user had said it."""
 
     case = 7
-    says = "set 'messages.0..role' to 'unheard-of' .*not a word of it"
+    says = "set 'messages.0..role' to 'unheard-of' .*without reporting it"
 
     def check_role(self, role, path, number):
         return self.ROLES.get(role, 1)
@@ -439,7 +439,7 @@ class MakesTextOfAnything(Sound):
     """`str(row["text"])`."""
 
     case = 8
-    says = "into 'text' .*not a word of it"
+    says = "into 'text' .*without reporting it"
 
     def check_row(self, row, path, number):
         return super().check_row({**row, "text": str(row["text"])} if "text" in row else row, path, number)
@@ -449,7 +449,7 @@ class TrueIsOne(Sound):
     """`isinstance(y, int)`: a bool is an int."""
 
     case = 8
-    says = r"put a bool \(true\) into 'y' .*not a word of it"
+    says = r"put a bool \(true\) into 'y' .*without reporting it"
 
     def check_row(self, row, path, number):
         return super().check_row({**row, "y": 1} if row.get("y") is True else row, path, number)
@@ -535,7 +535,7 @@ class IgnoresErrors(Sound):
     """`errors="ignore"`: what is no UTF-8 was never there."""
 
     case = 9
-    says = "bytes that are no UTF-8 .*not a word of it"
+    says = "bytes that are no UTF-8 .*without reporting it"
 
     def parse(self, line, path, number):
         return json.loads(line.decode("utf-8", "ignore"))
@@ -545,7 +545,7 @@ class PassesSurrogates(Sound):
     """Half a character goes through; who prints the text a week later meets it."""
 
     case = 9
-    says = "a lone surrogate .*not a word of it"
+    says = "a lone surrogate .*without reporting it"
 
     def read_text(self, text):
         return super().read_text(text.encode("utf-8", "replace").decode())

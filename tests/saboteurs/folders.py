@@ -207,7 +207,7 @@ class DiesOfWhatIsGone(FolderQueue):
 class ForgetsWhatIsGone(FolderQueue):
     """Looks at the folders alone: what it was given and is not there was never given."""
 
-    case, says = 51, "not a word of file-1.jsonl"
+    case, says = 51, "nothing was reported about file-1.jsonl"
 
     def check_missing(self):
         pass
@@ -274,7 +274,7 @@ class TrainsAgain(FolderQueue):
 class DropsDuplicates(FolderQueue):
     """Deletes the second one: nobody needs it twice."""
 
-    case, says = 53, "not a word of (one|other)-name.jsonl"
+    case, says = 53, "nothing was reported about (one|other)-name.jsonl"
 
     def duplicate(self, path):
         path.unlink()
@@ -307,7 +307,7 @@ class DiesOfALink(FolderQueue):
 class PassesLinksBy(FolderQueue):
     """Takes regular files and looks at nothing else."""
 
-    case, says = 54, "not a word of a-link.jsonl"
+    case, says = 54, "nothing was reported about a-link.jsonl"
 
     def entries(self, name):
         return [path for path in super().entries(name) if path.is_file() and not path.is_symlink()]
@@ -380,7 +380,7 @@ class TrainsOnAnything(FolderQueue):
 class LooksForItsSuffix(FolderQueue):
     """`glob("*.jsonl")`: what has another suffix lies there for ever."""
 
-    case, says = 56, "not a word of foreign"
+    case, says = 56, "nothing was reported about foreign"
 
     def entries(self, name):
         return [path for path in super().entries(name) if path.suffix == ".jsonl"]

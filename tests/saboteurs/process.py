@@ -410,7 +410,7 @@ class HasNoLock(Sound):
     """Two instances write to one folder."""
 
     case = 48
-    says = "it trained first"
+    says = "it trained instead of rejecting that"
 
     def lock(self, output_dir):
         return open(os.devnull)

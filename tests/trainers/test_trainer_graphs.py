@@ -36,7 +36,7 @@ def in_order(graph: ProgramGraph) -> list[str]:
 
 
 def flow(code: str, kind: str) -> set[str]:
-    """Edges of data flow, each name with its how-manieth occurrence in the code: ``b2 a1`` leads from b2 to a1."""
+    """Edges of data flow, each name with the number of its occurrence in the code: ``b2 a1`` leads from b2 to a1."""
     graph = graphs.read(code, 512)
     assert graph.fault is None
     names: dict[int, str] = {}
