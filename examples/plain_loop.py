@@ -37,7 +37,7 @@ class Settings:
     hidden_size: int = field(default=64, metadata={"ge": 4, "le": 65_536})
     save_every: int = field(default=50, metadata={"ge": 1, "le": 1_000_000})  # steps; it validates as often
     num_workers: int = field(default=0, metadata={"ge": 0, "le": 64})
-    hang_timeout: int = field(default=600, metadata={"ge": 1, "le": 86_400})  # seconds for a step, its save included
+    hang_timeout: int = field(default=600, metadata={"ge": 10, "le": 86_400})  # seconds for a step, its save included
     validation_data: str = ""  # other rows: without them nobody sees that the data are only learnt by heart
     base_model: str = ""  # a checkpoint of another run, to begin with its weights
 

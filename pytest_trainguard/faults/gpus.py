@@ -52,6 +52,8 @@ def pretend(recorder: Recorder) -> None:
     }
     for name, answer in answers.items():
         setattr(cuda, name, answer)
+    for name in ("get_rng_state", "get_rng_state_all", "set_rng_state", "set_rng_state_all"):
+        setattr(cuda.random, name, getattr(cuda, name))  # where `transformers.Trainer` takes them from
     accelerator = torch.accelerator
     accelerator.is_available = cuda.is_available
     accelerator.device_count = devices.count
