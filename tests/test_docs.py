@@ -46,7 +46,7 @@ def prepare(project, page):
     if page == TUTORIAL:
         return
     if any(block.title == "pyproject.toml" for block in blocks):
-        rows = TEXTS if page.stem == "transformers" else projects.ROWS
+        rows = TEXTS if page.stem in ("transformers", "gpu-memory") else projects.ROWS
         (project.folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     else:
         project.follow(block for block in read_blocks(TUTORIAL) if block.title)
