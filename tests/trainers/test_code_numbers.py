@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from trainer_runs import left_behind, losses
 
-from trainers.code import classification, learner, samples
+from trainers.code import classification, learner, loop, samples
 from trainers.common import checkpoint, optimization, progress
 from trainers.common.errors import TrainingFailed
 
@@ -208,7 +208,7 @@ def test_focal_loss_is_that_of_the_paper() -> None:
 @pytest.mark.parametrize("scores", [[0.9, 0.4, 0.5], [0.1, 0.4, 0.3]])
 def test_the_best_validation_is_by_the_metric_asked_for(scores: list[float]) -> None:
     for metric, best in (("loss", min), ("f1", max)):
-        done = progress.Progress()
+        done = loop.Position()
         for score in scores:
             done.add(1, 0, 0)
             done.improved({metric: score}, metric)
