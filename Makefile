@@ -3,14 +3,23 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+BASE ?= HEAD
+UNIT_TESTS := $(addprefix tests/, test_architecture.py test_changed_cases.py test_codec.py test_doors.py test_manifests.py \
+	test_proof_table.py test_protocol.py test_settings_file.py test_tampering.py test_tokenizer.py test_units.py \
+	memory/test_rooms.py memory/test_memory_allocator.py memory/test_memory_budget.py memory/test_memory_replay.py \
+	memory/test_memory_verdict.py trainers/test_imports.py)
 
-.PHONY: preflight test coverage lint bench proof catalogue docs torch-versions clean
+.PHONY: preflight test check coverage lint bench proof catalogue docs torch-versions clean
 
 preflight: $(READY)  ## the catalogue and the post-mortem's pre-launch checks against the repository's own trainers
 	$(BIN)/pytest -n 2 -m preflight
 
 test: $(READY)  ## the project's own tests
-	$(BIN)/pytest -n 2 --cov --cov-report=term
+	$(BIN)/pytest -n 2 --dist worksteal
+
+check: lint  ## for the minutes between: style, types, the tests that start no process, the proof of the cases that differ from BASE
+	$(BIN)/pytest -n 2 -q $(UNIT_TESTS)
+	$(BIN)/pytest -n 2 -q tests/test_proof.py -k "$$($(BIN)/python -m tests.changed_cases $(BASE))" || test $$? -eq 5
 
 coverage: $(READY)  ## the tests again, with branch coverage of the forked runs too (slow)
 	$(BIN)/pytest -n 2 --cov --cov-config=tests/children.coveragerc --cov-report=term

@@ -15,8 +15,17 @@ from pytest_trainguard import catalog
 
 ROOT = Path(__file__).parent.parent
 SLUG = "output-folder-with-a-space"
-COPIED = ("pytest_trainguard", "edge_cases", "tests", "trainers")
-FILES = ("pyproject.toml", "constraints.txt", "Makefile", "README.md", "LICENSE")
+COPIED = ("docs", "edge_cases", "examples", "pytest_trainguard", "tests", "trainers")
+FILES = (
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "LICENSE",
+    "Makefile",
+    "README.md",
+    "constraints.txt",
+    "mkdocs.yml",
+    "pyproject.toml",
+)
 
 CASE = '''
 
@@ -31,12 +40,12 @@ CASE = '''
 )
 def test_output_folder_with_a_space(guard: Guard) -> None:
     """A start script passed $OUT without quotes, and the checkpoints were in a folder that nobody looked into."""
-    usual = guard.needs_checkpoints()
+    usual = guard.needs.checkpoints()
     folder = guard.folder / "out put"
     folder.mkdir()
     outcome = guard.run("given an output folder with a space in its name", output_dir=folder)
     survives(outcome)
-    found, wanted = len(guard.checkpoints(folder)), len(guard.checkpoints(usual.output_dir))
+    found, wanted = len(guard.checkpoints.find(folder)), len(guard.checkpoints.find(usual.output_dir))
     if found != wanted:
         raise Finding(outcome.did, f"it left {found} of {wanted} checkpoints there", outcome.last_words)
 '''
@@ -139,6 +148,7 @@ def test_it_stands_in_its_category(repository):
     page = (repository.folder / "edge_cases/README.md").read_text(encoding="utf-8")
     assert page.count("## Process and system") == 1
     section = page.partition("## Process and system")[2].partition("\n## ")[0]
+    assert (repository.folder / "docs/cases" / f"{SLUG}.md").read_text().startswith("# 100 output folder with a space")
     assert f"| 100 | `{SLUG}` | output folder with a space in its name |" in section
 
 

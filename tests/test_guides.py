@@ -1,7 +1,5 @@
 """The guides of the cases, why each matters and how to fix it: their form, their code, and that none is missing."""
 
-import importlib
-import inspect
 import json
 import os
 import re
@@ -25,19 +23,8 @@ def prose_of(path):
     return re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.M | re.S).splitlines()
 
 
-def slugs():
-    """The slug of every case, made of its function's name."""
-    names = {}
-    for module in map(importlib.import_module, catalog.modules()):
-        for name, function in inspect.getmembers(module, inspect.isfunction):
-            case = catalog.case_of(getattr(function, "pytestmark", []))
-            if case:
-                names[case.number] = re.sub(r"^test_\d+_", "", name).replace("_", "-")
-    return [names[case.number] for case in catalog.read()]
-
-
 def test_every_case_has_a_guide_and_every_guide_a_case():
-    assert [path.stem for path in PATHS] == sorted(slugs())
+    assert [path.stem for path in PATHS] == sorted(case.slug for case in catalog.read_cases())
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)

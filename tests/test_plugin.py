@@ -315,7 +315,7 @@ def test_a_failure_is_told_as_a_person_would(judged):
         "done        sent SIGKILL in step",
         "expected    recovers:",
         "happened    it parts from",
-        "alone       pytest",
+        "reproduce   pytest",
     ):
         assert label in block[:1500], label
     assert "a_library_that_is_not_there" in judged.output
