@@ -306,7 +306,7 @@ def test_a_case_without_a_number(pytester):
     options = ("--edge-case=spoons", "--preflight-report=page.html", "--preflight-report=report.json")
     result = pytester.runpytest_inprocess("-m", "preflight", *options)
     assert result.ret == 1
-    result.stdout.fnmatch_lines(["spoons (own, minor): Loud", "  alone       pytest -m preflight * --edge-case spoons"])
+    result.stdout.fnmatch_lines(["spoons (own, minor): Loud", "  reproduce   pytest -m preflight * --edge-case spoons"])
     result.stdout.fnmatch_lines([" *code       own *", "Loud * 0/1 *", "FAILED spoons: Loud: it bent it"])
     report = json.loads((pytester.path / "report.json").read_text())
     jsonschema.validate(report, schema())
