@@ -135,8 +135,9 @@ def load(path):
             whole = False
         if whole:
             state = torch.load(checkpoint / "state.pt", map_location="cpu", weights_only=True)  # a pickle may run code
-            if state["step"] < 0:
-                sys.exit(f"{checkpoint}: its step is negative, {state['step']}")
+            step = state.get("step")
+            if type(step) is not int or step < 0:  # `state.get("step", 0)` would train whole weights from step 0
+                sys.exit(f"{checkpoint}: state.pt has {step!r} for its step, which is no number of steps")
             return state
         print(f"{checkpoint} is damaged: state.pt is not what manifest.json says", file=sys.stderr)
     if found or not path.is_dir():

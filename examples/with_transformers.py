@@ -2,7 +2,6 @@
 
     python examples/with_transformers.py --data examples/reviews.jsonl --output-dir runs/bert --max-steps 300
     python examples/with_transformers.py ... --resume-from runs/bert    # goes on where that stood
-    python examples/with_transformers.py ... --model roberta-base       # from a folder, or the hub's local cache
 
 `Trainer` brings the loop. What it leaves to its user stands around it; the comments say what was lost without that.
 """
@@ -27,6 +26,7 @@ from safetensors.torch import load_file
 
 LABELS = ("negative", "positive")
 FORMAT = 1  # of checkpoints: raised when something else is saved, so that no old one is taken for a new one
+NEEDED = ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json")  # to go on alike
 
 
 @dataclass
@@ -110,13 +110,13 @@ def newest(path):
             manifest = json.loads((checkpoint / "manifest.json").read_text())
             if manifest["format_version"] != FORMAT:
                 sys.exit(f"{checkpoint} is of format version {manifest['format_version']}, this program reads {FORMAT}")
-            whole = all(sha256(checkpoint / name) == digest for name, digest in manifest["files"].items())
+            whole = all(sha256(checkpoint / name) == manifest["files"][name] for name in {*NEEDED, *manifest["files"]})
+            step = json.loads((checkpoint / "trainer_state.json").read_text())["global_step"]
         except (OSError, ValueError, KeyError, TypeError):
             whole = False
-        if whole:
-            step = json.loads((checkpoint / "trainer_state.json").read_text())["global_step"]
+        if whole and type(step) is int:
             return (checkpoint, step) if step >= 0 else sys.exit(f"{checkpoint}: its step is negative, {step}")
-        print(f"{checkpoint} is damaged: its files are not what manifest.json says", file=sys.stderr)
+        print(f"{checkpoint} is damaged: its files are not what was saved", file=sys.stderr)
     if found or not path.is_dir():
         sys.exit(f"{path}: no whole checkpoint is there")
     print(f"no checkpoint in {path} yet: starting at step 0")
