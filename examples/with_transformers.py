@@ -113,7 +113,7 @@ def newest(path):
             whole = all(sha256(checkpoint / name) == manifest["files"][name] for name in {*NEEDED, *manifest["files"]})
             step = json.loads((checkpoint / "trainer_state.json").read_text())["global_step"]
         except (OSError, ValueError, KeyError, TypeError):
-            whole = False
+            whole, step = False, None
         if whole and type(step) is int:
             return (checkpoint, step) if step >= 0 else sys.exit(f"{checkpoint}: its step is negative, {step}")
         print(f"{checkpoint} is damaged: its files are not what was saved", file=sys.stderr)
