@@ -17,7 +17,7 @@ preflight: $(READY)  ## the catalogue and the post-mortem's pre-launch checks ag
 test: $(READY)  ## the project's own tests
 	$(BIN)/pytest -n 2 --dist worksteal
 
-check: lint  ## for the minutes between: style, types, the tests that start no process, the proof of the cases that differ from BASE
+check: lint  ## for the minutes between: style, types, quick tests, the proof of the cases that differ from BASE
 	$(BIN)/pytest -n 2 -q $(UNIT_TESTS)
 	$(BIN)/pytest -n 2 -q tests/test_proof.py -k "$$($(BIN)/python -m tests.changed_cases $(BASE))" || test $$? -eq 5
 

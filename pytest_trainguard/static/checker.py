@@ -28,7 +28,6 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pytest_trainguard.static import attributes, canary
 from pytest_trainguard.verdicts.errors import CannotJudge, NotApplicable
@@ -69,15 +68,6 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line}: {self.text}"
-
-    def as_json(self) -> dict[str, Any]:
-        """In plain values."""
-        return {**vars(self), "path": str(self.path)}
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Problem:
-        """The same again."""
-        return cls(**{**values, "path": Path(values["path"])})
 
 
 def check(files: list[Path], root: Path, python: Path | None = None) -> list[Problem]:
