@@ -9,7 +9,19 @@ from __future__ import annotations
 
 import contextlib
 
-from pytest_trainguard import Finding, Guard, NotApplicable, RunRequest, StaticCheck, edge_case, faults, recovers, stops
+from pytest_trainguard import (
+    Finding,
+    Guard,
+    NotApplicable,
+    RunRequest,
+    StaticCheck,
+    edge_case,
+    faults,
+    note,
+    noting,
+    recovers,
+    stops,
+)
 
 PLACES = {
     "data": "the data loader, as it made the batch of step {step}",
@@ -24,7 +36,7 @@ PLACES = {
     number=71,
     title="UnboundLocalError",
     verdict="stops",
-    severity="major",
+    severity="wastes",
     brought_about="a checker reads the source; the exception raised in loader, forward, optimizer step, save",
     expects="the source is free of it; raised, it stops with type and traceback, and the next start recovers",
 )
@@ -39,7 +51,7 @@ def test_unbound_local_error(guard: Guard, static_check: StaticCheck) -> None:
     number=72,
     title="NameError",
     verdict="stops",
-    severity="major",
+    severity="wastes",
     brought_about="a checker reads the source; the exception raised in loader, forward, optimizer step, save",
     expects="the source is free of it; raised, it stops with type and traceback, and the next start recovers",
 )
@@ -54,7 +66,7 @@ def test_name_error(guard: Guard, static_check: StaticCheck) -> None:
     number=73,
     title="AttributeError",
     verdict="stops",
-    severity="major",
+    severity="wastes",
     brought_about="a checker reads the source; the exception raised in loader, forward, optimizer step, save",
     expects="the source is free of it; raised, it stops with type and traceback, and the next start recovers",
 )
@@ -69,7 +81,7 @@ def test_attribute_error(guard: Guard, static_check: StaticCheck) -> None:
     number=74,
     title="KeyError",
     verdict="stops",
-    severity="major",
+    severity="wastes",
     brought_about="a checker reads the source; the exception raised in loader, forward, optimizer step, save",
     expects="the source is free of it; raised, it stops with type and traceback, and the next start recovers",
 )
@@ -84,7 +96,7 @@ def test_key_error(guard: Guard, static_check: StaticCheck) -> None:
     number=75,
     title="IndexError",
     verdict="stops",
-    severity="major",
+    severity="wastes",
     brought_about="a checker reads the source; the exception raised in loader, forward, optimizer step, save",
     expects="the source is free of it; raised, it stops with type and traceback, and the next start recovers",
 )
@@ -99,7 +111,7 @@ def test_index_error(guard: Guard, static_check: StaticCheck) -> None:
     number=76,
     title="TypeError",
     verdict="stops",
-    severity="major",
+    severity="wastes",
     brought_about="a checker reads the source; the exception raised in loader, forward, optimizer step, save",
     expects="the source is free of it; raised, it stops with type and traceback, and the next start recovers",
 )
@@ -114,7 +126,7 @@ def test_type_error(guard: Guard, static_check: StaticCheck) -> None:
     number=77,
     title="ValueError",
     verdict="stops",
-    severity="major",
+    severity="wastes",
     brought_about="the exception raised in loader, forward, optimizer step, save",
     expects="raised, it stops with type and traceback, and the next start recovers",
 )
@@ -128,7 +140,7 @@ def test_value_error(guard: Guard) -> None:
     number=78,
     title="ZeroDivisionError",
     verdict="stops",
-    severity="major",
+    severity="wastes",
     brought_about="a checker reads the source; the exception raised in loader, forward, optimizer step, save",
     expects="the source is free of it; raised, it stops with type and traceback, and the next start recovers",
 )
@@ -143,7 +155,7 @@ def test_zero_division_error(guard: Guard, static_check: StaticCheck) -> None:
     number=79,
     title="RecursionError",
     verdict="stops",
-    severity="major",
+    severity="wastes",
     brought_about="the exception raised in loader, forward, optimizer step, save",
     expects="raised, it stops with type and traceback, and the next start recovers",
 )
@@ -157,7 +169,7 @@ def test_recursion_error(guard: Guard) -> None:
     number=80,
     title="MemoryError",
     verdict="stops",
-    severity="major",
+    severity="wastes",
     brought_about="the exception raised in loader, forward, optimizer step, save",
     expects="raised, it stops with type and traceback, and the next start recovers",
 )
@@ -189,10 +201,13 @@ def _raised(guard: Guard, exception: type[Exception]) -> None:
         ]
     )
     for outcome in outcomes:
-        stops(outcome, exception.__name__, text)
-        if "Traceback (most recent call last)" not in outcome.output:
-            raise Finding(outcome.did, "it shows no traceback: nobody can tell where it came from", outcome.last_words)
+        with noting():
+            stops(outcome, exception.__name__, text)
+            if "Traceback (most recent call last)" not in outcome.output:
+                told = "it shows no traceback: nobody can tell where it came from"
+                note(Finding(outcome.did, told, outcome.last_words, grade="unclear"))
     guard.checkpoints.check(*outcomes)
     if recoverable:
         for outcome in guard.checkpoints.start_again(outcomes):
-            recovers(outcome, guard.reference.outcome)
+            with noting():
+                recovers(outcome, guard.reference.outcome)

@@ -19,6 +19,7 @@ from pytest_trainguard import (
     Wording,
     edge_case,
     faults,
+    noting,
     rejects,
     stops,
     survives,
@@ -37,7 +38,7 @@ DIVERGED = Wording("what diverged (the loss, a gradient)", re.compile(r"loss|gra
     number=31,
     title="settings file missing",
     verdict="rejects",
-    severity="major",
+    severity="wastes",
     brought_about="started by its command line with a settings file that isn't there, by absolute and relative path",
     expects="rejects, naming the path, before a model is built",
 )
@@ -50,7 +51,8 @@ def test_settings_file_missing(guard: Guard) -> None:
     missing = (guard.folder / "none" / name, Path("configs") / "none" / name)
     started = [(f"started with the settings file {path}, which does not exist", path) for path in missing]
     for outcome, path in zip(_with_settings(guard, started), missing, strict=True):
-        rejects(outcome, str(path), before="model")
+        with noting():
+            rejects(outcome, str(path), before="model")
 
 
 @edge_case(
@@ -58,7 +60,7 @@ def test_settings_file_missing(guard: Guard) -> None:
     number=32,
     title="settings file unreadable",
     verdict="rejects",
-    severity="major",
+    severity="wastes",
     brought_about="bad JSON, TOML or YAML: a stray character in the middle, the file cut off, NUL bytes",
     expects="rejects, naming file, line and column, before a model is built",
 )
@@ -70,7 +72,8 @@ def test_settings_file_unreadable(guard: Guard) -> None:
     """
     variants = settings_file.break_settings_file(guard.needs.settings_file(), guard.folder)
     for variant, outcome in zip(variants, _with_settings(guard, [v[:2] for v in variants]), strict=True):
-        rejects(outcome, *variant.naming, before="model")
+        with noting():
+            rejects(outcome, *variant.naming, before="model")
 
 
 def _with_settings(guard: Guard, started: list[tuple[str, Path]]) -> list[Outcome]:
@@ -88,7 +91,7 @@ def _with_settings(guard: Guard, started: list[tuple[str, Path]]) -> list[Outcom
     number=33,
     title="max_length too small",
     verdict="rejects/survives",
-    severity="major",
+    severity="wastes",
     brought_about="0 and 1, below the shortest example; the least that the settings allow",
     expects="rejects, naming field and value; the least that is allowed may also be trained with",
 )
@@ -105,10 +108,11 @@ def test_max_length_too_small(guard: Guard) -> None:
         side_by_side=3,
     )
     for value, outcome in zip(values, outcomes, strict=True):
-        if value == least > 1 and outcome.exit == 0:
-            survives(outcome)
-        else:
-            rejects(outcome, wording.field_name(field.path.rpartition(".")[2]), wording.number(value, "the value"))
+        with noting():
+            if value == least > 1 and outcome.exit == 0:
+                survives(outcome)
+            else:
+                rejects(outcome, wording.field_name(field.path.rpartition(".")[2]), wording.number(value, "the value"))
 
 
 @edge_case(
@@ -116,7 +120,7 @@ def test_max_length_too_small(guard: Guard) -> None:
     number=34,
     title="max_length too large for the GPU",
     verdict="survives",
-    severity="critical",
+    severity="loses",
     brought_about="two steps at the production settings, on rows of full length, traced and held against --gpu-budget",
     expects="fits; where it does not, the largest length that fits is named",
 )
@@ -130,7 +134,7 @@ def test_max_length_too_large(gpu_budget: GpuBudget) -> None:
     number=35,
     title="batch size 0",
     verdict="rejects",
-    severity="major",
+    severity="wastes",
     brought_about="0, negative, fraction, text, NaN; whatever the stated range leaves out",
     expects="rejects, naming field and range, before a model is built",
 )
@@ -144,7 +148,7 @@ def test_batch_size_0(config_fuzz: ConfigFuzz) -> None:
     number=36,
     title="batch size too large for the GPU",
     verdict="survives",
-    severity="critical",
+    severity="loses",
     brought_about="two steps at the production settings, on rows of full length, traced and held against --gpu-budget",
     expects="fits; where it does not, the largest batch that fits is named",
 )
@@ -158,7 +162,7 @@ def test_batch_size_too_large(gpu_budget: GpuBudget) -> None:
     number=37,
     title="learning rate 0",
     verdict="rejects",
-    severity="critical",
+    severity="loses",
     brought_about="0, negative, NaN, infinity; whatever the stated range leaves out",
     expects="rejects, naming field and range, before a model is built",
 )
@@ -172,7 +176,7 @@ def test_learning_rate_0(config_fuzz: ConfigFuzz) -> None:
     number=38,
     title="learning rate far too high",
     verdict="rejects/stops",
-    severity="major",
+    severity="wastes",
     brought_about="10, and just above the stated range; the highest that is allowed",
     expects="rejects, naming field and range; inside the range a diverging loss stops the run",
 )
@@ -202,7 +206,7 @@ def test_learning_rate_far_too_high(config_fuzz: ConfigFuzz, guard: Guard) -> No
     number=39,
     title="unknown model name",
     verdict="rejects",
-    severity="major",
+    severity="wastes",
     brought_about="names in no registry, where the network refuses and where it never answers",
     expects="rejects, naming it, before a model is built and without a wait for the network",
 )
@@ -227,15 +231,17 @@ def test_unknown_model_name(guard: Guard) -> None:
         side_by_side=3,
     )
     for outcome, (name, _, _) in zip(outcomes, tried, strict=True):
-        asked = sorted({event["address"] for event in outcome.recording.of("network")})
-        if outcome.timed_out and asked:
-            raise Finding(
-                outcome.did,
-                f"it waits for the network: asked {', '.join(asked[:3])}, and had not ended after "
-                f"{outcome.seconds:.0f} s (an undisturbed run takes {guard.reference.outcome.seconds:.1f})",
-                outcome.stack,
-            )
-        rejects(outcome, name, before="model")
+        with noting():
+            asked = sorted({event["address"] for event in outcome.recording.of("network")})
+            if outcome.timed_out and asked:
+                raise Finding(
+                    outcome.did,
+                    f"it waits for the network: asked {', '.join(asked[:3])}, and had not ended after "
+                    f"{outcome.seconds:.0f} s (an undisturbed run takes {guard.reference.outcome.seconds:.1f})",
+                    outcome.stack,
+                    grade="wastes",
+                )
+            rejects(outcome, name, before="model")
 
 
 @edge_case(
@@ -243,7 +249,7 @@ def test_unknown_model_name(guard: Guard) -> None:
     number=40,
     title="tokenizer and model disagree",
     verdict="rejects/survives",
-    severity="critical",
+    severity="loses",
     brought_about="a base model whose tokenizer has words of the data for tokens, beyond the rows of its embedding",
     expects="rejects, naming the tokenizer, before the first step; or enlarges the embedding, and says so",
 )

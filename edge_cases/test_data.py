@@ -15,6 +15,8 @@ from pytest_trainguard import (
     RunRequest,
     Wording,
     edge_case,
+    note,
+    noting,
     rejects,
     settings,
     survives,
@@ -51,7 +53,7 @@ LIMIT = Wording("the limit on memory", re.compile(r"\bmemory\b|limit|available|\
     number=1,
     title="empty training file",
     verdict="rejects",
-    severity="major",
+    severity="wastes",
     brought_about="zero bytes; blank lines only; no rows",
     expects="rejects, naming the file",
     fast=True,
@@ -60,7 +62,8 @@ def test_empty_training_file(guard: Guard) -> None:
     """An export that failed leaves a file of zero bytes; `pandas` writes a line of names and no rows."""
     variants = data_files.empty_data(guard.needs.data(), guard.folder)
     for variant, outcome in zip(variants, damaged_data.run_on_each(variants, guard), strict=True):
-        rejects(outcome, tuple(dict.fromkeys((variant.file.name, variant.path.name))))
+        with noting():
+            rejects(outcome, tuple(dict.fromkeys((variant.file.name, variant.path.name))))
 
 
 @edge_case(
@@ -68,7 +71,7 @@ def test_empty_training_file(guard: Guard) -> None:
     number=2,
     title="fewer examples than one batch",
     verdict="survives/rejects",
-    severity="major",
+    severity="wastes",
     brought_about="one row, batch size 8",
     expects="survives with at least one optimizer step, or rejects, naming both numbers",
     fast=True,
@@ -100,7 +103,7 @@ def test_fewer_examples_than_one_batch(guard: Guard) -> None:
     number=3,
     title="sequence far over the limit",
     verdict="survives",
-    severity="critical",
+    severity="loses",
     brought_about="a few rows at 100 × the limit, beside the same rows at 2 × the limit",
     expects="survives: truncated and counted; peak memory bounded by the limit",
 )
@@ -135,7 +138,9 @@ def test_sequence_far_over_the_limit(guard: Guard) -> None:
     survives(far)
     longest, usual = (max(step.length for step in outcome.recording.steps) for outcome in (far, near))
     if longest > max(limit, usual):
-        raise Finding(far.did, f"it was not truncated: {longest} tokens in a batch, where {field.path} = {limit}")
+        raise Finding(
+            far.did, f"it was not truncated: {longest} tokens in a batch, where {field.path} = {limit}", grade="wastes"
+        )
     grown = far.peak_rss - near.peak_rss
     allowed = NOISE + 8 * (variants[1].file.stat().st_size - variants[0].file.stat().st_size)
     if grown > allowed:
@@ -144,16 +149,16 @@ def test_sequence_far_over_the_limit(guard: Guard) -> None:
             f"its memory was not bounded by the limit: the peak grew by {grown >> 20} MiB over that of rows at "
             f"{2 * limit} words",
             far.last_words,
+            grade="wastes",
         )
     if not _names_in_a_line(
         wording.unusual(far, guard.reference.outcome), TRUNCATED, re.compile(rf"(?<!\d)(?!{limit}\b)\d")
     ):
-        raise Finding(
-            far.did,
+        told = (
             "it did not say how many rows were truncated: what was cut off, or whether the rows were dropped, nobody "
-            "will know",
-            far.last_words,
+            "will know"
         )
+        note(Finding(far.did, told, far.last_words, grade="unclear"))
 
 
 @edge_case(
@@ -161,7 +166,7 @@ def test_sequence_far_over_the_limit(guard: Guard) -> None:
     number=4,
     title="malformed row",
     verdict="rejects",
-    severity="critical",
+    severity="loses",
     brought_about="bad syntax in the middle, a cut last line, NUL bytes",
     expects="rejects, naming file and line",
     fast=True,
@@ -173,7 +178,8 @@ def test_malformed_row(guard: Guard) -> None:
     """
     variants = data_files.corrupt_row(guard.needs.data(), guard.folder)
     for variant, outcome in zip(variants, damaged_data.run_on_each(variants, guard), strict=True):
-        rejects(outcome, *variant.naming)
+        with noting():
+            rejects(outcome, *variant.naming)
 
 
 @edge_case(
@@ -181,7 +187,7 @@ def test_malformed_row(guard: Guard) -> None:
     number=5,
     title="required field missing",
     verdict="rejects",
-    severity="critical",
+    severity="loses",
     brought_about="each required field in turn taken out of one row (of a table, its column)",
     expects="rejects, naming file, line and field",
     fast=True,
@@ -199,23 +205,24 @@ def test_required_field_missing(guard: Guard) -> None:
     variants = [data_files.drop_field(data, guard.folder, field) for field in fields]
     required = []
     for variant, outcome in zip(variants, damaged_data.run_on_each(variants, guard), strict=True):
-        if outcome.exit == 0 and all(
-            wording.names(wording.unusual(outcome, reference), name) for name in variant.naming
-        ):
-            required.append(variant.field)
-            continue
-        if outcome.exit == 0:
-            if damaged_data.trains_without(variant, guard, reference):
+        with noting():
+            if outcome.exit == 0 and all(
+                wording.names(wording.unusual(outcome, reference), name) for name in variant.naming
+            ):
+                required.append(variant.field)
                 continue
-            same = "" if outcome.losses == reference.losses else ", with losses other than those of the whole data"
-            raise Finding(
-                outcome.did,
-                f"{outcome.how}{same}, without reporting it: the row was dropped, or a default took the place of "
-                f"{variant.field!r}, which matters (without it in any row, training is not the same)",
-                outcome.last_words,
-            )
-        rejects(outcome, *variant.naming)
-        required.append(variant.field)
+            if outcome.exit == 0:
+                if damaged_data.trains_without(variant, guard, reference):
+                    continue
+                same = "" if outcome.losses == reference.losses else ", with losses other than those of the whole data"
+                raise Finding(
+                    outcome.did,
+                    f"{outcome.how}{same}, without reporting it: the row was dropped, or a default took the place of "
+                    f"{variant.field!r}, which matters (without it in any row, training is not the same)",
+                    outcome.last_words,
+                )
+            required.append(variant.field)
+            rejects(outcome, *variant.naming)
     if not required:
         shown = ", ".join(map(repr, fields))
         raise Finding(
@@ -229,7 +236,7 @@ def test_required_field_missing(guard: Guard) -> None:
     number=6,
     title="required field empty",
     verdict="rejects/survives",
-    severity="major",
+    severity="wastes",
     brought_about="each required text or list in turn empty in one row, or nothing but blanks",
     expects="rejects, naming file, line and field, or skips and reports how many",
 )
@@ -250,15 +257,17 @@ def test_required_field_empty(guard: Guard) -> None:
         raise NotApplicable("none of its rows' fields can be empty: this case is for rows with texts and lists")
     outcomes = damaged_data.run_on_each([variant for _, variant in variants], guard)
     for (place, variant), outcome in zip(variants, outcomes, strict=True):
-        if outcome.exit != 0:
-            rejects(outcome, variant.file.name, *variant.naming[1:-1], _or_empty(variant.field))
-            continue
-        survives(outcome)
-        told = wording.unusual(outcome, reference)
-        if not (
-            _names_in_a_line(told, SKIPPED, COUNT_OF_ONE) or all(wording.names(told, n) for n in variant.naming[:-1])
-        ):
-            damaged_data.require_unused(place, variant, outcome, guard, "trained on the row or dropped it")
+        with noting():
+            if outcome.exit != 0:
+                rejects(outcome, variant.file.name, *variant.naming[1:-1], _or_empty(variant.field))
+                continue
+            survives(outcome)
+            told = wording.unusual(outcome, reference)
+            if not (
+                _names_in_a_line(told, SKIPPED, COUNT_OF_ONE)
+                or all(wording.names(told, n) for n in variant.naming[:-1])
+            ):
+                damaged_data.require_unused(place, variant, outcome, guard, "trained on the row or dropped it")
 
 
 @edge_case(
@@ -266,7 +275,7 @@ def test_required_field_empty(guard: Guard) -> None:
     number=7,
     title="value outside its vocabulary",
     verdict="rejects",
-    severity="critical",
+    severity="loses",
     brought_about="one row with an unknown role or class, a label far over the number of classes, a negative one",
     expects="rejects, naming file, line and value (never a device-side assert)",
 )
@@ -288,13 +297,14 @@ def test_value_outside_its_vocabulary(guard: Guard) -> None:
         raise NotApplicable("its rows have no field of few different values: this case is for labels and roles")
     outcomes = damaged_data.run_on_each([variant for _, _, variant in variants], guard)
     for (place, value, variant), outcome in zip(variants, outcomes, strict=True):
-        naming = (*variant.naming[:-1], _shown(value))
-        if outcome.exit != 0:
-            rejects(outcome, *naming)
-        elif not all(wording.names(wording.unusual(outcome, reference), name) for name in naming):
-            damaged_data.require_unused(
-                place, variant, outcome, guard, "took the value for something else, or dropped the row"
-            )
+        with noting():
+            naming = (*variant.naming[:-1], _shown(value))
+            if outcome.exit != 0:
+                rejects(outcome, *naming)
+            elif not all(wording.names(wording.unusual(outcome, reference), name) for name in naming):
+                damaged_data.require_unused(
+                    place, variant, outcome, guard, "took the value for something else, or dropped the row"
+                )
 
 
 @edge_case(
@@ -302,7 +312,7 @@ def test_value_outside_its_vocabulary(guard: Guard) -> None:
     number=8,
     title="wrong type",
     verdict="rejects",
-    severity="major",
+    severity="wastes",
     brought_about="in one row a number, object, array, null or bool where text belongs, and the reverse",
     expects="rejects, naming file, line, field and type or value",
 )
@@ -326,13 +336,14 @@ def test_wrong_type(guard: Guard) -> None:
         raise NotApplicable("its rows have neither texts nor numbers that could be of another type")
     outcomes = damaged_data.run_on_each([variant for _, _, variant in variants], guard)
     for (place, value, variant), outcome in zip(variants, outcomes, strict=True):
-        old = row_values.value_at(rows[len(rows) // 2], place)
-        if outcome.exit != 0:
-            rejects(outcome, *variant.naming, _type_or_value(value, old))
-        elif not all(wording.names(wording.unusual(outcome, reference), name) for name in variant.naming):
-            damaged_data.require_unused(
-                place, variant, outcome, guard, "took the value for something else, or dropped the row"
-            )
+        with noting():
+            old = row_values.value_at(rows[len(rows) // 2], place)
+            if outcome.exit != 0:
+                rejects(outcome, *variant.naming, _type_or_value(value, old))
+            elif not all(wording.names(wording.unusual(outcome, reference), name) for name in variant.naming):
+                damaged_data.require_unused(
+                    place, variant, outcome, guard, "took the value for something else, or dropped the row"
+                )
 
 
 @edge_case(
@@ -340,7 +351,7 @@ def test_wrong_type(guard: Guard) -> None:
     number=9,
     title="Unicode",
     verdict="survives/rejects",
-    severity="major",
+    severity="wastes",
     brought_about="emoji, right-to-left, combining marks, a byte order mark; bytes that are no UTF-8, a lone surrogate",
     expects="survives with text unaltered / rejects, naming file and line",
 )
@@ -374,24 +385,27 @@ def test_unicode(guard: Guard) -> None:
             if kept.losses == outcome.losses and (known or what == TAKEN_OUT):
                 raise Finding(kept.did, f"the text was altered: every loss is as with {what}", kept.last_words)
     for variant in data_files.escape_text(variants[0].path, guard.folder):
-        outcome = guard.run(variant.did, data=variant.path, steps=2, time_limit=guard.patience)
-        if outcome.losses != kept.losses:
-            differ = "with the same text in JSON's \\u escapes its losses are others: the file is not read as UTF-8"
-            raise Finding(kept.did, differ, outcome.last_words)
+        with noting():
+            outcome = guard.run(variant.did, data=variant.path, steps=2, time_limit=guard.patience)
+            if outcome.losses != kept.losses:
+                differ = "with the same text in JSON's \\u escapes its losses are others: the file is not read as UTF-8"
+                raise Finding(kept.did, differ, outcome.last_words)
     for variant in data_files.add_byte_order_mark(data, guard.folder):
-        outcome = guard.run(variant.did, data=variant.path, time_limit=guard.patience)
-        survives(outcome)
-        if outcome.losses != reference.losses:
-            raise Finding(outcome.did, "its losses are not those without it: the first row was dropped, or altered")
+        with noting():
+            outcome = guard.run(variant.did, data=variant.path, time_limit=guard.patience)
+            survives(outcome)
+            if outcome.losses != reference.losses:
+                raise Finding(outcome.did, "its losses are not those without it: the first row was dropped, or altered")
     broken = _broken_texts(data, guard, place)
     for variant, outcome in zip(broken, damaged_data.run_on_each(broken, guard), strict=True):
-        naming = variant.naming[:-1]
-        if outcome.exit != 0:
-            rejects(outcome, *naming)
-        elif not all(wording.names(wording.unusual(outcome, reference), name) for name in naming):
-            damaged_data.require_unused(
-                place, variant, outcome, guard, "put something else in its place, or dropped the row"
-            )
+        with noting():
+            naming = variant.naming[:-1]
+            if outcome.exit != 0:
+                rejects(outcome, *naming)
+            elif not all(wording.names(wording.unusual(outcome, reference), name) for name in naming):
+                damaged_data.require_unused(
+                    place, variant, outcome, guard, "put something else in its place, or dropped the row"
+                )
 
 
 @edge_case(
@@ -399,7 +413,7 @@ def test_unicode(guard: Guard) -> None:
     number=10,
     title="file larger than memory",
     verdict="survives/rejects",
-    severity="critical",
+    severity="loses",
     brought_about=f"a file {TIMES_MEMORY} times as large as the memory that the run may have",
     expects="survives with bounded memory, or rejects, naming size and limit; never killed",
 )

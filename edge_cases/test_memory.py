@@ -18,6 +18,7 @@ from pytest_trainguard import (
     Wording,
     edge_case,
     faults,
+    noting,
     recovers,
     rejects,
     stops,
@@ -47,7 +48,7 @@ DISK = 256 * 2**20  # bytes; a tmpfs takes only what is written to it
     number=21,
     title="out of memory while the model loads",
     verdict="stops",
-    severity="major",
+    severity="wastes",
     brought_about="torch.OutOfMemoryError while the model is built, and while it goes to its device; with --gpu-budget "
     "also half of what the production model takes, in fake CUDA's allocator",
     expects="stops, naming what was needed and what was available; no checkpoint is left",
@@ -64,10 +65,11 @@ def test_out_of_memory_while_the_model_loads(oom_probe: OomProbe, guard: Guard) 
         ]
     )
     for outcome in outcomes:
-        stops(outcome, OUT_OF_MEMORY, NEEDED, AVAILABLE)
-        left = [path.name for path in guard.checkpoints.find(outcome.output_dir)]
-        if left:
-            raise Finding(outcome.did, f"it left a checkpoint of no model: {', '.join(left)}", outcome.last_words)
+        with noting():
+            stops(outcome, OUT_OF_MEMORY, NEEDED, AVAILABLE)
+            left = [path.name for path in guard.checkpoints.find(outcome.output_dir)]
+            if left:
+                raise Finding(outcome.did, f"it left a checkpoint of no model: {', '.join(left)}", outcome.last_words)
     # The injected error comes once, at one door, on the CPU: fast, and for every trainer. Where a budget asks for
     # traces anyway, memory that really is too small costs two seconds more, and meets what is done on a GPU only.
     oom_probe.under_a_cap("build")
@@ -78,7 +80,7 @@ def test_out_of_memory_while_the_model_loads(oom_probe: OomProbe, guard: Guard) 
     number=22,
     title="out of memory while data is prepared",
     verdict="stops",
-    severity="major",
+    severity="wastes",
     brought_about="a real memory limit, met as the data is opened (MemoryError) and as a batch is made (torch's error)",
     expects="stops, naming the stage",
 )
@@ -98,7 +100,8 @@ def test_out_of_memory_while_data_is_prepared(guard: Guard) -> None:
         ]
     )
     for outcome in outcomes:
-        stops(outcome, OUT_OF_MEMORY, DATA_STAGE)
+        with noting():
+            stops(outcome, OUT_OF_MEMORY, DATA_STAGE)
 
 
 def _needs_memory_limit() -> None:
@@ -111,7 +114,7 @@ def _needs_memory_limit() -> None:
     number=23,
     title="out of memory in a step",
     verdict="stops/recovers",
-    severity="critical",
+    severity="loses",
     brought_about="torch.OutOfMemoryError in the forward pass, the backward pass, the optimizer step; with "
     "--gpu-budget also too little for a step of the production settings, in fake CUDA's allocator",
     expects="stops, naming it; or carries on with a smaller micro-batch at the same effective batch, and gives back "
@@ -122,11 +125,12 @@ def test_out_of_memory_in_a_step(oom_probe: OomProbe, guard: Guard) -> None:
     """The batch that did not fit came after hours: the longest rows stood together in it."""
     outcomes = oom_probe.everywhere(step=4)
     for outcome in outcomes:
-        if outcome.exit == 0:
-            survives(outcome, OUT_OF_MEMORY)
-            _same_effective_batch(outcome, guard.reference.outcome)
-        else:
-            stops(outcome, OUT_OF_MEMORY)
+        with noting():
+            if outcome.exit == 0:
+                survives(outcome, OUT_OF_MEMORY)
+                _same_effective_batch(outcome, guard.reference.outcome)
+            else:
+                stops(outcome, OUT_OF_MEMORY)
     guard.checkpoints.check(*outcomes)
     if any(outcome.exit == 0 for outcome in outcomes):
         _given_back(oom_probe, guard)
@@ -138,17 +142,19 @@ def _given_back(oom_probe: OomProbe, guard: Guard) -> None:
     plain = guard.run("trained undisturbed", census=True)
     usual, usual_parts = _graphs_and_parts(plain)
     for outcome in oom_probe.everywhere(step=4, census=True):
-        if outcome.exit != 0:
-            continue
-        alive, parts = _graphs_and_parts(outcome)
-        # A loop may keep each part's loss to the end of its step, and more parts are then no leak.
-        if alive > usual * max(1, parts / usual_parts):
-            raise Finding(
-                outcome.did,
-                f"what the attempt that failed had made is not given back: {alive} tensors with the graph they came "
-                f"from are alive after step {len(outcome.recording.steps)}, undisturbed {usual}",
-                outcome.last_words,
-            )
+        with noting():
+            if outcome.exit != 0:
+                continue
+            alive, parts = _graphs_and_parts(outcome)
+            # A loop may keep each part's loss to the end of its step, and more parts are then no leak.
+            if alive > usual * max(1, parts / usual_parts):
+                raise Finding(
+                    outcome.did,
+                    f"what the attempt that failed had made is not given back: {alive} tensors with the graph they "
+                    f"came from are alive after step {len(outcome.recording.steps)}, undisturbed {usual}",
+                    outcome.last_words,
+                    grade="wastes",
+                )
 
 
 def _graphs_and_parts(outcome: Outcome) -> tuple[int, int]:
@@ -189,7 +195,7 @@ def _same_effective_batch(outcome: Outcome, reference: Outcome) -> None:
     number=24,
     title="host memory exhausted",
     verdict="stops",
-    severity="critical",
+    severity="loses",
     brought_about="a real limit on the process's memory, met in the forward pass of a step and in a save",
     expects="stops, naming it; the earlier checkpoint is whole",
 )
@@ -210,7 +216,8 @@ def test_host_memory_exhausted(guard: Guard) -> None:
         ]
     )
     for outcome in outcomes:
-        stops(outcome, OUT_OF_MEMORY)
+        with noting():
+            stops(outcome, OUT_OF_MEMORY)
     guard.checkpoints.check(*outcomes)
 
 
@@ -219,7 +226,7 @@ def test_host_memory_exhausted(guard: Guard) -> None:
     number=25,
     title="disk full",
     verdict="stops",
-    severity="critical",
+    severity="loses",
     brought_about="a real small file system filled to its last byte (or a real file-size limit) before a save",
     expects="stops, naming the path; the earlier checkpoint is whole; carries on once there is room",
 )
@@ -242,7 +249,7 @@ def test_disk_full(guard: Guard) -> None:
     number=26,
     title="no GPU",
     verdict="survives/rejects",
-    severity="major",
+    severity="wastes",
     brought_about="no visible device; then, where the trainer has a setting for it, one that demands a GPU",
     expects="survives on the CPU and says so; or rejects where a GPU was demanded",
     fast=True,
@@ -266,7 +273,7 @@ def test_no_gpu(guard: Guard) -> None:
     number=27,
     title="several GPUs",
     verdict="survives",
-    severity="major",
+    severity="wastes",
     brought_about="two devices, told by torch.cuda alone: what goes to one stays on the CPU. Two are visible; the "
     "settings name one, or the CPU; the environment shows the second alone",
     expects="uses what it was told to, model and data alike, and says which",
@@ -289,13 +296,14 @@ def test_several_gpus(guard: Guard) -> None:
         requests.append(RunRequest(did, settings={device.path: told}, env=both, fault=gpus))
     outcomes = guard.run_all(requests, side_by_side=3)
     for outcome in outcomes:
-        if outcome.exit != 0 and "invalid device ordinal" not in outcome.output:
-            raise NotApplicable(
-                "its run needs more of CUDA than two pretended GPUs have: let device and loop work on the CPU as well "
-                f"({outcome.last_words.splitlines()[-1] if outcome.last_words else outcome.how})"
-            )
-        survives(outcome)
-        _says_which(outcome)
+        with noting():
+            if outcome.exit != 0 and "invalid device ordinal" not in outcome.output:
+                raise NotApplicable(
+                    "its run needs more of CUDA than two pretended GPUs have: let device and loop work on the CPU "
+                    f"as well ({outcome.last_words.splitlines()[-1] if outcome.last_words else outcome.how})"
+                )
+            survives(outcome)
+            _says_which(outcome)
     used = _devices(outcomes[-1])
     if told and used != ({1} if told == "cuda:1" else set()):
         shown = ", ".join(f"cuda:{index}" for index in sorted(used)) or "none"
@@ -321,6 +329,7 @@ def _says_which(outcome: Outcome) -> None:
             outcome.did,
             f"the model went to {_numbered(model)}, data to {_numbered(elsewhere)}: no step can work so on real GPUs",
             outcome.last_words,
+            grade="wastes",
         )
     if not model:
         survives(outcome, ON_CPU)
@@ -340,7 +349,7 @@ def _numbered(indices: set[int]) -> str:
     number=28,
     title="GPU fault in mid-training",
     verdict="stops/recovers",
-    severity="critical",
+    severity="loses",
     brought_about="torch.AcceleratorError (illegal access, ECC, lost device) in forward, backward and optimizer step; "
     "all that is tried after it fails as well",
     expects="stops at once, naming it: no retry in a lost context; recovers in a new process",
@@ -361,13 +370,16 @@ def test_gpu_fault(guard: Guard) -> None:
         side_by_side=3,
     )
     for outcome in outcomes:
-        error = next(error for error in places if f"({error})" in outcome.did)
-        stops(outcome, faults.DEVICE_ERRORS[error].partition(": ")[2])
-        # One more save is no retry: it fails, and what it leaves is looked at below.
-        again = [event["where"] for event in outcome.recording.of("again") if event["where"] != "save"]
-        if again:
-            tried = f"{len(again)} more attempt{'s' if len(again) > 1 else ''} (first: {again[0]})"
-            raise Finding(outcome.did, f"it went on in a context that is lost: {tried}", outcome.last_words)
+        with noting():
+            error = next(error for error in places if f"({error})" in outcome.did)
+            stops(outcome, faults.DEVICE_ERRORS[error].partition(": ")[2])
+            # One more save is no retry: it fails, and what it leaves is looked at below.
+            again = [event["where"] for event in outcome.recording.of("again") if event["where"] != "save"]
+            if again:
+                tried = f"{len(again)} more attempt{'s' if len(again) > 1 else ''} (first: {again[0]})"
+                raise Finding(
+                    outcome.did, f"it went on in a context that is lost: {tried}", outcome.last_words, grade="wastes"
+                )
     guard.checkpoints.check(*outcomes)
     if recoverable:
         (second,) = guard.checkpoints.start_again(outcomes[:1])
@@ -381,7 +393,7 @@ def test_gpu_fault(guard: Guard) -> None:
     number=29,
     title="fragmentation",
     verdict="survives",
-    severity="major",
+    severity="wastes",
     brought_about=f"{TRACED_STEPS} steps at the tiny settings, on rows of all lengths, traced with fake "
     f"CUDA tensors; these steps, in random order, up to {EXTRAPOLATED_STEPS} through a model of CUDA's "
     "caching allocator, storages enlarged to the peak of the production settings where --gpu-budget is given, to 8 GiB "
@@ -399,7 +411,7 @@ def test_fragmentation(oom_probe: OomProbe) -> None:
     number=30,
     title="memory growth",
     verdict="survives",
-    severity="major",
+    severity="wastes",
     brought_about=f"a run of {LONG} steps, and {REPEATS} runs in one process, on the CPU; after each are counted the "
     "tensors alive and the bytes in use",
     expects="survives, its memory flat: nothing more is in use after each step, or after each run",
@@ -418,18 +430,18 @@ def test_memory_growth(guard: Guard) -> None:
     survives(long)
     kept = _growth(long, "graphs", WARM)
     if kept > 0:
-        raise Finding(
-            long.did, f"each step leaves {kept} more tensor{'s' if kept > 1 else ''} alive with the graph it came from"
-        )
+        tensors = f"{kept} more tensor{'s' if kept > 1 else ''}"
+        raise Finding(long.did, f"each step leaves {tensors} alive with the graph it came from", grade="wastes")
     grown = _growth(long, "heap", WARM)
     if grown > STEP_GROWTH:
-        raise Finding(long.did, f"each step leaves {grown / 1024:.1f} KiB more in use")
+        raise Finding(long.did, f"each step leaves {grown / 1024:.1f} KiB more in use", grade="wastes")
     more = _growth(repeated, "tensors", 1)
     if more > 0:
-        raise Finding(repeated.did, f"each run leaves {more} more tensors alive: a model that nobody needs any more")
+        told = f"each run leaves {more} more tensors alive: a model that nobody needs any more"
+        raise Finding(repeated.did, told, grade="wastes")
     grown = _growth(repeated, "heap", 1)
     if grown > RUN_GROWTH:
-        raise Finding(repeated.did, f"each run leaves {grown / 2**20:.1f} MiB more in use")
+        raise Finding(repeated.did, f"each run leaves {grown / 2**20:.1f} MiB more in use", grade="wastes")
 
 
 def _growth(outcome: Outcome, what: str, warm: int) -> int:

@@ -20,6 +20,7 @@ from pytest_trainguard import (
     checkpoints,
     edge_case,
     faults,
+    noting,
     recovers,
     rejects,
     stops,
@@ -46,7 +47,7 @@ DAMAGES: dict[str, Callable[[Guard, Path], bool]] = {
     number=11,
     title="base model path does not exist",
     verdict="rejects",
-    severity="major",
+    severity="wastes",
     brought_about="a path that isn't there, absolute and relative, offline",
     expects="rejects, naming the path, without a network wait",
     fast=True,
@@ -57,7 +58,9 @@ def test_base_model_path_does_not_exist(guard: Guard) -> None:
     launched = guard.subject.settings.production(field)
     path = launched if isinstance(launched, str) and launched.startswith(("/", "./", "../", "~")) else None
     if path and not (guard.subject.root / Path(path).expanduser()).exists():
-        raise Finding("read the production settings", f"{field.path} = {launched}: there is no such path")
+        raise Finding(
+            "read the production settings", f"{field.path} = {launched}: there is no such path", grade="wastes"
+        )
     absolute = str(guard.folder / "models" / "none")
     outcomes = guard.run_all(
         [
@@ -68,10 +71,12 @@ def test_base_model_path_does_not_exist(guard: Guard) -> None:
         ]
     )
     for outcome, path in zip(outcomes, (absolute, "models/none"), strict=True):
-        asked = sorted({event["address"] for event in outcome.recording.of("network")})
-        if asked:
-            raise Finding(outcome.did, f"it asked the network for it: {', '.join(asked[:3])}", outcome.last_words)
-        rejects(outcome, path, before="model")
+        with noting():
+            asked = sorted({event["address"] for event in outcome.recording.of("network")})
+            if asked:
+                told = f"it asked the network for it: {', '.join(asked[:3])}"
+                raise Finding(outcome.did, told, outcome.last_words, grade="wastes")
+            rejects(outcome, path, before="model")
 
 
 @edge_case(
@@ -79,7 +84,7 @@ def test_base_model_path_does_not_exist(guard: Guard) -> None:
     number=12,
     title="corrupted model files",
     verdict="rejects",
-    severity="critical",
+    severity="loses",
     brought_about="the base model's weights cut in half, cut by a byte, and with bits flipped",
     expects="rejects, naming the file",
 )
@@ -110,7 +115,8 @@ def test_corrupted_model_files(guard: Guard) -> None:
                 requests.append(RunRequest(did, settings={field.path: str(place)}, time_limit=guard.patience))
                 files.append(file.name)
     for name, outcome in zip(files, guard.run_all(requests), strict=True):
-        rejects(outcome, name)
+        with noting():
+            rejects(outcome, name)
 
 
 @edge_case(
@@ -118,7 +124,7 @@ def test_corrupted_model_files(guard: Guard) -> None:
     number=13,
     title="adapter of another base",
     verdict="rejects",
-    severity="critical",
+    severity="loses",
     brought_about="an adapter that was trained on a base of another size",
     expects="rejects, naming the adapter and both bases, or both shapes",
 )
@@ -156,7 +162,7 @@ def test_adapter_of_another_base(guard: Guard) -> None:
     number=14,
     title="no checkpoint yet",
     verdict="survives/rejects",
-    severity="major",
+    severity="wastes",
     brought_about="resume asked in a fresh folder; resume from a path that is missing",
     expects="survives: starts at step 0 and says so; a missing path is rejected, naming it",
     fast=True,
@@ -190,7 +196,7 @@ def test_no_checkpoint_yet(guard: Guard) -> None:
     number=15,
     title="checkpoint folder empty",
     verdict="survives/rejects",
-    severity="major",
+    severity="wastes",
     brought_about="the newest checkpoint's folder with nothing in it: alone, beside whole ones, and named",
     expects="survives: starts at step 0 and says so, or from the one before; a named one is rejected",
 )
@@ -239,7 +245,7 @@ def test_checkpoint_folder_empty(guard: Guard) -> None:
     number=16,
     title="trainer state missing",
     verdict="rejects/recovers",
-    severity="critical",
+    severity="loses",
     brought_about="of the newest checkpoint each file of the trainer's state in turn removed, and the step count",
     expects="rejects, naming file or checkpoint, or recovers from the checkpoint before",
 )
@@ -271,7 +277,8 @@ def test_trainer_state_missing(guard: Guard) -> None:
         missing.append((file.name, newest.name))
     before = guard.checkpoints.find(killed.output_dir)[:-1]
     for named, outcome in zip(missing, guard.run_all(requests), strict=True):
-        damaged_checkpoints.rejects_or_recovers(outcome, reference, named, before)
+        with noting():
+            damaged_checkpoints.rejects_or_recovers(outcome, reference, named, before)
 
 
 @edge_case(
@@ -279,7 +286,7 @@ def test_trainer_state_missing(guard: Guard) -> None:
     number=17,
     title="trainer state corrupt",
     verdict="rejects/recovers",
-    severity="critical",
+    severity="loses",
     brought_about="of the newest checkpoint: JSON cut in half, or another value; a step count of a wrong type",
     expects="rejects, naming file or checkpoint, or recovers from the checkpoint before",
 )
@@ -313,7 +320,8 @@ def test_trainer_state_corrupt(guard: Guard) -> None:
             add(file, did, functools.partial(_set_entry, guard, key, value))
     before = guard.checkpoints.find(killed.output_dir)[:-1]
     for named, outcome in zip(corrupt, guard.run_all(requests), strict=True):
-        damaged_checkpoints.rejects_or_recovers(outcome, reference, named, before)
+        with noting():
+            damaged_checkpoints.rejects_or_recovers(outcome, reference, named, before)
 
 
 @edge_case(
@@ -321,7 +329,7 @@ def test_trainer_state_corrupt(guard: Guard) -> None:
     number=18,
     title="checkpoint of another model",
     verdict="rejects",
-    severity="critical",
+    severity="loses",
     brought_about="a checkpoint trained at another hidden size, and at another number of layers",
     expects="rejects, naming the first mismatch: the setting with both values, or the tensor with both shapes",
 )
@@ -360,10 +368,11 @@ def test_checkpoint_of_another_model(guard: Guard) -> None:
         ]
     )
     for (path, own, other, _), outcome in zip(others, outcomes, strict=True):
-        mismatch = mismatched_models.mismatch(path.rpartition(".")[2], own, other)
-        if outcome.exit == 0 and mismatch.pattern.search(wording.unusual(outcome, reference)):
-            continue
-        rejects(outcome, mismatch)
+        with noting():
+            mismatch = mismatched_models.mismatch(path.rpartition(".")[2], own, other)
+            if outcome.exit == 0 and mismatch.pattern.search(wording.unusual(outcome, reference)):
+                continue
+            rejects(outcome, mismatch)
 
 
 @edge_case(
@@ -371,7 +380,7 @@ def test_checkpoint_of_another_model(guard: Guard) -> None:
     number=19,
     title="old checkpoint format",
     verdict="rejects/recovers",
-    severity="major",
+    severity="wastes",
     brought_about="checkpoints marked as of the format version before",
     expects="rejects, naming both versions, or migrates, says so, and recovers",
 )
@@ -418,7 +427,7 @@ def test_old_checkpoint_format(guard: Guard) -> None:
     number=20,
     title="partial save",
     verdict="recovers",
-    severity="critical",
+    severity="loses",
     brought_about="the newest checkpoint cut at several byte offsets, each file in turn",
     expects="recovers from the last whole checkpoint",
 )
@@ -447,11 +456,12 @@ def test_partial_save(guard: Guard) -> None:
     chooses = damaged_checkpoints.chooses_its_checkpoint(guard, copies[0])
     rejected = False
     for (file, _), outcome in zip(cuts, guard.run_all(requests), strict=True):
-        if not chooses or not before:
-            rejected = rejected or outcome.exit > 0
-            damaged_checkpoints.rejects_or_recovers(outcome, reference, (file.name, newest.name), before)
-        else:
-            recovers(outcome, reference)
+        with noting():
+            if not chooses or not before:
+                rejected = rejected or outcome.exit > 0
+                damaged_checkpoints.rejects_or_recovers(outcome, reference, (file.name, newest.name), before)
+            else:
+                recovers(outcome, reference)
     if rejected and before:
         copy = guard.copy(killed.output_dir)
         os.truncate(copy / newest.relative_to(killed.output_dir) / cuts[0][0].relative_to(newest), 0)

@@ -19,9 +19,12 @@ from pytest_trainguard import (
     Outcome,
     RunRequest,
     StartedRun,
+    causes,
     checkpoints,
     edge_case,
     faults,
+    note,
+    noting,
     recovers,
     rejects,
     stops,
@@ -47,7 +50,7 @@ NEGATIVE_TIME = re.compile(
     number=41,
     title="killed",
     verdict="recovers",
-    severity="critical",
+    severity="loses",
     brought_about="SIGKILL at a random step",
     expects="recovers: a second start carries on, its losses those of an undisturbed run",
     fast=True,
@@ -62,7 +65,7 @@ def test_killed(kill_and_resume: KillAndResume) -> None:
     number=42,
     title="power loss",
     verdict="recovers",
-    severity="critical",
+    severity="loses",
     brought_about="SIGKILL in the middle of a save and right after it; what was not fsynced is lost",
     expects="recovers from the last durable checkpoint",
 )
@@ -79,7 +82,8 @@ def test_power_loss(kill_and_resume: KillAndResume, guard: Guard) -> None:
     states = [(after, state) for state in power.DISK_STATES] + [(middle, "empty"), (middle, "unnamed")]
     again = guard.run_all([kill_and_resume.after_power_loss(killed, state) for killed, state in states])
     for outcome in again:
-        recovers(outcome, reference)
+        with noting():
+            recovers(outcome, reference)
 
 
 @edge_case(
@@ -87,7 +91,7 @@ def test_power_loss(kill_and_resume: KillAndResume, guard: Guard) -> None:
     number=43,
     title="reboot",
     verdict="recovers",
-    severity="critical",
+    severity="loses",
     brought_about="SIGTERM, a grace period, SIGKILL, also in the middle of what is saved then; the temporary folder is "
     "gone, the PID is another process's",
     expects="recovers: a second start carries on, its losses those of an undisturbed run",
@@ -120,7 +124,8 @@ def test_reboot(guard: Guard) -> None:
             ]
         )
     for outcome in again:
-        recovers(outcome, reference)
+        with noting():
+            recovers(outcome, reference)
 
 
 @edge_case(
@@ -128,7 +133,7 @@ def test_reboot(guard: Guard) -> None:
     number=44,
     title="disk I/O errors",
     verdict="stops",
-    severity="critical",
+    severity="loses",
     brought_about="EIO as the data is read, at the start and in mid-training (the kernel's, as root; else raised in "
     "the process); raised as a checkpoint is written, and from its fsync",
     expects="stops, naming the path; the earlier checkpoint is whole",
@@ -148,9 +153,10 @@ def test_io_errors(guard: Guard) -> None:
     ]
     outcomes = guard.run_all(requests)
     for outcome in outcomes:
-        reading = outcome.did.partition(" as ")[2] in reads
-        named = (guard.needs.data().name, str(guard.needs.data())) if reading else str(outcome.output_dir)
-        stops(outcome, named, within=2 if reading else len(reference.losses))
+        with noting():
+            reading = outcome.did.partition(" as ")[2] in reads
+            named = (guard.needs.data().name, str(guard.needs.data())) if reading else str(outcome.output_dir)
+            stops(outcome, named, within=2 if reading else len(reference.losses))
     guard.checkpoints.check(*outcomes)
 
 
@@ -159,7 +165,7 @@ def test_io_errors(guard: Guard) -> None:
     number=45,
     title="network mount gone",
     verdict="stops/survives",
-    severity="critical",
+    severity="loses",
     brought_about="the data folder disappears while the run stands in step 3",
     expects="stops after bounded retries, naming the path; or has all that it needs and trains on, its losses the same",
 )
@@ -208,7 +214,7 @@ def _same_losses(outcome: Outcome, reference: Outcome) -> None:
     number=46,
     title="no permission",
     verdict="rejects",
-    severity="major",
+    severity="wastes",
     brought_about="an output folder that may not be written to, data that may not be read, as an ordinary user",
     expects="rejects before the first step, naming the folder or the file",
 )
@@ -241,7 +247,7 @@ def _copy(file: Path, to: Path) -> None:
     number=47,
     title="clock skew",
     verdict="survives/recovers",
-    severity="major",
+    severity="wastes",
     brought_about="time.time() jumps a day back and a day on in mid-training; then the checkpoints' "
     "modification times lie in the future, in reverse order",
     expects="survives, its losses the same, and tells no negative duration; resumes from the newest checkpoint by step",
@@ -254,8 +260,9 @@ def test_clock_skew(guard: Guard) -> None:
         RunRequest("set the clock on by a day in step 3", fault=faults.set_clock(3, DAY)),
     ]
     for outcome in guard.run_all(requests):
-        _same_losses(outcome, reference)
-        _no_negative_time(outcome)
+        with noting():
+            _same_losses(outcome, reference)
+            _no_negative_time(outcome)
     if guard.checkpoints.recoverable:
         _newest_by_step(guard, guard.checkpoints.killed_late(), reference)
 
@@ -269,7 +276,8 @@ def _no_negative_time(outcome: Outcome) -> None:
     for where, text in told.items():
         found = NEGATIVE_TIME.search(text)
         if found:
-            raise Finding(outcome.did, f"{where} tells a negative time: {found[0].strip()}", outcome.last_words)
+            said = f"{where} tells a negative time: {found[0].strip()}"
+            note(Finding(outcome.did, said, outcome.last_words, grade="unclear"))
 
 
 def _newest_by_step(guard: Guard, killed: Outcome, reference: Outcome) -> None:
@@ -291,10 +299,11 @@ def _newest_by_step(guard: Guard, killed: Outcome, reference: Outcome) -> None:
     recovers(skewed, reference)
     if len(skewed.losses) != len(usual.losses):
         taken = f"it took {len(skewed.losses)} steps to the end, with times in order {len(usual.losses)}"
-        raise Finding(skewed.did, f"{taken}: it chose another checkpoint", skewed.last_words)
+        raise Finding(skewed.did, f"{taken}: it chose another checkpoint", skewed.last_words, grade="loses")
     last = max(guard.checkpoints.find(usual.output_dir), key=lambda path: checkpoints.step_of(path) or 0)
     if not (folder / last.relative_to(usual.output_dir)).exists():
-        raise Finding(skewed.did, f"its last checkpoint, {last.name}, is gone at the end", skewed.last_words)
+        told = f"its last checkpoint, {last.name}, is gone at the end"
+        raise Finding(skewed.did, told, skewed.last_words, grade="loses")
 
 
 @edge_case(
@@ -302,7 +311,7 @@ def _newest_by_step(guard: Guard, killed: Outcome, reference: Outcome) -> None:
     number=48,
     title="two instances",
     verdict="rejects",
-    severity="critical",
+    severity="loses",
     brought_about="a second start on the same output folder; then a lock left by a killed run",
     expects="the second start rejects, naming the PID of the first; a stale lock is taken over",
     fast=True,
@@ -340,7 +349,7 @@ def _wait_until_held(started: StartedRun) -> None:
     number=49,
     title="zombies",
     verdict="survives/stops",
-    severity="major",
+    severity="wastes",
     brought_about="the run ends, fails, or is killed with loader workers alive",
     expects="no process is left, alive or defunct",
 )
@@ -361,10 +370,17 @@ def test_zombies(guard: Guard) -> None:
         side_by_side=3,
     )
     for outcome in outcomes:
-        if outcome.leftovers:
-            shown = ", ".join(f"PID {left.pid} ({left.status}): {left.command}" for left in outcome.leftovers)
-            count = "1 process was" if len(outcome.leftovers) == 1 else f"{len(outcome.leftovers)} processes were"
-            raise Finding(outcome.did, f"{count} left: {shown}", outcome.last_words)
+        with noting():
+            if outcome.leftovers:
+                shown = ", ".join(f"PID {left.pid} ({left.status}): {left.command}" for left in outcome.leftovers)
+                count = "1 process was" if len(outcome.leftovers) == 1 else f"{len(outcome.leftovers)} processes were"
+                raise Finding(
+                    outcome.did,
+                    f"{count} left: {shown}",
+                    outcome.last_words,
+                    grade="wastes",
+                    cause=causes.LEAVES_PROCESSES,
+                )
     if not any(step.children for outcome in outcomes for step in outcome.recording.steps):
         raise NotApplicable('no worker process is ever seen: name the setting, fields = {"workers": "..."}')
 
@@ -374,7 +390,7 @@ def test_zombies(guard: Guard) -> None:
     number=50,
     title="file locked",
     verdict="stops/survives",
-    severity="major",
+    severity="wastes",
     brought_about="another process holds real locks, flock and fcntl, on the data; then on all files of the output "
     "folder of a killed run",
     expects="stops after bounded retries, naming the file; or trains on, its losses the same",
@@ -398,12 +414,13 @@ def test_file_locked(guard: Guard) -> None:
             requests.append(RunRequest(did, output_dir=killed.output_dir, resume=True))
         outcomes = guard.run_all([replace(request, time_limit=guard.patience) for request in requests])
     for outcome in outcomes:
-        resumed = killed is not None and outcome.output_dir == killed.output_dir
-        if outcome.exit != 0:
-            locked = killed.output_dir if killed and resumed else data
-            assert locked is not None
-            stops(outcome, tuple(dict.fromkeys([str(locked), *(path.name for path in checkpoints.files(locked))])))
-        elif resumed:
-            recovers(outcome, reference)
-        else:
-            _same_losses(outcome, reference)
+        with noting():
+            resumed = killed is not None and outcome.output_dir == killed.output_dir
+            if outcome.exit != 0:
+                locked = killed.output_dir if killed and resumed else data
+                assert locked is not None
+                stops(outcome, tuple(dict.fromkeys([str(locked), *(path.name for path in checkpoints.files(locked))])))
+            elif resumed:
+                recovers(outcome, reference)
+            else:
+                _same_losses(outcome, reference)

@@ -24,6 +24,8 @@ from pytest_trainguard import (
     edge_case,
     exit_words,
     faults,
+    note,
+    noting,
     rejects,
     survives,
 )
@@ -58,7 +60,7 @@ FOREIGN = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(range(256)) * 8
     number=51,
     title="file deleted while queued",
     verdict="survives",
-    severity="major",
+    severity="wastes",
     brought_about="one file deleted before the queue's turn, another while the queue opens its first",
     expects="survives: recorded as missing, the rest are trained",
 )
@@ -101,7 +103,7 @@ def _which(files: list[Path], held: Held) -> Path:
     number=52,
     title="file moved while processed",
     verdict="survives/stops",
-    severity="major",
+    severity="wastes",
     brought_about="a file renamed while the queue opens it: where it waits, and where it is being trained",
     expects="survives or stops cleanly; nothing is trained twice, nothing lost",
 )
@@ -147,7 +149,8 @@ def _moved(training_queue: TrainingQueue, moment: str, folder: str | None, *, in
     again = queue.turn(f"{did}, then gave it another turn", files=2)
     again.check_went_on(other, after=moved[0].name)
     if turn.outcome.exit < 0 or (turn.outcome.exit and moved[0].name not in turn.outcome.complaint):
-        raise Finding(did, f"it stopped without naming {moved[0].name}", turn.outcome.last_words)
+        told = f"it stopped without naming {moved[0].name}"
+        note(Finding(did, told, turn.outcome.last_words, grade="unclear"))
     again.check_nothing_lost(*files)
     _not_twice(training_queue, did, 2, turn, again)
 
@@ -164,7 +167,7 @@ def _not_twice(training_queue: TrainingQueue, did: str, files: int, *turns: Turn
     number=53,
     title="duplicate",
     verdict="survives",
-    severity="major",
+    severity="wastes",
     brought_about="other content under a name that is done already; the same content under two names",
     expects="survives: nothing is overwritten, each is recorded once, and content is trained once",
 )
@@ -188,12 +191,14 @@ def test_duplicate(training_queue: TrainingQueue) -> None:
     turn.check_went_on(after=names[1])
     turn.check_nothing_lost(third)
     if any(path.name in names for path in queue.files.waiting()):
-        raise Finding(did, "one of the two still waits after the queue's turn", turn.outcome.last_words)
+        told = "one of the two still waits after the queue's turn"
+        raise Finding(did, told, turn.outcome.last_words, grade="wastes")
     _not_twice(training_queue, did, 1, turn)
     trained_as = {Path(place).name for place in queue.files.places(third)}
     unknown = [name for name in names if name not in trained_as and not queue.tells(name, turn, DUPLICATE)]
     if unknown:
-        raise Finding(did, f"nothing was reported about {unknown[0]}, which is gone", turn.outcome.last_words)
+        told = f"nothing was reported about {unknown[0]}, which is gone"
+        note(Finding(did, told, turn.outcome.last_words, grade="unclear"))
 
 
 @edge_case(
@@ -201,7 +206,7 @@ def test_duplicate(training_queue: TrainingQueue) -> None:
     number=54,
     title="circular link",
     verdict="rejects",
-    severity="minor",
+    severity="unclear",
     brought_about="a symbolic link to itself; in a data folder or a queue, one to the folder that it is in",
     expects="rejects that entry, naming it; no endless walk",
 )
@@ -230,12 +235,12 @@ def _links_in_the_queue(training_queue: TrainingQueue) -> None:
 def _entries_rejected(queue: QueueRoot, turn: Turn, *names: str) -> None:
     """Each is named by the queue, and none counts as done."""
     for name in names:
-        if any(name in found.name for found in (queue.root / queue.contract.done).rglob("*")):
-            raise Finding(turn.outcome.did, f"it takes {name} for done", turn.outcome.last_words)
-        if not queue.tells(name, turn):
-            raise Finding(
-                turn.outcome.did, f"nothing was reported about {name}: it waits for ever", turn.outcome.last_words
-            )
+        with noting():
+            if any(name in found.name for found in (queue.root / queue.contract.done).rglob("*")):
+                raise Finding(turn.outcome.did, f"it takes {name} for done", turn.outcome.last_words)
+            if not queue.tells(name, turn):
+                told = f"nothing was reported about {name}: it waits for ever"
+                raise Finding(turn.outcome.did, told, turn.outcome.last_words, grade="wastes")
 
 
 def _link_for_data(guard: Guard) -> None:
@@ -262,7 +267,7 @@ def _link_for_data(guard: Guard) -> None:
     number=55,
     title="special characters",
     verdict="survives",
-    severity="minor",
+    severity="unclear",
     brought_about="spaces, quotes, newline, leading dash, emoji in the name of the data, or of a queue's files",
     expects="survives, and trains as it does under any other name",
 )
@@ -299,16 +304,21 @@ def _names_survive(training_queue: TrainingQueue, named: dict[str, str], first: 
     turn = queue.turn(f"gave it files whose names have {', '.join(named)}", files=len(names))
     turn.check_nothing_lost(*names)
     for file, what in names.items():
-        if not queue.files.are_done(file):
-            found = ", ".join(map(repr, queue.files.places(file)))
-            raise Finding(f"gave it a file whose name has {what}", f"it is not done: {found}", turn.outcome.last_words)
+        with noting():
+            if not queue.files.are_done(file):
+                found = ", ".join(map(repr, queue.files.places(file)))
+                raise Finding(
+                    f"gave it a file whose name has {what}", f"it is not done: {found}", turn.outcome.last_words
+                )
     turn.check_went_on()
 
 
 def _added(queue: QueueRoot, file: Path, name: str | None = None) -> None:
     added = queue.add(file, name)
     if added is not None and added.exit != 0:
-        raise Finding(f"added {name or file.name!r} by its own command", f"exit {added.exit}", added.last_words)
+        raise Finding(
+            f"added {name or file.name!r} by its own command", f"exit {added.exit}", added.last_words, grade="wastes"
+        )
 
 
 def _names_for_data(guard: Guard) -> None:
@@ -322,7 +332,8 @@ def _names_for_data(guard: Guard) -> None:
         survives(together)
         return
     for what, name in NAMES.items():
-        _survived(_train_under(name, guard, data, what), reference)
+        with noting():
+            _survived(_train_under(name, guard, data, what), reference)
     _survived(together, reference)
 
 
@@ -348,7 +359,7 @@ def _survived(outcome: Outcome, reference: Outcome) -> None:
     number=56,
     title="no extension",
     verdict="rejects",
-    severity="minor",
+    severity="unclear",
     brought_about="a foreign file without a suffix; the real rows under an unknown one",
     expects="rejects that entry, naming it, or trains on the real rows as ever; never on something else",
 )
@@ -420,7 +431,7 @@ def _rejected_or_left_out(outcome: Outcome, guard: Guard, name: str) -> None:
     number=57,
     title="nothing to retry",
     verdict="survives",
-    severity="minor",
+    severity="unclear",
     brought_about="a retry while the folder for the failed is empty, on a new queue and beside a file that is done",
     expects="survives: does nothing, exit 0",
 )
@@ -437,15 +448,19 @@ def test_nothing_to_retry(training_queue: TrainingQueue) -> None:
     after = queue.turn(f"{retried.outcome.did}; then gave it another turn")
     if not queue.files.are_done(file):
         found = ", ".join(queue.files.places(file)) or "nowhere"
-        raise Finding(after.outcome.did, f"the file that was done is now {found}", after.outcome.last_words)
+        raise Finding(
+            after.outcome.did, f"the file that was done is now {found}", after.outcome.last_words, grade="loses"
+        )
     if training_queue.trained(retried, after) >= TWICE:
-        raise Finding(after.outcome.did, "the file that was done was trained again", after.outcome.last_words)
+        raise Finding(
+            after.outcome.did, "the file that was done was trained again", after.outcome.last_words, grade="wastes"
+        )
 
 
 def _retried(turn: Turn) -> None:
     if turn.outcome.exit != 0:
         told = f"{exit_words(turn.outcome.exit)}, although there was nothing to do"
-        raise Finding(turn.outcome.did, told, turn.outcome.last_words)
+        raise Finding(turn.outcome.did, told, turn.outcome.last_words, grade="wastes")
     turn.check_went_on()
 
 
@@ -454,7 +469,7 @@ def _retried(turn: Turn) -> None:
     number=58,
     title="queue metadata corrupt",
     verdict="recovers",
-    severity="critical",
+    severity="loses",
     brought_about="the queue's own files emptied, cut, filled with other types and with other bytes, and removed",
     expects="recovers from the files themselves; nothing is lost, nothing trained again",
 )
@@ -484,7 +499,7 @@ def test_queue_metadata_corrupt(training_queue: TrainingQueue) -> None:
     number=59,
     title="priority inversion",
     verdict="survives",
-    severity="major",
+    severity="wastes",
     brought_about="more urgent files than the stated bound, beside an older one of low priority",
     expects="survives: urgent first, and the low one runs within the stated bound",
 )
@@ -504,16 +519,16 @@ def test_priority_inversion(training_queue: TrainingQueue) -> None:
     order = turn.order_of_ends(low, *urgent)
     before = order.index(low)
     if before == 0:
-        raise Finding(did, "it trained the one of low priority first", turn.outcome.last_words)
+        told = "it trained the one of low priority first"
+        raise Finding(did, told, turn.outcome.last_words, grade="wastes")
     if bound is None:
         raise NotApplicable(
             "the queue states no bound: say after how many others a file of low priority runs at the latest, "
             "Queue(..., starvation_bound=8)"
         )
     if before > bound:
-        raise Finding(
-            did, f"the low one ran after {before} others, the stated bound is {bound}", turn.outcome.last_words
-        )
+        told = f"the low one ran after {before} others, the stated bound is {bound}"
+        raise Finding(did, told, turn.outcome.last_words, grade="wastes")
 
 
 @edge_case(
@@ -521,7 +536,7 @@ def test_priority_inversion(training_queue: TrainingQueue) -> None:
     number=60,
     title="endless retry",
     verdict="survives",
-    severity="major",
+    severity="wastes",
     brought_about="a malformed file beside a good one; where torch trains, a file whose training always fails",
     expects="stops retrying after the stated attempts; kept with its reason; the rest go on",
 )
@@ -551,16 +566,17 @@ def _comes_to_rest(queue: QueueRoot, file: Path, did: str, *rest: Path, fails_in
             where = ", ".join(queue.files.places(file)) or "in no folder any more"
             told = f"after {len(turns)} turns it still is not among the failed, but {where}"
             raise Finding(did, f"{told} (a backoff is to be short here: set it in the queue's command)",
-                          turns[-1].outcome.last_words)  # fmt: skip
+                          turns[-1].outcome.last_words, grade="wastes")  # fmt: skip
         turns.append(queue.turn(did, files=1 + len(rest), fault=fault))
         turns[-1].check_went_on(*rest, after=file.name)
     trainings = sum(len(turn.trainings) for turn in turns)
     if fails_in_training and attempts and trainings > attempts:
         raise Finding(did, f"it was trained {trainings} times, the stated attempts are {attempts}",
-                      turns[-1].outcome.last_words)  # fmt: skip
+                      turns[-1].outcome.last_words, grade="wastes")  # fmt: skip
     reason = re.compile(re.escape(text)) if fails_in_training else REASON
     if not queue.tells(file.name, turns[-1], reason):
-        raise Finding(did, f"it does not say why {file.name} failed", turns[-1].outcome.last_words)
+        told = f"it does not say why {file.name} failed"
+        note(Finding(did, told, turns[-1].outcome.last_words, grade="unclear"))
     later = queue.turn(f"{did}; then, once it was among the failed, gave it another turn")
     if later.opened or later.trainings or not queue.files.has_failed(file):
-        raise Finding(later.outcome.did, "it tried again, with nobody asking", later.outcome.last_words)
+        raise Finding(later.outcome.did, "it tried again, with nobody asking", later.outcome.last_words, grade="wastes")

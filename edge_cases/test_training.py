@@ -22,6 +22,8 @@ from pytest_trainguard import (
     checkpoints,
     edge_case,
     faults,
+    note,
+    noting,
     recovers,
     rejects,
     stops,
@@ -71,7 +73,7 @@ HANG_LIMIT, SLACK = (
     number=61,
     title="zero training steps",
     verdict="rejects/survives",
-    severity="major",
+    severity="wastes",
     brought_about="0 optimizer steps asked for; 0 epochs; more batches to accumulate than there are rows",
     expects="rejects, naming the numbers; few rows may also be trained on, with at least one optimizer step",
 )
@@ -87,12 +89,15 @@ def test_zero_training_steps(guard: Guard) -> None:
         raise Finding(none.did, f"it took {taken} of them: it reads 0 as no limit", none.last_words)
     rejects(none, NO_STEPS)
     for outcome, request in zip(others, requests[1:], strict=True):
-        if outcome.exit == 0:
-            survives(outcome, steps=None if request.data else RUN_STEPS)
-        else:
-            rows = [wording.number(FEW, "the number of rows")] if request.data else []
-            set_to = [wording.number(value, name) for name, value in request.settings.items() if isinstance(value, int)]
-            rejects(outcome, *set_to, *rows)
+        with noting():
+            if outcome.exit == 0:
+                survives(outcome, steps=None if request.data else RUN_STEPS)
+            else:
+                rows = [wording.number(FEW, "the number of rows")] if request.data else []
+                set_to = [
+                    wording.number(value, name) for name, value in request.settings.items() if isinstance(value, int)
+                ]
+                rejects(outcome, *set_to, *rows)
 
 
 def _no_epochs(guard: Guard) -> list[RunRequest]:
@@ -117,7 +122,7 @@ def _few_rows(guard: Guard) -> list[RunRequest]:
     number=62,
     title="negative global step",
     verdict="rejects",
-    severity="major",
+    severity="wastes",
     brought_about="the step count in every saved checkpoint made negative, checksums and all",
     expects="rejects, naming the step",
 )
@@ -149,7 +154,7 @@ def test_negative_global_step(guard: Guard) -> None:
     number=63,
     title="already trained",
     verdict="survives",
-    severity="major",
+    severity="wastes",
     brought_about="a start to resume a run whose saved step is its last",
     expects="ends at once, exit 0, its weights untouched",
     fast=True,
@@ -161,12 +166,13 @@ def test_already_trained(guard: Guard) -> None:
     before = {path.name for path in guard.checkpoints.find(folder)}
     outcome = guard.run("started again to resume after its last step", output_dir=folder, resume=True)
     if outcome.exit != 0:
-        raise Finding(outcome.did, f"it did not end well: {outcome.how}", outcome.last_words)
+        raise Finding(outcome.did, f"it did not end well: {outcome.how}", outcome.last_words, grade="wastes")
     if outcome.losses:
         raise Finding(outcome.did, f"it trained on: {outcome.how}", outcome.last_words)
     touched = [name for name in outcome.changed() if name in outcome.before and before & set(name.split("/"))]
     if touched:
-        raise Finding(outcome.did, f"it changed its checkpoints: {', '.join(touched[:4])}", outcome.last_words)
+        told = f"it changed its checkpoints: {', '.join(touched[:4])}"
+        raise Finding(outcome.did, told, outcome.last_words, grade="loses")
 
 
 @edge_case(
@@ -174,7 +180,7 @@ def test_already_trained(guard: Guard) -> None:
     number=64,
     title="NaN loss",
     verdict="stops",
-    severity="critical",
+    severity="loses",
     brought_about="NaN put into the batch, an activation, a gradient, the loss, at step 4",
     expects="stops, naming it; every saved weight is finite",
     fast=True,
@@ -183,7 +189,8 @@ def test_nan_loss(nan_injection: NanInjection, guard: Guard) -> None:
     """One NaN at noon, and every checkpoint after it was NaN too: the run had to begin again."""
     outcomes = nan_injection.everywhere(step=4)
     for outcome in outcomes:
-        stops(outcome, NOT_FINITE)
+        with noting():
+            stops(outcome, NOT_FINITE)
     guard.checkpoints.check(*outcomes)
 
 
@@ -192,7 +199,7 @@ def test_nan_loss(nan_injection: NanInjection, guard: Guard) -> None:
     number=65,
     title="infinite loss",
     verdict="survives/stops",
-    severity="critical",
+    severity="loses",
     brought_about="the loss overflows at step 4, without and with a gradient scaler",
     expects="a gradient scaler skips the step and goes on with a smaller scale; without one, stops",
 )
@@ -240,7 +247,7 @@ def _skipped(outcome: Outcome, guard: Guard) -> None:
     number=66,
     title="loss does not fall",
     verdict="survives",
-    severity="critical",
+    severity="loses",
     brought_about="tiny-overfit: 32 examples, 50 steps",
     expects="the final loss is below 0.5 and more than 70 % below the first",
     fast=True,
@@ -266,7 +273,7 @@ def _change(drop: float) -> str:
     number=67,
     title="validation loss rises",
     verdict="survives/stops",
-    severity="critical",
+    severity="loses",
     brought_about="every row to train on given one label, every row to validate on another",
     expects="the kept best checkpoint is that of the lowest validation loss, with its weights; or stops early",
 )
@@ -279,7 +286,8 @@ def test_validation_loss_rises(guard: Guard) -> None:
         if not wording.names(
             outcome.last_words.rpartition("\n")[2], VALIDATION
         ):  # lines before may well be of validations
-            raise Finding(outcome.did, "it stopped, and does not say that it is for the validation", outcome.last_words)
+            said = "it stopped, and does not say that it is for the validation"
+            note(Finding(outcome.did, said, outcome.last_words, grade="unclear"))
         return
     survives(outcome)
     told = relabelled.read_validations(outcome)
@@ -297,15 +305,17 @@ def test_validation_loss_rises(guard: Guard) -> None:
     if len(outcome.losses) < RELABELLED_STEPS:  # it stopped early
         return
     rose = f"its validation loss rose from {told.losses[lowest]:.3f} (step {lowest}) to {told.losses[last]:.3f}"
-    wrong = _what_is_wrong_with_the_best(told, outcome, guard)
+    if told.best is None:
+        none = "and it keeps no best checkpoint (or say where it is: best_checkpoint(self, output_dir))"
+        note(Finding(outcome.did, f"{rose} (step {last}), {none}", outcome.last_words, grade="unclear"))
+        return
+    wrong = _what_is_wrong_with_the_best(told, told.best, outcome, guard)
     if wrong:
         raise Finding(outcome.did, f"{rose} (step {last}), {wrong}", outcome.last_words)
 
 
-def _what_is_wrong_with_the_best(told: Validated, outcome: Outcome, guard: Guard) -> str | None:
-    lowest, best = min(told.losses.values()), told.best
-    if best is None:
-        return "and it keeps no best checkpoint (or say where it is: best_checkpoint(self, output_dir))"
+def _what_is_wrong_with_the_best(told: Validated, best: Path, outcome: Outcome, guard: Guard) -> str | None:
+    lowest = min(told.losses.values())
     if not best.exists():
         return f"and {best.name}, its best checkpoint, is no longer there"
     newest = guard.checkpoints.find(outcome.output_dir)[-1]
@@ -327,7 +337,7 @@ def _what_is_wrong_with_the_best(told: Validated, outcome: Outcome, guard: Guard
     number=68,
     title="degenerate output",
     verdict="survives/stops",
-    severity="major",
+    severity="wastes",
     brought_about="every row to train on given one label, so that every validation row is given the same answer",
     expects="flagged by name: one class, every prediction the same",
 )
@@ -343,7 +353,7 @@ def test_degenerate_output(guard: Guard) -> None:
     number=69,
     title="accuracy 0 %",
     verdict="survives/stops",
-    severity="major",
+    severity="wastes",
     brought_about="every row to train on given one label, every row to validate on another",
     expects="flagged by name: accuracy 0, every prediction wrong",
 )
@@ -366,7 +376,8 @@ def _flagged(outcome: Outcome, name: Wording, relabelled: Relabelled, happened: 
             stops(outcome, name)
         return
     relabelled.require_one_answer(outcome)
-    raise Finding(outcome.did, f"{happened}, and it does not flag that: {name.said}", outcome.last_words)
+    told = f"{happened}, and it does not flag that: {name.said}"
+    note(Finding(outcome.did, told, outcome.last_words, grade="unclear"))
 
 
 @edge_case(
@@ -374,7 +385,7 @@ def _flagged(outcome: Outcome, name: Wording, relabelled: Relabelled, happened: 
     number=70,
     title="no progress",
     verdict="stops",
-    severity="major",
+    severity="wastes",
     brought_about="a step that never returns",
     expects="stops within its stated limit, with the stack of where it hung",
 )
@@ -389,7 +400,8 @@ def test_no_progress(guard: Guard) -> None:
     )  # fmt: skip
     stops(outcome)
     if not wording.names(outcome.output, re.compile(r'most recent call|File ".*", line \d+')):
-        raise Finding(outcome.did, "it stopped, but shows no stack of where it hung", outcome.last_words)
+        told = "it stopped, but shows no stack of where it hung"
+        note(Finding(outcome.did, told, outcome.last_words, grade="unclear"))
     guard.checkpoints.check(outcome)
     if guard.checkpoints.recoverable:
         (again,) = guard.checkpoints.start_again([outcome])

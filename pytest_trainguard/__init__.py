@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_trainguard.contract.trainer import Run, Trainer
     from pytest_trainguard.contract.validation import Validated
     from pytest_trainguard.faults import Fault
+    from pytest_trainguard.harm import Cause
     from pytest_trainguard.launch.protocol import RUN_STEPS, RunRequest
     from pytest_trainguard.launch.watch import Held
     from pytest_trainguard.probes.config_fuzz import ConfigFuzz
@@ -38,14 +39,16 @@ if TYPE_CHECKING:
     from pytest_trainguard.rows import suffixes
     from pytest_trainguard.subject.description import SAVE_EVERY
     from pytest_trainguard.subject.started import StartedRun
-    from pytest_trainguard.verdicts import wording
+    from pytest_trainguard.verdicts import causes, wording
     from pytest_trainguard.verdicts.errors import CannotJudge, Finding, NotApplicable
+    from pytest_trainguard.verdicts.gathering import note, noting
     from pytest_trainguard.verdicts.kinds import recovers, rejects, stops, survives
     from pytest_trainguard.verdicts.wording import Wording
 
 # Where each name is at home: a module that it is taken from, or that it is (those in `_MODULES`).
 _HOMES = {
     "CannotJudge": "verdicts.errors",
+    "Cause": "harm",
     "ConfigFuzz": "probes.config_fuzz",
     "EdgeCase": "catalog",
     "Fault": "faults",
@@ -77,6 +80,8 @@ _HOMES = {
     "Wording": "verdicts.wording",
     "edge_case": "catalog",
     "exit_words": "contract.outcome",
+    "note": "verdicts.gathering",
+    "noting": "verdicts.gathering",
     "recovers": "verdicts.kinds",
     "rejects": "verdicts.kinds",
     "stops": "verdicts.kinds",
@@ -85,6 +90,7 @@ _HOMES = {
 }
 _MODULES = {
     "casework": "casework",
+    "causes": "verdicts.causes",
     "checkpoints": "contract.checkpoints",
     "damage": "damage",
     "faults": "faults",
@@ -98,6 +104,7 @@ __all__ = [
     "RUN_STEPS",
     "SAVE_EVERY",
     "CannotJudge",
+    "Cause",
     "ConfigFuzz",
     "EdgeCase",
     "Fault",
@@ -126,12 +133,15 @@ __all__ = [
     "Validated",
     "Wording",
     "casework",
+    "causes",
     "checkpoints",
     "damage",
     "edge_case",
     "exit_words",
     "faults",
     "memory",
+    "note",
+    "noting",
     "recovers",
     "rejects",
     "settings",

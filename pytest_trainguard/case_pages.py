@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -86,6 +87,15 @@ def split_guide(path: Path) -> tuple[str, str]:
         return "", ""
     why, heading, how = path.read_text(encoding="utf-8").partition(HOW_TO_FIX)
     return why.strip(), (heading + how).strip()
+
+
+def summarize_fix(guide: Path, framework: str) -> str:
+    """The guide's own words for a framework, without code, or its general ones; empty where there is no guide."""
+    general, *sections = re.split(r"^### ", split_guide(guide)[1], flags=re.M)
+    named = {title.strip(): text for title, _, text in (section.partition("\n") for section in sections)}
+    parts = [general.partition("\n")[2], named.get(framework, "")]
+    prose = [re.sub(r"^```.*?^```$", "", part, flags=re.M | re.S).strip().partition("\n\n")[0] for part in parts]
+    return " ".join(" ".join(part.split()) for part in prose if part)
 
 
 def sentence(text: str) -> str:

@@ -16,10 +16,11 @@ from typing import Any, TypeVar
 
 import pytest
 
+from pytest_trainguard.harm import GRADES
+
 Test = TypeVar("Test", bound=Callable[..., Any])
 
 VERDICT_KINDS = ("rejects", "survives", "stops", "recovers")
-SEVERITIES = ("critical", "major", "minor")
 BOUNDLESS = 10**9
 SLUG = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
@@ -78,7 +79,7 @@ class EdgeCase:
         slug: its identity for ever, as a command line names it: `partial-save`.
         title: what goes wrong.
         category: one of `CATEGORIES`.
-        severity: `critical` (a run or its results are lost), `major` (time is lost), `minor`.
+        severity: the worst grade that it can give, of `harm.GRADES`.
         verdict: what a good trainer does: `rejects`, `survives`, `stops`, `recovers`; two are joined by a slash.
         brought_about: how the harness brings the condition about.
         expects: what a good trainer does, in one line.
@@ -127,7 +128,7 @@ def edge_case(
         slug: its identity, in lower case, words joined by hyphens: `partial-save`.
         title: what goes wrong.
         verdict: what a good trainer does: `rejects`, `survives`, `stops`, `recovers`; two are joined by a slash.
-        severity: `critical` (a run or its results are lost), `major` (time is lost), `minor`.
+        severity: the worst grade that it can give, of `harm.GRADES`.
         brought_about: how the harness brings the condition about.
         expects: what a good trainer does, in one line.
         number: for display; a project's own begin at 1001.
@@ -139,8 +140,8 @@ def edge_case(
     """
     if not SLUG.fullmatch(slug):
         raise ValueError(f"edge case {slug!r}: a slug is words in lower case joined by hyphens, such as partial-save")
-    if severity not in SEVERITIES:
-        raise ValueError(f"edge case {slug!r}: severity {severity!r} is not one of {', '.join(SEVERITIES)}")
+    if severity not in GRADES:
+        raise ValueError(f"edge case {slug!r}: severity {severity!r} is not one of {', '.join(GRADES)}")
     if not set(verdict.split("/")) <= set(VERDICT_KINDS):
         raise ValueError(f"edge case {slug!r}: verdict kind {verdict!r} is not of {', '.join(VERDICT_KINDS)}")
 

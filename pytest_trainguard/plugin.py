@@ -36,6 +36,7 @@ __all__ = [
 
 TRAINERS = "training programs to put through a preflight, as 'module:Class'"
 HEADROOM = "share of --gpu-budget that a job should leave free (default: 10%)"
+BAR = "the mildest grade that is NO-GO: loses, misleads, wastes (default) or unclear"
 TIMEOUT = "seconds that one run of a trainer may take before the harness ends it (default: 60)"
 MARKERS = (
     "preflight: runs a training program on purpose into trouble; only with -m preflight",
@@ -76,7 +77,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="PATH",
         help="with --gpu-budget: draw each trainer's predicted memory, .svg or .png; its name is put in the file's",
     )
+    group.addoption(
+        "--trainguard-bar",
+        metavar="GRADE",
+        help="the mildest grade that is NO-GO: loses, misleads, wastes (default), unclear; what is milder is advice",
+    )
+    group.addoption("--explain", metavar="CASE", help="print the page of a case, by number or slug, and exit")
     parser.addini("trainguard_trainers", TRAINERS, type="linelist", default=[])
+    parser.addini("trainguard_bar", BAR, default="wastes")
     parser.addini("trainguard_timeout", TIMEOUT, default="60")
     parser.addini("trainguard_gpu_headroom", HEADROOM, default="10%")
 
@@ -96,7 +104,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
-    """With --catalogue, print it and end."""
+    """With --catalogue or --explain, print that and end."""
+    if config.option.explain:
+        from pytest_trainguard.session.options import explain
+
+        print(explain(config.option.explain), end="")
+        return 0
     if not config.option.catalogue:
         return None
     from pytest_trainguard import catalog
@@ -129,6 +142,15 @@ def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.It
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """While a case runs, what it notes is gathered."""
+    from pytest_trainguard.session.verdicts import gather
+
+    with gather(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
@@ -139,16 +161,15 @@ def pytest_runtest_makereport(
     return attach_verdict(item, call, report)
 
 
-def pytest_report_teststatus(report: pytest.TestReport | pytest.CollectReport) -> tuple[str, str, str] | None:
-    """Not applicable is a verdict of its own, and is shown as one."""
+def pytest_report_teststatus(
+    report: pytest.TestReport | pytest.CollectReport, config: pytest.Config
+) -> tuple[str, str, str] | None:
+    """Verdicts are shown as what they are; without -v each finding is told once, at the end, and not by pytest too."""
     if not hasattr(report, "trainguard"):
         return None
-    from pytest_trainguard.session.verdicts import read_verdict
+    from pytest_trainguard.session.verdicts import find_status
 
-    verdict = read_verdict(report)
-    if verdict and verdict.verdict == "not_applicable":
-        return "not applicable", "n", "NOT APPLICABLE"
-    return None
+    return find_status(report, verbose=config.get_verbosity() > 0)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -120,7 +120,7 @@ def test_bad_trainers(usage_error, trainers, toml, said):
 OWN = """
 from pytest_trainguard import edge_case
 
-@edge_case({}, title="t", verdict="survives", severity="minor", brought_about="-", expects="-")
+@edge_case({}, title="t", verdict="survives", severity="unclear", brought_about="-", expects="-")
 def test_it(trainer):
     pass
 """
@@ -273,7 +273,7 @@ def judged(tmp_path_factory):
         """
         from pytest_trainguard import edge_case
 
-        TOLD = {"severity": "minor", "brought_about": "-", "expects": "-"}
+        TOLD = {"severity": "unclear", "brought_about": "-", "expects": "-"}
 
         @edge_case("has-data", number=1001, title="has data", category="data", verdict="survives", **TOLD)
         def test_has_data(guard):

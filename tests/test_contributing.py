@@ -34,7 +34,7 @@ CASE = '''
     number=100,
     title="output folder with a space in its name",
     verdict="survives",
-    severity="minor",
+    severity="unclear",
     brought_about="a start on an output folder with a space in its name",
     expects="survives, and saves in that folder",
 )

@@ -38,7 +38,7 @@ OWN = """
 from pytest_trainguard import edge_case
 
 
-@edge_case("no-steps", number=1001, title="no steps", category="training", verdict="survives", severity="minor",
+@edge_case("no-steps", number=1001, title="no steps", category="training", verdict="survives", severity="unclear",
            brought_about="max_steps = 0", expects="survives: ends with exit 0 without training")
 def test_no_steps(guard):
     outcome = guard.run("asked for no steps", steps=0)
@@ -329,7 +329,7 @@ def test_junit_properties(judged):
         "edge_case": "killed",
         "number": "41",
         "category": "process",
-        "severity": "critical",
+        "severity": "loses",
         "verdict": "failed",
     }
     found = {name: p["verdict"] for name, p in judged.junit.items()}

@@ -46,7 +46,7 @@ from pytest_trainguard import CannotJudge, Finding, NotApplicable, edge_case
 
 
 def case(number, title, **more):
-    told = {{"category": "code", "severity": "critical", "verdict": "survives", "brought_about": "-"}}
+    told = {{"category": "code", "severity": "loses", "verdict": "survives", "brought_about": "-"}}
     return edge_case(f"own-{{number}}", number=number, title=title, **{{**told, "expects": "keeps quiet", **more}})
 
 
@@ -79,7 +79,7 @@ def test_own_1005(trainer):
     pass
 
 
-@case(1006, "lacks a spoon as well", category="data", severity="minor")
+@case(1006, "lacks a spoon as well", category="data", severity="unclear")
 def test_own_1006(trainer):
     raise NotApplicable("no spoon: give it one, spoon = True")
 """
@@ -293,7 +293,7 @@ def test_one_that_cannot_be_written_takes_no_other_with_it(pytester):
 UNNUMBERED = """
 from pytest_trainguard import Finding, edge_case
 
-@edge_case("spoons", title="spoons", verdict="survives", severity="minor", brought_about="-", expects="bends none")
+@edge_case("spoons", title="spoons", verdict="survives", severity="unclear", brought_about="-", expects="bends none")
 def test_spoons(trainer):
     raise Finding("gave it a spoon", "it bent it")
 """

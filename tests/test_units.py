@@ -321,7 +321,7 @@ TOLD = {
     "slug": "killed",
     "title": "t",
     "verdict": "stops/recovers",
-    "severity": "minor",
+    "severity": "unclear",
     "brought_about": "",
     "expects": "",
 }

@@ -12,10 +12,11 @@ from pytest_trainguard.contract import checkpoints
 from pytest_trainguard.contract.outcome import Outcome
 from pytest_trainguard.launch import questions
 from pytest_trainguard.launch.protocol import RUN_STEPS, RunRequest
-from pytest_trainguard.probes.finite_weights import find_bad_weights
+from pytest_trainguard.probes.finite_weights import NOT_FINITE, find_bad_weights
 from pytest_trainguard.probes.needs import Needs
 from pytest_trainguard.probes.runs import Runs
 from pytest_trainguard.rows.suffixes import WEIGHTS
+from pytest_trainguard.verdicts import causes
 from pytest_trainguard.verdicts.errors import Finding, NotApplicable
 
 Content = tuple[int, str]  # of a file: its size and hash
@@ -102,7 +103,10 @@ class Checkpoints:
         for file, what in bad.items():
             outcome = owners[file]
             name = file.relative_to(outcome.output_dir)
-            raise Finding(outcome.did, f"it left a checkpoint that is no good: {name}: {what}", outcome.last_words)
+            told = f"it left a checkpoint that is no good: {name}: {what}"
+            if what.endswith(NOT_FINITE):
+                raise Finding(outcome.did, told, outcome.last_words, grade="misleads", cause=causes.NOT_FINITE)
+            raise Finding(outcome.did, told, outcome.last_words, grade="loses", cause=causes.HALF_WRITTEN)
         self._findings.sound_files |= {known for known in content.values() if known is not None}
 
     def _weights(self, outcome: Outcome) -> list[Path]:

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pytest_trainguard.contract.outcome import Outcome
 from pytest_trainguard.contract.settings import Field
+from pytest_trainguard.harm import rank
 from pytest_trainguard.launch.protocol import RUN_STEPS, RunRequest
 from pytest_trainguard.probes.guard import Guard
 from pytest_trainguard.verdicts import wording
 from pytest_trainguard.verdicts.errors import Finding, NotApplicable, VerdictError
+from pytest_trainguard.verdicts.gathering import gathering, note, noting
 from pytest_trainguard.verdicts.kinds import rejects, survives
 from pytest_trainguard.verdicts.wording import Named, Wording
 
@@ -65,7 +67,8 @@ class ConfigFuzz:
             values += [value for value in _edges(field) if repr(value) not in tried]
         outcomes = self.guard.run_all([_request({field.path: value}) for value in values])
         for value, outcome in zip(values, outcomes, strict=True):
-            _check_rejected(outcome, field, value)
+            with noting():
+                _check_rejected(outcome, field, value)
         outside = _outside(field) if self._typed else None
         if outside is not None:
             self._search(
@@ -109,7 +112,11 @@ class ConfigFuzz:
         """What will be launched is inside the range that the program itself states."""
         value = self.guard.subject.settings.production(field)
         if _beyond_range(field, value) is not None:
-            raise Finding("read the production settings", f"{field.path} = {value} is not in its range, {field.range}")
+            raise Finding(
+                "read the production settings",
+                f"{field.path} = {value} is not in its range, {field.range}",
+                grade="wastes",
+            )
 
     def _check_accepted(self, values: dict[str, object]) -> None:
         outcome = self._run(values, steps=ACCEPTED_STEPS)
@@ -152,9 +159,9 @@ class ConfigFuzz:
                     return False  # enough: what was found so far is small enough
                 known[key] = None
                 try:
-                    check(value)
-                except Finding as finding:
-                    known[key] = finding
+                    with gathering() as found, noting():
+                        check(value)
+                    known[key] = Finding.joined(found) if found else None
                 except VerdictError as error:  # says nothing of the settings: not to be shrunk
                     stopped.append(error)
             return known[key] is not None
@@ -178,7 +185,9 @@ class ConfigFuzz:
         else:
             smallest = known[repr(found)]
             assert smallest is not None
-            raise Finding(smallest.did, smallest.happened, smallest.evidence)
+            # What shrank to the smallest may be no more than unclear, where a larger value did harm.
+            graver = [each for each in known.values() if each and rank(each.grade) < rank(smallest.grade)]
+            note(min(graver, key=lambda each: rank(each.grade), default=smallest))
         if stopped:
             raise stopped[0]
 

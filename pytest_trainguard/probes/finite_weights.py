@@ -11,6 +11,8 @@ from pathlib import Path
 
 from pytest_trainguard.rows.suffixes import SAFETENSORS
 
+NOT_FINITE = "is not finite"
+
 
 def find_bad_weights(files: list[Path]) -> dict[Path, str]:
     """The files that cannot be loaded, or hold a value that is not finite; path to what is wrong.
@@ -29,7 +31,7 @@ def find_bad_weights(files: list[Path]) -> dict[Path, str]:
             found[file] = f"cannot be loaded ({_first_line(error)})"
             continue
         if bad:
-            found[file] = f"{bad} is not finite"
+            found[file] = f"{bad} {NOT_FINITE}"
     return found
 
 

@@ -27,8 +27,11 @@ def guard(trainer: object, request: pytest.FixtureRequest, tmp_path: Path) -> Gu
     """Start runs of the trainer, disturbed or not; see `pytest_trainguard.Guard`."""
     from pytest_trainguard.probes.guard import Guard
     from pytest_trainguard.session.preflight import get_preflight
+    from pytest_trainguard.session.verdicts import FRAMEWORK
 
-    return Guard(get_preflight(request.config).find_subject(trainer), tmp_path)
+    guard = Guard(get_preflight(request.config).find_subject(trainer), tmp_path)
+    request.node.stash[FRAMEWORK] = lambda: guard.reference.framework
+    return guard
 
 
 @pytest.fixture

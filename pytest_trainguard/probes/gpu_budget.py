@@ -124,7 +124,7 @@ class GpuBudget:
                 found = prediction.find_largest(role)
                 largest = f"\nthe largest {field.path} that fits: {found[1].words}" if found else ""
                 how = "measured on the GPU, predicted: " if prediction.measured else ""
-                raise Finding(did, f"{how}{format_headline(judgement)}\n{judgement.reason}{largest}")
+                raise Finding(did, f"{how}{format_headline(judgement)}\n{judgement.reason}{largest}", grade="wastes")
         finally:
             drawn = {"timeline": self._draw(prediction), "over_time": prediction.over_time}
             self._note({**prediction.as_dict(), **drawn})

@@ -16,7 +16,9 @@ from pytest_trainguard.memory.replay.trace import Trace
 from pytest_trainguard.memory.replay.trace_replay import CAP_PRECISION, find_least_cap, replay_trace
 from pytest_trainguard.probes.gpu_budget import GpuBudget
 from pytest_trainguard.probes.guard import Guard
+from pytest_trainguard.verdicts import causes
 from pytest_trainguard.verdicts.errors import Finding, NotApplicable
+from pytest_trainguard.verdicts.gathering import note
 from pytest_trainguard.verdicts.wording import names
 
 if TYPE_CHECKING:
@@ -85,6 +87,7 @@ class OomProbe:
                 f"traced {fragmentation.TRACED_STEPS} steps of changing lengths, and carried them on to "
                 f"{fragmentation.EXTRAPOLATED_STEPS} in CUDA's allocator, as a job of {format_size(found.peak)}",
                 found.trouble,
+                grade="wastes",
             )
         return found
 
@@ -107,7 +110,8 @@ class OomProbe:
             return
         capped = Tracing(self.guard.subject, self.budget.limit.device).run_capped(cap)
         if capped.timed_out:
-            raise Finding(_capped(cap, part), f"it did not end within {CAPPED_TIME_LIMIT:.0f} s")
+            told = f"it did not end within {CAPPED_TIME_LIMIT:.0f} s"
+            raise Finding(_capped(cap, part), told, grade="wastes")
         if capped.unknown or not capped.ran_out or (capped.ran_out[0][0] == "build") != (part == "build"):
             return
         message = message_of(capped.output)
@@ -119,7 +123,16 @@ class OomProbe:
         elif part == "build" and len(SIZES.findall(message)) < 2:
             problems.append("its message does not name what was needed and what was available")
         if problems:
-            raise Finding(_capped(cap, part), "; ".join(problems), "\n".join(message.splitlines()[-4:]))
+            silent = capped.exit == 0
+            note(
+                Finding(
+                    _capped(cap, part),
+                    "; ".join(problems),
+                    "\n".join(message.splitlines()[-4:]),
+                    grade="misleads" if silent else "unclear",
+                    cause=None if silent else causes.UNNAMED,
+                )
+            )
 
     @property
     def _advice(self) -> str:

@@ -130,7 +130,7 @@ class QueueRoot:
             outcome = started.outcome()
             if outcome.timed_out:
                 told = f"hung, and was ended by the harness after {outcome.seconds:.0f} s"
-                raise Finding(did, told, outcome.stack or outcome.last_words)
+                raise Finding(did, told, outcome.stack or outcome.last_words, grade="wastes")
             try:
                 events = watch.read()
             except OSError as error:

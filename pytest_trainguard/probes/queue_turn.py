@@ -74,7 +74,7 @@ class Turn:
             shown = ", ".join(f"{left.pid} {left.command} ({left.status})" for left in outcome.leftovers[:3])
             problems.append(f"processes left behind: {shown}")
         if problems:
-            raise Finding(outcome.did, "\n".join(problems), outcome.last_words)
+            raise Finding(outcome.did, "\n".join(problems), outcome.last_words, grade="wastes")
 
     def check_nothing_lost(self, *files: Path) -> None:
         """Each of the files is still somewhere below the root.
@@ -88,6 +88,7 @@ class Turn:
                 self.outcome.did,
                 f"lost: {', '.join(lost)}: its content is in no folder any more",
                 self.outcome.last_words,
+                grade="loses",
             )
 
 

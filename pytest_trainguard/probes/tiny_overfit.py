@@ -8,6 +8,7 @@ from statistics import fmean
 from pytest_trainguard.contract import settings
 from pytest_trainguard.contract.outcome import Outcome
 from pytest_trainguard.probes.guard import Guard
+from pytest_trainguard.verdicts import causes
 from pytest_trainguard.verdicts.errors import Finding
 
 LAST = 4  # steps whose mean is the final loss: one step's batch may be an easy one
@@ -60,5 +61,6 @@ class TinyOverfit:
             data=data, steps=steps, settings=values,
         )  # fmt: skip
         if outcome.exit != 0 or not outcome.losses:
-            raise Finding(outcome.did, f"the run failed: {outcome.how}", outcome.last_words)
+            told = f"the run failed: {outcome.how}"
+            raise Finding(outcome.did, told, outcome.last_words, grade="wastes", cause=causes.find_crash(outcome))
         return Overfit(outcome.losses[0], fmean(outcome.losses[-LAST:]), outcome)

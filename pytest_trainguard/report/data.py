@@ -8,8 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from pytest_trainguard.catalog import EdgeCase
+from pytest_trainguard.harm import Grade, Problem, rank
 
-Word = Literal["passed", "failed", "not_applicable", "error"]
+Word = Literal["passed", "advice", "accepted", "failed", "not_applicable", "error"]
+Clearance = Literal["GO", "GO WITH ADVICE", "NO-GO"]
 Prediction = dict[str, Any]  # of GPU memory, as `memory` gives it and schema.json describes it
 
 
@@ -20,11 +22,12 @@ class CaseVerdict:
     Attributes:
         slug: of the case, as are number, title, category, severity and `expects`.
         trainer: its name.
-        verdict: the word.
-        reason: what happened; empty where the case passed.
-        did: what was done to the trainer, where it failed.
-        evidence: the trainer's last words, or other text worth showing.
+        verdict: the word; `advice` where all that was found is below the bar.
+        reason: why it does not apply or was not judged, or what happened; empty where the case passed.
+        problems: what was found, as values of `harm.Problem`, the gravest first.
+        evidence: what the harness itself has to show, where it could not judge.
         alone: the command that runs this case alone.
+        framework: what the trainer trains with, as the guides of the cases call it.
         seconds: that it took.
         memory: what was predicted of the trainer's GPU memory, where that was found out.
     """
@@ -38,9 +41,10 @@ class CaseVerdict:
     trainer: str
     verdict: Word
     reason: str
-    did: str
+    problems: tuple[Problem, ...]
     evidence: str
     alone: str
+    framework: str
     seconds: float
     memory: Prediction | None
 
@@ -54,6 +58,11 @@ class CaseVerdict:
         """For an order by number, cases without one last."""
         return self.number is None, self.number or 0, self.slug
 
+    @property
+    def grade(self) -> Grade | None:
+        """The gravest of its problems."""
+        return min((problem.grade for problem in self.problems), key=rank, default=None)
+
     def as_values(self) -> dict[str, Any]:
         """As plain values, which can cross to another process."""
         return asdict(self)
@@ -61,7 +70,7 @@ class CaseVerdict:
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> CaseVerdict:
         """Back from `as_values`."""
-        return cls(**values)
+        return cls(**{**values, "problems": tuple(Problem.from_values(each) for each in values["problems"])})
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,7 @@ class SessionResult:
     Attributes:
         verdicts: one for each trainer and case, in the order of their ends.
         trainers: the name to `module:Class`, or to a command line's table.
+        bar: the mildest grade that is NO-GO.
         left_out: the catalogue's cases that were not run for `--fast` alone.
         narrowed: the options that left only a part, in one line.
         began: seconds since the epoch.
@@ -82,6 +92,7 @@ class SessionResult:
 
     verdicts: list[CaseVerdict]
     trainers: Mapping[str, object]
+    bar: Grade
     left_out: list[EdgeCase]
     narrowed: str
     began: float
@@ -97,11 +108,13 @@ class SessionResult:
 
     @property
     def judged(self) -> int:
-        """How many passed or failed."""
-        return self.counts["passed"] + self.counts["failed"]
+        """How many passed, or were found something of."""
+        return sum(self.counts[word] for word in ("passed", "advice", "accepted", "failed"))
 
     @property
-    def clearance(self) -> Literal["GO", "NO-GO"]:
+    def clearance(self) -> Clearance:
         """GO where something was judged, nothing failed and nothing was left open."""
         bad = self.counts["failed"] or self.counts["error"] or self.exitstatus
-        return "NO-GO" if bad or not self.judged else "GO"
+        if bad or not self.judged:
+            return "NO-GO"
+        return "GO WITH ADVICE" if self.counts["advice"] else "GO"

@@ -13,9 +13,11 @@ from typing import TypedDict
 import pytest
 
 from pytest_trainguard import catalog
+from pytest_trainguard.harm import Grade, Problem
+from pytest_trainguard.report.causes import CauseEntry, group_by_cause
 from pytest_trainguard.report.data import CaseVerdict, Prediction, SessionResult, Word
 
-VERSION = 1
+VERSION = 2
 
 
 class TrainerEntry(TypedDict):
@@ -25,6 +27,17 @@ class TrainerEntry(TypedDict):
     source: str
     verdict: Word
     reason: str
+
+
+class ProblemEntry(TypedDict):
+    """One thing that a case found."""
+
+    grade: Grade
+    cause: str
+    verdict: str
+    did: str
+    happened: str
+    evidence: str
 
 
 class CaseEntry(TypedDict):
@@ -38,11 +51,13 @@ class CaseEntry(TypedDict):
     expects: str
     trainer: str
     verdict: Word
+    grade: Grade | None
     reason: str
+    problems: list[ProblemEntry]
     seconds: float
-    did: str
     evidence: str
     alone: str
+    framework: str
 
 
 class Coverage(TypedDict):
@@ -52,6 +67,8 @@ class Coverage(TypedDict):
     selected: int
     judged: int
     passed: int
+    advice: int
+    accepted: int
     failed: int
     not_applicable: int
     error: int
@@ -78,7 +95,9 @@ class Report(TypedDict):
     version: int
     clearance: str
     why: str
+    bar: Grade
     left_out: list[str]
+    causes: list[CauseEntry]
     trainers: list[TrainerEntry]
     memory: list[Prediction]
     cases: list[CaseEntry]
@@ -95,6 +114,8 @@ def make_report(result: SessionResult) -> Report:
         "version": VERSION,
         "clearance": result.clearance,
         "why": explain_clearance(result),
+        "bar": result.bar,
+        "causes": group_by_cause(verdicts),
         "left_out": [case.slug for case in result.left_out],
         "trainers": [_make_trainer(name, result.trainers.get(name), verdicts) for name in names],
         "memory": merge_predictions(verdicts),
@@ -107,11 +128,9 @@ def make_report(result: SessionResult) -> Report:
 def explain_clearance(result: SessionResult) -> str:
     """What stands behind GO or NO-GO, in one line."""
     counts = result.counts
-    told = [
-        f"{counts['passed']} passed",
-        f"{counts['failed']} failed",
-        f"{counts['not_applicable']} not applicable",
-    ]
+    told = [f"{counts['passed']} passed", f"{counts['failed']} failed"]
+    told += [f"{counts[word]} {word}" for word in ("advice", "accepted") if counts[word]]
+    told.append(f"{counts['not_applicable']} not applicable")
     if counts["error"]:
         told.append(f"{counts['error']} not judged")
     if result.exitstatus == pytest.ExitCode.INTERRUPTED:
@@ -136,8 +155,9 @@ def merge_predictions(verdicts: Iterable[CaseVerdict]) -> list[Prediction]:
 def _make_trainer(name: str, spec: object, verdicts: list[CaseVerdict]) -> TrainerEntry:
     own = [verdict for verdict in verdicts if verdict.trainer == name]
     errors = [verdict.reason for verdict in own if verdict.verdict == "error"]
-    failed = any(verdict.verdict == "failed" for verdict in own)
-    word: Word = "error" if errors else "failed" if failed else "passed" if own else "not_applicable"
+    words: tuple[Word, ...] = ("error", "failed", "advice", "accepted", "passed")
+    there = {verdict.verdict for verdict in own}
+    word: Word = next((word for word in words if word in there), "not_applicable")
     return {
         "name": name,
         "source": spec if isinstance(spec, str) else "command",
@@ -156,11 +176,24 @@ def _make_case(verdict: CaseVerdict) -> CaseEntry:
         "expects": verdict.expects,
         "trainer": verdict.trainer,
         "verdict": verdict.verdict,
+        "grade": verdict.grade,
         "reason": verdict.reason,
+        "problems": [_make_problem(problem) for problem in verdict.problems],
         "seconds": verdict.seconds,
-        "did": verdict.did,
         "evidence": verdict.evidence,
         "alone": verdict.alone,
+        "framework": verdict.framework,
+    }
+
+
+def _make_problem(problem: Problem) -> ProblemEntry:
+    return {
+        "grade": problem.grade,
+        "cause": problem.cause.key if problem.cause else "",
+        "verdict": problem.verdict,
+        "did": problem.did,
+        "happened": problem.said,
+        "evidence": problem.evidence,
     }
 
 
@@ -171,6 +204,8 @@ def _count(result: SessionResult) -> Coverage:
         "selected": len(result.verdicts),
         "judged": result.judged,
         "passed": counts["passed"],
+        "advice": counts["advice"],
+        "accepted": counts["accepted"],
         "failed": counts["failed"],
         "not_applicable": counts["not_applicable"],
         "error": counts["error"],

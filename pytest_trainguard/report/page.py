@@ -26,6 +26,8 @@ LONGEST = 6000  # characters of one text; of a longer one the middle is left out
 ORDER: tuple[Word, ...] = (
     "failed",
     "error",
+    "advice",
+    "accepted",
     "passed",
     "not_applicable",
 )  # of what a field of the grid stands for and leads to

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -9,22 +10,34 @@ from itertools import groupby
 import pytest
 
 from pytest_trainguard.catalog import CATALOGUE, CATEGORIES, EdgeCase
-from pytest_trainguard.report.data import CaseVerdict, SessionResult
-from pytest_trainguard.report.json_report import explain_clearance, merge_predictions
+from pytest_trainguard.report.data import CaseVerdict, Prediction, SessionResult
+from pytest_trainguard.report.json_report import Report, explain_clearance, make_report, merge_predictions
+from pytest_trainguard.report.screen import MOST_GROUPS, WIDTH, format_causes, format_reasons
 
 SLOWEST = 5
+MOST_LINES = 60  # of a whole run's output, pytest's own lines among them; with -v there is no limit
+PYTESTS_OWN = 10  # lines of pytest's before and after
+DOTS = 72  # tests in a line of pytest's progress
+MARKUP: dict[str, dict[str, bool]] = {"failed": {"red": True}, "advice": {"yellow": True}, "accepted": {}}
 
 
 def write_summary(result: SessionResult, reporter: pytest.TerminalReporter) -> None:
     """Write the summary to pytest's terminal."""
+    report = make_report(result)
     verdicts = sorted(result.verdicts, key=lambda verdict: (verdict.trainer, verdict.order))
+    verbose = reporter.verbosity > 0
     reporter.section("preflight", sep="=")
-    for line, markup in format_grid(verdicts):
+    head = format_grid(verdicts)
+    rest = [*_format_open(report, verbose), *_format_slowest(verdicts), *_format_left_out(result)]
+    predicted = merge_predictions(verdicts)
+    taken = PYTESTS_OWN + -(-len(verdicts) // DOTS) + len(head) + len(rest) + len(result.problems) + len(predicted)
+    for line, markup in head:
         reporter.write_line(line, **markup)
-    _write_not_applicable(verdicts, reporter)
-    _write_memory(verdicts, reporter)
-    _write_failures(verdicts, reporter)
-    _write_slowest(verdicts, reporter)
+    _write_memory(predicted, reporter)
+    for line, verdict in format_causes(report, 10**6 if verbose else MOST_LINES - taken):
+        reporter.write_line(line, **MARKUP[verdict])
+    for line in rest:
+        reporter.write_line(line)
     _write_clearance(result, reporter)
 
 
@@ -48,24 +61,27 @@ def format_grid(verdicts: Sequence[CaseVerdict]) -> list[tuple[str, dict[str, bo
 
 def _format_cell(verdicts: Sequence[CaseVerdict], category: str) -> str:
     counts = Counter(verdict.verdict for verdict in verdicts if verdict.category == category)
-    judged = counts["passed"] + counts["failed"]
-    return f"{counts['passed']}/{judged}" if judged else "-"
+    good = counts["passed"] + counts["advice"] + counts["accepted"]
+    judged = good + counts["failed"]
+    return f"{good}/{judged}" if judged else "-"
 
 
-def _write_not_applicable(verdicts: Sequence[CaseVerdict], reporter: pytest.TerminalReporter) -> None:
-    for verdict in verdicts:
-        if verdict.verdict == "not_applicable":
-            reporter.write_line(f"not applicable: {verdict.heading}: {verdict.trainer}: {verdict.reason}")
+def _format_open(report: Report, verbose: bool) -> list[str]:
+    """What was not judged, and what does not apply: by reason."""
+    most = 10**6 if verbose else MOST_GROUPS
+    errors = [case for case in report["cases"] if case["verdict"] == "error"]
+    others = [case for case in report["cases"] if case["verdict"] == "not_applicable"]
+    lines = format_reasons(errors, lambda count: f"not judged: {count}", most)
+    return lines + format_reasons(others, lambda count: f"not applicable: {count}; they would apply with", most)
 
 
-def _write_memory(verdicts: Sequence[CaseVerdict], reporter: pytest.TerminalReporter) -> None:
+def _write_memory(predicted: Sequence[Prediction], reporter: pytest.TerminalReporter) -> None:
     """What was predicted of each trainer's GPU memory."""
-    found = merge_predictions(verdicts)
-    if not found:
+    if not predicted:
         return
     from pytest_trainguard.memory.answers.prediction import format_prediction
 
-    for one in found:
+    for one in predicted:
         first, *rest = format_prediction(one)
         good = {"FITS": {"green": True}, "TIGHT": {"yellow": True}}.get(one["verdict"], {"red": True})
         reporter.write_line(f"GPU memory: {one['trainer']}: {first}", **good)
@@ -73,28 +89,27 @@ def _write_memory(verdicts: Sequence[CaseVerdict], reporter: pytest.TerminalRepo
             reporter.write_line(line)
 
 
-def _write_failures(verdicts: Sequence[CaseVerdict], reporter: pytest.TerminalReporter) -> None:
-    for verdict in verdicts:
-        if verdict.verdict in ("failed", "error"):
-            first = verdict.reason.splitlines()[0] if verdict.reason else ""
-            reporter.write_line(f"{verdict.verdict.upper()} {verdict.heading}: {verdict.trainer}: {first}", red=True)
-            reporter.write_line(f"       {verdict.alone}")
+def _format_slowest(verdicts: Sequence[CaseVerdict]) -> list[str]:
+    if len(verdicts) <= SLOWEST:
+        return []
+    slowest = sorted(verdicts, key=lambda verdict: -verdict.seconds)[:SLOWEST]
+    several = len({verdict.trainer for verdict in verdicts}) > 1
+    shown = [f"{v.heading}{f', {v.trainer}' if several else ''} {v.seconds:.1f} s" for v in slowest]
+    return textwrap.wrap(f"slowest: {'; '.join(shown)}", WIDTH, subsequent_indent="  ", max_lines=2, placeholder=" …")
 
 
-def _write_slowest(verdicts: Sequence[CaseVerdict], reporter: pytest.TerminalReporter) -> None:
-    if len(verdicts) > SLOWEST:
-        slowest = sorted(verdicts, key=lambda verdict: -verdict.seconds)[:SLOWEST]
-        shown = "; ".join(f"{v.heading}: {v.trainer} {v.seconds:.1f} s" for v in slowest)
-        reporter.write_line(f"slowest: {shown}")
+def _format_left_out(result: SessionResult) -> list[str]:
+    if not result.left_out:
+        return []
+    shown = f"left out by --fast, {len(result.left_out)} cases: {format_keys(result.left_out)}: run them without it"
+    return textwrap.wrap(shown, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _write_clearance(result: SessionResult, reporter: pytest.TerminalReporter) -> None:
-    if result.left_out:
-        shown = format_keys(result.left_out)
-        reporter.write_line(f"left out by --fast, {len(result.left_out)} cases: {shown}: run them without it")
     for problem in result.problems:
         reporter.write_line(f"ERROR: {problem}", red=True)
-    markup = {"bold": True, "green" if result.clearance == "GO" else "red": True}
+    colours = {"GO": "green", "GO WITH ADVICE": "yellow", "NO-GO": "red"}
+    markup = {"bold": True, colours[result.clearance]: True}
     reporter.write_line(f"{result.clearance}: {explain_clearance(result)}", **markup)
 
 

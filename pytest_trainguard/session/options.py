@@ -12,6 +12,7 @@ from pytest_trainguard import catalog
 
 if TYPE_CHECKING:
     from pytest_trainguard.memory.replay.budget import Limit
+    from pytest_trainguard.session.bar import Bar
 
 Value = TypeVar("Value")
 NARROWING = ("trainer", "edge_case", "category", "fast")
@@ -96,6 +97,37 @@ def check_budget(config: pytest.Config) -> None:
         from pytest_trainguard.memory import parse_budget
 
         parse_option("--gpu-budget", parse_budget, config.option.gpu_budget)
+
+
+def read_bar(config: pytest.Config) -> Bar:
+    """The bar between advice and NO-GO; the command line's goes before the ini file's.
+
+    Raises:
+        pytest.UsageError: it is no grade.
+    """
+    from pytest_trainguard.session.bar import parse_bar
+
+    if config.option.trainguard_bar:
+        return parse_option("--trainguard-bar", parse_bar, config.option.trainguard_bar)
+    return parse_option("trainguard_bar", parse_bar, config.getini("trainguard_bar"))
+
+
+def explain(named: str) -> str:
+    """The page of a case, for a terminal.
+
+    Raises:
+        pytest.UsageError: there is no such case.
+    """
+    from pytest_trainguard import case_pages
+    from pytest_trainguard.session.selection import parse_cases
+
+    cases = catalog.read_tests()
+    chosen = parse_option("--explain", parse_cases, named)
+    unknown = chosen.find_unknown(cases)
+    if unknown:
+        raise pytest.UsageError(f"--explain: {unknown}")
+    guides = catalog.catalogue_folder() / "guides"
+    return "\n".join(case_pages.format_page(case, test, guides) for case, test in cases.items() if case in chosen)
 
 
 def find_gpu_limit(config: pytest.Config) -> Limit | None:

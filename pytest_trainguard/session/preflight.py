@@ -15,6 +15,7 @@ import pytest
 
 from pytest_trainguard import catalog
 from pytest_trainguard.session import options
+from pytest_trainguard.session.bar import BAR
 from pytest_trainguard.session.deselection import take_out_preflights
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Preflight:
         self.problems: list[str] = []
         options.check_categories(config, list(catalog.CATEGORIES))
         options.check_budget(config)
+        config.stash[BAR] = options.read_bar(config)
         runs = self.active and not config.option.collectonly
         self.gpu_limit = options.find_gpu_limit(config) if runs else None
         self.narrowing = options.list_narrowing_options(config)
@@ -181,6 +183,7 @@ class Preflight:
         return SessionResult(
             verdicts=self.verdicts.list_verdicts(),
             trainers=self.trainers,
+            bar=self.config.stash[BAR].grade,
             left_out=self.selection.list_left_out(catalog.read_cases()) if self.selection.fast else [],
             narrowed=" ".join(self.narrowing),
             began=self.began,

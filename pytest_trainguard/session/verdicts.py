@@ -3,20 +3,53 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_trainguard.catalog import EdgeCase, case_of
+from pytest_trainguard.harm import Problem
 from pytest_trainguard.report.block import format_block
 from pytest_trainguard.report.data import CaseVerdict, Prediction, Word
+from pytest_trainguard.session.bar import BAR, sum_up
 from pytest_trainguard.verdicts.errors import CannotJudge, Finding, NotApplicable
+from pytest_trainguard.verdicts.gathering import gathering
 
 if TYPE_CHECKING:
     Report = pytest.TestReport | pytest.CollectReport
 
 MEMORY = pytest.StashKey[Prediction]()  # a test's prediction of GPU memory, as plain values
+NOTED = pytest.StashKey[list[Problem]]()  # what a test found without ending for it
+FRAMEWORK = pytest.StashKey[Callable[[], str]]()  # what a test's trainer trains with, once it has run
 ATTRIBUTE = "trainguard"  # of pytest's report: what xdist carries from a worker
+
+
+# The category of a verdict that pytest knows none for, and its letter.
+STATUS = {"not_applicable": ("not applicable", "n"), "advice": ("advice", "a"), "accepted": ("accepted", "A")}
+BRIEF = {"failed": ("NO-GO", "F"), "error": ("not judged", "E")}  # told at the end, each cause once
+
+
+@contextmanager
+def gather(item: pytest.Item) -> Iterator[None]:
+    """While an edge case runs: what it notes goes to its stash."""
+    if case_of(item.iter_markers()) is None:
+        yield
+        return
+    with gathering() as noted:
+        item.stash[NOTED] = noted
+        yield
+
+
+def find_status(report: Report, verbose: bool) -> tuple[str, str, str] | None:
+    """Category, letter and word of an edge case's report; None where pytest's own will do."""
+    verdict = read_verdict(report)
+    known = STATUS if verbose else {**STATUS, **BRIEF}
+    if verdict is None or verdict.verdict not in known:
+        return None
+    category, letter = known[verdict.verdict]
+    return category, letter, category.upper()
 
 
 class VerdictStore:
@@ -48,7 +81,8 @@ def attach_verdict(item: pytest.Item, call: pytest.CallInfo[None], report: pytes
     """Put the verdict of an edge case on its report, as plain values: under xdist it crosses to another process."""
     case = case_of(item.iter_markers())
     problem = call.excinfo.value if call.excinfo else None
-    if isinstance(problem, NotApplicable):
+    noted = item.stash.get(NOTED, [])
+    if isinstance(problem, NotApplicable) and not noted:
         report.outcome = "skipped"
         report.longrepr = (str(item.path), 0, f"Skipped: not applicable: {problem}")
     if case is None or (report.when != "call" and problem is None):
@@ -56,10 +90,13 @@ def attach_verdict(item: pytest.Item, call: pytest.CallInfo[None], report: pytes
     verdict = _judge(case, item, problem, report, call.duration)
     setattr(report, ATTRIBUTE, verdict.as_values())
     # On the item: JUnit's properties are those of the report of its teardown.
-    others = [kept for kept in item.user_properties if kept[0] != "verdict"]
-    item.user_properties[:] = [*others, ("verdict", verdict.verdict)]
+    others = [kept for kept in item.user_properties if kept[0] not in ("verdict", "grade")]
+    grade = [("grade", verdict.grade)] if verdict.grade else []
+    item.user_properties[:] = [*others, ("verdict", verdict.verdict), *grade]
     report.user_properties = list(item.user_properties)
-    if verdict.verdict in ("failed", "error") and isinstance(problem, Finding | CannotJudge):
+    if verdict.verdict in ("advice", "accepted"):
+        report.outcome, report.longrepr = "passed", None
+    elif verdict.verdict in ("failed", "error") and (noted or isinstance(problem, Finding | CannotJudge)):
         report.outcome = "failed"
         report.longrepr = format_block(verdict)
     return report
@@ -68,8 +105,9 @@ def attach_verdict(item: pytest.Item, call: pytest.CallInfo[None], report: pytes
 def _judge(
     case: EdgeCase, item: pytest.Item, problem: BaseException | None, report: pytest.TestReport, seconds: float
 ) -> CaseVerdict:
-    word, reason = _explain(problem, report)
     trainer, parametrized = _name_trainer(item)
+    problems = item.config.stash[BAR].weigh(_list_problems(item, problem, report), trainer, case)
+    word, reason = _explain(problem, problems)
     chosen = f"--trainer {trainer} --edge-case {case.key}" if parametrized else shlex.quote(item.nodeid)
     return CaseVerdict(
         slug=case.slug,
@@ -81,12 +119,24 @@ def _judge(
         trainer=trainer,
         verdict=word,
         reason=reason,
-        did=problem.did if isinstance(problem, Finding) else "",
-        evidence=getattr(problem, "evidence", ""),
+        problems=problems,
+        evidence=problem.evidence if isinstance(problem, CannotJudge) else "",
         alone=f"pytest -m preflight {chosen}",
+        framework=item.stash.get(FRAMEWORK, str)(),
         seconds=round(seconds, 3),
         memory=item.stash.get(MEMORY, None),
     )
+
+
+def _list_problems(item: pytest.Item, problem: BaseException | None, report: pytest.TestReport) -> list[Problem]:
+    """What the case found; an assertion of a team's own case is a finding of unknown harm."""
+    noted: list[Problem] = item.stash.get(NOTED, [])
+    found = list(noted)
+    if isinstance(problem, Finding):
+        found += [each for each in problem.problems if each not in found]
+    elif isinstance(problem, AssertionError) and report.when == "call":
+        found.append(Problem("misleads", _first_line(problem)))
+    return found
 
 
 def _name_trainer(item: pytest.Item) -> tuple[str, bool]:
@@ -98,14 +148,20 @@ def _name_trainer(item: pytest.Item) -> tuple[str, bool]:
     return chosen if isinstance(chosen, str) else getattr(chosen, "__name__", str(chosen)), False
 
 
-def _explain(problem: BaseException | None, report: pytest.TestReport) -> tuple[Word, str]:
-    if problem is None:
-        return "passed", ""
-    if isinstance(problem, Finding):
-        return "failed", problem.happened
-    if isinstance(problem, NotApplicable | pytest.skip.Exception):
-        return "not_applicable", str(problem)
+def _explain(problem: BaseException | None, problems: Sequence[Problem]) -> tuple[Word, str]:
     if isinstance(problem, CannotJudge):
         return "error", str(problem)
-    asserted = isinstance(problem, AssertionError) and report.when == "call"
-    return "failed" if asserted else "error", f"{type(problem).__name__}: {problem}".strip().splitlines()[0]
+    expected = Finding | NotApplicable | AssertionError | pytest.skip.Exception
+    if problem is not None and not isinstance(problem, expected):
+        return "error", _first_line(problem)
+    if problems:
+        return sum_up(problems), "\n".join(each.said for each in problems)
+    if isinstance(problem, NotApplicable | pytest.skip.Exception):
+        return "not_applicable", str(problem)
+    if problem is not None:  # an assertion outside of the call
+        return "error", _first_line(problem)
+    return "passed", ""
+
+
+def _first_line(problem: BaseException) -> str:
+    return f"{type(problem).__name__}: {problem}".strip().splitlines()[0]

@@ -10,6 +10,7 @@ from pytest_trainguard.contract import checkpoints
 from pytest_trainguard.contract.outcome import Outcome
 from pytest_trainguard.launch import child
 from pytest_trainguard.launch.protocol import RUN_STEPS, LoadedModules, RunRequest, from_json
+from pytest_trainguard.subject.framework import name_framework
 from pytest_trainguard.subject.subject import Subject
 
 
@@ -60,6 +61,11 @@ class Reference:
     def second_outcome(self) -> Outcome:
         """A second undisturbed run: whether it equals the first tells whether equality says anything."""
         return self._subject.start(RunRequest("trained undisturbed again")).outcome()
+
+    @property
+    def framework(self) -> str:
+        """What the program trains with, as the guides call it; empty where it never ran."""
+        return name_framework(self._made[1].libraries) if self._made else ""
 
     @property
     def own_modules(self) -> tuple[Path, ...]:

@@ -1,12 +1,16 @@
 """The exceptions that carry a verdict.
 
 VerdictError
-├── Finding          the trainer did something else: failed
+├── Finding          the trainer did something else: failed, or advice, by the harm that was seen
 ├── NotApplicable    the trainer lacks what the case is about: not applicable, with what to add
 └── CannotJudge      the harness itself could not tell: error, never green
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pytest_trainguard.harm import Cause, Grade, Problem, worst
 
 
 class VerdictError(Exception):
@@ -17,14 +21,51 @@ class Finding(VerdictError, AssertionError):
     """The trainer did not do what a good one does.
 
     Attributes:
-        did: what was done to it.
-        happened: what it did, one thing a line.
-        evidence: its last words, or other text worth showing.
+        problems: what it did instead, at least one thing.
     """
 
-    def __init__(self, did: str, happened: str, evidence: str = ""):
+    def __init__(
+        self, did: str, happened: str, evidence: str = "", *, grade: Grade = "misleads", cause: Cause | None = None
+    ):
+        """One problem.
+
+        Args:
+            did: what was done to the trainer.
+            happened: what it did, one thing a line.
+            evidence: its last words, or other text worth showing.
+            grade: the harm that was seen.
+            cause: what it has in common with findings of other cases, if anything.
+        """
         super().__init__(f"{did}: {happened}")
-        self.did, self.happened, self.evidence = did, happened, evidence
+        self.problems: tuple[Problem, ...] = (Problem(grade, happened, did, evidence, cause),)
+
+    @classmethod
+    def joined(cls, problems: Sequence[Problem]) -> Finding:
+        """Of several problems, at least one."""
+        first = problems[0]
+        finding = cls(first.did, "\n".join(problem.said for problem in problems), first.evidence)
+        finding.problems = tuple(problems)
+        return finding
+
+    @property
+    def grade(self) -> Grade:
+        """The gravest of its problems."""
+        return worst(self.problems)
+
+    @property
+    def did(self) -> str:
+        """What was done to the trainer."""
+        return self.problems[0].did
+
+    @property
+    def happened(self) -> str:
+        """What the trainer did, one thing a line."""
+        return "\n".join(problem.said for problem in self.problems)
+
+    @property
+    def evidence(self) -> str:
+        """Its last words."""
+        return self.problems[0].evidence
 
 
 class NotApplicable(VerdictError):

@@ -21,7 +21,7 @@ SIZE = r"[\d.]+ GiB"
     title="device and its specification",
     category="memory",
     verdict="survives",
-    severity="minor",
+    severity="unclear",
     brought_about="an undisturbed run",
     expects="says what it trains on, and how much memory that has",
 )
@@ -37,7 +37,7 @@ def test_device_and_its_specification(guard: Guard) -> None:
     title="learning-rate cache",
     category="config",
     verdict="survives",
-    severity="major",
+    severity="wastes",
     brought_about="learning rates found a week and an hour ago, tomorrow, and outside the range",
     expects="takes none of them, and one that is sound",
 )
@@ -75,7 +75,7 @@ def test_learning_rate_cache(guard: Guard) -> None:
     title="no room for a checkpoint",
     category="process",
     verdict="rejects",
-    severity="major",
+    severity="wastes",
     brought_about="an output folder on a real file system that is smaller than a checkpoint",
     expects="rejects before the first step, naming the folder",
 )
