@@ -197,6 +197,8 @@ def test_learning_rate_far_too_high(config_fuzz: ConfigFuzz, guard: Guard) -> No
     )
     if outcome.exit == 0:
         survives(outcome)
+    elif outcome.exit > 0 and not outcome.recording.steps:  # rejected, by a bound that its settings do not state
+        rejects(outcome, wording.field_name(field.path.rpartition(".")[2]))
     else:
         stops(outcome, DIVERGED)
 

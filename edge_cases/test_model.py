@@ -173,11 +173,16 @@ def test_no_checkpoint_yet(guard: Guard) -> None:
     spec = guard.subject.spec
     if isinstance(spec, Mapping) and "{resume_from}" not in str(spec["command"]):
         raise NotApplicable("its command cannot be told to resume: give it {resume_from}")
-    fresh, missing = guard.folder / "fresh", guard.folder / "none" / "checkpoint-4"
+    told = guard.checkpoints.resume_point(reference.output_dir)  # a file's path, a folder's, or the output folder
+    name = told.name if told and told != reference.output_dir else "checkpoint-4"
+    fresh, missing = guard.folder / "fresh", guard.folder / "none" / name
     fresh.mkdir()
+    asked = None if told and told.is_file() else fresh
     first, second = guard.run_all(
         [
-            RunRequest("asked to resume in a fresh, empty output folder", output_dir=fresh, resume_from=fresh),
+            RunRequest(
+                "asked to resume in a fresh, empty output folder", output_dir=fresh, resume_from=asked, resume=not asked
+            ),
             RunRequest(f"asked to resume from {missing}, which does not exist", resume_from=missing),
         ]
     )
@@ -209,6 +214,8 @@ def test_checkpoint_folder_empty(guard: Guard) -> None:
     name = newest.relative_to(reference.output_dir)
     alone = guard.folder / "alone"
     (alone / name).mkdir(parents=True)
+    named_alone = guard.folder / "named" / name  # another one: a program that starts afresh writes to the first
+    named_alone.mkdir(parents=True)
     killed = guard.checkpoints.killed_late()
     whole = guard.checkpoints.find(killed.output_dir)
     beside = guard.copy(killed.output_dir)
@@ -225,7 +232,7 @@ def test_checkpoint_folder_empty(guard: Guard) -> None:
                 output_dir=beside,
                 resume=True,
             ),
-            RunRequest(f"asked to resume from {alone / name}, an empty folder", resume_from=alone / name),
+            RunRequest(f"asked to resume from {named_alone}, an empty folder", resume_from=named_alone),
         ]
     )
     if first.exit > 0:

@@ -249,11 +249,7 @@ def _link_for_data(guard: Guard) -> None:
     link.parent.mkdir()
     link.symlink_to(link)
     limit = max(TIME_LIMIT, guard.patience)
-    rejects(
-        guard.run(f"replaced {data.name} by a link to itself", data=link, time_limit=limit),
-        data.name,
-        before="model",
-    )
+    rejects(guard.run(f"replaced {data.name} by a link to itself", data=link, time_limit=limit), data.name)
     if data.is_dir():
         walked = guard.folder / "walked" / data.name
         shutil.copytree(data, walked)

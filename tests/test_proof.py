@@ -7,9 +7,9 @@ import pkgutil
 import pytest
 
 from pytest_trainguard import Finding, NotApplicable, catalog
+from pytest_trainguard.harm import rank
 from pytest_trainguard.memory.replay.budget import parse_budget, resolve_budget
 from pytest_trainguard.session.preflight import get_preflight
-from pytest_trainguard.harm import rank
 from pytest_trainguard.verdicts.gathering import gathering
 from tests import proof_table, saboteurs
 from tests.saboteurs.queue import Queued, RepositorysQueue, TrainsWithTorch
@@ -90,9 +90,21 @@ def test_saboteur_is_found(trainer, case, noted, request):
     noted.update(kind="saboteur", case=case.key)
     with pytest.raises(Finding, match=trainer.says) as found:
         judge(case, request)
-    import json, os
+    import json
+
     with open("/tmp/grades.jsonl", "a") as out:
-        out.write(json.dumps([case.key, trainer.__module__, trainer.__name__, found.value.grade, [(p.grade, p.said, p.cause.key if p.cause else "") for p in found.value.problems]]) + "\n")
+        out.write(
+            json.dumps(
+                [
+                    case.key,
+                    trainer.__module__,
+                    trainer.__name__,
+                    found.value.grade,
+                    [(p.grade, p.said, p.cause.key if p.cause else "") for p in found.value.problems],
+                ]
+            )
+            + "\n"
+        )
     assert found.value.grade == trainer.grade
 
 

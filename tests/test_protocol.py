@@ -75,7 +75,7 @@ def test_what_is_no_message_is_refused(body):
         Description(
             {"lr": 1}, {}, {"lr": 0.5}, (Field("lr", "float", {"gt": 0}), Field("on", "choice", choices=("a", 1))),
             {"learning_rate": "lr"}, 64, None, None, "settings.json", Queue("train {root}", priorities=("a", "b")),
-            False,
+            False, ("progress.csv",),
         ),
     ],
     ids=lambda value: type(value).__name__,

@@ -22,6 +22,7 @@ WRITABLE = (".json", ".toml", ".yaml", ".yml")  # forms of a settings file
 _NEEDED = ("output_dir", "max_steps")
 _KEYS = (
     "command", "settings", "sample", "production", "tiny", "overfit", "fields", "rows", "resume", "queue", "labels",
+    "logs",
 )  # fmt: skip
 _PLACE = re.compile(r"\{(\w*)\}")
 _PYTHON = re.compile(r"(^|/)python(3(\.\d+)?)?$")
@@ -74,6 +75,7 @@ class CommandTrainer(Trainer):
             "queue": queues.Queue(**table["queue"]) if "queue" in table else None,
             "command": table["command"],
             "labels": table.get("labels"),
+            "logs": table.get("logs", ()),
         }
         if self._settings is not None:
             set_here["settings_name"] = self._settings.name

@@ -4,9 +4,27 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 from pytest_trainguard.recorder.timeline import Recording
+
+# Files that frameworks and loggers write as they start, whatever comes of the run: logging, Hydra, TensorBoard,
+# Lightning, Weights & Biases, MLflow, Aim.
+LOGS = (
+    "*.log",
+    "*.log.*",
+    "logs/*",
+    ".hydra/*",
+    "events.out.tfevents.*",
+    "hparams.yaml",
+    "lightning_logs/version_*/*.yaml",
+    "lightning_logs/version_*/metrics.csv",
+    "wandb/*",
+    "mlruns/*",
+    ".aim/*",
+    "multirun.yaml",
+)
 
 
 @dataclass(frozen=True)
@@ -36,6 +54,7 @@ class Outcome:
         timed_out: the harness's own time limit ended the run.
         stack: where every thread stood then.
         pid: the run's main process.
+        logs: patterns of files that the trainer's framework writes by itself, beside those in `LOGS`.
     """
 
     did: str
@@ -53,6 +72,7 @@ class Outcome:
     stack: str
     pid: int
     small_disk: bool = False
+    logs: tuple[str, ...] = ()
 
     @property
     def losses(self) -> list[float]:
@@ -95,6 +115,15 @@ class Outcome:
         """The files of the output folder that this run added, changed or removed."""
         return sorted(name for name in {*self.before, *self.after} if self.before.get(name) != self.after.get(name))
 
+    def left(self) -> list[str]:
+        """The files that it added, changed or removed, without logs: what may pass for a checkpoint, or be half one."""
+        patterns = [*LOGS, *self.logs]
+        return [
+            name
+            for name in self.changed()
+            if not name.endswith("/") and not any(fnmatch(f"/{name}", f"*/{pattern}") for pattern in patterns)
+        ]
+
 
 def exit_words(code: int) -> str:
     """An exit code in words: `exit 1`, or the name of the signal."""
@@ -109,7 +138,11 @@ def exit_words(code: int) -> str:
 
 
 _TRACEBACK = "Traceback (most recent call last):"
-_OF_AN_ERROR = re.compile(r"error|fatal|critical|fail|cannot|invalid|reject|refuse", re.I)
+_OF_AN_ERROR = re.compile(
+    r"error|fatal|critical|fail|cannot|could not|can't|invalid|reject|refuse|warn|incomplete|corrupt|damaged|broken|"
+    r"missing|not found|no such|unreadable|truncated|mismatch|skipp|has no\b",
+    re.I,
+)
 
 
 def message_of(output: str) -> str:

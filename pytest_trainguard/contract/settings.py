@@ -1,8 +1,8 @@
 """Settings types seen from outside: their fields, the ranges they state, and the role that a field plays.
 
-Understands pydantic models, dataclasses (ranges as `typing.Annotated[int, annotated_types.Ge(1)]` or as
-`field(metadata={"ge": 1, "le": 128})`) and plain mappings (which state no ranges). Nothing here validates: whether
-a program rejects a bad value is what the harness wants to find out.
+Understands pydantic models, attrs classes, dataclasses (ranges as `typing.Annotated[int, annotated_types.Ge(1)]` or as
+`field(metadata={"ge": 1, "le": 128})`, in any of the spellings in `SPELLINGS`) and plain mappings (which state no
+ranges). Nothing here validates: whether a program rejects a bad value is what the harness wants to find out.
 """
 
 from __future__ import annotations
@@ -42,6 +42,16 @@ ROLES: dict[str, tuple[str, ...]] = {
 }
 _KINDS = {bool: "bool", int: "int", float: "float", str: "str"}
 BOUNDS = ("ge", "gt", "le", "lt", "multiple_of")
+# How people write the bounds of a range in a field's metadata; both may be in it.
+SPELLINGS = {
+    **{name: name for name in BOUNDS},
+    **dict.fromkeys(("min", "minimum", "min_value", "low", "lower", "lower_bound"), "ge"),
+    **dict.fromkeys(("max", "maximum", "max_value", "high", "upper", "upper_bound"), "le"),
+    "exclusive_minimum": "gt",
+    "exclusive_maximum": "lt",
+}
+PAIRS = ("bounds", "range", "limits", "interval")  # (lowest, highest), both in it
+COMPARED = {">=": "ge", ">": "gt", "<=": "le", "<": "lt"}  # as the validators of attrs write it
 
 
 @dataclass(frozen=True)
@@ -93,8 +103,35 @@ def _fields(config: object, prefix: str) -> Iterator[Field]:
     elif dataclasses.is_dataclass(config):
         hints = typing.get_type_hints(config, include_extras=True)
         for item in dataclasses.fields(config):
-            stated = [types.SimpleNamespace(**{k: v}) for k, v in item.metadata.items() if k in BOUNDS]
+            stated = [_read_metadata(item.metadata)]
             yield from _field(prefix + item.name, hints[item.name], stated, item.default)
+    elif hasattr(config, "__attrs_attrs__"):
+        hints = typing.get_type_hints(config, include_extras=True)
+        for item in config.__attrs_attrs__:
+            stated = [_read_metadata(item.metadata), *_read_validators(item.validator)]
+            yield from _field(prefix + item.name, hints.get(item.name, item.type), stated, item.default)
+
+
+def _read_metadata(metadata: Mapping[Any, object]) -> types.SimpleNamespace:
+    """What a field's metadata states of its range and choices, in the terms of annotated-types."""
+    found = {bound: metadata[name] for name, bound in SPELLINGS.items() if name in metadata}
+    for name in PAIRS:
+        pair = metadata.get(name)
+        if isinstance(pair, list | tuple) and len(pair) == 2:
+            found |= {bound: value for bound, value in zip(("ge", "le"), pair, strict=True) if value is not None}
+    choices = metadata.get("choices")
+    return types.SimpleNamespace(**found, choices=tuple(choices) if isinstance(choices, list | tuple) else ())
+
+
+def _read_validators(validator: Any) -> Iterator[types.SimpleNamespace]:
+    """The same of an attrs field's validators: a comparison, one of several values, or several of these."""
+    for inner in getattr(validator, "_validators", ()):
+        yield from _read_validators(inner)
+    operation, options = getattr(validator, "compare_op", None), getattr(validator, "options", ())
+    if operation in COMPARED:
+        yield types.SimpleNamespace(**{COMPARED[operation]: validator.bound}, choices=())
+    if isinstance(options, list | tuple | set | frozenset) and options:
+        yield types.SimpleNamespace(choices=tuple(options))
 
 
 def _field(path: str, annotation: object, metadata: Sequence[object], default: object) -> Iterator[Field]:
@@ -121,6 +158,8 @@ def _field(path: str, annotation: object, metadata: Sequence[object], default: o
         choices = typing.get_args(annotation)
     elif isinstance(annotation, type) and issubclass(annotation, enum.Enum):
         choices = tuple(member.value for member in annotation)
+    stated = (getattr(item, "choices", ()) for item in metadata)
+    choices = choices or next((found for found in stated if isinstance(found, tuple) and found), ())
     kind = "choice" if choices else next((name for one, name in _KINDS.items() if annotation is one), "other")
     yield Field(path, kind, _bounds(metadata), choices, optional, _plain(default))
 

@@ -73,6 +73,8 @@ class Trainer:
         settings_name: a name for the settings file, whose suffix says its form: `.json`, `.toml`, `.yaml`.
         preload: modules of the team's own that the program imports late, in `train`: imported once, in the process from
             which all runs are forked. Libraries need not be named; what the undisturbed run imports is found.
+        logs: patterns of files that it writes to the output folder whatever comes of the run, beside those of the usual
+            loggers (`outcome.LOGS`): no checkpoint, and not half of one.
     """
 
     config: ClassVar[Any] = None
@@ -87,6 +89,7 @@ class Trainer:
     command: ClassVar[str | None] = None
     settings_name: ClassVar[str] = "settings.json"
     preload: ClassVar[Sequence[str]] = ()
+    logs: ClassVar[Sequence[str]] = ()
 
     def train(self, run: Run) -> int | None:
         """Run the training program once. The one method that every trainer writes.

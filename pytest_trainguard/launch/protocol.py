@@ -304,6 +304,7 @@ class Description:
     settings_name: str
     queue: Queue | None
     own_checkpoints: bool
+    logs: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ def describe(trainer: Trainer) -> Description:
         settings_name=trainer.settings_name,
         queue=trainer.queue,
         own_checkpoints=type(trainer).checkpoints is not Trainer.checkpoints,
+        logs=tuple(trainer.logs),
     )
 
 

@@ -81,8 +81,6 @@ def _make_block(cause: CauseEntry, numbers: dict[str, int | None], single: bool,
     explained = [f"{INDENT}more: pytest --explain {cause['guide']}"] if fix else []
     advised = _wrap(f"{INDENT}fix: {fix}", FIX_LINES) if fix else []
     return Block([*levels, [_reproduce(cause)], told, explained, advised])
-        [*levels, [_reproduce(cause)], told, explained, _wrap(f"{INDENT}fix: {fix}", FIX_LINES) if fix else []]
-    )
 
 
 def _reproduce(cause: CauseEntry) -> str:

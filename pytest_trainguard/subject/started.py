@@ -29,8 +29,13 @@ class StartedRun:
         folder: Path,
         output_dir: Path,
         before: dict[str, tuple[int, str]] | None = None,
+        logs: tuple[str, ...] = (),
     ):
-        """`before`: what `output_dir` held ahead of the start; None where the caller looks at it by itself."""
+        """`before`: what `output_dir` held ahead of the start; None where the caller looks at it by itself.
+
+        `logs`: see `Outcome`.
+        """
+        self._logs = logs
         self._running, self.did, self.folder = running, did, folder
         self.output_dir, self._before = output_dir, before
         self.pid = running.pid
@@ -74,6 +79,7 @@ class StartedRun:
             stack=_read_stack(self.folder / STACK_FILE),
             pid=ended.pid,
             small_disk=ended.small_disk,
+            logs=self._logs,
         )
 
 

@@ -67,7 +67,7 @@ def rejects(outcome: Outcome, *naming: Named, before: str = "step") -> None:
         judged.add("unclear", "it built a model before it looked", causes.LATE_CHECKS)
     if outcome.exit > 0:
         _require_names(judged, outcome.complaint, naming)
-    files = [name for name in outcome.changed() if not name.endswith("/")]
+    files = outcome.left()
     if files and outcome.exit != 0:  # after exit 0 they need no mention
         judged.add("unclear", f"it left in the output folder: {_listed(files)}", causes.LEAVES_FILES)
     judged.tell()
