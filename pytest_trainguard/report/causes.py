@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypedDict
 
-from pytest_trainguard.harm import Grade, Problem, rank
+from pytest_trainguard.harm import Grade, Problem, name_cause, rank
 from pytest_trainguard.report.data import CaseVerdict
 
 
@@ -30,16 +30,11 @@ def group_by_cause(verdicts: Iterable[CaseVerdict]) -> list[CauseEntry]:
     found: dict[tuple[str, str, str], list[tuple[CaseVerdict, Problem]]] = {}
     for verdict in sorted(verdicts, key=lambda verdict: verdict.order):
         for problem in verdict.problems:
-            found.setdefault((verdict.trainer, _key(verdict, problem), _word(verdict, problem)), []).append(
-                (verdict, problem)
-            )
+            key = name_cause(problem, verdict.slug)
+            found.setdefault((verdict.trainer, key, _word(verdict, problem)), []).append((verdict, problem))
     entries = [_make_entry(key, word, pairs) for (_, key, word), pairs in found.items()]
     order = {"failed": 0, "error": 0, "accepted": 2, "advice": 1}
     return sorted(entries, key=lambda entry: (order[entry["verdict"]], rank(entry["grade"]), -len(entry["cases"])))
-
-
-def _key(verdict: CaseVerdict, problem: Problem) -> str:
-    return problem.cause.key if problem.cause else f"case:{verdict.slug}"
 
 
 def _word(verdict: CaseVerdict, problem: Problem) -> str:

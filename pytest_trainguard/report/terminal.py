@@ -28,7 +28,8 @@ def write_summary(result: SessionResult, reporter: pytest.TerminalReporter) -> N
     verbose = reporter.verbosity > 0
     reporter.section("preflight", sep="=")
     head = format_grid(verdicts)
-    rest = [*_format_open(report, verbose), *_format_slowest(verdicts), *_format_left_out(result)]
+    rest = [*_format_acceptances(result), *_format_open(report, verbose)]
+    rest += [*_format_slowest(verdicts), *_format_left_out(result)]
     predicted = merge_predictions(verdicts)
     taken = PYTESTS_OWN + -(-len(verdicts) // DOTS) + len(head) + len(rest) + len(result.problems) + len(predicted)
     for line, markup in head:
@@ -73,6 +74,25 @@ def _format_open(report: Report, verbose: bool) -> list[str]:
     others = [case for case in report["cases"] if case["verdict"] == "not_applicable"]
     lines = format_reasons(errors, lambda count: f"not judged: {count}", most)
     return lines + format_reasons(others, lambda count: f"not applicable: {count}; they would apply with", most)
+
+
+def _format_acceptances(result: SessionResult) -> list[str]:
+    """Of what the team has accepted that which wants a look: each trainer's and state's in one line, by case."""
+    told = {
+        "unneeded": "accepted and no longer needed",
+        "outgrown": "graver than it was accepted",
+        "expired": "accepted until a day that is over",
+    }
+    lines = []
+    for state, words in told.items():
+        for trainer in dict.fromkeys(entry.trainer for entry in result.acceptances if entry.state == state):
+            own = [entry for entry in result.acceptances if (entry.trainer, entry.state) == (trainer, state)]
+            shown = [f"{e.case} {f'on {e.expires}' if state == 'expired' else f'({e.cause})'}" for e in own]
+            line = f"{words}: {trainer}: {', '.join(shown)}"
+            lines += textwrap.wrap(
+                line, WIDTH, subsequent_indent="  ", max_lines=3, placeholder=" …", break_on_hyphens=False
+            )
+    return lines
 
 
 def _write_memory(predicted: Sequence[Prediction], reporter: pytest.TerminalReporter) -> None:

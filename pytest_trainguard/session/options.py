@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -12,10 +13,12 @@ from pytest_trainguard import catalog
 
 if TYPE_CHECKING:
     from pytest_trainguard.memory.replay.budget import Limit
+    from pytest_trainguard.session.acceptances import Acceptances
     from pytest_trainguard.session.bar import Bar
 
 Value = TypeVar("Value")
 NARROWING = ("trainer", "edge_case", "category", "fast")
+PYTESTS_NARROWING = {"-k": "keyword", "--deselect": "deselect", "--lf": "lf", "--sw": "stepwise"}
 
 
 def asks_for_preflight(markexpr: str) -> bool:
@@ -52,6 +55,13 @@ def parse_option(flag: str, parse: Callable[[str], Value], text: str) -> Value:
 def list_narrowing_options(config: pytest.Config) -> list[str]:
     """The options given that leave only a part of the preflight."""
     return [f"--{name.replace('_', '-')}" for name in NARROWING if getattr(config.option, name)]
+
+
+def list_pytests_narrowing(config: pytest.Config) -> list[str]:
+    """Of pytest's own options those given that may leave only a part; those of a plugin may not be there."""
+    option = config.option
+    given = [flag for flag, name in PYTESTS_NARROWING.items() if getattr(option, name, None)]
+    return given if (option.markexpr or "").strip() == "preflight" else ["-m", *given]
 
 
 def take_printed_ids(config: pytest.Config) -> list[str]:
@@ -110,6 +120,30 @@ def read_bar(config: pytest.Config) -> Bar:
     if config.option.trainguard_bar:
         return parse_option("--trainguard-bar", parse_bar, config.option.trainguard_bar)
     return parse_option("trainguard_bar", parse_bar, config.getini("trainguard_bar"))
+
+
+def read_acceptances(config: pytest.Config, today: datetime.date) -> Acceptances:
+    """What the team has accepted, and what this session is to accept.
+
+    Raises:
+        pytest.UsageError: its file is none, or `--accept` gives no reason or cannot be done.
+    """
+    from pytest_trainguard.session import acceptances
+
+    path, why = config.rootpath / acceptances.FILE, config.option.trainguard_accept
+    try:
+        entries = acceptances.read(path)
+    except ValueError as error:
+        raise pytest.UsageError(f"{path.name}: {error}") from None
+    if why is None:
+        return acceptances.Acceptances(entries, today)
+    if not why.strip():
+        raise pytest.UsageError('--accept: say why: --accept "older than the preflight"')
+    if not hasattr(config, "workerinput"):
+        from pytest_trainguard.report import files
+
+        parse_option(f"--accept: {path}", lambda text: files.check(path, (path.suffix,)), why)
+    return acceptances.Acceptances(entries, today, why.strip())
 
 
 def explain(named: str) -> str:
