@@ -58,11 +58,6 @@ class Problem:
         return cls(**{**values, "cause": Cause(**cause) if cause else None})
 
 
-def name_cause(problem: Problem, slug: str) -> str:
-    """The key of a problem's cause; the case's own, `case:SLUG`, where it has none in common with others."""
-    return problem.cause.key if problem.cause else f"case:{slug}"
-
-
 def rank(grade: Grade) -> int:
     """The place of a grade, 0 for the gravest."""
     return GRADES.index(grade)

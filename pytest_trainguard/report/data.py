@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -86,7 +86,7 @@ class Acceptance:
     Attributes:
         trainer: its name.
         case: the slug.
-        cause: its key; see `harm.name_cause`.
+        cause: its key; as `report.causes` finds it.
         grade: the gravest that is accepted.
         reason: why, in the team's words.
         date: when it was accepted; None for an xfail mark.
@@ -116,12 +116,12 @@ class SessionResult:
         bar: the mildest grade that is NO-GO.
         left_out: the catalogue's cases that were not run for `--fast` alone.
         narrowed: the options that may have left only a part.
-        trainers_left_out: how many of the project's `--trainer` left out.
         began: seconds since the epoch.
         command: how pytest was called.
         gpu_budget: as it was given.
         exitstatus: pytest's.
         problems: what went wrong with the session itself, a line each.
+        trainers_left_out: how many of the project's `--trainer` left out.
         acceptances: what the team has accepted, and what this session made of each.
     """
 
@@ -129,14 +129,14 @@ class SessionResult:
     trainers: Mapping[str, object]
     bar: Grade
     left_out: list[EdgeCase]
-    narrowed: list[str]
-    trainers_left_out: int
+    narrowed: Sequence[str]
     began: float
     command: str
     gpu_budget: str | None
     exitstatus: int
     problems: list[str]
-    acceptances: list[Acceptance]
+    trainers_left_out: int = 0
+    acceptances: Sequence[Acceptance] = ()
 
     @property
     def counts(self) -> Counter[str]:

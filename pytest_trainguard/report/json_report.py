@@ -54,6 +54,7 @@ class CaseEntry(TypedDict):
     verdict: Word
     grade: Grade | None
     reason: str
+    left_out: bool
     problems: list[ProblemEntry]
     seconds: float
     evidence: str
@@ -193,6 +194,7 @@ def _make_case(verdict: CaseVerdict) -> CaseEntry:
         "verdict": verdict.verdict,
         "grade": verdict.grade,
         "reason": verdict.reason,
+        "left_out": verdict.left_out,
         "problems": [_make_problem(problem) for problem in verdict.problems],
         "seconds": verdict.seconds,
         "evidence": verdict.evidence,

@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
-from pytest_trainguard.harm import GRADES, Grade, Problem, name_cause, rank
+from pytest_trainguard.harm import GRADES, Grade, Problem, rank
+from pytest_trainguard.report.causes import find_key
 from pytest_trainguard.report.data import Acceptance, AcceptanceState, CaseVerdict
 
 FILE = "trainguard-accepted.toml"
@@ -79,7 +80,7 @@ class Acceptances:
 
     def _find(self, problem: Problem, trainer: str, slug: str) -> Acceptance | None:
         """The entry for a problem, whatever grade it accepts, the gravest; one that is over only where no other is."""
-        cause = name_cause(problem, slug)
+        cause = _find_cause(problem, slug)
         found = [
             entry
             for entry in self.entries
@@ -93,7 +94,7 @@ class Acceptances:
     def _find_state(self, entry: Acceptance, verdict: CaseVerdict | None) -> AcceptanceState:
         if verdict is None:
             return "open"
-        met = [problem for problem in verdict.problems if _covers(entry.cause, name_cause(problem, entry.case))]
+        met = [problem for problem in verdict.problems if _covers(entry.cause, _find_cause(problem, entry.case))]
         if not met:
             # A case that found something new may have ended there, and one that does not apply looked at nothing.
             return "unneeded" if verdict.verdict in ("passed", "advice", "accepted") else "open"
@@ -123,8 +124,12 @@ def _judge_mark(verdict: CaseVerdict) -> list[Acceptance]:
     return [Acceptance(verdict.trainer, verdict.slug, f"case:{verdict.slug}", gravest, verdict.xfail, state=state)]
 
 
+def _find_cause(problem: Problem, slug: str) -> str:
+    return find_key(problem.cause.key if problem.cause else "", slug)
+
+
 def _stable_cause(problem: Problem, slug: str) -> str:
-    return LINE.sub(r"\1", name_cause(problem, slug))
+    return LINE.sub(r"\1", _find_cause(problem, slug))
 
 
 def _covers(accepted: str, found: str) -> bool:
