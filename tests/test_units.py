@@ -334,7 +334,7 @@ TOLD = {
         ({"slug": "41-killed"}, "a slug is words in lower case joined by hyphens"),
         ({"slug": "not_killed"}, "a slug is words in lower case joined by hyphens"),
         ({"category": "dta"}, "category 'dta' is not one of"),
-        ({"severity": "bad"}, "severity 'bad' is not one of critical"),
+        ({"severity": "bad"}, "severity 'bad' is not one of loses"),
         ({"verdict": "passes"}, "verdict kind 'passes' is not of rejects"),
     ],
 )

@@ -12,7 +12,6 @@ from pytest_trainguard import catalog
 
 if TYPE_CHECKING:
     from pytest_trainguard.memory.replay.budget import Limit
-    from pytest_trainguard.session.bar import Bar
 
 Value = TypeVar("Value")
 NARROWING = ("trainer", "edge_case", "category", "fast")
@@ -99,17 +98,17 @@ def check_budget(config: pytest.Config) -> None:
         parse_option("--gpu-budget", parse_budget, config.option.gpu_budget)
 
 
-def read_bar(config: pytest.Config) -> Bar:
-    """The bar between advice and NO-GO; the command line's goes before the ini file's.
+def set_bar(config: pytest.Config) -> None:
+    """Set the bar between advice and NO-GO; the command line's goes before the ini file's.
 
     Raises:
         pytest.UsageError: it is no grade.
     """
-    from pytest_trainguard.session.bar import parse_bar
+    from pytest_trainguard.session.bar import BAR, parse_bar
 
-    if config.option.trainguard_bar:
-        return parse_option("--trainguard-bar", parse_bar, config.option.trainguard_bar)
-    return parse_option("trainguard_bar", parse_bar, config.getini("trainguard_bar"))
+    given = config.option.trainguard_bar
+    flag, text = ("--trainguard-bar", given) if given else ("trainguard_bar", config.getini("trainguard_bar"))
+    config.stash[BAR] = parse_option(flag, parse_bar, text)
 
 
 def explain(named: str) -> str:

@@ -15,7 +15,6 @@ import pytest
 
 from pytest_trainguard import catalog
 from pytest_trainguard.session import options
-from pytest_trainguard.session.bar import BAR
 from pytest_trainguard.session.deselection import take_out_preflights
 
 if TYPE_CHECKING:
@@ -57,7 +56,6 @@ class Preflight:
         self.problems: list[str] = []
         options.check_categories(config, list(catalog.CATEGORIES))
         options.check_budget(config)
-        config.stash[BAR] = options.read_bar(config)
         runs = self.active and not config.option.collectonly
         self.gpu_limit = options.find_gpu_limit(config) if runs else None
         self.narrowing = options.list_narrowing_options(config)
@@ -67,6 +65,7 @@ class Preflight:
         if self.printed_ids and not self.active:
             raise pytest.UsageError(f"{self.printed_ids[0]} is of the catalogue: run it with -m preflight")
         if self.active:
+            options.set_bar(config)
             self.trainers = self._choose_trainers()  # a bad name is told before anything is collected
             self.selection = self._select_cases()
             options.check_report_paths(config)
@@ -179,6 +178,7 @@ class Preflight:
     def summarize(self, exitstatus: int) -> SessionResult:
         """What the session came to, as plain data for its reports."""
         from pytest_trainguard.report.data import SessionResult
+        from pytest_trainguard.session.bar import BAR
 
         return SessionResult(
             verdicts=self.verdicts.list_verdicts(),
