@@ -91,7 +91,7 @@ class Checkpoints:
         return [dataclasses.replace(known[_content(outcome)], did=did(outcome.did)) for outcome in outcomes]
 
     def check(self, *outcomes: Outcome) -> None:
-        """Every checkpoint that the runs left can be loaded, and every value in it is finite.
+        """Every checkpoint that the runs left can be loaded, and every weight in it is finite.
 
         Raises:
             Finding: one is not; with the file and the tensor.
@@ -99,7 +99,10 @@ class Checkpoints:
         owners = {file: outcome for outcome in outcomes for file in self._weights(outcome)}
         content = {file: one.after.get(os.path.relpath(file, one.output_dir)) for file, one in owners.items()}
         unknown = [file for file in owners if content[file] not in self._findings.sound_files]
-        bad = self._subject.server.call(find_bad_weights, unknown) if unknown else {}
+        bad: dict[Path, str] = {}
+        if unknown:
+            undisturbed = self._weights(self._runs.reference.outcome)
+            bad = self._subject.server.call(find_bad_weights, unknown, undisturbed)
         for file, what in bad.items():
             outcome = owners[file]
             name = file.relative_to(outcome.output_dir)

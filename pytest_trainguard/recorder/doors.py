@@ -72,6 +72,9 @@ class Observer:
     def stepped(self, optimizer: torch.optim.Optimizer) -> None:
         """An optimizer step has ended."""
 
+    def scaling(self, scaler: torch.amp.GradScaler) -> None:
+        """A gradient scaler that is at work has scaled a loss."""
+
     def rescaled(self, scale: float) -> None:
         """The gradient scaler has set its scale."""
 
@@ -92,6 +95,9 @@ class Observer:
 
     def moving(self, module: torch.nn.Module) -> None:
         """A module with parameters is about to go to a device (or to another dtype)."""
+
+    def loaded(self, module: torch.nn.Module) -> None:
+        """A module's weights have been loaded."""
 
     def connecting(self, address: str) -> None:
         """The program is about to look up or connect to a network address."""
@@ -139,6 +145,8 @@ class Doors:
         if self._wanted("moving"):
             torch.nn.Module.to = self._before_move(torch.nn.Module.to)
             torch.nn.Module.cuda = self._before_move(torch.nn.Module.cuda)
+        if self._wanted("loaded"):
+            torch.nn.Module.load_state_dict = self._after_load(torch.nn.Module.load_state_dict)
 
     def _watch_training(self) -> None:
         if self._wanted("stepping"):
@@ -151,7 +159,7 @@ class Doors:
             loader = torch.utils.data.dataloader._BaseDataLoaderIter
             loader.__next__ = self._around_fetch(loader.__next__)
         scaler = torch.amp.GradScaler
-        if self._wanted("backward"):
+        if self._wanted("backward", "scaling"):
             scaler.scale = self._around_scale(scaler.scale)
         if self._wanted("rescaled"):
             scaler.update = self._after_update(scaler.update)
@@ -236,6 +244,8 @@ class Doors:
             scaled = original(scaler, outputs)
             if isinstance(scaled, torch.Tensor):
                 self._unscaled = (id(scaled), outputs)
+            if scaler.is_enabled():
+                self._tell("scaling", scaler)
             return scaled
 
         return scale
@@ -293,6 +303,15 @@ class Doors:
             return original(module, *args, **kwargs)
 
         return move
+
+    def _after_load(self, original: Callable[..., object]) -> Callable[..., object]:
+        @functools.wraps(original)
+        def load_state_dict(module: torch.nn.Module, *args: object, **kwargs: object) -> object:
+            result = original(module, *args, **kwargs)
+            self._tell("loaded", module)
+            return result
+
+        return load_state_dict
 
     def _watch_safetensors(self) -> None:
         """Safetensors writes in Rust, where no audit event is raised; its Python entry is watched instead."""

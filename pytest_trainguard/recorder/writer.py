@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from pytest_trainguard.recorder.doors import Observer
+from pytest_trainguard.recorder.states import States
 from pytest_trainguard.recorder.tensors import tensors_in
 
 SAMPLED = 64  # values of each parameter whose movement is followed
@@ -23,8 +24,10 @@ SAMPLED = 64  # values of each parameter whose movement is followed
 class Recorder(Observer):
     """Writes the recording: one line per event, appended at once, so that it outlives SIGKILL."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, states: States | None = None):
+        """`states`: an observer that stands at the doors too; each step is written with what it found."""
         self._folder, self._files, self._fd, self._inode = folder, 0, -1, -1
+        self._states = states
         self._last = time.perf_counter()
         self._losses: list[float] = []
         self._batches: list[int] = []
@@ -125,6 +128,7 @@ class Recorder(Observer):
             cuda=_cuda_peaks(),
             children=_children(),
             time=time.time(),
+            **({"states": self._states.take()} if self._states else {}),
         )
         self._losses, self._batches, self._length, self._eval_forwards = [], [], 0, 0
         self._last = now

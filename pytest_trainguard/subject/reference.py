@@ -45,7 +45,7 @@ class Reference:
         """What it imports is loaded into the warm server, for all runs after it."""
         subject = self._subject
         subject.server.require_sound()
-        started = subject.start(RunRequest("trained undisturbed", tell_modules=True))
+        started = subject.start(RunRequest("trained undisturbed", states=True, tell_modules=True))
         outcome = started.outcome()
         problem = _what_is_wrong_with(outcome)
         if problem:
