@@ -304,6 +304,7 @@ class Description:
     settings_name: str
     queue: Queue | None
     own_checkpoints: bool
+    overfit_below: float | None = None
 
 
 @dataclass(frozen=True)
