@@ -308,7 +308,8 @@ class Description:
     settings_name: str
     queue: Queue | None
     own_checkpoints: bool
-    logs: tuple[str, ...]
+    logs: tuple[str, ...] = ()
+    overfit_below: float | None = None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pytest_trainguard import faults
 from pytest_trainguard.contract import checkpoints
 from pytest_trainguard.contract.outcome import Outcome
 from pytest_trainguard.launch import questions
-from pytest_trainguard.launch.protocol import RUN_STEPS, RunRequest
+from pytest_trainguard.launch.protocol import RunRequest
 from pytest_trainguard.probes.finite_weights import NOT_FINITE, find_bad_weights
 from pytest_trainguard.probes.needs import Needs
 from pytest_trainguard.probes.runs import Runs
@@ -68,8 +68,9 @@ class Checkpoints:
         Its folder is for all cases: start again, or damage something, in a copy of it (`Guard.copy`).
         """
         if self._findings.killed_late is None:
-            did = f"sent SIGKILL in step {RUN_STEPS}"
-            self._findings.killed_late = self._runs.run(did, fault=faults.kill(RUN_STEPS))
+            last = self._runs.reference.last_step
+            did = f"sent SIGKILL in step {last}"
+            self._findings.killed_late = self._runs.run(did, fault=faults.kill(last))
         return self._findings.killed_late
 
     def start_again(self, outcomes: list[Outcome]) -> list[Outcome]:

@@ -66,6 +66,9 @@ class Observer:
     def backward(self, losses: list[torch.Tensor]) -> None:
         """The backward pass begins; `losses` as they were before a gradient scaler."""
 
+    def differentiated(self, outputs: list[torch.Tensor], *, create_graph: bool) -> None:
+        """`torch.autograd.grad` begins, with these outputs: a step's losses, or a term of one (a gradient penalty)."""
+
     def stepping(self, optimizer: torch.optim.Optimizer) -> None:
         """An optimizer step begins."""
 
@@ -155,6 +158,9 @@ class Doors:
             register_optimizer_step_post_hook(self._stepped)
         if self._wanted("backward", "forward", "forwarded"):
             torch.autograd.backward = self._around_backward(torch.autograd.backward)
+        if self._wanted("differentiated", "forward", "forwarded"):
+            plain, torch.autograd.grad = torch.autograd.grad, self._around_grad(torch.autograd.grad)
+            _replace_imported(plain, torch.autograd.grad)
         if self._wanted("fetching", "fetched"):
             loader = torch.utils.data.dataloader._BaseDataLoaderIter
             loader.__next__ = self._around_fetch(loader.__next__)
@@ -233,6 +239,23 @@ class Doors:
                 self._in_backward = False
 
         return backward
+
+    def _around_grad(self, original: Callable[..., object]) -> Callable[..., object]:
+        @functools.wraps(original)
+        def grad(outputs: object, *args: object, **kwargs: object) -> object:
+            if self._in_backward:
+                return original(outputs, *args, **kwargs)
+            graph = bool(kwargs.get("create_graph", args[3] if len(args) > 3 else False))
+            # What torch.compile differentiates as it traces has no values, and is of a class of its own.
+            real = [t for t in tensors_in(outputs) if type(t) is torch.Tensor]
+            self._tell("differentiated", [self._before_scaling(t) for t in real], create_graph=graph)
+            self._in_backward = True  # the depth stays: a model may take gradients in the middle of its forward pass
+            try:
+                return original(outputs, *args, **kwargs)
+            finally:
+                self._in_backward = False
+
+        return grad
 
     def _before_scaling(self, loss: torch.Tensor) -> torch.Tensor:
         scaled = self._unscaled
@@ -372,6 +395,15 @@ class Doors:
                 self._touched(args[1] if event == "os.rename" else args[0], event.partition(".")[2])
         finally:
             self._local.telling = False
+
+
+def _replace_imported(original: object, replacement: object) -> None:
+    """Put it into the program's own modules, too, which took it by name before the doors were there."""
+    here = os.getcwd() + os.sep
+    for module in list(sys.modules.values()):
+        if (getattr(module, "__file__", None) or "").startswith(here):
+            for name in [name for name, value in vars(module).items() if value is original]:
+                setattr(module, name, replacement)
 
 
 _WATCHED = frozenset({"open", "os.rename", "os.remove", "os.rmdir", "socket.connect", "socket.getaddrinfo"})

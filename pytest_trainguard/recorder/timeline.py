@@ -24,7 +24,8 @@ class Step:
 
     Attributes:
         number: 1 for the first step of this run (a resumed run starts at 1 again).
-        loss: the mean of its micro-batches' losses, as they were before a gradient scaler; NaN where none was seen.
+        loss: the mean of its micro-batches' losses, as they were before a gradient scaler, or their sum where the
+            program gave each its share (`loss / 4`); NaN where none was seen.
         losses: the loss of each micro-batch, in order.
         grad_norm: L2 norm over all gradients as the optimizer got them (unscaled, clipped).
         lr: the learning rate of each parameter group.
