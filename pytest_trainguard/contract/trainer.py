@@ -59,6 +59,7 @@ class Trainer:
         production: what will be launched, where that differs from the defaults of `config`.
         tiny: on top of `production`, what makes the program small enough for a CPU.
         overfit: on top of `tiny`, what makes it learn 32 examples by heart in 50 steps (a learning rate, no dropout).
+        overfit_below: what the loss must come below in those 50 steps, where it is not what case 66 asks of any loss.
         sample: real data, of which the harness cuts a small piece: JSONL, JSON, CSV or Parquet, a folder of these or
             of `.pt` files. A relative path starts at pytest's root folder.
         rows: how many rows of the sample a run gets.
@@ -81,6 +82,7 @@ class Trainer:
     production: ClassVar[Mapping[str, object]] = {}
     tiny: ClassVar[Mapping[str, object]] = {}
     overfit: ClassVar[Mapping[str, object]] = {}
+    overfit_below: ClassVar[float | None] = None
     sample: ClassVar[str | Path | None] = None
     rows: ClassVar[int] = 64
     fields: ClassVar[Mapping[str, str]] = {}

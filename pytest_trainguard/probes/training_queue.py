@@ -63,6 +63,7 @@ class TrainingQueue:
             CannotJudge: the data has too few rows for so many different files.
         """
         made = self._findings.files
+        _ = self.contract  # what is wrong with the data is no matter where there is no queue
         while len(made) < count:
             made.append(self._make_file(made, count))
         return made[:count]
@@ -71,7 +72,8 @@ class TrainingQueue:
         """One more file, unlike those that were `made`."""
         subject = self.guard.subject
         rows = subject.description.rows - len(made)
-        path = subject.make_data(subject.folder / f"queued-{len(made)}", max(rows, 1), seed=len(made))
+        folder = subject.server.new_folder("queued")  # of its own: a trainer may make a folder there, and not twice
+        path = subject.make_data(folder, max(rows, 1), seed=len(made))
         if path is None:
             raise NotApplicable('no data: give it a sample, sample = "path/of/the/data"')
         if path.is_dir():

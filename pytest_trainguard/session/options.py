@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,7 +15,6 @@ from pytest_trainguard import catalog
 if TYPE_CHECKING:
     from pytest_trainguard.memory.replay.budget import Limit
     from pytest_trainguard.session.acceptances import Acceptances
-    from pytest_trainguard.session.bar import Bar
 
 Value = TypeVar("Value")
 NARROWING = ("trainer", "edge_case", "category", "fast")
@@ -109,17 +109,21 @@ def check_budget(config: pytest.Config) -> None:
         parse_option("--gpu-budget", parse_budget, config.option.gpu_budget)
 
 
-def read_bar(config: pytest.Config) -> Bar:
-    """The bar between advice and NO-GO; the command line's goes before the ini file's.
+def set_bar(config: pytest.Config, today: datetime.date) -> None:
+    """Set the bar between advice and NO-GO, with what is accepted; the command line's goes before the ini file's.
+
+    Args:
+        config: of the session.
+        today: the day of the session, on which what is accepted has to hold.
 
     Raises:
-        pytest.UsageError: it is no grade.
+        pytest.UsageError: it is no grade, or see `read_acceptances`.
     """
-    from pytest_trainguard.session.bar import parse_bar
+    from pytest_trainguard.session.bar import BAR, parse_bar
 
-    if config.option.trainguard_bar:
-        return parse_option("--trainguard-bar", parse_bar, config.option.trainguard_bar)
-    return parse_option("trainguard_bar", parse_bar, config.getini("trainguard_bar"))
+    given = config.option.trainguard_bar
+    flag, text = ("--trainguard-bar", given) if given else ("trainguard_bar", config.getini("trainguard_bar"))
+    config.stash[BAR] = replace(parse_option(flag, parse_bar, text), acceptances=read_acceptances(config, today))
 
 
 def read_acceptances(config: pytest.Config, today: datetime.date) -> Acceptances:

@@ -17,7 +17,6 @@ import pytest
 
 from pytest_trainguard import catalog
 from pytest_trainguard.session import options
-from pytest_trainguard.session.bar import BAR
 from pytest_trainguard.session.deselection import take_out_preflights
 
 if TYPE_CHECKING:
@@ -59,7 +58,6 @@ class Preflight:
         self.problems: list[str] = []
         options.check_categories(config, list(catalog.CATEGORIES))
         options.check_budget(config)
-        config.stash[BAR] = options.read_bar(config)
         self._put_back: Callable[[], None] | None = None
         runs = self.active and not config.option.collectonly
         self.gpu_limit = options.find_gpu_limit(config) if runs else None
@@ -72,8 +70,7 @@ class Preflight:
         if config.option.trainguard_accept is not None and not self.active:
             raise pytest.UsageError("--accept is for what a preflight finds: run it with -m preflight")
         if self.active:
-            today = datetime.date.fromtimestamp(self.began)
-            config.stash[BAR] = replace(config.stash[BAR], acceptances=options.read_acceptances(config, today))
+            options.set_bar(config, datetime.date.fromtimestamp(self.began))
             self.trainers = self._choose_trainers()  # a bad name is told before anything is collected
             self.selection = self._select_cases()
             options.check_report_paths(config)
@@ -201,6 +198,7 @@ class Preflight:
 
     def _write_acceptances(self) -> None:
         from pytest_trainguard.session import acceptances
+        from pytest_trainguard.session.bar import BAR
 
         bar = self.config.stash[BAR]
         new = bar.acceptances.list_new(self.verdicts.list_verdicts())
@@ -217,6 +215,7 @@ class Preflight:
     def summarize(self, exitstatus: int) -> SessionResult:
         """What the session came to, as plain data for its reports."""
         from pytest_trainguard.report.data import SessionResult
+        from pytest_trainguard.session.bar import BAR
         from pytest_trainguard.session.trainers import count_left_out
 
         verdicts = self.verdicts.list_verdicts()
