@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -49,6 +48,5 @@ def test_own_trainer_is_cleared(name, tmp_path):
     assert done.stdout.splitlines()[-2].startswith("GO: ")
 
 
-def test_every_own_trainer_is_named_above():
-    names = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["trainguard_trainers"]
-    assert [name.rpartition(":")[2] for name in names] == EVERYONE
+def test_every_own_trainer_is_named_above(request):
+    assert [name.rpartition(":")[2] for name in request.config.getini("trainguard_trainers")] == EVERYONE

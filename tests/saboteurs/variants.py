@@ -87,16 +87,18 @@ class ReadsCsv(Sound):
     """Rows in a table; a column that nobody needs is in it."""
 
     COLUMNS = ("a", "b", "c", "d", "y")
+    DIALECT = {}  # for Python's csv module
+    SOURCE = "a web page,\nin two lines"
 
     def make_data(self, folder, rows, seed):
         path = super().make_data(folder, rows, seed)
         table = path.with_name("rows.csv")
         with table.open("w", newline="") as out:
-            writer = csv.writer(out)
+            writer = csv.writer(out, **self.DIALECT)
             writer.writerow([*self.COLUMNS, "source"])
             for line in path.read_text().splitlines():
                 row = json.loads(line)
-                writer.writerow([*row["x"], row["y"], "a web page,\nin two lines"])
+                writer.writerow([*row["x"], row["y"], self.SOURCE])
         path.unlink()
         return table
 
@@ -105,7 +107,7 @@ class ReadsCsv(Sound):
         with self.open_data(path) as lines:
             number = 1
             try:
-                reader = csv.reader(line.decode("utf-8") for line in lines)
+                reader = csv.reader((line.decode("utf-8") for line in lines), **self.DIALECT)
                 names = [name.removeprefix("\ufeff") for name in next(reader, [])]
                 for name in self.COLUMNS:
                     if name not in names:
