@@ -15,7 +15,8 @@ import pytest
 from pytest_trainguard import catalog
 from pytest_trainguard.harm import Grade, Problem
 from pytest_trainguard.report.causes import CauseEntry, group_by_cause
-from pytest_trainguard.report.data import CaseVerdict, Prediction, SessionResult, Word
+from pytest_trainguard.report.data import Acceptance, CaseVerdict, Prediction, SessionResult, Word
+from pytest_trainguard.report.scope import explain_scope
 
 VERSION = 2
 
@@ -53,11 +54,25 @@ class CaseEntry(TypedDict):
     verdict: Word
     grade: Grade | None
     reason: str
+    left_out: bool
     problems: list[ProblemEntry]
     seconds: float
     evidence: str
     alone: str
     framework: str
+
+
+class AcceptanceEntry(TypedDict):
+    """What the team has accepted."""
+
+    trainer: str
+    case: str
+    cause: str
+    grade: Grade
+    reason: str
+    date: str | None
+    expires: str | None
+    state: str
 
 
 class Coverage(TypedDict):
@@ -98,6 +113,7 @@ class Report(TypedDict):
     bar: Grade
     left_out: list[str]
     causes: list[CauseEntry]
+    acceptances: list[AcceptanceEntry]
     trainers: list[TrainerEntry]
     memory: list[Prediction]
     cases: list[CaseEntry]
@@ -116,6 +132,7 @@ def make_report(result: SessionResult) -> Report:
         "why": explain_clearance(result),
         "bar": result.bar,
         "causes": group_by_cause(verdicts),
+        "acceptances": [_make_acceptance(acceptance) for acceptance in result.acceptances],
         "left_out": [case.slug for case in result.left_out],
         "trainers": [_make_trainer(name, result.trainers.get(name), verdicts) for name in names],
         "memory": merge_predictions(verdicts),
@@ -137,8 +154,7 @@ def explain_clearance(result: SessionResult) -> str:
         told.append("interrupted before the end")
     elif not result.judged:
         told.append("nothing was judged")
-    among = f" (of what {result.narrowed} left)" if result.narrowed else ""
-    return ", ".join(told) + among
+    return ", ".join(told) + explain_scope(result)
 
 
 def merge_predictions(verdicts: Iterable[CaseVerdict]) -> list[Prediction]:
@@ -178,6 +194,7 @@ def _make_case(verdict: CaseVerdict) -> CaseEntry:
         "verdict": verdict.verdict,
         "grade": verdict.grade,
         "reason": verdict.reason,
+        "left_out": verdict.left_out,
         "problems": [_make_problem(problem) for problem in verdict.problems],
         "seconds": verdict.seconds,
         "evidence": verdict.evidence,
@@ -194,6 +211,19 @@ def _make_problem(problem: Problem) -> ProblemEntry:
         "did": problem.did,
         "happened": problem.said,
         "evidence": problem.evidence,
+    }
+
+
+def _make_acceptance(acceptance: Acceptance) -> AcceptanceEntry:
+    return {
+        "trainer": acceptance.trainer,
+        "case": acceptance.case,
+        "cause": acceptance.cause,
+        "grade": acceptance.grade,
+        "reason": acceptance.reason,
+        "date": acceptance.date.isoformat() if acceptance.date else None,
+        "expires": acceptance.expires.isoformat() if acceptance.expires else None,
+        "state": acceptance.state,
     }
 
 

@@ -37,7 +37,8 @@ def format_summary(result: SessionResult, verbose: bool) -> list[Line]:
     report = make_report(result)
     verdicts = sorted(result.verdicts, key=lambda verdict: (verdict.trainer, verdict.order))
     head = format_grid(verdicts) + _format_memory(merge_predictions(verdicts))
-    foot = [*_format_open(report, verbose), *_format_slowest(verdicts), *_format_left_out(result)]
+    foot = [*_format_acceptances(result), *_format_open(report, verbose)]
+    foot += [*_format_slowest(verdicts), *_format_left_out(result)]
     rest = [(line, PLAIN) for line in foot] + _format_clearance(result)
     progress = -(-len(verdicts) // DOTS) + len({verdict.category for verdict in verdicts})
     room = MOST_LINES - PYTESTS_OWN - progress - len(head) - len(rest)
@@ -83,6 +84,25 @@ def _format_open(report: Report, verbose: bool) -> list[str]:
     others = [case for case in report["cases"] if case["verdict"] == "not_applicable"]
     lines = format_reasons(errors, lambda count: f"not judged: {count}", most)
     return lines + format_reasons(others, lambda count: f"not applicable: {count}; they would apply with", most)
+
+
+def _format_acceptances(result: SessionResult) -> list[str]:
+    """Of what the team has accepted that which wants a look: each trainer's and state's in one line, by case."""
+    told = {
+        "unneeded": "accepted and no longer needed",
+        "outgrown": "graver than it was accepted",
+        "expired": "accepted until a day that is over",
+    }
+    lines = []
+    for state, words in told.items():
+        for trainer in dict.fromkeys(entry.trainer for entry in result.acceptances if entry.state == state):
+            own = [entry for entry in result.acceptances if (entry.trainer, entry.state) == (trainer, state)]
+            shown = [f"{e.case} {f'on {e.expires}' if state == 'expired' else f'({e.cause})'}" for e in own]
+            line = f"{words}: {trainer}: {', '.join(shown)}"
+            lines += textwrap.wrap(
+                line, WIDTH, subsequent_indent="  ", max_lines=3, placeholder=" …", break_on_hyphens=False
+            )
+    return lines
 
 
 def _format_memory(predicted: Sequence[Prediction]) -> list[Line]:
