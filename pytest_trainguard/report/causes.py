@@ -30,21 +30,32 @@ def group_by_cause(verdicts: Iterable[CaseVerdict]) -> list[CauseEntry]:
     found: dict[tuple[str, str, str], list[tuple[CaseVerdict, Problem]]] = {}
     for verdict in sorted(verdicts, key=lambda verdict: verdict.order):
         for problem in verdict.problems:
-            found.setdefault((verdict.trainer, _key(verdict, problem), _word(verdict, problem)), []).append(
-                (verdict, problem)
-            )
+            key = find_key(problem.cause.key if problem.cause else "", verdict.slug)
+            word = find_word(problem.verdict, verdict.verdict)
+            found.setdefault((verdict.trainer, key, word), []).append((verdict, problem))
     entries = [_make_entry(key, word, pairs) for (_, key, word), pairs in found.items()]
     order = {"failed": 0, "error": 0, "accepted": 2, "advice": 1}
     return sorted(entries, key=lambda entry: (order[entry["verdict"]], rank(entry["grade"]), -len(entry["cases"])))
 
 
-def _key(verdict: CaseVerdict, problem: Problem) -> str:
-    return problem.cause.key if problem.cause else f"case:{verdict.slug}"
+def find_key(cause: str, slug: str) -> str:
+    """The key of a problem's cause.
+
+    Args:
+        cause: its key, empty where the problem is the case's own.
+        slug: of the case.
+    """
+    return cause or f"case:{slug}"
 
 
-def _word(verdict: CaseVerdict, problem: Problem) -> str:
-    """Of a case that failed, what is milder than its gravest problem may be advice by itself."""
-    return problem.verdict if verdict.verdict in ("failed", "error") else verdict.verdict
+def find_word(problem: str, case: str) -> str:
+    """What a problem comes to: of a case that failed, what is milder than its gravest problem may be advice by itself.
+
+    Args:
+        problem: the verdict on the problem.
+        case: the verdict on the case.
+    """
+    return problem if case in ("failed", "error") else case
 
 
 def _make_entry(key: str, word: str, pairs: list[tuple[CaseVerdict, Problem]]) -> CauseEntry:
