@@ -14,7 +14,9 @@ from pytest_trainguard.report.__main__ import main
 from tests import reports
 from tests.reports import NO_OPTIMIZER, problem, report, result, verdict
 
-SCHEMA = json.loads(files("pytest_trainguard.report").joinpath("schema.json").read_text())
+VALIDATOR = jsonschema.Draft202012Validator(
+    json.loads(files("pytest_trainguard.report").joinpath("schema.json").read_text())
+)
 
 
 @pytest.fixture
@@ -24,7 +26,7 @@ def kept(tmp_path, monkeypatch):
 
     def keep(**named):
         for name, content in named.items():
-            jsonschema.validate(content, SCHEMA)
+            VALIDATOR.validate(content)
             (tmp_path / f"{name}.json").write_text(json.dumps(content))
         return tmp_path
 
@@ -116,7 +118,7 @@ def put_together(kept, capsys, **named):
     if code == 2:
         return code, {}, captured.err
     merged = json.loads(kept().joinpath("all.json").read_text())
-    jsonschema.validate(merged, SCHEMA)
+    VALIDATOR.validate(merged)
     return code, merged, captured.out
 
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
+from pytest_trainguard.catalog import CATEGORIES
 from pytest_trainguard.report.causes import CauseEntry, find_key, find_word
 from pytest_trainguard.report.cleaning import clean_text, unlink
 from pytest_trainguard.report.data import SessionResult
@@ -224,7 +225,8 @@ def _format_cause(cause: CauseEntry, report: Report) -> str:
 
 def _format_grid(report: Report) -> list[str]:
     """Trainers and categories as a table: what did not fail, of what was judged."""
-    categories = list(dict.fromkeys(case["category"] for case in report["cases"]))
+    there = dict.fromkeys(case["category"] for case in report["cases"])
+    categories = list(dict.fromkeys([*(name for name in CATEGORIES if name in there), *there]))
     rows = [["trainer", *categories, "n/a", "not judged"], ["---"] * (len(categories) + 3)]
     for trainer in report["trainers"]:
         own = [case for case in report["cases"] if case["trainer"] == trainer["name"]]
