@@ -78,8 +78,7 @@ def test_empty_training_file(guard: Guard) -> None:
 )
 def test_fewer_examples_than_one_batch(guard: Guard) -> None:
     """`DataLoader(drop_last=True)` makes no batch of them: no step, or a division by zero steps in an epoch."""
-    guard.needs.data()
-    reference = guard.reference.outcome
+    data, reference = guard.needs.data(), guard.reference.outcome
     size = guard.subject.settings.role("batch_size")
     batch = min(BATCH, int(size.bounds.get("le", BATCH))) if size else reference.recording.steps[0].examples
     if batch < 2:
@@ -90,12 +89,11 @@ def test_fewer_examples_than_one_batch(guard: Guard) -> None:
         settings={size.path: batch} if size else {},
         time_limit=guard.patience,
     )
+    both = (wording.number(1, "the number of rows", "one|a single"), wording.number(batch, "the batch size"))
     if outcome.exit == 0:
         survives(outcome)
     else:
-        rejects(
-            outcome, wording.number(1, "the number of rows", "one|a single"), wording.number(batch, "the batch size")
-        )
+        rejects(outcome, *(both if data_files.counts_rows(data) else ()))
 
 
 @edge_case(
@@ -327,7 +325,7 @@ def test_wrong_type(guard: Guard) -> None:
     variants = []
     for place in row_values.common_places(rows):
         for value in wrong_values.values_of_other_types(
-            [row_values.value_at(row, place) for row in rows], text_only=data.suffix == ".csv"
+            [row_values.value_at(row, place) for row in rows], text_only=data_files.holds_cells(data)
         ):
             did = f"put {wrong_values.describe_type(value)[0]} ({json.dumps(value)}) into {{field}} in {{line}}"
             made = row_values.edit_value(data, guard.folder, did, place, _always(value))
@@ -472,9 +470,9 @@ def _or_empty(field: str | None) -> Wording:
 
 def _broken_texts(data: Path, guard: Guard, place: row_values.Place) -> list[data_files.Tampered]:
     """A text that is no UTF-8, and one with a lone surrogate; in Parquet there can be neither."""
-    if data.suffix == ".parquet":
+    if not data_files.can_hold_broken_text(data):
         return []
-    surrogate = b"\xed\xa0\xbd" if data.suffix == ".csv" else b"\\ud83d"
+    surrogate = b"\xed\xa0\xbd" if data_files.holds_cells(data) else b"\\ud83d"
     variants = []
     for what, raw in (("bytes that are no UTF-8 (FF FE)", b"\xff\xfe"), ("a lone surrogate (U+D83D)", surrogate)):
         did = f"put {what} into {{field}} in {{line}}"

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from pytest_trainguard import (
     RUN_STEPS,
-    SAVE_EVERY,
     Finding,
     Guard,
     NotApplicable,
@@ -351,10 +350,7 @@ def test_checkpoint_of_another_model(guard: Guard) -> None:
     if not changes:
         raise NotApplicable('no setting for the hidden size or the layers: name it, fields = {"hidden_size": "..."}')
     trained = guard.run_all(
-        [
-            RunRequest(f"trained with {path} = {other}", settings={path: other}, steps=SAVE_EVERY)
-            for path, (_, other) in changes.items()
-        ]
+        [RunRequest(f"trained with {path} = {other}", settings={path: other}) for path, (_, other) in changes.items()]
     )
     size = damaged_checkpoints.largest_size(guard.checkpoints.find(reference.output_dir)[-1])
     others = []

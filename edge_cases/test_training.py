@@ -61,7 +61,6 @@ NONE_RIGHT = Wording(
         re.I,
     ),
 )
-FINAL_LOSS, DROP = 0.5, 0.7  # of the post-mortem's tiny-overfit check
 HANG_LIMIT, SLACK = (
     2.0,
     10.0,
@@ -164,6 +163,9 @@ def test_negative_global_step(guard: Guard) -> None:
 def test_already_trained(guard: Guard) -> None:
     """A job that was queued twice trained for another epoch over the weights that had been released."""
     reference = guard.needs.checkpoints()
+    saves, taken = guard.reference.saves, len(reference.losses)
+    if saves and saves[-1] < taken:
+        raise NotApplicable(f"no checkpoint of its last step: it takes {taken}, and saves step {saves[-1]} last")
     folder = guard.copy(reference.output_dir)
     before = {path.name for path in guard.checkpoints.find(folder)}
     outcome = guard.run("started again to resume after its last step", output_dir=folder, resume=True)
@@ -255,23 +257,16 @@ def _skipped(outcome: Outcome, guard: Guard) -> None:
     verdict="survives",
     severity="loses",
     brought_about="tiny-overfit: 32 examples, 50 steps",
-    expects="the final loss is below 0.5 and more than 70 % below the first",
+    expects="the final loss is below 0.5 and more than 70 % below the first; one with another floor (noise, a density, "
+    "two networks against each other) comes clearly below where it stands untrained, or below a stated `overfit_below`",
     fast=True,
 )
 def test_loss_does_not_fall(tiny_overfit: TinyOverfit) -> None:
     """A fusion trainer was shipped that did not train: its metrics were made up, its gradient was cut."""
     result = tiny_overfit(examples=32, steps=50)
-    if not (result.last < FINAL_LOSS and result.drop > DROP):
-        raise Finding(
-            result.outcome.did,
-            f"the loss went from {result.first:.3f} to {result.last:.3f} ({_change(result.drop)}); "
-            f"name settings that learn faster in `overfit`, if it only needs a higher learning rate",
-            result.outcome.last_words,
-        )
-
-
-def _change(drop: float) -> str:
-    return f"{drop:.0%} lower" if drop >= 0 else f"{-drop:.0%} higher"
+    problem = tiny_overfit.find_problem(result)
+    if problem:
+        raise Finding(result.outcome.did, problem, result.outcome.last_words)
 
 
 @edge_case(

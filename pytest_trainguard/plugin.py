@@ -82,6 +82,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="GRADE",
         help="the mildest grade that is NO-GO: loses, misleads, wastes (default), unclear; what is milder is advice",
     )
+    group.addoption(
+        "--accept",
+        "--trainguard-accept",
+        dest="trainguard_accept",
+        metavar="WHY",
+        help="accept what is NO-GO for now, for this reason: list it in trainguard-accepted.toml, and fail what is new",
+    )
     group.addoption("--explain", metavar="CASE", help="print the page of a case, by number or slug, and exit")
     parser.addini("trainguard_trainers", TRAINERS, type="linelist", default=[])
     parser.addini("trainguard_bar", BAR, default="wastes")
@@ -117,6 +124,13 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 
     print(catalog.format_table(catalog.read_cases()))
     return 0
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """From here on SIGTERM ends a preflight as Ctrl-C does."""
+    from pytest_trainguard.session.preflight import get_preflight
+
+    get_preflight(session.config).begin()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -209,4 +223,4 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
     preflight = config.stash.get(KEY, None)
     if preflight is not None:
-        preflight.close()
+        preflight.end()

@@ -79,6 +79,9 @@ def test_rows_are_written_as_they_were_read(file):
     form, content = form_of(file), file.read_bytes()
     for rows in (ROWS[::-1], ROWS[:1], ROWS * 2, []):
         written = form.write(rows, content)
+        if not rows and isinstance(form, Json):  # which of its lists the rows were in can no longer be told
+            assert not form.split(form.write([], b"[1]")).places
+            continue
         assert same(form, form.read(written), rows)
         assert form.write(form.read(written), written) == written
 
@@ -118,7 +121,7 @@ def test_a_document_is_its_pieces(name, mark):
     for number in range(3):
         lines = whole[: len(document.before(number))].count(b"\n")
         assert document.line(number) == lines + 1
-    document.put(1, form.encode({"text": "new", "label": 7}, document.names))
+    document.put(1, form.encode({"text": "new", "label": 7}, document))
     assert same(form, form.read(document.join()), [ROWS[0], {"text": "new", "label": 7}, ROWS[2]])
     kept = [document.row(number) for number in (0, 2)]
     assert kept == [form.split(whole).row(number) for number in (0, 2)]
@@ -168,14 +171,15 @@ def test_a_parquet_column_has_its_type():
 
 def test_a_suffix_says_the_form(tmp_path):
     assert {suffix: type(form).__name__ for suffix, form in FORMS.items()} == {
-        ".jsonl": "JsonLines", ".ndjson": "JsonLines", ".json": "Json", ".csv": "Csv", ".parquet": "Parquet",
-        ".pt": "TorchFile", ".pth": "TorchFile",
+        ".jsonl": "JsonLines", ".ndjson": "JsonLines", ".json": "Json", ".csv": "Csv", ".tsv": "Csv",
+        ".parquet": "Parquet", ".pt": "TorchFile", ".pth": "TorchFile", ".txt": "PlainText", ".npy": "Array",
+        ".bin": "Tokens", ".tar": "Shard", ".db": "Database", ".sqlite": "Database", ".sqlite3": "Database",
     }  # fmt: skip
     assert form_of(tmp_path / "rows.xyz") is None
     (tmp_path / "a.json").mkdir()
     assert form_of(tmp_path / "a.json") is None
     assert {suffix for suffix, form in FORMS.items() if isinstance(form, TextForm)} == {
-        ".jsonl", ".ndjson", ".json", ".csv",
+        ".jsonl", ".ndjson", ".json", ".csv", ".tsv",
     }  # fmt: skip
 
 

@@ -18,11 +18,12 @@ EDGE_CASES, PRELAUNCH = PROJECT / "edge_cases", PROJECT / "tests" / "prelaunch"
 
 
 PUBLIC = [
-    "RUN_STEPS", "SAVE_EVERY", "CannotJudge", "ConfigFuzz", "EdgeCase", "Fault", "Field", "Finding", "GpuBudget",
-    "Guard", "Held", "KillAndResume", "NanInjection", "NotApplicable", "OomProbe", "Outcome", "Queue", "QueueRoot",
-    "Recording", "Run", "RunRequest", "StartedRun", "StaticCheck", "Step", "TinyOverfit", "Trainer", "TrainingQueue",
-    "Turn", "Validated", "Wording", "casework", "checkpoints", "damage", "edge_case", "exit_words", "faults", "memory",
-    "recovers", "rejects", "settings", "stops", "suffixes", "survives", "tiny_twin", "wording",
+    "RUN_STEPS", "SAVE_EVERY", "CannotJudge", "Cause", "ConfigFuzz", "EdgeCase", "Fault", "Field", "Finding",
+    "GpuBudget", "Guard", "Held", "KillAndResume", "NanInjection", "NotApplicable", "OomProbe", "Outcome", "Queue",
+    "QueueRoot", "Recording", "Run", "RunRequest", "StartedRun", "StaticCheck", "Step", "TinyOverfit", "Trainer",
+    "TrainingQueue", "Turn", "Validated", "Wording", "casework", "causes", "checkpoints", "damage", "edge_case",
+    "exit_words", "faults", "memory", "note", "noting", "recovers", "rejects", "settings", "stops", "suffixes",
+    "survives", "tiny_twin", "wording",
 ]  # fmt: skip
 
 
@@ -112,6 +113,7 @@ def test_start_up_imports_next_to_nothing(tmp_path):
     assert imported() - imported("-p", "no:trainguard") == {
         "pytest_trainguard",
         "pytest_trainguard.catalog",
+        "pytest_trainguard.harm",
         "pytest_trainguard.plugin",
         "pytest_trainguard.probes",
         "pytest_trainguard.probes.fixtures",

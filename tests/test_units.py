@@ -198,9 +198,9 @@ def test_a_folder(tmp_path):
     for number in range(5):
         (sample / f"{number}.pt").write_bytes(bytes([number]))
     (sample / "labels.csv").write_text("a\n1\n2\n3\n")
-    (sample / "README.md").write_text("left alone")
+    (sample / "README.md").write_text("copied")
     cut = samples.cut_sample(sample, piece, 2)
-    assert sorted(path.name for path in cut.iterdir()) == ["0.pt", "1.pt", "labels.csv"]
+    assert sorted(path.name for path in cut.iterdir()) == ["0.pt", "1.pt", "README.md", "labels.csv"]
     assert (cut / "labels.csv").read_text().split() == ["a", "1", "2"]
 
 
@@ -217,7 +217,7 @@ def test_a_folder(tmp_path):
         ("a.csv", "", "a.csv: has no rows"),
         ("a.csv", "name\n", "a.csv: has no rows"),
         ("a.csv", b"\xff\xfe\n", "a.csv: cannot be read"),
-        ("a.txt", "x", "a.txt: unknown kind '.txt'; known are JSONL"),
+        ("a.xyz", "x", "a.xyz: unknown kind '.xyz'; known are JSONL"),
         ("data", "x", "data: unknown kind 'without suffix'"),
     ],
 )
@@ -334,7 +334,7 @@ TOLD = {
         ({"slug": "41-killed"}, "a slug is words in lower case joined by hyphens"),
         ({"slug": "not_killed"}, "a slug is words in lower case joined by hyphens"),
         ({"category": "dta"}, "category 'dta' is not one of"),
-        ({"severity": "bad"}, "severity 'bad' is not one of critical"),
+        ({"severity": "bad"}, "severity 'bad' is not one of loses"),
         ({"verdict": "passes"}, "verdict kind 'passes' is not of rejects"),
     ],
 )

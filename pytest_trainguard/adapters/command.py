@@ -21,8 +21,8 @@ PLACEHOLDERS = ("config", "data", "output_dir", "max_steps", "resume_from", "see
 WRITABLE = (".json", ".toml", ".yaml", ".yml")  # forms of a settings file
 _NEEDED = ("output_dir", "max_steps")
 _KEYS = (
-    "command", "settings", "sample", "production", "tiny", "overfit", "fields", "rows", "resume", "queue", "labels",
-    "logs",
+    "command", "settings", "sample", "production", "tiny", "overfit", "overfit_below", "fields", "rows", "resume",
+    "queue", "labels", "logs",
 )  # fmt: skip
 _PLACE = re.compile(r"\{(\w*)\}")
 _PYTHON = re.compile(r"(^|/)python(3(\.\d+)?)?$")
@@ -47,6 +47,8 @@ def faults_in(table: Mapping[str, object]) -> str | None:
         return "has settings, but its command lacks {config}"
     if table.get("resume", "checkpoint") not in ("checkpoint", "folder"):
         return "resume is 'checkpoint' (the newest one's path) or 'folder' (the output folder)"
+    if "overfit_below" in table and type(table["overfit_below"]) not in (int, float):
+        return f"overfit_below is a number, not {table['overfit_below']!r}"
     try:
         shlex.split(command)
     except ValueError as error:
@@ -76,6 +78,7 @@ class CommandTrainer(Trainer):
             "command": table["command"],
             "labels": table.get("labels"),
             "logs": table.get("logs", ()),
+            "overfit_below": table.get("overfit_below"),
         }
         if self._settings is not None:
             set_here["settings_name"] = self._settings.name

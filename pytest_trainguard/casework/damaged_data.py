@@ -85,7 +85,7 @@ def make_large_file(data: Path, guard: Guard, size: int) -> Tampered:
     rows = row_values.read_named_rows(data)
     if guard.subject.settings.role("max_length"):
         place = find_read_text(guard)
-        length = LONG_CELL if data.suffix == ".csv" else LONG_TEXT
+        length = LONG_CELL if data_files.holds_cells(data) else LONG_TEXT
         texts = [str(row_values.value_at(row, place)) for row in rows]
         long = [(text + "\n") * -(-length // (len(text) + 1)) for text in texts]
         rows = [row_values.replace_value(row, place, text) for row, text in zip(rows, long, strict=True)]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from pytest_trainguard.rows.suffixes import WEIGHTS
 
-__all__ = ["STEP_NAMES", "VERSION_NAMES", "files", "find", "step_of"]
+__all__ = ["STEP_NAMES", "VERSION_NAMES", "belongs_to", "files", "find", "kind_of", "step_of"]
 
 # What a step count and the version of a checkpoint's format are called; the usual names come first.
 STEP_NAMES = (
@@ -17,6 +18,7 @@ STEP_NAMES = (
 VERSION_NAMES = ("format_version", "checkpoint_version", "schema_version", "version", "format", "schema")
 
 _FOLDER = re.compile(r"(?<![a-z])(?:checkpoint|ckpt|step|epoch|iter)[-_=]?(\d+)", re.I)
+_NUMBER = re.compile(r"\d+")
 _NOT_FINISHED = re.compile(r"^\.|(?<![a-z])te?mp(?!late)|partial|incomplete|\.part\b", re.I)
 
 
@@ -53,6 +55,20 @@ def step_of(checkpoint: Path) -> int | None:
     """The step in a checkpoint's name, or None."""
     numbers = _FOLDER.findall(checkpoint.name)
     return int(numbers[-1]) if numbers else None
+
+
+def kind_of(place: str) -> str:
+    """What a program's checkpoints have in common: the place of one in the output folder, without its numbers."""
+    return _NUMBER.sub("0", place)
+
+
+def belongs_to(file: str, kinds: Collection[str]) -> bool:
+    """Whether a file, by its place in the output folder, is a checkpoint of one of these kinds, or is inside one.
+
+    Those that a program has removed again are known by what is left of their kind.
+    """
+    place = Path(kind_of(file))
+    return any(str(part) in kinds for part in (place, *place.parents))
 
 
 def files(checkpoint: Path) -> list[Path]:

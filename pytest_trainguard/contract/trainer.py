@@ -59,8 +59,10 @@ class Trainer:
         production: what will be launched, where that differs from the defaults of `config`.
         tiny: on top of `production`, what makes the program small enough for a CPU.
         overfit: on top of `tiny`, what makes it learn 32 examples by heart in 50 steps (a learning rate, no dropout).
-        sample: real data, of which the harness cuts a small piece: JSONL, JSON, CSV or Parquet, a folder of these or
-            of `.pt` files. A relative path starts at pytest's root folder.
+        overfit_below: what the loss must come below in those 50 steps, where it is not what case 66 asks of any loss.
+        sample: real data, of which the harness cuts a small piece: a file or a folder in one of the forms that
+            `rows.samples` cuts (JSONL, JSON, CSV, Parquet, text, arrays, shards, pictures by class, and others). A
+            relative path starts at pytest's root folder.
         rows: how many rows of the sample a run gets.
         fields: the settings that play a known role under another name, `{"batch_size": "data.bs"}`; the roles and
             the names that are recognised without this are in `settings.ROLES`.
@@ -81,6 +83,7 @@ class Trainer:
     production: ClassVar[Mapping[str, object]] = {}
     tiny: ClassVar[Mapping[str, object]] = {}
     overfit: ClassVar[Mapping[str, object]] = {}
+    overfit_below: ClassVar[float | None] = None
     sample: ClassVar[str | Path | None] = None
     rows: ClassVar[int] = 64
     fields: ClassVar[Mapping[str, str]] = {}

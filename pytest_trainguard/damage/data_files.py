@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,17 +20,31 @@ from typing import NamedTuple
 
 from pytest_trainguard.damage import form_changes
 from pytest_trainguard.damage.form_changes import Change
-from pytest_trainguard.rows.codec import FORMS, Csv, Form, Json, JsonLines, NoRows, TextForm, TorchFile
+from pytest_trainguard.rows.codec import (
+    Csv,
+    Form,
+    Json,
+    JsonColumns,
+    JsonLines,
+    NoRows,
+    Parquet,
+    TorchFile,
+    form_of,
+    is_packed,
+    read_content,
+    write_content,
+)
+from pytest_trainguard.rows.folders import is_saved_dataset, look_into
 from pytest_trainguard.verdicts import wording
 from pytest_trainguard.verdicts.errors import NotApplicable
-from pytest_trainguard.verdicts.wording import Named
+from pytest_trainguard.verdicts.wording import Named, Wording
 
 __all__ = [
-    "Tampered", "add_byte_order_mark", "corrupt_row", "drop_field", "empty_data", "escape_text", "field_names",
-    "grow_file", "read_rows", "replace_rows",
+    "Tampered", "add_byte_order_mark", "can_hold_broken_text", "corrupt_row", "counts_rows", "drop_field",
+    "empty_data", "escape_text", "field_names", "grow_file", "holds_cells", "read_rows", "replace_rows",
 ]  # fmt: skip
 
-KNOWN = "JSONL, JSON, CSV and Parquet files, .pt files, and folders of these"
+KNOWN = "JSONL, JSON, CSV, TSV and Parquet files, .pt files, and folders of these"
 
 
 class Tampered(NamedTuple):
@@ -42,6 +57,7 @@ class Tampered(NamedTuple):
         line: the line of the file, counted from 1; None where there is none to name.
         field: the field that is missing, or None.
         also: other numbers that a program may rightly give that line.
+        list_name: the list that the row is in, where it has a name: `annotations[3]` names the row, too.
     """
 
     did: str
@@ -50,16 +66,25 @@ class Tampered(NamedTuple):
     line: int | None = None
     field: str | None = None
     also: tuple[int, ...] = ()
+    list_name: str | None = None
 
     @property
     def naming(self) -> tuple[Named, ...]:
         """What a good message names."""
         named: list[Named] = [self.file.name]
         if self.line is not None:
-            named.append(wording.line(self.line, self.file.name, *self.also))
+            named.append(self._line_named(self.line))
         if self.field is not None:
             named.append(wording.field_name(self.field))
         return tuple(named)
+
+    def _line_named(self, line: int) -> Wording:
+        named = wording.line(line, self.file.name, *self.also)
+        if self.list_name is None:
+            return named
+        numbers = "|".join(map(str, sorted({line, *self.also})))
+        in_list = rf"|\b{re.escape(self.list_name)}\W{{1,4}}(?:{numbers})\b"
+        return Wording(named.said, re.compile(named.pattern.pattern + in_list, re.I))
 
 
 def empty_data(data: Path, folder: Path) -> list[Tampered]:
@@ -68,19 +93,24 @@ def empty_data(data: Path, folder: Path) -> list[Tampered]:
     Raises:
         NotApplicable: the data is of a form that is not known.
     """
+    bare = [_take_all(data, folder)] if data.is_dir() else []
+    if data.is_dir() and not _files(data):
+        return bare
     file = _target(data)
     form = _form(file)
     with _no_rows_are_not_applicable():
-        changes = form_changes.empty_rows(form, file.read_bytes())
+        changes = form_changes.empty_rows(form, read_content(file))
     if not data.is_dir():
         return [_write_copy(data, folder, [file], change) for change in changes]
+    every = [] if isinstance(form, TorchFile) else range(len(changes))
+    alike = _alike(data, file)
+    return [*bare, *(_write_copy(data, folder, alike, partial(_nth_empty, form, nth)) for nth in every)]
+
+
+def _take_all(data: Path, folder: Path) -> Tampered:
     bare = folder / "bare" / data.name
     bare.mkdir(parents=True)
-    variants = [Tampered(f"took every file out of the folder {data.name}", bare, bare)]
-    if not isinstance(form, TorchFile):
-        for nth in range(len(changes)):
-            variants.append(_write_copy(data, folder, _alike(data, file), partial(_nth_empty, form, nth)))
-    return variants
+    return Tampered(f"took every file out of the folder {data.name}", bare, bare)
 
 
 def corrupt_row(data: Path, folder: Path) -> list[Tampered]:
@@ -93,7 +123,7 @@ def corrupt_row(data: Path, folder: Path) -> list[Tampered]:
     """
     file = _target(data)
     with _no_rows_are_not_applicable():
-        changes = form_changes.corrupt_rows(_form(file), file.read_bytes())
+        changes = form_changes.corrupt_rows(_form(file), read_content(file))
     return [_write_copy(data, folder, [file], change) for change in changes]
 
 
@@ -105,7 +135,7 @@ def field_names(data: Path) -> list[str]:
     """
     file = _target(data)
     with _no_rows_are_not_applicable():
-        found = _form(file).fields(file.read_bytes())
+        found = _form(file).fields(read_content(file))
     if not found:
         raise NotApplicable("its rows have no field in common: this case is for rows of named fields")
     return found
@@ -127,7 +157,7 @@ def read_rows(data: Path) -> list[object]:
     """
     file = _target(data)
     with _no_rows_are_not_applicable():
-        return _form(file).read(file.read_bytes())
+        return _form(file).read(read_content(file))
 
 
 def replace_rows(data: Path, folder: Path, new: Mapping[int, object]) -> Tampered:
@@ -137,24 +167,26 @@ def replace_rows(data: Path, folder: Path, new: Mapping[int, object]) -> Tampere
         NotApplicable: the form has no place for such a value.
     """
     file = _target(data)
-    return _write_copy(data, folder, [file], form_changes.replace_rows(_form(file), file.read_bytes(), dict(new)))
+    return _write_copy(data, folder, [file], form_changes.replace_rows(_form(file), read_content(file), dict(new)))
 
 
 def add_byte_order_mark(data: Path, folder: Path) -> list[Tampered]:
     """A byte order mark at the beginning of a file of text; no variant where it is no text."""
     file = _target(data)
-    if not isinstance(FORMS.get(file.suffix, Json()), TextForm):
+    form, content = form_of(file), read_content(file)
+    if (form is not None and not form.text) or content.startswith(codecs.BOM_UTF8):
         return []
-    marked = Change("put a byte order mark at the beginning of {file}", codecs.BOM_UTF8 + file.read_bytes())
+    marked = Change("put a byte order mark at the beginning of {file}", codecs.BOM_UTF8 + content)
     return [_write_copy(data, folder, [file], marked)]
 
 
 def escape_text(data: Path, folder: Path) -> list[Tampered]:
     r"""The same rows in ASCII, all other characters as JSON's `\u` escapes; no variant where it is no JSON."""
     file = _target(data)
-    if not isinstance(FORMS.get(file.suffix), JsonLines | Json):
+    if not isinstance(form_of(file), JsonLines | Json | JsonColumns):
         return []
-    ascii_alone = "".join(c if c.isascii() else json.dumps(c)[1:-1] for c in file.read_text("utf-8"))
+    text = read_content(file).decode("utf-8-sig")
+    ascii_alone = "".join(c if c.isascii() else json.dumps(c)[1:-1] for c in text)
     return [_write_copy(data, folder, [file], Change("wrote {file} in ASCII, with escapes", ascii_alone.encode()))]
 
 
@@ -164,10 +196,12 @@ def grow_file(data: Path, folder: Path, new: Sequence[object], size: int) -> Tam
     Raises:
         NotApplicable: the form is none that can be read row by row.
     """
-    grown = replace_rows(data, folder, dict(enumerate(new)))
-    form = FORMS[grown.file.suffix]
+    form = _form(_target(data))
     if not isinstance(form, JsonLines | Csv):
         raise NotApplicable("its data is not read row by row: this case is for JSONL and CSV files")
+    if is_packed(_target(data)):
+        raise NotApplicable("its data is packed, so that its size says nothing: give it a sample that is not")
+    grown = replace_rows(data, folder, dict(enumerate(new)))
     content = grown.file.read_bytes().rstrip(b"\n") + b"\n"
     rows = content[len(form.split(content).before(0)) :]  # a table's names come once
     with grown.file.open("wb") as out:
@@ -183,7 +217,7 @@ def _no_rows_are_not_applicable() -> Iterator[None]:
         yield
     except NoRows as error:
         raise NotApplicable(
-            f"its data {error}: this case is for rows of named fields, in JSON, CSV or Parquet"
+            f"its data {error}: this case is for rows of named fields, give it a sample in JSON, CSV or Parquet"
         ) from error
     except ImportError as error:
         raise NotApplicable(str(error)) from error
@@ -197,10 +231,12 @@ def _write_copy(data: Path, folder: Path, files: list[Path], change: Change | Ca
     shutil.copytree(data, path) if data.is_dir() else shutil.copy(data, path)
     targets = [path / file.relative_to(data) for file in files] if data.is_dir() else [path]
     for target in targets:
-        changed = change if isinstance(change, Change) else change(target.read_bytes())
-        target.write_bytes(changed.content)
+        changed = change if isinstance(change, Change) else change(read_content(target))
+        write_content(target, changed.content)
     name = targets[0].name if len(targets) == 1 else f"each of {len(targets)} files"
-    return Tampered(changed.did.format(file=name), path, targets[0], changed.line, also=changed.also)
+    return Tampered(
+        changed.did.format(file=name), path, targets[0], changed.line, None, changed.also, changed.list_name
+    )
 
 
 def _nth_empty(form: Form, nth: int, content: bytes) -> Change:
@@ -209,11 +245,15 @@ def _nth_empty(form: Form, nth: int, content: bytes) -> Change:
 
 def _alike(data: Path, file: Path) -> list[Path]:
     """The files of a data folder that are of one file's form; that file alone where the data is a file."""
-    return [path for path in _files(data) if path.suffix == file.suffix] if data.is_dir() else [file]
+    return [path for path in _files(data) if type(_form(path)) is type(_form(file))] if data.is_dir() else [file]
 
 
 def _files(data: Path) -> list[Path]:
-    return sorted(path for path in data.iterdir() if path.is_file() and path.suffix in FORMS)
+    """The files of a data folder that can be tampered with."""
+    if is_saved_dataset(data):
+        return []
+    found = look_into(data)
+    return found.files or [path for path in found.examples if form_of(path) is not None]
 
 
 def _target(data: Path) -> Path:
@@ -221,14 +261,30 @@ def _target(data: Path) -> Path:
     if not data.is_dir():
         return data
     found = _files(data)
-    tables = [path for path in found if not isinstance(FORMS[path.suffix], TorchFile)] or found
-    if not tables:
+    if not found:
         raise NotApplicable(f"its data folder holds no file that can be tampered with; known are {KNOWN}")
-    return tables[len(tables) // 2]
+    return found[len(found) // 2]
 
 
 def _form(file: Path) -> Form:
-    if file.suffix not in FORMS:
+    form = form_of(file)
+    if form is None:
         kind = f"a {file.suffix} file" if file.suffix else "a file without a suffix"
         raise NotApplicable(f"its data is {kind}, and this case knows {KNOWN}")
-    return FORMS[file.suffix]
+    return form
+
+
+def holds_cells(data: Path) -> bool:
+    """Whether the values of its rows are cells of a table of text, and so text themselves."""
+    return isinstance(form_of(_target(data)), Csv)
+
+
+def can_hold_broken_text(data: Path) -> bool:
+    """Whether a text in it can have bytes that are no UTF-8; in Parquet there are none."""
+    return not isinstance(form_of(_target(data)), Parquet)
+
+
+def counts_rows(data: Path) -> bool:
+    """Whether a row of the sample is what its program counts: a line of text may be many examples or a part of one."""
+    form = None if data.is_dir() and not _files(data) else form_of(_target(data))
+    return form is None or form.counted

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pytest_trainguard.rows.codec import NoRows, TextForm, form_of
+from pytest_trainguard.rows.codec import JsonColumns, NoRows, TextForm, form_of, read_content, write_content
 from pytest_trainguard.verdicts.errors import NotApplicable
 
 __all__ = ["read_labels", "write_labels"]
@@ -36,20 +36,20 @@ def write_labels(data: Path, folder: Path, field: str, labels: Sequence[object])
         _replace_label(row, field, label)
     folder.mkdir(parents=True)
     path = folder / data.name
-    path.write_bytes(_form(data).write(rows, like=data.read_bytes()))
+    write_content(path, _form(data).write(rows, like=read_content(data)))
     return path
 
 
-def _form(data: Path) -> TextForm:
+def _form(data: Path) -> TextForm | JsonColumns:
     form = form_of(data)
-    if not isinstance(form, TextForm):
+    if not isinstance(form, TextForm | JsonColumns):
         raise NotApplicable(f"its data is {data.name}: labels can be exchanged in JSONL, JSON and CSV files")
     return form
 
 
 def _rows(data: Path) -> list[object]:
     try:
-        return _form(data).read(data.read_bytes())
+        return _form(data).read(read_content(data))
     except NoRows as error:
         raise NotApplicable(f"its data {error}: labels can be exchanged in a list of rows") from error
 

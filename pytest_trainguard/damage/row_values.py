@@ -13,7 +13,7 @@ from statistics import fmean
 
 from pytest_trainguard.damage import data_files
 from pytest_trainguard.damage.data_files import Tampered
-from pytest_trainguard.rows.codec import Row
+from pytest_trainguard.rows.codec import Row, read_content, write_content
 from pytest_trainguard.verdicts.errors import NotApplicable
 
 __all__ = [
@@ -187,4 +187,4 @@ def _remove(value: object, place: Place) -> None:
 
 def replace_bytes(path: Path, placeholder: bytes, raw: bytes) -> None:
     """Put bytes into a file that no text can hold, where a placeholder stands."""
-    path.write_bytes(path.read_bytes().replace(placeholder, raw))
+    write_content(path, read_content(path).replace(placeholder, raw))

@@ -14,7 +14,7 @@ from pathlib import Path
 __all__ = [
     "DEVICE_ERRORS", "DOORS", "Fault", "device_error", "exhaust_memory", "fill_disk", "hang", "inf", "io_error", "kill",
     "kill_in_save", "nan", "offline", "out_of_memory", "overflow", "pause", "pretended_gpus", "raises", "reboot",
-    "set_clock",
+    "set_clock", "undo_steps",
 ]  # fmt: skip
 
 OOM_MESSAGE = (
@@ -41,7 +41,7 @@ class Fault:
 
     Attributes:
         kind: `nan`, `inf`, `overflow`, `raise`, `signal`, `hang`, `pause`, `fill_disk`, `offline`, `io_error`,
-            `exhaust`, `device`, `reboot`, `clock`, `gpus`.
+            `exhaust`, `device`, `reboot`, `clock`, `gpus`, `undo`.
         where: the door at which it enters (`DOORS`), or for numbers `batch`, `activation`, `loss`, `gradient`.
         step: the optimizer step during which it comes about, counted from 1 in each run; for `save` and `sync`, the
             first write to the output folder (or fsync) once that many steps are complete.
@@ -71,6 +71,7 @@ class Fault:
             "fill_disk": f"disk full from step {self.step}",
             "offline": "no network",
             "gpus": "pretended GPUs",
+            "undo": "every optimizer step undone",
             "io_error": f"EIO in the {self.where} door {at}",
             "exhaust": f"host memory exhausted in the {self.where} door {at}",
             "device": f"{self.text.splitlines()[0] if self.text else 'a device error'} in the {self.where} door {at}",
@@ -184,6 +185,11 @@ def fill_disk(step: int) -> Fault:
     Where the user may not mount one, a real limit on the size of files (RLIMIT_FSIZE) takes its place.
     """
     return Fault("fill_disk", "forward", step)
+
+
+def undo_steps() -> Fault:
+    """Every optimizer step is taken, and then its parameters are as before: a run in which nothing is learnt."""
+    return Fault("undo", "optimizer")
 
 
 def pretended_gpus() -> Fault:

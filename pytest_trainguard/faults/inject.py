@@ -18,6 +18,8 @@ import torch
 
 from pytest_trainguard import linux
 from pytest_trainguard.faults import HOST_MEMORY_LEFT, Fault
+from pytest_trainguard.faults.gradients import SpoiltGradient
+from pytest_trainguard.faults.passes import TrainingPasses
 from pytest_trainguard.recorder.doors import Observer
 from pytest_trainguard.recorder.tensors import tensors_in
 from pytest_trainguard.recorder.writer import Recorder
@@ -37,7 +39,11 @@ class Injector(Observer):
         self.done = False
         self._events = 0  # writes, fsyncs or reads that could have been the one
         self._path, self._broken = "", False  # of the data, the last that was opened; the kernel's reads of it fail
-        self._poisoned: torch.utils.hooks.RemovableHandle | None = None
+        self._passes = TrainingPasses()
+        self._gradient = SpoiltGradient(self._spoilt, self._fire)
+        self._batch: list[tuple[torch.Tensor, torch.Tensor]] = []  # spoilt, with what was in it, until it is used
+        self._kept: list[tuple[torch.Tensor, torch.Tensor]] = []  # parameters, with what was in them before a step
+        self._differentiates = True  # no backward pass was seen: torch.autograd.grad is how this program gets gradients
         self.inner = fault.where in ("batch", "activation")
 
     def _due(self, *doors: str) -> bool:
@@ -127,14 +133,26 @@ class Injector(Observer):
         os.close(filler)
 
     def fetched(self, batch: object) -> None:
+        if not self._passes.expected():
+            return
         if self._due("data"):
             self._fire()
         if self._due("batch"):
             floats = [t for t in tensors_in(batch) if t.is_floating_point()]
+            self._batch = [(tensor, tensor.clone()) for tensor in floats]
             for tensor in floats:
                 tensor.copy_(self._spoilt(tensor))
             if floats:  # where the inputs are whole numbers, the first layer's output takes their place
                 self._fire()
+
+    def _settle_batch(self) -> None:
+        """A forward pass begins, with the batch that was spoilt: if it does not train, that was the wrong batch."""
+        if self._batch and not self._passes.training:
+            with torch.no_grad():
+                for tensor, before in self._batch:
+                    tensor.copy_(before)
+            self.done = False
+        self._batch = []
 
     def _spoilt(self, tensor: torch.Tensor) -> torch.Tensor:
         """The same tensor with the fault's number in it, its graph kept; whole numbers stay as they are."""
@@ -161,27 +179,22 @@ class Injector(Observer):
             self._fire()
 
     def forward(self, module: torch.nn.Module, *, outermost: bool) -> None:
-        if outermost:
-            self._raise_again("forward")
-            if self.done and self.fault.kind == "reboot" and self.recorder.steps + 1 >= self.fault.step + GRACE:
-                self._end_grace()
-        if outermost and self._due("forward"):
+        if not outermost:
+            return
+        self._raise_again("forward")
+        training = self._passes.begin(module)
+        self._settle_batch()
+        if not training:
+            return
+        if self.done and self.fault.kind == "reboot" and self.recorder.steps + 1 >= self.fault.step + GRACE:
+            self._end_grace()
+        if self._due("forward"):
             self._fire()
-        if outermost and module.training and self._due("gradient") and self._poisoned is None:
-            parameter = next((p for p in module.parameters() if p.requires_grad), None)
-            if parameter is not None:
-                self._poisoned = parameter.register_hook(self._poison_gradient)
-
-    def _poison_gradient(self, gradient: torch.Tensor) -> torch.Tensor | None:
-        if self.done:
-            return None
-        self._fire()
-        return self._spoilt(torch.ones_like(gradient))
 
     def forwarded(
         self, module: torch.nn.Module, inputs: tuple[object, ...], output: object, *, outermost: bool
     ) -> object:
-        if not module.training or not torch.is_grad_enabled():
+        if not self._passes.holds(module):
             return None
         leaf = not any(module.children()) and isinstance(output, torch.Tensor) and output.is_floating_point()
         wanted = outermost if self.fault.where == "loss" else leaf
@@ -191,17 +204,39 @@ class Injector(Observer):
         return _change_tensors(output, self._spoilt)
 
     def backward(self, losses: list[torch.Tensor]) -> None:
+        self._differentiates = False
+        self._begin_backward()
+
+    def differentiated(self, outputs: list[torch.Tensor], *, create_graph: bool) -> None:
+        if self._differentiates and not create_graph:
+            self._begin_backward()
+
+    def _begin_backward(self) -> None:
         self._raise_again("backward")
+        self._gradient.disarm()
+        if self._gradient.was_cleared() and self.fault.kind != "overflow":
+            self.done = False
         if self._due("backward"):
             self._fire()
+        if self._due("gradient"):
+            self._gradient.arm(self._passes.module)
 
     def stepping(self, optimizer: torch.optim.Optimizer) -> None:
         self._raise_again("optimizer")
+        self._gradient.disarm()
+        if self._gradient.was_lost(optimizer) and self.fault.kind != "overflow":  # which clipping makes finite again
+            self.done = False
         if self._due("optimizer"):
             self._fire()
-        if self._poisoned is not None and self.done:
-            self._poisoned.remove()
-            self._poisoned = None
+        if self.fault.kind == "undo":
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            self._kept = [(parameter, parameter.detach().clone()) for parameter in parameters]
+
+    def stepped(self, optimizer: torch.optim.Optimizer) -> None:
+        with torch.no_grad():
+            for parameter, before in self._kept:
+                parameter.copy_(before)
+        self._kept = []
 
     def writing(self, path: str, how: str) -> None:
         written = how == "open" or self.fault.kind != "io_error"  # programs rightly pass over what cannot be removed

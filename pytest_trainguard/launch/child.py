@@ -10,22 +10,27 @@ from __future__ import annotations
 import atexit
 import contextlib
 import json
+import math
 import os
 import resource
 import signal
 import sys
 import tempfile
 import threading
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
 
 from pytest_trainguard import linux
+from pytest_trainguard.adapters import load_trainer
+from pytest_trainguard.contract.trainer import TrainerSpec
 from pytest_trainguard.launch import protocol
 from pytest_trainguard.launch.exit_code import run_to_exit_code
 from pytest_trainguard.launch.protocol import Call, Command, Launch, LoadedModules
+from pytest_trainguard.launch.reach import modules_of_others
 from pytest_trainguard.launch.stacks import write_stack_on_signal
 
 RESULT_FILE = "result.json"
@@ -92,6 +97,7 @@ def _work(launch: Launch, disk: Path | None) -> int:
     from pytest_trainguard.launch import calls, jobs
 
     job, folder = launch.job, launch.folder
+    before, started = frozenset(sys.modules), time.time()
     if isinstance(job, Call):
         result = calls.answer(job)
         (folder / RESULT_FILE).write_text(json.dumps(protocol.to_json(result)))
@@ -102,22 +108,51 @@ def _work(launch: Launch, disk: Path | None) -> int:
         return jobs.train(job, folder, disk)
     finally:
         if job.request.tell_modules and folder.exists():  # some programs clear up more than is theirs
-            told = protocol.to_json(loaded_modules(str(launch.cwd)))
+            project = str(launch.cwd)
+            others = _modules_of_others(job.trainer, project) & before
+            apart = (str(launch.tmp), str(folder.parents[1]))  # all that this session's runs leave is below it
+            told = protocol.to_json(loaded_modules(project, apart, others, started))
             (folder / MODULES_FILE).write_text(json.dumps(told))
 
 
-def loaded_modules(project: str) -> LoadedModules:
-    """What is loaded here, of libraries and of the project in that folder."""
+def loaded_modules(
+    project: str, apart: Sequence[str] = (), others: Collection[str] = (), started: float = math.inf
+) -> LoadedModules:
+    """What is loaded here, of libraries and of the project in that folder.
+
+    Args:
+        project: the folder.
+        apart: folders whose modules are neither: temporary ones, into which libraries write code.
+        others: modules of the project that are no concern of this trainer.
+        started: seconds since the epoch; what was written later is no source of the project's.
+    """
     libraries, own = [], _scripts_run(project)
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        if not file or name.startswith(("__mp_main__", "pytest_trainguard")):
+        if not file or name.startswith(("__mp_main__", "pytest_trainguard")) or _is_inside(file, apart):
             continue
-        if file.startswith(project + os.sep) and "site-packages" not in file:
-            own.append(file)
+        if _is_inside(file, [project]) and "site-packages" not in file and not _of_library(name, project):
+            if name not in others and os.path.isfile(file) and os.stat(file).st_mtime < started:
+                own.append(file)
         elif name != "__main__":
             libraries.append(name)
     return LoadedModules(tuple(libraries), tuple(map(Path, sorted(set(own)))))
+
+
+def _is_inside(file: str, folders: Sequence[str]) -> bool:
+    return any(file.startswith(folder + os.sep) for folder in folders)
+
+
+def _of_library(name: str, project: str) -> bool:
+    """Whether a module is part of a package from outside the project, wherever its own file is."""
+    package = getattr(sys.modules.get(name.partition(".")[0]), "__file__", None)
+    return package is not None and not _is_inside(package, [project])
+
+
+def _modules_of_others(trainer: TrainerSpec, project: str) -> set[str]:
+    if not isinstance(trainer, str):
+        return set()
+    return modules_of_others(type(load_trainer(trainer)), trainer.partition(":")[0], project)
 
 
 def _scripts_run(project: str) -> list[str]:

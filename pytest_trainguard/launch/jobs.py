@@ -32,7 +32,9 @@ def train(job: Train, folder: Path, disk: Path | None) -> int:
         the exit code that the program asked for by returning one; 0 where it returned nothing.
     """
     request, trainer = job.request, load_trainer(job.trainer)
-    note = RunNote(folder, job.run.output_dir, job.run.data, request.fault, request.census, disk)
+    # Such runs are held against undisturbed ones; in all others nobody would look at the digests.
+    states = request.states or request.resume or request.resume_from is not None
+    note = RunNote(folder, job.run.output_dir, job.run.data, request.fault, request.census, disk, states)
     leave_note(note)
     if request.recorder and request.repeats == 1:
         observe(note)
@@ -100,13 +102,18 @@ def observe_as_noted(path: Path) -> None:
 
 
 def observe(note: RunNote) -> None:
-    """Install the doors in this process, the recorder first, then the fault."""
+    """Install the doors in this process: who watches first, then the fault."""
     from pytest_trainguard.faults.inject import Injector
     from pytest_trainguard.recorder.doors import Doors, Observer
     from pytest_trainguard.recorder.writer import Recorder
 
-    recorder, fault = Recorder(note.folder), note.fault
-    observers: list[Observer] = [recorder]
+    states = None
+    if note.states:
+        from pytest_trainguard.recorder.states import States
+
+        states = States()
+    recorder, fault = Recorder(note.folder, states), note.fault
+    observers: list[Observer] = [recorder] if states is None else [states, recorder]
     if fault and fault.kind == "gpus":
         from pytest_trainguard.faults import gpus
 

@@ -70,6 +70,7 @@ class RunRequest(ProcessRequest):
         census: memory in use is counted after each step.
         repeats: so many runs in one process, memory counted after each, nothing else recorded.
         recorder: what torch does is recorded.
+        states: digests of its states are recorded with each step; those of a run that resumes are in any case.
         tell_modules: at its end it writes down which modules are loaded.
     """
 
@@ -84,6 +85,7 @@ class RunRequest(ProcessRequest):
     census: bool = False
     repeats: int = 1
     recorder: bool = True
+    states: bool = False
     tell_modules: bool = False
 
 
@@ -265,6 +267,7 @@ class RunNote:
         fault: what goes wrong.
         census: memory in use is counted after each step.
         disk: where the small disk is mounted, if it could be.
+        states: digests of its states are recorded with each step.
     """
 
     folder: Path
@@ -273,6 +276,7 @@ class RunNote:
     fault: Fault | None
     census: bool = False
     disk: Path | None = None
+    states: bool = False
 
 
 @dataclass(frozen=True)
@@ -304,7 +308,8 @@ class Description:
     settings_name: str
     queue: Queue | None
     own_checkpoints: bool
-    logs: tuple[str, ...]
+    logs: tuple[str, ...] = ()
+    overfit_below: float | None = None
 
 
 @dataclass(frozen=True)

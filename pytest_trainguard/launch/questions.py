@@ -23,6 +23,7 @@ def describe(trainer: Trainer) -> Description:
         production=dict(trainer.production),
         tiny=dict(trainer.tiny),
         overfit=dict(trainer.overfit),
+        overfit_below=trainer.overfit_below,
         fields=tuple(settings.fields_of(trainer.config)) if trainer.config is not None else (),
         roles=dict(trainer.fields),
         rows=trainer.rows,

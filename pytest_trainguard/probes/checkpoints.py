@@ -11,7 +11,7 @@ from pytest_trainguard import faults
 from pytest_trainguard.contract import checkpoints
 from pytest_trainguard.contract.outcome import Outcome
 from pytest_trainguard.launch import questions
-from pytest_trainguard.launch.protocol import RUN_STEPS, RunRequest
+from pytest_trainguard.launch.protocol import RunRequest
 from pytest_trainguard.probes.finite_weights import NOT_FINITE, find_bad_weights
 from pytest_trainguard.probes.needs import Needs
 from pytest_trainguard.probes.runs import Runs
@@ -68,8 +68,9 @@ class Checkpoints:
         Its folder is for all cases: start again, or damage something, in a copy of it (`Guard.copy`).
         """
         if self._findings.killed_late is None:
-            did = f"sent SIGKILL in step {RUN_STEPS}"
-            self._findings.killed_late = self._runs.run(did, fault=faults.kill(RUN_STEPS))
+            last = self._runs.reference.last_step
+            did = f"sent SIGKILL in step {last}"
+            self._findings.killed_late = self._runs.run(did, fault=faults.kill(last))
         return self._findings.killed_late
 
     def start_again(self, outcomes: list[Outcome]) -> list[Outcome]:
@@ -91,7 +92,7 @@ class Checkpoints:
         return [dataclasses.replace(known[_content(outcome)], did=did(outcome.did)) for outcome in outcomes]
 
     def check(self, *outcomes: Outcome) -> None:
-        """Every checkpoint that the runs left can be loaded, and every value in it is finite.
+        """Every checkpoint that the runs left can be loaded, and every weight in it is finite.
 
         Raises:
             Finding: one is not; with the file and the tensor.
@@ -99,7 +100,10 @@ class Checkpoints:
         owners = {file: outcome for outcome in outcomes for file in self._weights(outcome)}
         content = {file: one.after.get(os.path.relpath(file, one.output_dir)) for file, one in owners.items()}
         unknown = [file for file in owners if content[file] not in self._findings.sound_files]
-        bad = self._subject.server.call(find_bad_weights, unknown) if unknown else {}
+        bad: dict[Path, str] = {}
+        if unknown:
+            undisturbed = self._weights(self._runs.reference.outcome)
+            bad = self._subject.server.call(find_bad_weights, unknown, undisturbed)
         for file, what in bad.items():
             outcome = owners[file]
             name = file.relative_to(outcome.output_dir)

@@ -1,28 +1,50 @@
-"""Whether files of weights can be loaded, and every value in them is finite; done where torch is loaded.
+"""Whether files of weights can be loaded, and every weight in them is finite; done where torch is loaded.
 
-Files are read as safetensors or with `torch.load(weights_only=True)`: never unpickled.
+Files are read as safetensors or with `torch.load(weights_only=True)`: never unpickled. A checkpoint holds more than
+weights: the best score so far begins at infinity, and says nothing of them.
 """
 
 from __future__ import annotations
 
 import os
 import pickle
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeGuard
 
 from pytest_trainguard.rows.suffixes import SAFETENSORS
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 NOT_FINITE = "is not finite"
 
+# Keys of what is no weights, and of what is. Neither says anything of a tensor of several values in a state_dict: its
+# names are those of a team's modules.
+BOOKKEEPING = re.compile(
+    r"callback|loops?$|sched|metrics?$|histor|monitor|scores?$|kth|rng|random_?state|hparams|hyper|logs?$|losses$"
+    r"|(train|val|eval|test)\w*_loss$|^best(?!.*(model|weight|state|param|net))",
+    re.IGNORECASE,
+)
+WEIGHTS = re.compile(r"model|state_dict|weight|module|param|optim|exp_avg|(^|_)(ema|net)", re.IGNORECASE)
 
-def find_bad_weights(files: list[Path]) -> dict[Path, str]:
-    """The files that cannot be loaded, or hold a value that is not finite; path to what is wrong.
+
+def find_bad_weights(files: list[Path], undisturbed: list[Path]) -> dict[Path, str]:
+    """The files that cannot be loaded, or hold a weight that is not finite; path to what is wrong.
 
     A file of another kind that the restricted reader refuses (a pickled Python object) is not judged.
+
+    Args:
+        files: what is looked at.
+        undisturbed: those of a run that nothing disturbed: what is not finite in one of them, as an attention mask of
+            `-inf` is, is so on purpose.
     """
     found: dict[Path, str] = {}
+    on_purpose: set[str] | None = None
     for file in files:
         try:
-            bad = _name_not_finite(_load(file), "")
+            bad = _names_not_finite(_load(file))
         except pickle.UnpicklingError as error:
             if os.path.getsize(file) == 0 or "Unsupported" not in str(error):
                 found[file] = f"cannot be loaded ({_first_line(error)})"
@@ -30,8 +52,22 @@ def find_bad_weights(files: list[Path]) -> dict[Path, str]:
         except Exception as error:
             found[file] = f"cannot be loaded ({_first_line(error)})"
             continue
-        if bad:
-            found[file] = f"{bad} {NOT_FINITE}"
+        if bad and on_purpose is None:
+            on_purpose = _names_in_any(undisturbed)
+        blamed = [name for name in bad if name not in (on_purpose or ())]
+        if blamed:
+            found[file] = f"{blamed[0]} {NOT_FINITE}"
+    return found
+
+
+def _names_in_any(files: list[Path]) -> set[str]:
+    """The names of what is not finite in any of the files that can be loaded; nothing else is judged here."""
+    found: set[str] = set()
+    for file in files:
+        try:
+            found.update(_names_not_finite(_load(file)))
+        except Exception:
+            continue
     return found
 
 
@@ -50,15 +86,53 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
-def _name_not_finite(value: object, name: str) -> str | None:
-    """The name of the first tensor with a value that is not finite; of nested ones the names are joined by dots."""
+def _names_not_finite(loaded: object) -> list[str]:
+    """The names of the weights with a value that is not finite; of nested ones the names are joined by dots."""
+    tiny = all(tensor.numel() == 1 for tensor in _tensors_in(loaded))
+    return [
+        name
+        for name, tensor in _weights_in(loaded, "", tiny)
+        if tensor.is_floating_point() and not tensor.isfinite().all()
+    ]
+
+
+def _weights_in(value: object, name: str, tiny: bool, *, sure: bool = False) -> Iterator[tuple[str, Tensor]]:
+    """The weights and what an optimizer keeps of them, by name.
+
+    Args:
+        value: what a file holds, or a part of it.
+        name: that part's.
+        tiny: all tensors in the file are single numbers, those of the model, too.
+        sure: a single number is one of the weights here; elsewhere it is a best loss, a count, an average.
+    """
+    if _is_tensor(value):
+        if sure or value.numel() > 1:
+            yield name or "the tensor", value
+        return
+    items = _items_of(value)
+    tensors = [inner for _, inner in items if _is_tensor(inner)]
+    large = any(tensor.numel() > 1 for tensor in tensors)
+    state_dict = (tiny and bool(tensors)) or (large and 2 * len(tensors) > len(items))
+    for key, inner in items:
+        if (state_dict and _is_tensor(inner) and inner.numel() > 1) or not BOOKKEEPING.search(str(key)):
+            known = sure or (state_dict and _is_tensor(inner)) or bool(WEIGHTS.search(str(key)))
+            yield from _weights_in(inner, f"{name}.{key}" if name else str(key), tiny, sure=known)
+
+
+def _tensors_in(value: object) -> Iterator[Tensor]:
+    if _is_tensor(value):
+        yield value
+    for _, inner in _items_of(value):
+        yield from _tensors_in(inner)
+
+
+def _is_tensor(value: object) -> TypeGuard[Tensor]:
     import torch
 
-    if isinstance(value, torch.Tensor):
-        return (name or "the tensor") if value.is_floating_point() and not value.isfinite().all() else None
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
-    for key, inner in items:
-        bad = _name_not_finite(inner, f"{name}.{key}" if name else str(key))
-        if bad:
-            return bad
-    return None
+    return isinstance(value, torch.Tensor)
+
+
+def _items_of(value: object) -> list[tuple[object, object]]:
+    if isinstance(value, Mapping):
+        return list(value.items())
+    return list(enumerate(value)) if isinstance(value, list | tuple) else []

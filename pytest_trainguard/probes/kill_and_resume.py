@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pytest_trainguard import faults
 from pytest_trainguard.contract.outcome import Outcome
 from pytest_trainguard.damage import power
-from pytest_trainguard.launch.protocol import RUN_STEPS, RunRequest
+from pytest_trainguard.launch.protocol import RunRequest
 from pytest_trainguard.probes.guard import Guard
 from pytest_trainguard.verdicts.kinds import recovers
 
@@ -59,7 +59,8 @@ class KillAndResume:
         reference = self.guard.needs.checkpoints()
         saved = self.guard.reference.first_save
         if step is None:
-            step = random.Random(self.guard.subject.name).randint(saved + 1, RUN_STEPS)
+            last = max(saved + 1, self.guard.reference.last_step)
+            step = random.Random(self.guard.subject.name).randint(saved + 1, last)
         (killed,) = self.guard.run_all([self.killed_in(step, signum)])
         did = f"{killed.did}, then started again to resume"
         resumed = self.guard.run(did, output_dir=killed.output_dir, resume=True)

@@ -9,7 +9,6 @@ from pytest_trainguard.adapters.command import WRITABLE, faults_in
 from pytest_trainguard.contract.outcome import Outcome
 from pytest_trainguard.contract.settings import Field, value_at
 from pytest_trainguard.launch import questions
-from pytest_trainguard.launch.protocol import RUN_STEPS
 from pytest_trainguard.subject.reference import Reference
 from pytest_trainguard.subject.subject import Subject
 from pytest_trainguard.verdicts.errors import CannotJudge, NotApplicable
@@ -47,12 +46,12 @@ class Needs:
         """The undisturbed run, where its losses are seen.
 
         Raises:
-            NotApplicable: no backward pass went through torch's own door.
+            NotApplicable: neither a backward pass nor `torch.autograd.grad` went through torch's own door.
         """
         outcome = self._reference.outcome
         if not any(step.losses for step in outcome.recording.steps):
             raise NotApplicable(
-                "its losses cannot be seen: call loss.backward(), and leave torch.autograd.backward as it is"
+                "its losses cannot be seen: call loss.backward() or torch.autograd.grad, and leave these as they are"
             )
         return outcome
 
@@ -78,10 +77,10 @@ class Needs:
             raise NotApplicable(
                 "no checkpoint in the output folder after a run: save one, or say where it is with checkpoints()"
             )
-        if self._reference.first_save >= RUN_STEPS:
+        steps = len(outcome.recording.steps)
+        if self._reference.first_save >= steps:
             raise NotApplicable(
-                f"no checkpoint before the last of {RUN_STEPS} steps: name the setting, "
-                'fields = {"save_every": "..."}'
+                f'no checkpoint before the last of {steps} steps: name the setting, fields = {{"save_every": "..."}}'
             )
         return outcome
 

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from pathlib import Path
+from statistics import fmean, stdev
 
+from pytest_trainguard import faults
 from pytest_trainguard.contract import settings
 from pytest_trainguard.contract.outcome import Outcome
+from pytest_trainguard.faults import Fault
+from pytest_trainguard.launch.protocol import RunRequest
 from pytest_trainguard.probes.guard import Guard
 from pytest_trainguard.verdicts import causes
-from pytest_trainguard.verdicts.errors import Finding
+from pytest_trainguard.verdicts.errors import Finding, NotApplicable
 
 LAST = 4  # steps whose mean is the final loss: one step's batch may be an easy one
+FINAL_LOSS, DROP = 0.5, 0.7  # of the post-mortem's tiny-overfit check: what is learnt by heart
+SHARE = 0.3  # by which a loss must fall that no stated label can be learnt by heart of
+LONGER = 3  # times as many steps, for what learns slowly
+BEYOND = 4.0  # standard errors: farther than that from where it stands untrained, a loss has moved
+SAME = 1e-6  # relative difference of losses that are the same
 
 
 @dataclass(frozen=True)
@@ -30,8 +41,21 @@ class Overfit:
 
     @property
     def drop(self) -> float:
-        """How far the loss fell, as a share of the first."""
+        """How far the loss fell, as a share of the first; 0 where that is not above 0, and has no share."""
         return 1 - self.last / self.first if self.first > 0 else 0.0
+
+    @property
+    def by_heart(self) -> bool:
+        """Whether the examples were learnt by heart, as a classifier can."""
+        return self.last < FINAL_LOSS and self.drop > DROP
+
+    def __str__(self) -> str:
+        fell = self.first - self.last
+        if self.first > 0 and self.last >= 0:
+            change = f"{self.drop:.0%} lower" if self.drop >= 0 else f"{-self.drop:.0%} higher"
+        else:
+            change = f"{fell:.3f} lower" if fell >= 0 else f"{-fell:.3f} higher"
+        return f"the loss went from {self.first:.3f} to {self.last:.3f} ({change})"
 
 
 class TinyOverfit:
@@ -39,6 +63,7 @@ class TinyOverfit:
 
     def __init__(self, guard: Guard):
         self.guard = guard
+        self._data: dict[int, Path | None] = {}  # by the number of examples
 
     def __call__(self, examples: int = 32, steps: int = 50) -> Overfit:
         """Run, and read the loss off the recording.
@@ -49,18 +74,122 @@ class TinyOverfit:
             Finding: the run fails.
             NotApplicable: its losses cannot be seen.
         """
-        subject = self.guard.subject
         self.guard.needs.losses()
-        data = subject.make_data(self.guard.folder / "few", examples)
+        (outcome,) = self.guard.run_all([self._request(examples, steps)])
+        losses = _Losses(outcome)
+        if outcome.exit != 0 or not losses.all:
+            told = f"the run failed: {outcome.how}"
+            raise Finding(outcome.did, told, outcome.last_words, grade="wastes", cause=causes.find_crash(outcome))
+        return Overfit(losses.all[0], fmean(losses.all[-LAST:]), outcome)
+
+    def _request(self, examples: int, steps: int, fault: Fault | None = None) -> RunRequest:
+        subject = self.guard.subject
+        if examples not in self._data:
+            self._data[examples] = subject.make_data(self.guard.folder / f"few-{examples}", examples)
         values = subject.description.overfit
         saving = subject.settings.role("save_every")
         if saving:  # this run is about its losses alone
             values = settings.merge({saving.path: steps}, values)
-        outcome = self.guard.run(
-            f"trained on {examples} examples for {steps} steps, to be learnt by heart",
-            data=data, steps=steps, settings=values,
-        )  # fmt: skip
-        if outcome.exit != 0 or not outcome.losses:
-            told = f"the run failed: {outcome.how}"
-            raise Finding(outcome.did, told, outcome.last_words, grade="wastes", cause=causes.find_crash(outcome))
-        return Overfit(outcome.losses[0], fmean(outcome.losses[-LAST:]), outcome)
+        did = f"trained on {examples} examples for {steps} steps, to be learnt by heart"
+        did += f", {fault}" if fault else ""
+        return RunRequest(did, data=self._data[examples], steps=steps, settings=values, fault=fault)
+
+    def find_problem(self, result: Overfit, examples: int = 32, steps: int = 50) -> str | None:
+        """What is wrong with how the loss went in a run that `__call__` made; None where it was learnt.
+
+        A target that the trainer states decides. Else what was learnt by heart is fine; any other loss is held against
+        where it stands if every optimizer step is undone, and against a longer run.
+
+        Raises:
+            NotApplicable: this loss tells nothing of what is learnt.
+        """
+        target = self.guard.subject.description.overfit_below
+        if target is not None:
+            return None if result.last < target else f"{result}, and is to come below {target:g}"
+        if result.by_heart:
+            return None
+        untrained, longer = self.guard.run_all(
+            [
+                self._request(examples, steps, faults.undo_steps()),
+                self._request(examples, LONGER * steps),
+            ]
+        )
+        usual, still, later = _Losses(result.outcome), _Losses(untrained), _Losses(longer)
+        if not still.all:
+            return f"{result}; {_HINT}"
+        if len(usual.of_each) > 1:
+            moved = [_moved(losses, still.of_each.get(name, [])) for name, losses in usual.of_each.items()]
+            return None if all(moved) else f"{result}; {_stands(still.all)}"
+        share = DROP if self.guard.subject.description.labels else SHARE
+        if any(_learnt(one.all, still.all, share) for one in (usual, later) if one.outcome.exit == 0):
+            return None
+        if min(still.all) < 0 < max(still.all) or max(map(abs, still.all)) < SAME:
+            raise NotApplicable(
+                f"its loss stands around 0 without a step, too ({fmean(still.all):.3f}), and tells nothing of what is "
+                "learnt: say where it must come, overfit_below = ..."
+            )
+        after = "" if not later.all else f"; after {len(later.all)} steps it is at {fmean(later.all[-LAST:]):.3f}"
+        return f"{result}{after}; {_stands(still.all)}; {_HINT}"
+
+
+_HINT = "name settings that learn faster in `overfit`, or what the loss must come to in `overfit_below`"
+
+
+class _Losses:
+    """The losses of a run, turned round where they are to rise.
+
+    Attributes:
+        all: of every step that has one.
+        of_each: the same, by the number of the optimizer that took the step.
+        outcome: the run.
+    """
+
+    def __init__(self, outcome: Outcome):
+        self.outcome = outcome
+        self.of_each: dict[int, list[float]] = {}
+        self.all: list[float] = []
+        for event in outcome.recording.of("step"):
+            if event["losses"] and math.isfinite(event["loss"]):
+                loss = -event["loss"] if event["maximises"] else event["loss"]
+                self.all.append(loss)
+                self.of_each.setdefault(event["optimizer"], []).append(loss)
+
+
+def _stands(still: Sequence[float]) -> str:
+    return f"with every optimizer step undone it stands at {fmean(still):.3f}, give or take {_spread(still):.3f}"
+
+
+def _spread(losses: Sequence[float]) -> float:
+    return stdev(losses) if len(losses) > 1 else 0.0
+
+
+def _error(ends: Sequence[float], still: Sequence[float]) -> float:
+    """The standard error of the difference between two levels, by the spread of losses where nothing is learnt."""
+    return _spread(still) * math.sqrt(1 / len(ends) + 1 / len(still))
+
+
+def _end(losses: Sequence[float]) -> Sequence[float]:
+    """The last quarter."""
+    return losses[-max(LAST, len(losses) // 4) :]
+
+
+def _learnt(losses: Sequence[float], still: Sequence[float], share: float) -> bool:
+    """Whether a loss ends clearly below where it stands untrained: by that share of it, and beyond its spread."""
+    if not losses:
+        return False
+    level, ends = fmean(still), _end(losses)
+    return level - fmean(ends) > max(share * abs(level), BEYOND * _error(ends, still))
+
+
+def _moved(losses: Sequence[float], still: Sequence[float]) -> bool:
+    """Whether one of several losses has plainly left the level where it stands untrained.
+
+    Where two networks play against each other one's gain is the other's loss, and neither has a floor.
+    """
+    if len(still) < 2 or len(losses) < 2:
+        return False
+    pairs = [after - before for after, before in zip(losses, still, strict=False)]
+    size = max(3, len(pairs) // 4)
+    windows = [pairs[start : start + size] for start in range(len(pairs) - size + 1)]
+    largest = max(abs(fmean(window)) for window in windows)
+    return largest > max(BEYOND * _spread(still) / math.sqrt(size), 0.05 * abs(fmean(still)))

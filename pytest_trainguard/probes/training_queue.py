@@ -10,6 +10,7 @@ from pytest_trainguard.contract.queues import Queue
 from pytest_trainguard.probes.guard import Guard
 from pytest_trainguard.probes.queue_root import QueueRoot
 from pytest_trainguard.probes.queue_turn import QueueFindings, Turn
+from pytest_trainguard.rows import suffixes
 from pytest_trainguard.verdicts.errors import CannotJudge, NotApplicable
 
 
@@ -63,6 +64,7 @@ class TrainingQueue:
             CannotJudge: the data has too few rows for so many different files.
         """
         made = self._findings.files
+        _ = self.contract  # what is wrong with the data is no matter where there is no queue
         while len(made) < count:
             made.append(self._make_file(made, count))
         return made[:count]
@@ -71,14 +73,15 @@ class TrainingQueue:
         """One more file, unlike those that were `made`."""
         subject = self.guard.subject
         rows = subject.description.rows - len(made)
-        path = subject.make_data(subject.folder / f"queued-{len(made)}", max(rows, 1), seed=len(made))
+        folder = subject.server.new_folder("queued")  # of its own: a trainer may make a folder there, and not twice
+        path = subject.make_data(folder, max(rows, 1), seed=len(made))
         if path is None:
             raise NotApplicable('no data: give it a sample, sample = "path/of/the/data"')
         if path.is_dir():
             raise NotApplicable("its data is a folder: a queue takes files, give it a sample that is one")
         if rows < 1 or any(path.read_bytes() == other.read_bytes() for other in made):
             raise CannotJudge(f"its data has too few rows for {count} different files: set rows to a larger number")
-        return path.rename(path.with_name(f"file-{len(made)}{path.suffix}"))
+        return path.rename(path.with_name(f"file-{len(made)}{suffixes.whole(path)}"))
 
     def fresh(self) -> QueueRoot:
         """A new root, with the folders that the contract names in it.

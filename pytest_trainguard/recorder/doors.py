@@ -66,11 +66,17 @@ class Observer:
     def backward(self, losses: list[torch.Tensor]) -> None:
         """The backward pass begins; `losses` as they were before a gradient scaler."""
 
+    def differentiated(self, outputs: list[torch.Tensor], *, create_graph: bool) -> None:
+        """`torch.autograd.grad` begins, with these outputs: a step's losses, or a term of one (a gradient penalty)."""
+
     def stepping(self, optimizer: torch.optim.Optimizer) -> None:
         """An optimizer step begins."""
 
     def stepped(self, optimizer: torch.optim.Optimizer) -> None:
         """An optimizer step has ended."""
+
+    def scaling(self, scaler: torch.amp.GradScaler) -> None:
+        """A gradient scaler that is at work has scaled a loss."""
 
     def rescaled(self, scale: float) -> None:
         """The gradient scaler has set its scale."""
@@ -92,6 +98,9 @@ class Observer:
 
     def moving(self, module: torch.nn.Module) -> None:
         """A module with parameters is about to go to a device (or to another dtype)."""
+
+    def loaded(self, module: torch.nn.Module) -> None:
+        """A module's weights have been loaded."""
 
     def connecting(self, address: str) -> None:
         """The program is about to look up or connect to a network address."""
@@ -139,6 +148,8 @@ class Doors:
         if self._wanted("moving"):
             torch.nn.Module.to = self._before_move(torch.nn.Module.to)
             torch.nn.Module.cuda = self._before_move(torch.nn.Module.cuda)
+        if self._wanted("loaded"):
+            torch.nn.Module.load_state_dict = self._after_load(torch.nn.Module.load_state_dict)
 
     def _watch_training(self) -> None:
         if self._wanted("stepping"):
@@ -147,11 +158,14 @@ class Doors:
             register_optimizer_step_post_hook(self._stepped)
         if self._wanted("backward", "forward", "forwarded"):
             torch.autograd.backward = self._around_backward(torch.autograd.backward)
+        if self._wanted("differentiated", "forward", "forwarded"):
+            plain, torch.autograd.grad = torch.autograd.grad, self._around_grad(torch.autograd.grad)
+            _replace_imported(plain, torch.autograd.grad)
         if self._wanted("fetching", "fetched"):
             loader = torch.utils.data.dataloader._BaseDataLoaderIter
             loader.__next__ = self._around_fetch(loader.__next__)
         scaler = torch.amp.GradScaler
-        if self._wanted("backward"):
+        if self._wanted("backward", "scaling"):
             scaler.scale = self._around_scale(scaler.scale)
         if self._wanted("rescaled"):
             scaler.update = self._after_update(scaler.update)
@@ -226,6 +240,23 @@ class Doors:
 
         return backward
 
+    def _around_grad(self, original: Callable[..., object]) -> Callable[..., object]:
+        @functools.wraps(original)
+        def grad(outputs: object, *args: object, **kwargs: object) -> object:
+            if self._in_backward:
+                return original(outputs, *args, **kwargs)
+            graph = bool(kwargs.get("create_graph", args[3] if len(args) > 3 else False))
+            # What torch.compile differentiates as it traces has no values, and is of a class of its own.
+            real = [t for t in tensors_in(outputs) if type(t) is torch.Tensor]
+            self._tell("differentiated", [self._before_scaling(t) for t in real], create_graph=graph)
+            self._in_backward = True  # the depth stays: a model may take gradients in the middle of its forward pass
+            try:
+                return original(outputs, *args, **kwargs)
+            finally:
+                self._in_backward = False
+
+        return grad
+
     def _before_scaling(self, loss: torch.Tensor) -> torch.Tensor:
         scaled = self._unscaled
         return scaled[1] if scaled is not None and scaled[0] == id(loss) else loss
@@ -236,6 +267,8 @@ class Doors:
             scaled = original(scaler, outputs)
             if isinstance(scaled, torch.Tensor):
                 self._unscaled = (id(scaled), outputs)
+            if scaler.is_enabled():
+                self._tell("scaling", scaler)
             return scaled
 
         return scale
@@ -293,6 +326,15 @@ class Doors:
             return original(module, *args, **kwargs)
 
         return move
+
+    def _after_load(self, original: Callable[..., object]) -> Callable[..., object]:
+        @functools.wraps(original)
+        def load_state_dict(module: torch.nn.Module, *args: object, **kwargs: object) -> object:
+            result = original(module, *args, **kwargs)
+            self._tell("loaded", module)
+            return result
+
+        return load_state_dict
 
     def _watch_safetensors(self) -> None:
         """Safetensors writes in Rust, where no audit event is raised; its Python entry is watched instead."""
@@ -353,6 +395,15 @@ class Doors:
                 self._touched(args[1] if event == "os.rename" else args[0], event.partition(".")[2])
         finally:
             self._local.telling = False
+
+
+def _replace_imported(original: object, replacement: object) -> None:
+    """Put it into the program's own modules, too, which took it by name before the doors were there."""
+    here = os.getcwd() + os.sep
+    for module in list(sys.modules.values()):
+        if (getattr(module, "__file__", None) or "").startswith(here):
+            for name in [name for name, value in vars(module).items() if value is original]:
+                setattr(module, name, replacement)
 
 
 _WATCHED = frozenset({"open", "os.rename", "os.remove", "os.rmdir", "socket.connect", "socket.getaddrinfo"})

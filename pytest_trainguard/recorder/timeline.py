@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ class Step:
 
     Attributes:
         number: 1 for the first step of this run (a resumed run starts at 1 again).
-        loss: the mean of its micro-batches' losses, as they were before a gradient scaler; NaN where none was seen.
+        loss: the mean of its micro-batches' losses, as they were before a gradient scaler, or their sum where the
+            program gave each its share (`loss / 4`); NaN where none was seen.
         losses: the loss of each micro-batch, in order.
         grad_norm: L2 norm over all gradients as the optimizer got them (unscaled, clipped).
         lr: the learning rate of each parameter group.
@@ -40,6 +41,9 @@ class Step:
         cuda: (allocated, reserved) peak bytes, or None where CUDA is not in use.
         children: direct child processes at the end of the step.
         time: seconds since the epoch.
+        states: digests of what a checkpoint has to bring back, as the step began: `weights`, `buffers`, `optimizer`,
+            `lr`, `scaler`, `data`, `python`, `numpy`, `torch` (the last three random generators). A state that the step
+            has not, or that has no digest, is not there; in most runs none is. `data` is of each forward pass, joined.
     """
 
     number: int
@@ -59,6 +63,7 @@ class Step:
     cuda: tuple[int, int] | None
     children: int
     time: float
+    states: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def examples(self) -> int:
@@ -92,7 +97,7 @@ class Recording:
         """The optimizer steps, in order."""
         found = []
         for event in self.of("step"):
-            values = {name: event[name] for name in Step.__dataclass_fields__}
+            values = {name: event[name] for name in Step.__dataclass_fields__ if name in event}
             for name in ("losses", "lr", "batches"):
                 values[name] = tuple(values[name])
             values["cuda"] = tuple(values["cuda"]) if values["cuda"] else None

@@ -15,18 +15,24 @@ from pathlib import Path
 import torch
 
 from pytest_trainguard.recorder.doors import Observer
+from pytest_trainguard.recorder.states import States
 from pytest_trainguard.recorder.tensors import tensors_in
 
 SAMPLED = 64  # values of each parameter whose movement is followed
+Loss = tuple[float, float]  # its value, and what it was multiplied by at the end; NaN where that cannot be seen
 
 
 class Recorder(Observer):
     """Writes the recording: one line per event, appended at once, so that it outlives SIGKILL."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, states: States | None = None):
+        """`states`: an observer that stands at the doors too; each step is written with what it found."""
         self._folder, self._files, self._fd, self._inode = folder, 0, -1, -1
+        self._states = states
         self._last = time.perf_counter()
-        self._losses: list[float] = []
+        self._losses: list[Loss] = []
+        self._differentiated: dict[bool, list[Loss]] = {False: [], True: []}  # by whether a graph was made of it
+        self._numbers: dict[int, int] = {}  # of optimizers, by id
         self._batches: list[int] = []
         self._length = self._eval_forwards = 0
         self._training = False
@@ -92,7 +98,12 @@ class Recorder(Observer):
             self.write("predicted", step=self.steps, classes=predicted)
 
     def backward(self, losses: list[torch.Tensor]) -> None:
-        self._losses.extend(_value(loss) for loss in losses)
+        self._losses.extend((_value(loss), _share(loss)) for loss in losses)
+
+    def differentiated(self, outputs: list[torch.Tensor], *, create_graph: bool) -> None:
+        scalars = [output for output in outputs if output.numel() == 1]
+        with contextlib.suppress(RuntimeError):  # under torch.vmap a tensor has no single value
+            self._differentiated[create_graph].extend([(_value(loss), _share(loss)) for loss in scalars])
 
     def stepping(self, optimizer: torch.optim.Optimizer) -> None:
         if id(optimizer) not in self._before:  # else they are where the step before left them
@@ -104,13 +115,17 @@ class Recorder(Observer):
         same = before is not None and after is not None and before.shape == after.shape
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         gradients = [p.grad for p in parameters if p.grad is not None and not p.grad.is_sparse]
+        # Beside backward passes, torch.autograd.grad is for penalty terms.
+        losses = self._losses or self._differentiated[False] or self._differentiated[True]
         now = time.perf_counter()
         self.steps += 1
         self.write(
             "step",
             number=self.steps,
-            loss=sum(self._losses) / len(self._losses) if self._losses else float("nan"),
-            losses=self._losses,
+            optimizer=self._numbers.setdefault(id(optimizer), len(self._numbers)),
+            maximises=any(group.get("maximize", False) for group in optimizer.param_groups),
+            loss=_loss_of(losses),
+            losses=[value for value, _ in losses],
             grad_norm=_value(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0,
             lr=[float(group.get("lr", 0.0)) for group in optimizer.param_groups],
             moved=_value((after - before).norm()) if same else float("nan"),  # type: ignore[operator]
@@ -125,8 +140,10 @@ class Recorder(Observer):
             cuda=_cuda_peaks(),
             children=_children(),
             time=time.time(),
+            **({"states": self._states.take()} if self._states else {}),
         )
-        self._losses, self._batches, self._length, self._eval_forwards = [], [], 0, 0
+        self._losses, self._differentiated = [], {False: [], True: []}
+        self._batches, self._length, self._eval_forwards = [], 0, 0
         self._last = now
 
     def _values(self, optimizer: torch.optim.Optimizer) -> torch.Tensor | None:
@@ -175,6 +192,29 @@ def _value(tensor: torch.Tensor) -> float:
     """A tensor's value as a Python number: exact for one element, the mean of several."""
     detached = tensor.detach()
     return float(detached if detached.numel() == 1 else detached.float().mean())
+
+
+def _share(loss: torch.Tensor) -> float:
+    """What a loss was multiplied by as the last thing before its backward pass: 0.25 of `loss / 4`; else NaN."""
+    node = loss.grad_fn
+    with contextlib.suppress(RuntimeError):  # its graph is gone, as the backward pass will say
+        other = getattr(node, "_saved_other", None)
+        if node is not None and isinstance(other, torch.Tensor) and other.numel() == 1:
+            factor = float(other)
+            if node.name() == "MulBackward0":
+                return factor
+            if node.name() == "DivBackward0" and factor:
+                return 1 / factor
+    return float("nan")
+
+
+def _loss_of(losses: list[Loss]) -> float:
+    """The loss of a step: the mean of its micro-batches', or their sum where each is a share of it already."""
+    if not losses:
+        return float("nan")
+    total = sum(value for value, _ in losses)
+    shared = len(losses) > 1 and abs(sum(share for _, share in losses) - 1) < 1e-3
+    return total if shared else total / len(losses)
 
 
 def _resident() -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from pytest_trainguard.harm import Grade, Problem, rank
 
 Word = Literal["passed", "advice", "accepted", "failed", "not_applicable", "error"]
 Clearance = Literal["GO", "GO WITH ADVICE", "NO-GO"]
+AcceptanceState = Literal["used", "unneeded", "outgrown", "expired", "open"]
 Prediction = dict[str, Any]  # of GPU memory, as `memory` gives it and schema.json describes it
 
 
@@ -30,6 +32,8 @@ class CaseVerdict:
         framework: what the trainer trains with, as the guides of the cases call it.
         seconds: that it took.
         memory: what was predicted of the trainer's GPU memory, where that was found out.
+        xfail: the reason of the xfail mark that it bears, for which what it found is accepted; empty without one.
+        left_out: it was not run for a mark of pytest's, and says nothing of the trainer.
     """
 
     slug: str
@@ -47,6 +51,8 @@ class CaseVerdict:
     framework: str
     seconds: float
     memory: Prediction | None
+    xfail: str = ""
+    left_out: bool = False
 
     @property
     def heading(self) -> str:
@@ -74,6 +80,33 @@ class CaseVerdict:
 
 
 @dataclass(frozen=True)
+class Acceptance:
+    """What a team lives with for now: one cause in one case of one trainer.
+
+    Attributes:
+        trainer: its name.
+        case: the slug.
+        cause: its key; as `report.causes` finds it.
+        grade: the gravest that is accepted.
+        reason: why, in the team's words.
+        date: when it was accepted; None for an xfail mark.
+        expires: the last day on which it holds; None for always.
+        state: what this session made of it. `used`: it found just that. `unneeded`: it did not find it any more.
+            `outgrown`: it found it graver than it was accepted. `expired`: it found it after the last day. `open`: the
+            case was not run, or it cannot be told.
+    """
+
+    trainer: str
+    case: str
+    cause: str
+    grade: Grade
+    reason: str
+    date: datetime.date | None = None
+    expires: datetime.date | None = None
+    state: AcceptanceState = "open"
+
+
+@dataclass(frozen=True)
 class SessionResult:
     """What one session came to.
 
@@ -82,24 +115,28 @@ class SessionResult:
         trainers: the name to `module:Class`, or to a command line's table.
         bar: the mildest grade that is NO-GO.
         left_out: the catalogue's cases that were not run for `--fast` alone.
-        narrowed: the options that left only a part, in one line.
+        narrowed: the options that may have left only a part.
         began: seconds since the epoch.
         command: how pytest was called.
         gpu_budget: as it was given.
         exitstatus: pytest's.
         problems: what went wrong with the session itself, a line each.
+        trainers_left_out: how many of the project's `--trainer` left out.
+        acceptances: what the team has accepted, and what this session made of each.
     """
 
     verdicts: list[CaseVerdict]
     trainers: Mapping[str, object]
     bar: Grade
     left_out: list[EdgeCase]
-    narrowed: str
+    narrowed: Sequence[str]
     began: float
     command: str
     gpu_budget: str | None
     exitstatus: int
     problems: list[str]
+    trainers_left_out: int = 0
+    acceptances: Sequence[Acceptance] = ()
 
     @property
     def counts(self) -> Counter[str]:

@@ -15,7 +15,8 @@ import pytest
 from pytest_trainguard import catalog
 from pytest_trainguard.harm import Grade, Problem
 from pytest_trainguard.report.causes import CauseEntry, group_by_cause
-from pytest_trainguard.report.data import CaseVerdict, Prediction, SessionResult, Word
+from pytest_trainguard.report.data import Acceptance, CaseVerdict, Prediction, SessionResult, Word
+from pytest_trainguard.report.scope import explain_scope
 
 VERSION = 2
 
@@ -55,11 +56,25 @@ class CaseEntry(TypedDict):
     verdict: Word
     grade: Grade | None
     reason: str
+    left_out: bool
     problems: list[ProblemEntry]
     seconds: float
     evidence: str
     alone: str
     framework: str
+
+
+class AcceptanceEntry(TypedDict):
+    """What the team has accepted."""
+
+    trainer: str
+    case: str
+    cause: str
+    grade: Grade
+    reason: str
+    date: str | None
+    expires: str | None
+    state: str
 
 
 class Coverage(TypedDict):
@@ -102,6 +117,7 @@ class Report(TypedDict):
     notes: list[str]
     left_out: list[str]
     causes: list[CauseEntry]
+    acceptances: list[AcceptanceEntry]
     trainers: list[TrainerEntry]
     memory: list[Prediction]
     cases: list[CaseEntry]
@@ -127,6 +143,7 @@ def assemble_report(result: SessionResult, environment: Environment) -> Report:
         "exitstatus": result.exitstatus,
         "notes": [],
         "causes": group_by_cause(verdicts),
+        "acceptances": [_make_acceptance(acceptance) for acceptance in result.acceptances],
         "left_out": [case.slug for case in result.left_out],
         "trainers": [_make_trainer(name, result.trainers.get(name), verdicts) for name in names],
         "memory": merge_predictions(verdicts),
@@ -148,8 +165,7 @@ def explain_clearance(result: SessionResult) -> str:
         told.append("interrupted before the end")
     elif not result.judged:
         told.append("nothing was judged")
-    among = f" (of what {result.narrowed} left)" if result.narrowed else ""
-    return ", ".join(told) + among
+    return ", ".join(told) + explain_scope(result)
 
 
 def merge_predictions(verdicts: Iterable[CaseVerdict]) -> list[Prediction]:
@@ -193,6 +209,7 @@ def _make_case(verdict: CaseVerdict) -> CaseEntry:
         "verdict": verdict.verdict,
         "grade": verdict.grade,
         "reason": verdict.reason,
+        "left_out": verdict.left_out,
         "problems": [_make_problem(problem) for problem in verdict.problems],
         "seconds": verdict.seconds,
         "evidence": verdict.evidence,
@@ -212,6 +229,19 @@ def _make_problem(problem: Problem) -> ProblemEntry:
         "did": problem.did,
         "happened": problem.said,
         "evidence": problem.evidence,
+    }
+
+
+def _make_acceptance(acceptance: Acceptance) -> AcceptanceEntry:
+    return {
+        "trainer": acceptance.trainer,
+        "case": acceptance.case,
+        "cause": acceptance.cause,
+        "grade": acceptance.grade,
+        "reason": acceptance.reason,
+        "date": acceptance.date.isoformat() if acceptance.date else None,
+        "expires": acceptance.expires.isoformat() if acceptance.expires else None,
+        "state": acceptance.state,
     }
 
 

@@ -16,47 +16,58 @@ from pytest_trainguard.report.screen import MOST_GROUPS, WIDTH, format_causes, f
 
 SLOWEST = 5
 MOST_LINES = 60  # of a whole run's output, pytest's own lines among them; with -v there is no limit
-PYTESTS_OWN = 10  # lines of pytest's before and after
-DOTS = 72  # tests in a line of pytest's progress
-MARKUP: dict[str, dict[str, bool]] = {"failed": {"red": True}, "advice": {"yellow": True}, "accepted": {}}
+PYTESTS_OWN = 11  # lines of pytest's before and after
+DOTS = 48  # tests in a line of pytest's progress, beside a file's name
+LONGEST_NAME = 14  # of a trainer, in the grid
+Markup = dict[str, bool]
+Line = tuple[str, Markup]
+PLAIN: Markup = {}
+MARKUP: dict[str, Markup] = {"failed": {"red": True}, "advice": {"yellow": True}, "accepted": {}}
 
 
 def write_summary(result: SessionResult, reporter: pytest.TerminalReporter) -> None:
     """Write the summary to pytest's terminal."""
+    reporter.section("preflight", sep="=")
+    for line, markup in format_summary(result, verbose=reporter.verbosity > 0):
+        reporter.write_line(line, **markup)
+
+
+def format_summary(result: SessionResult, verbose: bool) -> list[Line]:
+    """The lines of the summary: so many that all of pytest's output has `MOST_LINES`, or every one if `verbose`."""
     report = make_report(result)
     verdicts = sorted(result.verdicts, key=lambda verdict: (verdict.trainer, verdict.order))
-    verbose = reporter.verbosity > 0
-    reporter.section("preflight", sep="=")
-    head = format_grid(verdicts)
-    rest = [*_format_open(report, verbose), *_format_slowest(verdicts), *_format_left_out(result)]
-    predicted = merge_predictions(verdicts)
-    taken = PYTESTS_OWN + -(-len(verdicts) // DOTS) + len(head) + len(rest) + len(result.problems) + len(predicted)
-    for line, markup in head:
-        reporter.write_line(line, **markup)
-    _write_memory(predicted, reporter)
-    for line, verdict in format_causes(report, 10**6 if verbose else MOST_LINES - taken):
-        reporter.write_line(line, **MARKUP[verdict])
-    for line in rest:
-        reporter.write_line(line)
-    _write_clearance(result, reporter)
+    head = format_grid(verdicts) + _format_memory(merge_predictions(verdicts))
+    foot = [*_format_acceptances(result), *_format_open(report, verbose)]
+    foot += [*_format_slowest(verdicts), *_format_left_out(result)]
+    rest = [(line, PLAIN) for line in foot] + _format_clearance(result)
+    progress = -(-len(verdicts) // DOTS) + len({verdict.category for verdict in verdicts})
+    room = MOST_LINES - PYTESTS_OWN - progress - len(head) - len(rest)
+    causes = format_causes(report, 10**6 if verbose else room)
+    return [*head, *((line, MARKUP[verdict]) for line, verdict in causes), *rest]
 
 
-def format_grid(verdicts: Sequence[CaseVerdict]) -> list[tuple[str, dict[str, bool]]]:
+def format_grid(verdicts: Sequence[CaseVerdict]) -> list[Line]:
     """Lines and their markup: for each trainer and category, how many passed of how many were judged."""
     names = list(dict.fromkeys(verdict.trainer for verdict in verdicts))
-    width = max([len(name) for name in names], default=7)
     there = {verdict.category for verdict in verdicts}
     categories = [name for name in CATEGORIES if name in CATALOGUE.categories or name in there]
-    head = " ".join([" " * width, *(f"{column:>9}" for column in [*categories, "n/a", "error"])])
-    lines = [(head, {"bold": True})]
+    rows = [["", *categories, "n/a", "error"]]
+    colours = []
     for name in names:
         own = [verdict for verdict in verdicts if verdict.trainer == name]
         total = Counter(verdict.verdict for verdict in own)
         cells = [*(_format_cell(own, category) for category in categories), total["not_applicable"], total["error"]]
-        good = not total["failed"] and not total["error"]
-        row = " ".join([name.ljust(width), *(f"{cell:>9}" for cell in cells)])
-        lines.append((row, {"green" if good else "red": True}))
-    return lines
+        rows.append([name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…", *map(str, cells)])
+        colours.append({"green" if not total["failed"] and not total["error"] else "red": True})
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(_align(row, widths)).rstrip() for row in rows]
+    return list(zip(lines, [{"bold": True}, *colours], strict=True))
+
+
+def _align(row: Sequence[str], widths: Sequence[int]) -> list[str]:
+    """The first cell to the left, the others to the right."""
+    first, *others = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+    return [first.strip().ljust(widths[0]), *others]
 
 
 def _format_cell(verdicts: Sequence[CaseVerdict], category: str) -> str:
@@ -75,18 +86,37 @@ def _format_open(report: Report, verbose: bool) -> list[str]:
     return lines + format_reasons(others, lambda count: f"not applicable: {count}; they would apply with", most)
 
 
-def _write_memory(predicted: Sequence[Prediction], reporter: pytest.TerminalReporter) -> None:
+def _format_acceptances(result: SessionResult) -> list[str]:
+    """Of what the team has accepted that which wants a look: each trainer's and state's in one line, by case."""
+    told = {
+        "unneeded": "accepted and no longer needed",
+        "outgrown": "graver than it was accepted",
+        "expired": "accepted until a day that is over",
+    }
+    lines = []
+    for state, words in told.items():
+        for trainer in dict.fromkeys(entry.trainer for entry in result.acceptances if entry.state == state):
+            own = [entry for entry in result.acceptances if (entry.trainer, entry.state) == (trainer, state)]
+            shown = [f"{e.case} {f'on {e.expires}' if state == 'expired' else f'({e.cause})'}" for e in own]
+            line = f"{words}: {trainer}: {', '.join(shown)}"
+            lines += textwrap.wrap(
+                line, WIDTH, subsequent_indent="  ", max_lines=3, placeholder=" …", break_on_hyphens=False
+            )
+    return lines
+
+
+def _format_memory(predicted: Sequence[Prediction]) -> list[Line]:
     """What was predicted of each trainer's GPU memory."""
     if not predicted:
-        return
+        return []
     from pytest_trainguard.memory.answers.prediction import format_prediction
 
+    lines: list[Line] = []
     for one in predicted:
         first, *rest = format_prediction(one)
-        good = {"FITS": {"green": True}, "TIGHT": {"yellow": True}}.get(one["verdict"], {"red": True})
-        reporter.write_line(f"GPU memory: {one['trainer']}: {first}", **good)
-        for line in rest:
-            reporter.write_line(line)
+        good: Markup = {"FITS": {"green": True}, "TIGHT": {"yellow": True}}.get(one["verdict"], {"red": True})
+        lines += [(f"GPU memory: {one['trainer']}: {first}", good), *((line, PLAIN) for line in rest)]
+    return lines
 
 
 def _format_slowest(verdicts: Sequence[CaseVerdict]) -> list[str]:
@@ -105,12 +135,11 @@ def _format_left_out(result: SessionResult) -> list[str]:
     return textwrap.wrap(shown, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
 
 
-def _write_clearance(result: SessionResult, reporter: pytest.TerminalReporter) -> None:
-    for problem in result.problems:
-        reporter.write_line(f"ERROR: {problem}", red=True)
+def _format_clearance(result: SessionResult) -> list[Line]:
+    lines: list[Line] = [(f"ERROR: {problem}", {"red": True}) for problem in result.problems]
     colours = {"GO": "green", "GO WITH ADVICE": "yellow", "NO-GO": "red"}
     markup = {"bold": True, colours[result.clearance]: True}
-    reporter.write_line(f"{result.clearance}: {explain_clearance(result)}", **markup)
+    return [*lines, (f"{result.clearance}: {explain_clearance(result)}", markup)]
 
 
 def format_keys(cases: Iterable[EdgeCase]) -> str:

@@ -1,6 +1,6 @@
 """Rows made as long as a program reads them, or of all lengths up to that: texts repeated, the rest as it was.
 
-JSONL, JSON and CSV. What counts as a text is a string with a space in it; labels, names and paths have none.
+JSONL, JSON, CSV and TSV. What counts as a text is a string with a space in it; labels, names and paths have none.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pytest_trainguard.rows.codec import NoRows, TextForm, form_of
+from pytest_trainguard.rows.codec import JsonColumns, NoRows, TextForm, form_of, read_content, write_content
 
 __all__ = ["stretch_rows", "vary_rows"]
 
@@ -46,9 +46,9 @@ def _share(number: int) -> float:
 
 def _rewrite(data: Path, rows: int, lengthen: Lengthen, method: str) -> Path:
     form = form_of(data)
-    if not isinstance(form, TextForm):
+    if not isinstance(form, TextForm | JsonColumns):
         raise ValueError(f"{data.name}: rows of this kind cannot be made longer: override {method}")
-    content = data.read_bytes()
+    content = read_content(data)
     try:
         found = form.read(content)
     except NoRows as error:
@@ -56,7 +56,7 @@ def _rewrite(data: Path, rows: int, lengthen: Lengthen, method: str) -> Path:
     longer = _lengthen_all(found, rows, lengthen)
     if longer[: len(found)] == found[:rows]:
         raise ValueError(f"{data.name}: holds no text to make longer: override {method}")
-    data.write_bytes(form.write(longer, content))
+    write_content(data, form.write(longer, content))
     return data
 
 

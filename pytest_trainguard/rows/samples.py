@@ -1,17 +1,28 @@
 """Cutting a small piece out of a team's real data, in the form that the data has.
 
-JSONL, JSON (a list, or an object with one list of rows), CSV, Parquet, and a folder: of `.pt` files, of which the
-first are taken, or of data files, each of which is cut. Files are read only as far as they are needed.
+A file of any form that `codec` knows, packed or not; a folder of such files, of which each is cut; a folder of
+examples, a file each, in folders by class or not; what the `datasets` library saved. Files are read only as far as they
+are needed. Where it cannot be told what the rows are, the message says which method to override.
 """
 
 from __future__ import annotations
 
+import importlib
+import lzma
 import shutil
+import zlib
+from collections.abc import Sequence
+from gzip import BadGzipFile
 from pathlib import Path
 
-from pytest_trainguard.rows.codec import Form, NoRows, TorchFile, form_of
+from pytest_trainguard.rows.codec import CutOnly, Form, NoRows, TorchFile, form_of, write_content
+from pytest_trainguard.rows.folders import choose_examples, is_media, is_saved_dataset, look_into, named_examples
 
 __all__ = ["cut_sample"]
+
+KNOWN = "JSONL, JSON, CSV, TSV, Parquet, .txt, .npy, .bin, .tar and SQLite"
+OVERRIDE = "override make_data"
+SMALL = 64 << 20  # bytes of a file that stands beside data and is copied as it is
 
 
 def cut_sample(sample: Path, folder: Path, rows: int) -> Path:
@@ -24,37 +35,83 @@ def cut_sample(sample: Path, folder: Path, rows: int) -> Path:
     if not sample.exists():
         raise FileNotFoundError(f"sample {sample}: no such file or folder")
     target = folder / sample.name
-    if sample.is_dir():
-        return _cut_folder(sample, target, rows)
-    form = form_of(sample)
-    if form is None or isinstance(form, TorchFile):
-        known = "JSONL, JSON, CSV, Parquet, or a folder of these or of .pt files"
-        raise ValueError(f"sample {sample}: unknown kind {sample.suffix or 'without suffix'!r}; known are {known}")
-    target.write_bytes(_cut_file(form, sample, rows))
+    if sample.is_dir() and is_saved_dataset(sample):
+        _cut_saved_dataset(sample, target, rows)
+    elif sample.is_dir():
+        _cut_folder(sample, target, rows)
+    else:
+        write_content(target, _cut_file(sample, rows)[0])
     return target
 
 
-def _cut_file(form: Form, sample: Path, rows: int) -> bytes:
+def _cut_file(sample: Path, rows: int) -> tuple[bytes, Form]:
+    """The first rows of a file, and its form."""
     try:
+        form = form_of(sample)
+        if form is None or isinstance(form, TorchFile):
+            kind = sample.suffix or "without suffix"
+            raise NoRows(f"unknown kind {kind!r}; known are {KNOWN} files, and folders of these or of .pt files")
         content, count = form.cut(sample, rows)
-    except (NoRows, ImportError) as error:
+    except NoRows as error:
+        raise ValueError(f"sample {sample}: {error}: {OVERRIDE}") from error
+    except ImportError as error:
         raise ValueError(f"sample {sample}: {error}") from error
-    except ValueError as error:
+    except (ValueError, EOFError, BadGzipFile, lzma.LZMAError, zlib.error) as error:
         raise ValueError(f"sample {sample}: cannot be read: {error}") from error
     if not count:
         raise ValueError(f"sample {sample}: has no rows")
-    return content
+    return content, form
 
 
-def _cut_folder(sample: Path, target: Path, rows: int) -> Path:
+def _cut_folder(sample: Path, target: Path, rows: int) -> None:
+    found = look_into(sample)
+    if not found.files and not found.examples:
+        raise ValueError(f"sample {sample}: holds no .pt, JSONL, JSON, CSV, Parquet or other file of data: {OVERRIDE}")
     target.mkdir(parents=True, exist_ok=True)
-    known = [(path, form) for path in sorted(sample.iterdir()) if (form := form_of(path)) is not None]
-    examples = [path for path, form in known if isinstance(form, TorchFile)]
-    for path in examples[:rows]:
-        shutil.copy(path, target)
-    for path, form in known:
-        if not isinstance(form, TorchFile):
-            cut_sample(path, target, rows)
-    if not known:
-        raise ValueError(f"sample {sample}: holds no .pt, JSONL, JSON, CSV or Parquet file")
-    return target
+    kept: list[object] = []
+    for path in found.files:
+        content, form = _cut_file(path, rows)
+        place = _place(path, sample, target)
+        write_content(place, content)
+        if found.examples and not isinstance(form, CutOnly):
+            kept += form.read(content)
+    chosen = _examples(sample, found.examples, kept, rows, has_rows=bool(found.files))
+    left_out = {path.stem for path in found.examples if is_media(path)} - {path.stem for path in chosen}
+    small = [path for path in found.beside if path.stem not in left_out and path.stat().st_size <= SMALL]
+    for path in [*chosen, *small]:
+        shutil.copy(path, _place(path, sample, target))
+
+
+def _examples(sample: Path, examples: Sequence[Path], kept: list[object], rows: int, *, has_rows: bool) -> list[Path]:
+    """The examples that stay: those that the kept rows name; without rows the first ones."""
+    named = named_examples(sample, examples, kept) if has_rows else []
+    if named or not examples:
+        return named
+    if has_rows and any(is_media(path) for path in examples):
+        raise ValueError(f"sample {sample}: which of its files belongs to which row cannot be told: {OVERRIDE}")
+    return choose_examples(examples, rows)
+
+
+def _place(path: Path, sample: Path, target: Path) -> Path:
+    """Where a file of the sample goes to."""
+    place = target / path.relative_to(sample)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    return place
+
+
+def _cut_saved_dataset(sample: Path, target: Path, rows: int) -> None:
+    """The first rows of what `datasets` saved, of each of its splits, read and written by `datasets` itself."""
+    try:
+        datasets = importlib.import_module("datasets")
+    except ImportError as error:
+        raise ValueError(f"sample {sample}: was saved by datasets, which is not installed: {OVERRIDE}") from error
+    whole = datasets.load_from_disk(str(sample))
+    if (sample / "dataset_dict.json").exists():
+        piece = datasets.DatasetDict({name: _first_rows(part, rows) for name, part in whole.items()})
+    else:
+        piece = _first_rows(whole, rows)
+    piece.save_to_disk(str(target))
+
+
+def _first_rows(part, rows: int):  # type: ignore[no-untyped-def]  # a class of datasets, which need not be there
+    return part.select(range(min(rows, len(part))))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -12,10 +14,11 @@ from pytest_trainguard import catalog
 
 if TYPE_CHECKING:
     from pytest_trainguard.memory.replay.budget import Limit
-    from pytest_trainguard.session.bar import Bar
+    from pytest_trainguard.session.acceptances import Acceptances
 
 Value = TypeVar("Value")
 NARROWING = ("trainer", "edge_case", "category", "fast")
+PYTESTS_NARROWING = {"-k": "keyword", "--deselect": "deselect", "--lf": "lf", "--sw": "stepwise"}
 
 
 def asks_for_preflight(markexpr: str) -> bool:
@@ -52,6 +55,13 @@ def parse_option(flag: str, parse: Callable[[str], Value], text: str) -> Value:
 def list_narrowing_options(config: pytest.Config) -> list[str]:
     """The options given that leave only a part of the preflight."""
     return [f"--{name.replace('_', '-')}" for name in NARROWING if getattr(config.option, name)]
+
+
+def list_pytests_narrowing(config: pytest.Config) -> list[str]:
+    """Of pytest's own options those given that may leave only a part; those of a plugin may not be there."""
+    option = config.option
+    given = [flag for flag, name in PYTESTS_NARROWING.items() if getattr(option, name, None)]
+    return given if (option.markexpr or "").strip() == "preflight" else ["-m", *given]
 
 
 def take_printed_ids(config: pytest.Config) -> list[str]:
@@ -99,17 +109,45 @@ def check_budget(config: pytest.Config) -> None:
         parse_option("--gpu-budget", parse_budget, config.option.gpu_budget)
 
 
-def read_bar(config: pytest.Config) -> Bar:
-    """The bar between advice and NO-GO; the command line's goes before the ini file's.
+def set_bar(config: pytest.Config, today: datetime.date) -> None:
+    """Set the bar between advice and NO-GO, with what is accepted; the command line's goes before the ini file's.
+
+    Args:
+        config: of the session.
+        today: the day of the session, on which what is accepted has to hold.
 
     Raises:
-        pytest.UsageError: it is no grade.
+        pytest.UsageError: it is no grade, or see `read_acceptances`.
     """
-    from pytest_trainguard.session.bar import parse_bar
+    from pytest_trainguard.session.bar import BAR, parse_bar
 
-    if config.option.trainguard_bar:
-        return parse_option("--trainguard-bar", parse_bar, config.option.trainguard_bar)
-    return parse_option("trainguard_bar", parse_bar, config.getini("trainguard_bar"))
+    given = config.option.trainguard_bar
+    flag, text = ("--trainguard-bar", given) if given else ("trainguard_bar", config.getini("trainguard_bar"))
+    config.stash[BAR] = replace(parse_option(flag, parse_bar, text), acceptances=read_acceptances(config, today))
+
+
+def read_acceptances(config: pytest.Config, today: datetime.date) -> Acceptances:
+    """What the team has accepted, and what this session is to accept.
+
+    Raises:
+        pytest.UsageError: its file is none, or `--accept` gives no reason or cannot be done.
+    """
+    from pytest_trainguard.session import acceptances
+
+    path, why = config.rootpath / acceptances.FILE, config.option.trainguard_accept
+    try:
+        entries = acceptances.read(path)
+    except ValueError as error:
+        raise pytest.UsageError(f"{path.name}: {error}") from None
+    if why is None:
+        return acceptances.Acceptances(entries, today)
+    if not why.strip():
+        raise pytest.UsageError('--accept: say why: --accept "older than the preflight"')
+    if not hasattr(config, "workerinput"):
+        from pytest_trainguard.report import files
+
+        parse_option(f"--accept: {path}", lambda text: files.check(path, (path.suffix,)), why)
+    return acceptances.Acceptances(entries, today, why.strip())
 
 
 def explain(named: str) -> str:

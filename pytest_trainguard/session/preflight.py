@@ -5,9 +5,11 @@ The hooks of `plugin` delegate to the one `Preflight` object of a session. It ne
 
 from __future__ import annotations
 
+import datetime
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -15,7 +17,6 @@ import pytest
 
 from pytest_trainguard import catalog
 from pytest_trainguard.session import options
-from pytest_trainguard.session.bar import BAR
 from pytest_trainguard.session.deselection import take_out_preflights
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Preflight:
         self.problems: list[str] = []
         options.check_categories(config, list(catalog.CATEGORIES))
         options.check_budget(config)
-        config.stash[BAR] = options.read_bar(config)
+        self._put_back: Callable[[], None] | None = None
         runs = self.active and not config.option.collectonly
         self.gpu_limit = options.find_gpu_limit(config) if runs else None
         self.narrowing = options.list_narrowing_options(config)
@@ -66,7 +67,10 @@ class Preflight:
         self.printed_ids = options.take_printed_ids(config)
         if self.printed_ids and not self.active:
             raise pytest.UsageError(f"{self.printed_ids[0]} is of the catalogue: run it with -m preflight")
+        if config.option.trainguard_accept is not None and not self.active:
+            raise pytest.UsageError("--accept is for what a preflight finds: run it with -m preflight")
         if self.active:
+            options.set_bar(config, datetime.date.fromtimestamp(self.began))
             self.trainers = self._choose_trainers()  # a bad name is told before anything is collected
             self.selection = self._select_cases()
             options.check_report_paths(config)
@@ -168,15 +172,31 @@ class Preflight:
         shared = factory.getbasetemp().parent if hasattr(self.config, "workerinput") else None
         return Launchpad(self.config.rootpath, folder, find_search_path(self.config), limit, cache, shared)
 
+    def begin(self) -> None:
+        """Have SIGTERM end a preflight with its report; a worker of pytest-xdist is ended by what started it."""
+        if self.active and not self.config.option.collectonly and not hasattr(self.config, "workerinput"):
+            from pytest_trainguard.session.termination import interrupt_on_sigterm
+
+            self._put_back = interrupt_on_sigterm()
+
+    def end(self) -> None:
+        """When all is told: end what runs, and put the former handler of SIGTERM back."""
+        self.close()
+        if self._put_back is not None:
+            self._put_back()
+            self._put_back = None
+
     def close(self) -> None:
         """End every server and run."""
         if "launchpad" in self.__dict__:
             self.launchpad.close()
 
     def finish(self, session: pytest.Session) -> None:
-        """At the end: NO-GO becomes exit code 1, and reports are written where they were asked for."""
+        """At the end: NO-GO becomes exit code 1, and what was asked for is written: acceptances, reports."""
         if self.config.option.collectonly:
             return
+        if self.config.option.trainguard_accept:
+            self._write_acceptances()
         if session.exitstatus == 0 and self.summarize(0).clearance == "NO-GO":
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         paths = self.config.option.preflight_report
@@ -187,19 +207,42 @@ class Preflight:
         if self.problems:
             session.exitstatus = pytest.ExitCode.USAGE_ERROR
 
+    def _write_acceptances(self) -> None:
+        from pytest_trainguard.session import acceptances
+        from pytest_trainguard.session.bar import BAR
+
+        bar = self.config.stash[BAR]
+        new = bar.acceptances.list_new(self.verdicts.list_verdicts())
+        if not new:
+            return
+        after = bar.acceptances.add(new)
+        try:
+            acceptances.write(self.config.rootpath / acceptances.FILE, after.entries)
+        except OSError as error:
+            self.problems.append(f"--accept: {acceptances.FILE}: {error.strerror}")
+            return
+        self.config.stash[BAR] = replace(bar, acceptances=after)
+
     def summarize(self, exitstatus: int) -> SessionResult:
         """What the session came to, as plain data for its reports."""
         from pytest_trainguard.report.data import SessionResult
+        from pytest_trainguard.session.bar import BAR
+        from pytest_trainguard.session.trainers import count_left_out
 
+        verdicts = self.verdicts.list_verdicts()
+        bar = self.config.stash[BAR]
+        ids = ["node ids"] if self.printed_ids else []
         return SessionResult(
-            verdicts=self.verdicts.list_verdicts(),
+            verdicts=verdicts,
             trainers=self.trainers,
-            bar=self.config.stash[BAR].grade,
+            bar=bar.grade,
             left_out=self.selection.list_left_out(catalog.read_cases()) if self.selection.fast else [],
-            narrowed=" ".join(self.narrowing),
+            narrowed=[*self.narrowing, *options.list_pytests_narrowing(self.config), *ids],
+            trainers_left_out=count_left_out(self.config) if self.config.option.trainer else 0,
             began=self.began,
             command=shlex.join(["pytest", *map(str, self.config.invocation_params.args)]),
             gpu_budget=self.config.option.gpu_budget,
             exitstatus=exitstatus,
             problems=self.problems,
+            acceptances=bar.acceptances.judge(verdicts),
         )

@@ -23,7 +23,7 @@ def choose_trainers(config: pytest.Config) -> dict[str, TrainerSpec]:
     Raises:
         pytest.UsageError: there is none, or one that does not exist.
     """
-    found = {**_from_ini(config), **_from_tables(config)}
+    found = _read_trainers(config)
     if not found:
         raise pytest.UsageError(
             "no trainers: name them in the ini option trainguard_trainers ('module:Class'), "
@@ -35,6 +35,15 @@ def choose_trainers(config: pytest.Config) -> dict[str, TrainerSpec]:
             raise pytest.UsageError(f"--trainer {name}: no such trainer; there are {', '.join(found)}")
     chosen = {by_lower[name.lower()] for name in config.option.trainer} or set(found)
     return {name: spec for name, spec in found.items() if name in chosen}
+
+
+def count_left_out(config: pytest.Config) -> int:
+    """How many of the project's trainers `--trainer` leaves out."""
+    return len(_read_trainers(config)) - len(choose_trainers(config))
+
+
+def _read_trainers(config: pytest.Config) -> dict[str, TrainerSpec]:
+    return {**_from_ini(config), **_from_tables(config)}
 
 
 def _hint_at_other_folder(config: pytest.Config) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 MEMORY = pytest.StashKey[Prediction]()  # a test's prediction of GPU memory, as plain values
 NOTED = pytest.StashKey[list[Problem]]()  # what a test found without ending for it
 FRAMEWORK = pytest.StashKey[Callable[[], str]]()  # what a test's trainer trains with, once it has run
+XPASSED = "[XPASS(strict)]"  # how pytest begins what it says of a test that should have failed
 ATTRIBUTE = "trainguard"  # of pytest's report: what xdist carries from a worker
 
 
@@ -40,6 +42,8 @@ def gather(item: pytest.Item) -> Iterator[None]:
     with gathering() as noted:
         item.stash[NOTED] = noted
         yield
+        if noted and item.get_closest_marker("xfail"):
+            raise Finding.joined(noted)  # pytest holds its mark against what a test raises
 
 
 def find_status(report: Report, verbose: bool) -> tuple[str, str, str] | None:
@@ -87,26 +91,52 @@ def attach_verdict(item: pytest.Item, call: pytest.CallInfo[None], report: pytes
         report.longrepr = (str(item.path), 0, f"Skipped: not applicable: {problem}")
     if case is None or (report.when != "call" and problem is None):
         return report
-    verdict = _judge(case, item, problem, report, call.duration)
+    xfail = _take_xfail(report)
+    verdict = _judge(case, item, problem, report, call.duration, xfail)
     setattr(report, ATTRIBUTE, verdict.as_values())
     # On the item: JUnit's properties are those of the report of its teardown.
     others = [kept for kept in item.user_properties if kept[0] not in ("verdict", "grade")]
     grade = [("grade", verdict.grade)] if verdict.grade else []
     item.user_properties[:] = [*others, ("verdict", verdict.verdict), *grade]
     report.user_properties = list(item.user_properties)
-    if verdict.verdict in ("advice", "accepted"):
+    if verdict.verdict in ("advice", "accepted") or (verdict.verdict == "passed" and xfail is not None):
         report.outcome, report.longrepr = "passed", None
-    elif verdict.verdict in ("failed", "error") and (noted or isinstance(problem, Finding | CannotJudge)):
+    elif verdict.verdict == "not_applicable":
+        report.outcome, report.longrepr = "skipped", (str(item.path), 0, f"Skipped: {verdict.reason}")
+    elif verdict.verdict in ("failed", "error"):
         report.outcome = "failed"
-        report.longrepr = format_block(verdict)
+        if noted or isinstance(problem, Finding | CannotJudge):
+            report.longrepr = format_block(verdict)
     return report
 
 
+def _take_xfail(report: pytest.TestReport) -> str | None:
+    """Take off what pytest made of an xfail mark: the mark accepts what was found, and hides nothing.
+
+    Returns:
+        The mark's reason; None where there is no mark, or it expected another exception.
+    """
+    reason: str | None = getattr(report, "wasxfail", None)
+    if reason is not None:
+        del report.wasxfail
+    elif isinstance(report.longrepr, str) and report.longrepr.startswith(XPASSED):
+        reason = report.longrepr.removeprefix(XPASSED)
+    return reason if reason is None else reason.strip() or "no reason given"
+
+
 def _judge(
-    case: EdgeCase, item: pytest.Item, problem: BaseException | None, report: pytest.TestReport, seconds: float
+    case: EdgeCase,
+    item: pytest.Item,
+    problem: BaseException | None,
+    report: pytest.TestReport,
+    seconds: float,
+    xfail: str | None,
 ) -> CaseVerdict:
     trainer, parametrized = _name_trainer(item)
     problems = item.config.stash[BAR].weigh(_list_problems(item, problem, report), trainer, case)
+    if xfail is not None:
+        problems = tuple(replace(each, verdict="accepted") if each.verdict == "failed" else each for each in problems)
+    left_out = not problems and _is_left_out(item, problem, report)
     word, reason = _explain(problem, problems)
     chosen = f"--trainer {trainer} --edge-case {case.key}" if parametrized else shlex.quote(item.nodeid)
     return CaseVerdict(
@@ -118,14 +148,25 @@ def _judge(
         expects=case.expects,
         trainer=trainer,
         verdict=word,
-        reason=reason,
+        reason=f"left out by a mark of pytest's: {reason}" if left_out else reason,
         problems=problems,
         evidence=problem.evidence if isinstance(problem, CannotJudge) else "",
         alone=f"pytest -m preflight {chosen}",
         framework=item.stash.get(FRAMEWORK, str)(),
         seconds=round(seconds, 3),
         memory=item.stash.get(MEMORY, None),
+        xfail="" if left_out else xfail or "",
+        left_out=left_out,
     )
+
+
+def _is_left_out(item: pytest.Item, problem: BaseException | None, report: pytest.TestReport) -> bool:
+    """Whether a mark kept the case from running: skip, skipif, or xfail with run=False."""
+    if report.when != "setup":
+        return False
+    marked = item.get_closest_marker("skip") or item.get_closest_marker("skipif")
+    skipped = marked is not None and isinstance(problem, pytest.skip.Exception)
+    return skipped or isinstance(problem, pytest.xfail.Exception)
 
 
 def _list_problems(item: pytest.Item, problem: BaseException | None, report: pytest.TestReport) -> list[Problem]:
@@ -151,12 +192,12 @@ def _name_trainer(item: pytest.Item) -> tuple[str, bool]:
 def _explain(problem: BaseException | None, problems: Sequence[Problem]) -> tuple[Word, str]:
     if isinstance(problem, CannotJudge):
         return "error", str(problem)
-    expected = Finding | NotApplicable | AssertionError | pytest.skip.Exception
+    expected = Finding | NotApplicable | AssertionError | pytest.skip.Exception | pytest.xfail.Exception
     if problem is not None and not isinstance(problem, expected):
         return "error", _first_line(problem)
     if problems:
         return sum_up(problems), "\n".join(each.said for each in problems)
-    if isinstance(problem, NotApplicable | pytest.skip.Exception):
+    if isinstance(problem, NotApplicable | pytest.skip.Exception | pytest.xfail.Exception):
         return "not_applicable", str(problem)
     if problem is not None:  # an assertion outside of the call
         return "error", _first_line(problem)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from functools import cached_property
 from pathlib import Path
 
@@ -45,7 +46,7 @@ class Reference:
         """What it imports is loaded into the warm server, for all runs after it."""
         subject = self._subject
         subject.server.require_sound()
-        started = subject.start(RunRequest("trained undisturbed", tell_modules=True))
+        started = subject.start(RunRequest("trained undisturbed", states=True, tell_modules=True))
         outcome = started.outcome()
         problem = _what_is_wrong_with(outcome)
         if problem:
@@ -78,13 +79,36 @@ class Reference:
         return 10 + 4 * self.outcome.seconds
 
     @cached_property
-    def first_save(self) -> int:
-        """Steps that were complete when it first wrote to a checkpoint (RUN_STEPS where it never did)."""
+    def saves(self) -> tuple[int, ...]:
+        """The optimizer steps that were complete when it wrote to a checkpoint, in order; empty where that is not seen.
+
+        Where its writes pass unseen (C++), the steps in its checkpoints' names.
+        """
+        recording, output_dir = self.outcome.recording, os.path.realpath(self.outcome.output_dir)
         found = self._subject.find_checkpoints(self.outcome.output_dir)
-        named = [step for step in map(checkpoints.step_of, found) if step is not None]
-        writes = self.outcome.recording.of("write")
-        written = [event["step"] for event in writes if event["how"] == "open" and event["step"] > 0]
-        return min([*written, *named], default=RUN_STEPS)
+        kinds = {checkpoints.kind_of(os.path.relpath(os.path.realpath(path), output_dir)) for path in found}
+        written = {
+            event["step"]
+            for event in recording.of("write")
+            if event["step"] > 0
+            and event["how"] in ("open", "rename")
+            and checkpoints.belongs_to(os.path.relpath(event["path"], output_dir), kinds)
+        }
+        named = {step for step in map(checkpoints.step_of, found) if step is not None}
+        return tuple(sorted(written or named))
+
+    @cached_property
+    def first_save(self) -> int:
+        """Optimizer steps that were complete when it first wrote to a checkpoint (all of them where it never did)."""
+        writes = [event for event in self.outcome.recording.of("write") if event["how"] == "open" and event["step"] > 0]
+        steps = self.saves or [event["step"] for event in writes]
+        return min(steps, default=len(self.outcome.recording.steps))
+
+    @cached_property
+    def last_step(self) -> int:
+        """The last optimizer step that a forward pass leads to: two optimizers may share one."""
+        steps = self.outcome.recording.steps
+        return next((step.number for step in reversed(steps) if step.losses), len(steps))
 
     def writes_after(self, step: int) -> int:
         """How many writes to the output folder follow a step; 0 where none is seen."""

@@ -1,13 +1,16 @@
 """Cases 61 to 70."""
 
+import copy
 import math
 import shutil
 import sys
 import time
+import warnings
 
 import torch
 
 from tests.saboteurs.sound import Failure, Sound
+from tests.saboteurs.variants import Adversaries, Density, Regression
 
 
 class NothingToDo(Sound):
@@ -285,6 +288,46 @@ class ShufflesTheLabels(Sound):
     def step(self, model, optimizer, scaler, batch, *rest):
         x, y = batch
         super().step(model, optimizer, scaler, [x, y[torch.randperm(len(y))]], *rest)
+
+
+class BroadcastsItsTargets(Regression):
+    """`mse_loss` of [n, 1] and [n] is one of [n, n]: only the mean of all targets is learnt."""
+
+    case = 66
+    says = "the loss went from"
+
+    def loss(self, output, y):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.nn.functional.mse_loss(output.float()[:, :1], 40.0 * y - 20.0)
+
+
+class DensityAtRest(Density):
+    """The learning rate is divided by the number of steps once too often."""
+
+    case = 66
+    says = "the loss went from .* with every optimizer step undone it stands at"
+
+    def optimizer(self, model, settings):
+        return torch.optim.AdamW(model.parameters(), lr=settings.learning_rate * 1e-6)
+
+
+class AdversariesAtRest(Adversaries):
+    """`deepcopy` of the model comes after its optimizers were made: they move what nobody calls."""
+
+    case = 66
+    says = "the loss went from .* with every optimizer step undone it stands at"
+
+    def optimizer(self, model, settings):
+        return super().optimizer(copy.deepcopy(model), settings)
+
+
+class MissesItsGoal(Sound):
+    """States what the loss must come below, and is far from it."""
+
+    case = 66
+    overfit_below = 1e-9
+    says = "and is to come below 1e-09"
 
 
 class LastIsBest(Sound):

@@ -3,6 +3,9 @@
 import csv
 import hashlib
 import json
+import threading
+import time
+from copy import deepcopy
 
 import torch
 
@@ -84,16 +87,18 @@ class ReadsCsv(Sound):
     """Rows in a table; a column that nobody needs is in it."""
 
     COLUMNS = ("a", "b", "c", "d", "y")
+    DIALECT = {}  # for Python's csv module
+    SOURCE = "a web page,\nin two lines"
 
     def make_data(self, folder, rows, seed):
         path = super().make_data(folder, rows, seed)
         table = path.with_name("rows.csv")
         with table.open("w", newline="") as out:
-            writer = csv.writer(out)
+            writer = csv.writer(out, **self.DIALECT)
             writer.writerow([*self.COLUMNS, "source"])
             for line in path.read_text().splitlines():
                 row = json.loads(line)
-                writer.writerow([*row["x"], row["y"], "a web page,\nin two lines"])
+                writer.writerow([*row["x"], row["y"], self.SOURCE])
         path.unlink()
         return table
 
@@ -102,7 +107,7 @@ class ReadsCsv(Sound):
         with self.open_data(path) as lines:
             number = 1
             try:
-                reader = csv.reader(line.decode("utf-8") for line in lines)
+                reader = csv.reader((line.decode("utf-8") for line in lines), **self.DIALECT)
                 names = [name.removeprefix("\ufeff") for name in next(reader, [])]
                 for name in self.COLUMNS:
                     if name not in names:
@@ -228,3 +233,171 @@ class Checksummed(Sound):
 
     def parts_in(self, checkpoint):
         return {part: torch.load(checkpoint / f"{part}.pt", weights_only=True) for part in self.PARTS}
+
+
+class ValidatesThenSaves(Sound):
+    """Validates before each save, every third step, as nobody can set; of its last step there is none."""
+
+    only = (18, 25, 41, 42, 43, 44, 63, 64)
+    fields = {"save_every": "nowhere"}
+
+    def fit(self, settings, *rest):
+        super().fit(settings.model_copy(update={"save_every": 3}), *rest)
+
+    def state(self, model, *rest):
+        model.eval()
+        with torch.no_grad():
+            print("mean score", float(model(torch.zeros(2, self.max_length)).mean()))
+        model.train()
+        return super().state(model, *rest)
+
+    def save(self, output_dir, state):
+        if state["step"] % 3 == 0:
+            super().save(output_dir, state)
+
+
+class TwoOptimizers:
+    """One object for both."""
+
+    def __init__(self, **optimizers):
+        self.optimizers = optimizers
+
+    def state_dict(self):
+        return {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
+
+    def load_state_dict(self, state):
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state[name])
+
+
+class Adversaries(Sound):
+    """Two networks against each other, each with an optimizer of its own: neither loss has a floor."""
+
+    only = (25, 41, 42, 43, 44, 63, 64, 66)
+    labels = None
+    overfit = {"learning_rate": 0.01, "hidden": 32}
+
+    def build(self, settings):
+        def network(inputs, outputs):
+            layers = (torch.nn.Linear(inputs, settings.hidden), torch.nn.LeakyReLU(0.2))
+            return torch.nn.Sequential(*layers, torch.nn.Linear(settings.hidden, outputs))
+
+        return torch.nn.ModuleDict({"generator": network(4, 4), "critic": network(4, 1)})
+
+    def optimizer(self, model, settings):
+        made = {name: torch.optim.Adam(part.parameters(), settings.learning_rate) for name, part in model.items()}
+        return TwoOptimizers(**made)
+
+    def step(self, model, optimizer, scaler, batch, settings, number, device):
+        x = batch[0][:, :4]
+        fake = model["generator"](torch.randn(len(x), 4))
+        against = torch.nn.functional.softplus
+        for name in ("critic", "generator"):
+            if name == "critic":
+                loss = against(-model["critic"](x)).mean() + against(model["critic"](fake.detach())).mean()
+            else:
+                loss = against(-model["critic"](fake)).mean()
+            self.check_loss(loss, number)
+            optimizer.optimizers[name].zero_grad()
+            loss.backward()
+            self.check_gradient(model[name], number)
+            optimizer.optimizers[name].step()
+
+
+class Density(Sound):
+    """A negative log-likelihood, far below 0 where it is learnt."""
+
+    only = (64, 66)
+
+    def loss(self, output, y):
+        mean, log_width = output.float().unbind(1)
+        return (log_width + 0.5 * ((y / 100 - mean) / log_width.exp()) ** 2).mean()
+
+
+class Regression(Sound):
+    """Numbers with a spread of their own: the loss falls far, and not below a half."""
+
+    only = (66,)
+
+    def loss(self, output, y):
+        return torch.nn.functional.mse_loss(output.float()[:, 0], 40.0 * y)
+
+
+class Denoises(Sound):
+    """Tells the noise in its rows: new noise in each step, so that there is a floor."""
+
+    only = (66,)
+    labels = None
+    overfit = {"learning_rate": 0.02, "dropout": 0.0, "hidden": 64, "batch_size": 32}
+
+    def step(self, model, optimizer, scaler, batch, *rest):
+        x, _ = batch
+        self.noise = torch.randn(len(x), 2)
+        noisy = torch.cat([x[:, :2] + self.noise, x[:, 2:]], 1)
+        super().step(model, optimizer, scaler, [noisy, self.noise], *rest)
+
+    def loss(self, output, y):
+        return torch.nn.functional.mse_loss(output.float(), y)
+
+
+class HasAGoalOfItsOwn(Density):
+    """States what its loss must come below."""
+
+    overfit_below = -2.0
+
+
+class GradientsByHand(Sound):
+    """Takes no backward pass: its gradients are those of `torch.autograd.grad`."""
+
+    only = (25, 41, 64, 66)
+
+    def step(self, model, optimizer, scaler, batch, settings, number, device):
+        x, y = batch
+        loss = self.loss(model(x), y)
+        self.check_loss(loss, number)
+        parameters = list(model.parameters())
+        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            parameter.grad = gradient
+        self.check_gradient(model, number)
+        optimizer.step()
+
+
+class SavesInAThread(Sound):
+    """The save of a step goes on in a thread while the next ones are taken."""
+
+    only = (48,)
+
+    def save(self, output_dir, state):
+        def later():
+            time.sleep(0.3)
+            Sound.save(self, output_dir, copy)
+
+        copy = deepcopy(state)
+        self.thread = threading.Thread(target=later)
+        self.thread.start()
+
+    def fit(self, settings, *rest):
+        super().fit(settings, *rest)
+        self.thread.join()
+
+
+class TwoSteps(Sound):
+    """One backward pass, then the steps of two optimizers, as where matrices have one of their own."""
+
+    only = (25, 41, 42, 43, 63, 64, 66)
+
+    def optimizer(self, model, settings):
+        parameters = list(model.parameters())
+        matrices = torch.optim.AdamW([p for p in parameters if p.dim() > 1], settings.learning_rate)
+        others = torch.optim.AdamW([p for p in parameters if p.dim() == 1], settings.learning_rate)
+        return TwoOptimizers(matrices=matrices, others=others)
+
+    def step(self, model, optimizer, scaler, batch, settings, number, device):
+        x, y = batch
+        model.zero_grad()
+        loss = self.loss(model(x), y)
+        self.check_loss(loss, number)
+        loss.backward()
+        self.check_gradient(model, number)
+        for one in optimizer.optimizers.values():
+            one.step()

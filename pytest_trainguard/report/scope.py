@@ -1,0 +1,45 @@
+"""Of how many cases and trainers a session's GO is, where it is not of all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pytest_trainguard import catalog
+from pytest_trainguard.report.data import SessionResult
+
+
+def explain_scope(result: SessionResult) -> str:
+    """What ` (of 1 of 80 cases: -k left the others out)` says; nothing where all were judged or do not apply.
+
+    Of a project's own cases those count that were collected for the trainer and not left out by an option.
+    """
+    parts = [*_count_cases(result), *_count_trainers(result)]
+    if not parts:
+        return ""
+    reasons = [*result.narrowed, *(["skip marks"] if any(verdict.left_out for verdict in result.verdicts) else [])]
+    why = f": {join_words(reasons)} left the others out" if reasons else ""
+    return f" (of {join_words(parts)}{why})"
+
+
+def _count_cases(result: SessionResult) -> list[str]:
+    catalogue = {case.slug for case in catalog.read_cases()}
+    counts, totals = [], []
+    for trainer in result.trainers:
+        own = [verdict for verdict in result.verdicts if verdict.trainer == trainer]
+        counts.append(len({verdict.slug for verdict in own if not verdict.left_out}))
+        totals.append(len(catalogue | {verdict.slug for verdict in own}))
+    if counts == totals:
+        return []
+    least, most = min(counts), max(counts)
+    return [f"{least if least == most else f'{least} to {most}'} of {max(totals)} cases"]
+
+
+def _count_trainers(result: SessionResult) -> list[str]:
+    if not result.trainers_left_out:
+        return []
+    return [f"{len(result.trainers)} of {len(result.trainers) + result.trainers_left_out} trainers"]
+
+
+def join_words(words: Sequence[str]) -> str:
+    """Words as a sentence lists them: `a, b and c`."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
