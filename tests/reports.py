@@ -28,7 +28,7 @@ def result(*verdicts, exitstatus=None, **more):
     bad = any(each.verdict in ("failed", "error") for each in verdicts)
     told = {
         "trainers": {each.trainer: f"preflight:{each.trainer}" for each in verdicts}, "bar": "wastes", "left_out": [],
-        "narrowed": "", "began": 1.7e9, "command": "pytest -m preflight", "gpu_budget": None, "problems": [],
+        "narrowed": [], "began": 1.7e9, "command": "pytest -m preflight", "gpu_budget": None, "problems": [],
     }  # fmt: skip
     return SessionResult(
         verdicts=list(verdicts), exitstatus=int(bad) if exitstatus is None else exitstatus, **{**told, **more}

@@ -1,5 +1,6 @@
 """Reports held against each other and put together: `diff` and `merge` of `python -m pytest_trainguard.report`."""
 
+import datetime
 import json
 from dataclasses import replace
 from importlib.resources import files
@@ -11,8 +12,8 @@ from pytest_trainguard import catalog
 from pytest_trainguard.harm import Cause
 from pytest_trainguard.report import merge
 from pytest_trainguard.report.__main__ import main
-from tests import reports
-from tests.reports import NO_OPTIMIZER, problem, report, result, verdict
+from pytest_trainguard.report.data import Acceptance
+from tests.reports import NO_OPTIMIZER, problem, report, verdict
 
 VALIDATOR = jsonschema.Draft202012Validator(
     json.loads(files("pytest_trainguard.report").joinpath("schema.json").read_text())
@@ -151,7 +152,7 @@ def test_a_verdict_survives_being_written_and_read():
 def test_all_of_the_catalogue_in_two_parts_is_go(kept, capsys):
     cases = [verdict(case.slug, number=case.number) for case in catalog.read_cases()]
     code, merged, out = put_together(
-        kept, capsys, a=report(*cases[:30], narrowed="--category"), b=report(*cases[30:], narrowed="--category")
+        kept, capsys, a=report(*cases[:30], narrowed=["--category"]), b=report(*cases[30:], narrowed=["--category"])
     )
     assert code == 0
     assert out == f"GO: {len(cases)} passed, 0 failed, 0 not applicable\n"
@@ -163,7 +164,7 @@ def test_a_part_that_is_missing_is_said(kept, capsys):
     (note,) = merged["notes"]
     assert note.startswith("Mine: ")
     assert " cases are in none of the reports: " in note
-    assert out.splitlines() == [note, "GO: 1 passed, 0 failed, 0 not applicable (not every case is in these reports)"]
+    assert out.splitlines() == [note, "GO: 1 passed, 0 failed, 0 not applicable (of 1 of 80 cases)"]
 
 
 @pytest.mark.parametrize(
@@ -214,6 +215,25 @@ def test_predictions_of_gpu_memory_are_kept(kept, capsys):
     assert main(["merge", "a.json", "b.json", "-o", "all.json"]) == 0
     (merged,) = json.loads(kept().joinpath("all.json").read_text())["memory"]
     assert (merged["trainer"], merged["largest_settings"]) == ("Mine", {"batch_size": largest})
+
+
+def test_what_the_team_has_accepted_is_kept_with_what_was_made_of_it(kept, capsys):
+    day = datetime.date(2027, 3, 1)
+    open_here = Acceptance("Mine", "clock-skew", "case:clock-skew", "wastes", "later", day, day, "open")
+    used_there = replace(open_here, state="used")
+    mark = Acceptance("Mine", "unicode", "case:unicode", "wastes", "marked", state="unneeded")
+    one, other = report(PASSED, acceptances=[open_here, mark]), report(EVERY[3], acceptances=[used_there])
+    _, merged, _ = put_together(kept, capsys, a=one, b=other)
+    assert merged["acceptances"] == [*other["acceptances"], one["acceptances"][1]]
+
+
+def test_a_report_without_what_the_schema_does_not_require_is_put_together_too(kept, capsys):
+    bare = report(PASSED)
+    del bare["why"], bare["notes"], bare["left_out"], bare["acceptances"]
+    for case in bare["cases"]:
+        del case["left_out"], case["expects"], case["evidence"], case["framework"]
+    code, merged, _ = put_together(kept, capsys, a=bare, b=report(ADVICE))
+    assert (code, merged["clearance"]) == (0, "GO WITH ADVICE")
 
 
 def test_what_fast_left_out_and_another_part_ran_is_not_left_out(kept, capsys):
@@ -285,7 +305,3 @@ def test_where_it_cannot_be_written_it_is_told(kept, capsys):
     kept(a=report(PASSED))
     assert main(["merge", "a.json", "-o", "all.pdf"]) == 2
     assert capsys.readouterr().err == "error: all.pdf: the suffix says what is written: .json or .html\n"
-
-
-def test_interrupted_is_said_of_the_session_too():
-    assert reports.make_report(result(PASSED, exitstatus=2))["why"].endswith("interrupted before the end")

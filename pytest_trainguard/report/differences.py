@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
-from pytest_trainguard.report.causes import find_key, find_word
+from pytest_trainguard.report.causes import find_key, find_stable_key, find_word
 from pytest_trainguard.report.json_report import CaseEntry, Report
 
-LINE_NUMBER = re.compile(r":\d+$")
 NO_GO = ("failed", "error")
 Key = tuple[str, str, str]  # trainer, slug, cause
 
@@ -104,8 +102,7 @@ def _list_findings(report: Report) -> dict[Key, Finding]:
             cause = find_key(problem["cause"], case["slug"])
             word = find_word(problem["verdict"], case["verdict"])
             finding = Finding(word, problem["grade"], _head(case), cause, _first_line(problem["happened"]))
-            # The line moves with every change above it; what is raised there is the same.
-            key = case["trainer"], case["slug"], LINE_NUMBER.sub("", cause)
+            key = case["trainer"], case["slug"], find_stable_key(cause)
             if key not in found or (finding.verdict in NO_GO and found[key].verdict not in NO_GO):
                 found[key] = finding
         if case["verdict"] == "error":

@@ -15,7 +15,7 @@ import pytest
 from pytest_trainguard import catalog
 from pytest_trainguard.harm import Grade, Problem
 from pytest_trainguard.report.causes import CauseEntry, group_by_cause
-from pytest_trainguard.report.data import Acceptance, CaseVerdict, Prediction, SessionResult, Word
+from pytest_trainguard.report.data import Acceptance, AcceptanceState, CaseVerdict, Prediction, SessionResult, Word
 from pytest_trainguard.report.scope import explain_scope
 
 VERSION = 2
@@ -74,7 +74,7 @@ class AcceptanceEntry(TypedDict):
     reason: str
     date: str | None
     expires: str | None
-    state: str
+    state: AcceptanceState
 
 
 class Coverage(TypedDict):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterable, Mapping
 
 import pytest
 
 from pytest_trainguard import catalog
 from pytest_trainguard.harm import GRADES, Cause, Problem, rank
-from pytest_trainguard.report.data import CaseVerdict, SessionResult, Word
+from pytest_trainguard.report.data import Acceptance, AcceptanceState, CaseVerdict, SessionResult, Word
 from pytest_trainguard.report.json_report import (
+    AcceptanceEntry,
     CaseEntry,
     Environment,
     ProblemEntry,
@@ -19,6 +21,7 @@ from pytest_trainguard.report.json_report import (
 )
 
 GRAVITY: tuple[Word, ...] = ("failed", "error", "advice", "accepted", "passed", "not_applicable")  # the gravest first
+STATES: tuple[AcceptanceState, ...] = ("expired", "outgrown", "used", "unneeded", "open")  # what counts most first
 
 
 def merge_reports(reports: Mapping[str, Report]) -> Report:
@@ -43,12 +46,13 @@ def merge_reports(reports: Mapping[str, Report]) -> Report:
         trainers=trainers,
         bar=every[0]["bar"],
         left_out=[],
-        narrowed="",
+        narrowed=[],
         began=0,
         command="",
         gpu_budget=None,
         exitstatus=max(_find_exit(report) for report in every),
         problems=[],
+        acceptances=_join_acceptances([one for report in every for one in report.get("acceptances", [])]),
     )
     report = assemble_report(result, _join_environments([report["environment"] for report in every]))
     missing = _find_missing(result)
@@ -57,7 +61,6 @@ def merge_reports(reports: Mapping[str, Report]) -> Report:
     notes += [_tell_exit(name, report) for name, report in reports.items() if _find_exit(report)]
     return {
         **report,
-        "why": report["why"] + (" (not every case is in these reports)" if missing else ""),
         "left_out": sorted(left_out - {verdict.slug for verdict in verdicts}),
         "memory": join_predictions(one for report in every for one in report["memory"]),
         "notes": [*dict.fromkeys(note for report in every for note in report.get("notes", [])), *notes],
@@ -129,22 +132,40 @@ def _read_verdict(case: CaseEntry) -> CaseVerdict:
         title=case["title"],
         category=case["category"],
         severity=case["severity"],
-        expects=case["expects"],
+        expects=case.get("expects", ""),
         trainer=case["trainer"],
         verdict=case["verdict"],
         reason=case["reason"],
         problems=tuple(_read_problem(problem) for problem in case["problems"]),
-        evidence=case["evidence"],
+        evidence=case.get("evidence", ""),
         alone=case["alone"],
-        framework=case["framework"],
+        framework=case.get("framework", ""),
         seconds=case["seconds"],
         memory=None,
+        left_out=case.get("left_out", False),
     )
 
 
 def _read_problem(entry: ProblemEntry) -> Problem:
     cause = Cause(entry["cause"], entry["cause_title"], entry["cause_guide"]) if entry["cause"] else None
     return Problem(entry["grade"], entry["happened"], entry["did"], entry["evidence"], cause, entry["verdict"])
+
+
+def _join_acceptances(entries: Iterable[AcceptanceEntry]) -> list[Acceptance]:
+    """What the team has accepted, each once: what one part made of it counts more than that another did not look."""
+    chosen: dict[tuple[str, str, str], AcceptanceEntry] = {}
+    for entry in entries:
+        key = entry["trainer"], entry["case"], entry["cause"]
+        if key not in chosen or STATES.index(entry["state"]) < STATES.index(chosen[key]["state"]):
+            chosen[key] = entry
+    return [_read_acceptance(entry) for entry in chosen.values()]
+
+
+def _read_acceptance(entry: AcceptanceEntry) -> Acceptance:
+    date, expires = (datetime.date.fromisoformat(day) if day else None for day in (entry["date"], entry["expires"]))
+    return Acceptance(
+        entry["trainer"], entry["case"], entry["cause"], entry["grade"], entry["reason"], date, expires, entry["state"]
+    )
 
 
 def _find_exit(report: Report) -> int:

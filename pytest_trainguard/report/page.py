@@ -124,7 +124,7 @@ def _make_view(report: Report) -> dict[str, object]:
     unknown = _group(having["not_applicable"], lambda case: case["reason"])
     script, allowed = read_script()
     return {
-        "report": {"why": _format_counts(report["coverage"]), "notes": [], "left_out": [], **report},
+        "report": {"why": _format_counts(report["coverage"]), "notes": [], "left_out": [], "acceptances": [], **report},
         "script": Markup(script),  # ours, and to the letter what the hash is of
         "script_source": Markup(allowed),
         "causes": {word: [cause for cause in causes if cause["verdict"] == word] for word in ORDER},
