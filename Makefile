@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Hundreds of short processes import the same modules: without bytecode each compiles them again.
+unexport PYTHONDONTWRITEBYTECODE
 BASE ?= HEAD
 UNIT_TESTS := $(addprefix tests/, test_architecture.py test_changed_cases.py test_codec.py test_doors.py test_manifests.py \
 	test_proof_table.py test_protocol.py test_settings_file.py test_tampering.py test_tokenizer.py test_units.py \
@@ -12,7 +14,7 @@ UNIT_TESTS := $(addprefix tests/, test_architecture.py test_changed_cases.py tes
 .PHONY: preflight test check coverage lint bench proof catalogue docs torch-versions clean
 
 preflight: $(READY)  ## the catalogue and the post-mortem's pre-launch checks against the repository's own trainers
-	$(BIN)/pytest -n 2 -m preflight
+	$(BIN)/pytest -n 2 -m preflight tests/prelaunch
 
 test: $(READY)  ## the project's own tests
 	$(BIN)/pytest -n 2 --dist worksteal

@@ -27,6 +27,7 @@ from pytest_trainguard import (
     note,
     noting,
     rejects,
+    suffixes,
     survives,
 )
 from pytest_trainguard.damage import data_files
@@ -175,7 +176,7 @@ def test_duplicate(training_queue: TrainingQueue) -> None:
     """Every export is called `train.jsonl`: the second one took the place of the first in the folder for the done."""
     first, second, third = training_queue.files(3)
     queue = training_queue.fresh()
-    name = f"same{first.suffix}"
+    name = f"same{suffixes.whole(first)}"
     for number, file in enumerate((first, second)):
         queue.files.drop(file, name)
         did = f"dropped in {file.name}, called {name}"
@@ -183,7 +184,7 @@ def test_duplicate(training_queue: TrainingQueue) -> None:
         turn = queue.turn(did)
         turn.check_nothing_lost(*(first, second)[: number + 1])
         turn.check_went_on(*(first, second)[: number + 1], after=name)
-    names = [f"one-name{third.suffix}", f"other-name{third.suffix}"]
+    names = [f"one-name{suffixes.whole(third)}", f"other-name{suffixes.whole(third)}"]
     for name in names:
         queue.files.drop(third, name)
     did = f"dropped in the same content as {names[0]} and {names[1]}"
@@ -222,7 +223,7 @@ def _links_in_the_queue(training_queue: TrainingQueue) -> None:
     (good,) = training_queue.files(1)
     queue = training_queue.fresh()
     inbox = queue.root / queue.contract.inbox
-    itself, parent = inbox / f"a-link{good.suffix}", inbox / f"a-circle{good.suffix}"
+    itself, parent = inbox / f"a-link{suffixes.whole(good)}", inbox / f"a-circle{suffixes.whole(good)}"
     itself.symlink_to(itself)
     parent.symlink_to(inbox, target_is_directory=True)
     queue.files.drop(good)
@@ -293,10 +294,10 @@ def _names_survive(training_queue: TrainingQueue, named: dict[str, str], first: 
     for number, (what, name) in enumerate(named.items()):
         dropped, added = files[2 * number : 2 * number + 2]
         names[dropped] = what
-        queue.files.drop(dropped, f"{name}{dropped.suffix}")
+        queue.files.drop(dropped, f"{name}{suffixes.whole(dropped)}")
         if queue.contract.add:
             names[added] = what
-            _added(queue, added, f"{name}-added{added.suffix}")
+            _added(queue, added, f"{name}-added{suffixes.whole(added)}")
     turn = queue.turn(f"gave it files whose names have {', '.join(named)}", files=len(names))
     turn.check_nothing_lost(*names)
     for file, what in names.items():
@@ -334,7 +335,7 @@ def _names_for_data(guard: Guard) -> None:
 
 
 def _train_under(name: str, guard: Guard, data: Path, what: str) -> Outcome:
-    renamed = guard.folder / "names" / (name + data.suffix)
+    renamed = guard.folder / "names" / (name + suffixes.whole(data))
     renamed.parent.mkdir(exist_ok=True)
     shutil.copytree(data, renamed) if data.is_dir() else shutil.copy(data, renamed)
     return guard.run(f"gave the data a name with {what}: {renamed.name!r}", data=renamed, time_limit=guard.patience)
@@ -541,7 +542,7 @@ def test_endless_retry(training_queue: TrainingQueue) -> None:
     good, bad = training_queue.files(2)
     broken = data_files.corrupt_row(bad, training_queue.guard.folder)[0]
     queue = training_queue.fresh()
-    file = broken.path.rename(broken.path.with_name(f"broken{bad.suffix}"))
+    file = broken.path.rename(broken.path.with_name(f"broken{suffixes.whole(bad)}"))
     queue.files.drop(file)
     queue.files.drop(good)
     _comes_to_rest(queue, file, f"put {file.name}, a malformed file, beside a good one", good)

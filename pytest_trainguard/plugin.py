@@ -108,6 +108,7 @@ def pytest_configure(config: pytest.Config) -> None:
     preflight = config.stash[session.KEY] = session.Preflight(config)
     if preflight.active:
         config.pluginmanager.register(preflight.verdicts, "trainguard-verdicts")
+        preflight.register_reports()
 
 
 def pytest_cmdline_main(config: pytest.Config) -> int | None:

@@ -60,8 +60,9 @@ class Trainer:
         tiny: on top of `production`, what makes the program small enough for a CPU.
         overfit: on top of `tiny`, what makes it learn 32 examples by heart in 50 steps (a learning rate, no dropout).
         overfit_below: what the loss must come below in those 50 steps, where it is not what case 66 asks of any loss.
-        sample: real data, of which the harness cuts a small piece: JSONL, JSON, CSV or Parquet, a folder of these or
-            of `.pt` files. A relative path starts at pytest's root folder.
+        sample: real data, of which the harness cuts a small piece: a file or a folder in one of the forms that
+            `rows.samples` cuts (JSONL, JSON, CSV, Parquet, text, arrays, shards, pictures by class, and others). A
+            relative path starts at pytest's root folder.
         rows: how many rows of the sample a run gets.
         fields: the settings that play a known role under another name, `{"batch_size": "data.bs"}`; the roles and
             the names that are recognised without this are in `settings.ROLES`.

@@ -113,7 +113,9 @@ def _corrupt_table(form: Csv, content: bytes) -> list[Change]:
     if len(document.names) > 1:  # in a lone cell a cut cannot be seen
         first = document.dialect.raw_cells(document.row(last).decode())[0].encode()
         did = f"cut the last line of {{file}}, line {document.line(last)}, after its first cell"
-        changes.append(Change(did, document.before(last) + first, document.line(last), (last + 2,)))
+        changes.append(
+            Change(did, document.before(last) + first, document.line(last), _other_numbers(form, document, last))
+        )
     return changes
 
 

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from pytest_trainguard.contract.queues import Queue
+from pytest_trainguard.rows import suffixes
 
 AGE = 3600  # seconds since a dropped file was written: many queues leave alone what may still be growing
 RECORD_LIMIT = 1 << 24  # bytes of one of the queue's own files that are read
@@ -55,7 +56,7 @@ class QueueFiles:
 
     def is_data(self, name: str) -> bool:
         """Not a file of the queue's own, beside the data."""
-        return Path(name).suffix == self.suffix
+        return suffixes.whole(Path(name)) == self.suffix
 
     def places(self, file: Path) -> list[str]:
         """Every path below the root that has the content of a file."""

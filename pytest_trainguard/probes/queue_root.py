@@ -32,6 +32,7 @@ from pytest_trainguard.probes.queue_holding import (
 )
 from pytest_trainguard.probes.queue_turn import QueueFindings, Turn
 from pytest_trainguard.recorder.timeline import Recording
+from pytest_trainguard.rows import suffixes
 from pytest_trainguard.subject.subject import Subject
 from pytest_trainguard.verdicts.errors import CannotJudge, Finding, NotApplicable
 
@@ -49,7 +50,7 @@ class QueueRoot:
 
     def __init__(self, subject: Subject, contract: Queue, root: Path, findings: QueueFindings):
         self._subject, self.contract, self.root, self._findings = subject, contract, root, findings
-        self.files = QueueFiles(root, contract, findings.files[0].suffix)
+        self.files = QueueFiles(root, contract, suffixes.whole(findings.files[0]))
         self._added = 0
         for name, content in contract.files.items():
             (root / name).write_text(filled(content, self._placeholders))

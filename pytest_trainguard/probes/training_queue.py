@@ -10,6 +10,7 @@ from pytest_trainguard.contract.queues import Queue
 from pytest_trainguard.probes.guard import Guard
 from pytest_trainguard.probes.queue_root import QueueRoot
 from pytest_trainguard.probes.queue_turn import QueueFindings, Turn
+from pytest_trainguard.rows import suffixes
 from pytest_trainguard.verdicts.errors import CannotJudge, NotApplicable
 
 
@@ -80,7 +81,7 @@ class TrainingQueue:
             raise NotApplicable("its data is a folder: a queue takes files, give it a sample that is one")
         if rows < 1 or any(path.read_bytes() == other.read_bytes() for other in made):
             raise CannotJudge(f"its data has too few rows for {count} different files: set rows to a larger number")
-        return path.rename(path.with_name(f"file-{len(made)}{path.suffix}"))
+        return path.rename(path.with_name(f"file-{len(made)}{suffixes.whole(path)}"))
 
     def fresh(self) -> QueueRoot:
         """A new root, with the folders that the contract names in it.

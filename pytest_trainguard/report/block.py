@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import textwrap
 
+from _pytest._code.code import ReprEntryNative, ReprExceptionInfo, ReprFileLocation, ReprTraceback
+
 from pytest_trainguard.report.data import CaseVerdict
 
 WIDTH = 14  # of the labels' column
@@ -30,3 +32,17 @@ def format_block(told: CaseVerdict) -> str:
             lines.append(textwrap.indent(text, " " * WIDTH).replace(" " * WIDTH, f"  {label:<{WIDTH - 2}}", 1))
         before = text if label == "output" else before
     return "\n".join(lines)
+
+
+def represent_block(told: CaseVerdict, file: str) -> ReprExceptionInfo:
+    """The verdict in the place of a traceback: reports of other plugins take a failure's message from there.
+
+    It has to cross to another process under pytest-xdist, which only carries pytest's own forms.
+
+    Args:
+        told: the verdict.
+        file: of the test.
+    """
+    message = f"{told.heading}: {told.trainer}: {(told.reason or told.verdict).splitlines()[0]}"
+    whole = ReprTraceback([ReprEntryNative([format_block(told) + "\n"])], None, "native")
+    return ReprExceptionInfo(whole, ReprFileLocation(file, 0, message))

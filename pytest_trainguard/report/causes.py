@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TypedDict
 
 from pytest_trainguard.harm import Grade, Problem, rank
 from pytest_trainguard.report.data import CaseVerdict
+
+LINE = re.compile(r"(?<=@)(.+):\d+$")  # where an exception was raised: a file and a line of it
 
 
 class CauseEntry(TypedDict):
@@ -46,6 +49,11 @@ def find_key(cause: str, slug: str) -> str:
         slug: of the case.
     """
     return cause or f"case:{slug}"
+
+
+def find_stable_key(key: str) -> str:
+    """A cause's key without the line of an exception, which moves with every change above it."""
+    return LINE.sub(r"\1", key)
 
 
 def find_word(problem: str, case: str) -> str:

@@ -8,14 +8,14 @@ import platform
 import time
 from collections.abc import Iterable
 from datetime import datetime
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 import pytest
 
 from pytest_trainguard import catalog
 from pytest_trainguard.harm import Grade, Problem
 from pytest_trainguard.report.causes import CauseEntry, group_by_cause
-from pytest_trainguard.report.data import Acceptance, CaseVerdict, Prediction, SessionResult, Word
+from pytest_trainguard.report.data import Acceptance, AcceptanceState, CaseVerdict, Prediction, SessionResult, Word
 from pytest_trainguard.report.scope import explain_scope
 
 VERSION = 2
@@ -35,7 +35,9 @@ class ProblemEntry(TypedDict):
 
     grade: Grade
     cause: str
-    verdict: str
+    cause_title: str
+    cause_guide: str
+    verdict: Literal["failed", "advice", "accepted"]
     did: str
     happened: str
     evidence: str
@@ -72,7 +74,7 @@ class AcceptanceEntry(TypedDict):
     reason: str
     date: str | None
     expires: str | None
-    state: str
+    state: AcceptanceState
 
 
 class Coverage(TypedDict):
@@ -111,6 +113,8 @@ class Report(TypedDict):
     clearance: str
     why: str
     bar: Grade
+    exitstatus: int
+    notes: list[str]
     left_out: list[str]
     causes: list[CauseEntry]
     acceptances: list[AcceptanceEntry]
@@ -122,7 +126,12 @@ class Report(TypedDict):
 
 
 def make_report(result: SessionResult) -> Report:
-    """The report as plain values."""
+    """The report of a session that ran here, as plain values."""
+    return assemble_report(result, _describe_environment(result))
+
+
+def assemble_report(result: SessionResult, environment: Environment) -> Report:
+    """The report as plain values, wherever the session ran."""
     places = {name: place for place, name in enumerate(result.trainers)}
     verdicts = sorted(result.verdicts, key=lambda v: (places.get(v.trainer, len(places)), v.order))
     names = dict.fromkeys([*result.trainers, *(verdict.trainer for verdict in verdicts)])
@@ -131,6 +140,8 @@ def make_report(result: SessionResult) -> Report:
         "clearance": result.clearance,
         "why": explain_clearance(result),
         "bar": result.bar,
+        "exitstatus": result.exitstatus,
+        "notes": [],
         "causes": group_by_cause(verdicts),
         "acceptances": [_make_acceptance(acceptance) for acceptance in result.acceptances],
         "left_out": [case.slug for case in result.left_out],
@@ -138,7 +149,7 @@ def make_report(result: SessionResult) -> Report:
         "memory": merge_predictions(verdicts),
         "cases": [_make_case(verdict) for verdict in verdicts],
         "coverage": _count(result),
-        "environment": _describe_environment(result),
+        "environment": environment,
     }
 
 
@@ -159,12 +170,16 @@ def explain_clearance(result: SessionResult) -> str:
 
 def merge_predictions(verdicts: Iterable[CaseVerdict]) -> list[Prediction]:
     """What was predicted of each trainer's GPU memory; what several cases found out of one, put together."""
+    return join_predictions({"trainer": verdict.trainer, **verdict.memory} for verdict in verdicts if verdict.memory)
+
+
+def join_predictions(predictions: Iterable[Prediction]) -> list[Prediction]:
+    """Predictions that name their trainer: one for each of those."""
     found: dict[str, Prediction] = {}
-    for verdict in verdicts:
-        if verdict.memory:
-            earlier = found.get(verdict.trainer, {"largest_settings": {}})
-            largest = {**earlier["largest_settings"], **verdict.memory["largest_settings"]}
-            found[verdict.trainer] = {"trainer": verdict.trainer, **verdict.memory, "largest_settings": largest}
+    for one in predictions:
+        earlier = found.get(one["trainer"], {"largest_settings": {}})
+        largest = {**earlier["largest_settings"], **one["largest_settings"]}
+        found[one["trainer"]] = {**one, "largest_settings": largest}
     return list(found.values())
 
 
@@ -204,9 +219,12 @@ def _make_case(verdict: CaseVerdict) -> CaseEntry:
 
 
 def _make_problem(problem: Problem) -> ProblemEntry:
+    cause = problem.cause
     return {
         "grade": problem.grade,
-        "cause": problem.cause.key if problem.cause else "",
+        "cause": cause.key if cause else "",
+        "cause_title": cause.title if cause else "",
+        "cause_guide": cause.guide if cause else "",
         "verdict": problem.verdict,
         "did": problem.did,
         "happened": problem.said,

@@ -1,28 +1,35 @@
-"""The report as one page for people: no script, nothing fetched, read from a file in any browser.
+"""The report as one page for people: nothing is fetched, it is read from a file in any browser.
 
-It is made of the report's data and of nothing else, so that one that was kept as JSON gives the same page later.
-Whatever the page shows goes through `clean` and is then escaped: trainers print what they like.
+It is made of the report's data and of the guides alone, so that one that was kept as JSON gives the same page later.
+Whatever the page shows goes through `clean` and is then escaped: trainers print what they like. Its one script filters
+what is there; the page allows that script by its hash, and no other.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
 from typing import TypedDict, cast
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from pytest_trainguard.catalog import CATALOGUE, CATEGORIES
+from pytest_trainguard.harm import GRADES, MEANINGS
 from pytest_trainguard.report import pictures
+from pytest_trainguard.report.causes import CauseEntry, find_key, find_word
+from pytest_trainguard.report.cleaning import clean, clean_text, unlink
 from pytest_trainguard.report.data import Prediction, Word
-from pytest_trainguard.report.json_report import CaseEntry, Coverage, Report, TrainerEntry
+from pytest_trainguard.report.json_report import CaseEntry, Coverage, ProblemEntry, Report, TrainerEntry
+from pytest_trainguard.report.screen import format_fix
 
 TEMPLATE = "page.html"
+SCRIPT = "page.js"
 SLOWEST = 5
-LONGEST = 6000  # characters of one text; of a longer one the middle is left out
 ORDER: tuple[Word, ...] = (
     "failed",
     "error",
@@ -31,26 +38,38 @@ ORDER: tuple[Word, ...] = (
     "passed",
     "not_applicable",
 )  # of what a field of the grid stands for and leads to
-# Colours and cursor movements of a terminal, titles of its window, and what else is not to be read: control characters
-# (but for tab and new line), marks that turn the direction of what follows, halves of surrogate pairs.
-ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\)?|[ -/]*[0-~])")
-UNREADABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+GOOD: tuple[Word, ...] = ("passed", "advice", "accepted")  # what a field counts as such
 
 
 class ShownCase(CaseEntry):
-    """A case of the report, its anchor on the page and its heading."""
+    """A case of the report, its anchor on the page, once there is one for it, and its heading."""
 
     id: str
     heading: str
 
 
+class ShownFinding(TypedDict):
+    """What one case found of one cause; `id` is empty where the case's anchor is at another cause."""
+
+    case: ShownCase
+    id: str
+    grade: str
+    problems: list[ProblemEntry]
+
+
+class ShownCause(CauseEntry):
+    """A cause of the report, how to fix it, and what its cases found."""
+
+    fix: Markup
+    findings: list[ShownFinding]
+    categories: list[str]
+
+
 class Cell(TypedDict):
     """How many of each verdict, the one that counts, and the first case that has it: where the field leads to."""
 
-    passed: int
-    failed: int
-    not_applicable: int
-    error: int
+    counts: Counter[str]
+    good: int
     judged: int
     verdict: str
     first: str
@@ -63,17 +82,6 @@ class Row(TypedDict):
     cells: list[Cell]
     all: Cell
     seconds: float
-
-
-def clean(value: object) -> object:
-    """A text without what a terminal would have obeyed, and short enough to be read; anything else as it is."""
-    if not isinstance(value, str) or isinstance(value, Markup):  # the latter was put together from what is clean
-        return value
-    text = UNREADABLE.sub("", ESCAPES.sub("", re.sub("\r\n?", "\n", value)))
-    left_out = len(text) - LONGEST
-    if left_out <= 0:
-        return text
-    return f"{text[: LONGEST // 2]}\n… {left_out} characters left out …\n{text[-LONGEST // 2 :]}"
 
 
 def render_page(report: Report) -> str:
@@ -99,20 +107,37 @@ def render_page(report: Report) -> str:
         raise ValueError(f"it is not as schema.json says: {type(error).__name__}: {error}") from error
 
 
+def read_script() -> tuple[str, str]:
+    """The page's one script, and the source expression by which a Content-Security-Policy allows it and no other."""
+    text = Path(__file__).with_name(SCRIPT).read_text(encoding="utf-8")
+    digest = hashlib.sha256(text.encode()).digest()
+    return text, f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
 def _make_view(report: Report) -> dict[str, object]:
-    """What the template shows, in the order in which it does."""
+    """What the template shows."""
     cases = [_make_case(place, case) for place, case in enumerate(report["cases"])]
     having = {word: [case for case in cases if case["verdict"] == word] for word in ORDER}
     there = {case["category"]: CATEGORIES.get(case["category"], "") for case in cases}
     categories = CATALOGUE.categories | there
+    causes = _make_causes(report["causes"], cases)
+    unknown = _group(having["not_applicable"], lambda case: case["reason"])
+    script, allowed = read_script()
     return {
-        "report": report,
-        "why": report.get("why") or _format_counts(report["coverage"]),
+        "report": {"why": _format_counts(report["coverage"]), "notes": [], "left_out": [], "acceptances": [], **report},
+        "script": Markup(script),  # ours, and to the letter what the hash is of
+        "script_source": Markup(allowed),
+        "causes": {word: [cause for cause in causes if cause["verdict"] == word] for word in ORDER},
         "categories": categories,
+        "filters": {
+            "grade": [grade for grade in GRADES if any(cause["grade"] == grade for cause in causes)],
+            "category": [name for name in categories if name in there],
+            "trainer": [trainer["name"] for trainer in report["trainers"]],
+        },
+        "meanings": {grade: MEANINGS[grade] for grade in GRADES if any(cause["grade"] == grade for cause in causes)},
         "grid": [_make_row(trainer, cases, list(categories)) for trainer in report["trainers"]],
-        "failed": having["failed"],
         "errors": _group(having["error"], lambda case: (case["trainer"], case["reason"])),
-        "not_applicable": _group(having["not_applicable"], lambda case: case["reason"]),
+        "not_applicable": sorted(unknown, key=lambda group: -len(group)),
         "passed": _group(having["passed"], lambda case: case["trainer"]),
         "slowest": sorted(cases, key=lambda case: -case["seconds"])[:SLOWEST],
         "total": sum(case["seconds"] for case in cases),
@@ -122,13 +147,53 @@ def _make_view(report: Report) -> dict[str, object]:
 
 def _make_case(place: int, case: CaseEntry) -> ShownCase:
     heading = case["title"] if case["number"] is None else f"{case['number']} {case['title']}"
-    later = {"expects": "", "evidence": ""}  # which a report of an earlier version lacks
+    later = {"expects": "", "evidence": "", "framework": ""}  # which the schema does not require
     return cast(ShownCase, {**later, **case, "id": f"case-{place}", "heading": heading})
 
 
 def _format_counts(coverage: Coverage) -> str:
     passed, failed, other = coverage["passed"], coverage["failed"], coverage["not_applicable"]
     return f"{passed} passed, {failed} failed, {other} not applicable"
+
+
+def _make_causes(entries: Iterable[CauseEntry], cases: list[ShownCase]) -> list[ShownCause]:
+    """The causes with what their cases found; a case's anchor stands at the first of its causes."""
+    placed = {case["id"] for case in cases if case["verdict"] == "error"}  # they stand among what was not judged
+    causes = []
+    for entry in entries:
+        own = [case for case in cases if case["trainer"] == entry["trainer"] and case["slug"] in entry["cases"]]
+        findings: list[ShownFinding] = []
+        for case in own:
+            problems = [
+                problem
+                for problem in case["problems"]
+                if find_key(problem["cause"], case["slug"]) == entry["key"]
+                and find_word(problem["verdict"], case["verdict"]) == entry["verdict"]
+            ]
+            anchor = "" if case["id"] in placed else case["id"]
+            placed.add(case["id"])
+            grade = problems[0]["grade"] if problems else entry["grade"]
+            findings.append({"case": case, "id": anchor, "grade": grade, "problems": _shorten(problems)})
+        categories = list(dict.fromkeys(case["category"] for case in own))
+        fix = _format_fix(format_fix(entry["guide"], entry["framework"]))
+        causes.append(cast(ShownCause, {**entry, "fix": fix, "findings": findings, "categories": categories}))
+    return causes
+
+
+def _shorten(problems: list[ProblemEntry]) -> list[ProblemEntry]:
+    """Several problems of one run have one output: it is shown once."""
+    shown: set[str] = set()
+    short: list[ProblemEntry] = []
+    for problem in problems:
+        short.append(cast(ProblemEntry, {**problem, "evidence": ""}) if problem["evidence"] in shown else problem)
+        shown.add(problem["evidence"])
+    return short
+
+
+def _format_fix(text: str) -> Markup:
+    """A guide's sentences, with what they name as code set as such, and links as their words."""
+    plain = str(escape(clean_text(unlink(text))))
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", plain))
 
 
 def _make_row(trainer: TrainerEntry, cases: list[ShownCase], categories: list[str]) -> Row:
@@ -138,14 +203,13 @@ def _make_row(trainer: TrainerEntry, cases: list[ShownCase], categories: list[st
 
 
 def _make_cell(cases: list[ShownCase]) -> Cell:
-    counts = Counter(case["verdict"] for case in cases)
+    counts = Counter[str](case["verdict"] for case in cases)
     verdict = next((word for word in ORDER if counts[word]), "none")
+    good = sum(counts[word] for word in GOOD)
     return {
-        "passed": counts["passed"],
-        "failed": counts["failed"],
-        "not_applicable": counts["not_applicable"],
-        "error": counts["error"],
-        "judged": counts["passed"] + counts["failed"],
+        "counts": counts,
+        "good": good,
+        "judged": good + counts["failed"],
         "verdict": verdict,
         "first": next((case["id"] for case in cases if case["verdict"] == verdict), ""),
     }

@@ -10,14 +10,14 @@ from pathlib import Path
 
 from pytest_trainguard.rows import suffixes
 from pytest_trainguard.rows.cut_only import Array, Database, PlainText, Shard, Tokens, TorchFile
-from pytest_trainguard.rows.forms import CutOnly, Document, Form, NoRows, Row, TextForm, encode_json
+from pytest_trainguard.rows.forms import CutOnly, Document, Form, NoRows, Row, TextForm, decode_json, encode_json
 from pytest_trainguard.rows.json_forms import Json, JsonColumns, JsonLines, json_form
-from pytest_trainguard.rows.packing import is_packed, read_content, suffix_inside, write_content
+from pytest_trainguard.rows.packing import is_packed, read_content, write_content
 from pytest_trainguard.rows.tables import Csv, Parquet
 
 __all__ = [
     "FORMS", "Csv", "CutOnly", "Document", "Form", "Json", "JsonColumns", "JsonLines", "NoRows", "Parquet",
-    "PlainText", "Row", "TextForm", "TorchFile", "encode_json", "form_of", "is_packed", "read_content",
+    "PlainText", "Row", "TextForm", "TorchFile", "decode_json", "encode_json", "form_of", "is_packed", "read_content",
     "write_content",
 ]  # fmt: skip
 
@@ -43,7 +43,7 @@ def form_of(file: Path) -> Form | None:
         OSError: it cannot be read from the disk.
         ImportError: what unpacks it is not installed.
     """
-    form = None if file.is_dir() else FORMS.get(suffix_inside(file))
+    form = None if file.is_dir() else FORMS.get(suffixes.inside(file))
     if form is None or (is_packed(file) and not form.streamed):
         return None
     return json_form(file) if isinstance(form, Json) and file.exists() else form

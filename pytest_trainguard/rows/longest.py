@@ -1,6 +1,6 @@
 """Rows made as long as a program reads them, or of all lengths up to that: texts repeated, the rest as it was.
 
-JSONL, JSON and CSV. What counts as a text is a string with a space in it; labels, names and paths have none.
+JSONL, JSON, CSV and TSV. What counts as a text is a string with a space in it; labels, names and paths have none.
 """
 
 from __future__ import annotations

@@ -10,18 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-__all__ = ["is_packed", "open_content", "read_content", "suffix_inside", "write_content"]
+from pytest_trainguard.rows import suffixes
+
+__all__ = ["is_packed", "open_content", "read_content", "write_content"]
 
 
 def is_packed(file: Path) -> bool:
     """Whether a file's name says that it is packed."""
-    return file.suffix.lower() in _PACKINGS
-
-
-def suffix_inside(file: Path) -> str:
-    """The suffix of what is in a file, in lower case: `.jsonl` for `rows.jsonl` and for `rows.jsonl.gz`."""
-    inside = file.with_suffix("") if is_packed(file) else file
-    return inside.suffix.lower()
+    return file.suffix.lower() in suffixes.PACKED
 
 
 def open_content(file: Path) -> BinaryIO:
@@ -73,9 +69,10 @@ def _pack_zstandard(content: bytes) -> bytes:
     return bytes(packed.getvalue())
 
 
-_PACKINGS: dict[str, tuple[Callable[[Path], Any], Callable[[bytes], bytes]]] = {
-    ".gz": (gzip.open, _pack_gzip),
-    ".bz2": (bz2.open, bz2.compress),
-    ".xz": (lzma.open, lzma.compress),
-    ".zst": (_open_zstandard, _pack_zstandard),
-}
+_WAYS: list[tuple[Callable[[Path], Any], Callable[[bytes], bytes]]] = [
+    (gzip.open, _pack_gzip),
+    (bz2.open, bz2.compress),
+    (lzma.open, lzma.compress),
+    (_open_zstandard, _pack_zstandard),
+]
+_PACKINGS = dict(zip(suffixes.PACKED, _WAYS, strict=True))

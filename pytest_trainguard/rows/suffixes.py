@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
+
 __all__ = [
-    "ARRAY", "CSV", "DATABASE", "JSON", "JSON_LINES", "MEDIA", "PARQUET", "PLAIN_TEXT", "SAFETENSORS",
+    "ARRAY", "CSV", "DATABASE", "JSON", "JSON_LINES", "MEDIA", "PACKED", "PARQUET", "PLAIN_TEXT", "SAFETENSORS",
     "SAVED_BY_TORCH", "SHARD", "TENSOR_DATA", "TEXT", "TOKENS", "TSV", "WEIGHTS",
+    "inside", "whole",
 ]  # fmt: skip
 
 SAVED_BY_TORCH = (".pt", ".pth", ".ckpt", ".bin")
@@ -27,4 +30,18 @@ MEDIA = (  # an example each: pictures and sounds
     ".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".mp4", ".webm", ".avi",
 )  # fmt: skip
 
+PACKED = (".gz", ".bz2", ".xz", ".zst")  # after the suffix of what is packed
+
 TEXT = (*JSON_LINES, JSON, CSV, TSV, PLAIN_TEXT, ".log", ".md")
+
+
+def inside(file: PurePath) -> str:
+    """The suffix of what is in a file, in lower case: `.jsonl` of `rows.jsonl` and of `rows.jsonl.gz`."""
+    unpacked = file.with_suffix("") if file.suffix.lower() in PACKED else file
+    return unpacked.suffix.lower()
+
+
+def whole(file: PurePath) -> str:
+    """All of a name that says what is in the file: `.jsonl`, `.jsonl.gz`."""
+    first = file.with_suffix("").suffix if file.suffix.lower() in PACKED else ""
+    return first + file.suffix

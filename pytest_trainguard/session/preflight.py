@@ -111,6 +111,17 @@ class Preflight:
 
         return VerdictStore()
 
+    def register_reports(self) -> None:
+        """Have what is told beside the summary told: progress while it runs, and what GitHub Actions shows."""
+        if self.config.option.collectonly or hasattr(self.config, "workerinput"):
+            return
+        from pytest_trainguard.report import github, progress
+
+        if github.is_wanted():
+            self.config.pluginmanager.register(github.GitHub(self.summarize), "trainguard-github")
+        if self.config.get_verbosity() == 0:
+            self.config.pluginmanager.register(progress.Progress(self.config), "trainguard-progress")
+
     def collect(self, session: pytest.Session, items: list[pytest.Item]) -> None:
         """Add the catalogue to what was collected, where a preflight was asked for; else take every preflight out.
 

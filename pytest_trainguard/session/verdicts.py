@@ -12,7 +12,7 @@ import pytest
 
 from pytest_trainguard.catalog import EdgeCase, case_of
 from pytest_trainguard.harm import Problem
-from pytest_trainguard.report.block import format_block
+from pytest_trainguard.report.block import represent_block
 from pytest_trainguard.report.data import CaseVerdict, Prediction, Word
 from pytest_trainguard.session.bar import BAR, sum_up
 from pytest_trainguard.verdicts.errors import CannotJudge, Finding, NotApplicable
@@ -106,7 +106,7 @@ def attach_verdict(item: pytest.Item, call: pytest.CallInfo[None], report: pytes
     elif verdict.verdict in ("failed", "error"):
         report.outcome = "failed"
         if noted or isinstance(problem, Finding | CannotJudge):
-            report.longrepr = format_block(verdict)
+            report.longrepr = represent_block(verdict, str(item.path))
     return report
 
 
