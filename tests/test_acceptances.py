@@ -176,7 +176,7 @@ def test_an_expiry_ends_it(small):
         small.file.write_text(f"{entries}expires = {day}\n")
         assert small.preflight()[0] == code
         assert small.states() == {("one", "case:one"): state}
-    assert "accepted until a day that is over: Mine: one on 2026-01-31" in small.output
+    assert "accepted until a day that is over: Mine: one (case:one on 2026-01-31)" in small.output
     before = acceptances.read(small.file)
     assert small.preflight("--accept", "until summer")[0] == 1  # a day that a person set, a person moves
     assert acceptances.read(small.file) == before

@@ -7,7 +7,7 @@ import pytest
 from tests.projects import ADOPTED, LOOP, Project
 
 # A dozen that cost little, of all categories; some pass, some find something, some do not apply.
-CASES = (1, 4, 14, 26, 37, 41, 48, 55, 63, 64, 66, 74)
+CASES = (1, 4, 14, 26, 35, 41, 48, 55, 63, 64, 66, 74)
 SEEDS = (1, 2, 3)
 SHUFFLING = """
 import os
@@ -44,7 +44,7 @@ def judge(folder, cases, *args, env=()):
     return found
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)  # under a minute where nothing else runs
 def test_verdicts_depend_on_the_trainer_alone(tmp_path):
     outside = f"--basetemp={tmp_path / 'outside'}"
     with ThreadPoolExecutor(2) as pool:
