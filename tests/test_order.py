@@ -9,27 +9,37 @@ from tests.projects import ADOPTED, LOOP, Project
 # A dozen that cost little, of all categories; some pass, some find something, some do not apply.
 CASES = (1, 4, 14, 26, 35, 41, 48, 55, 63, 64, 66, 74)
 SEEDS = (1, 2, 3)
-SHUFFLING = """
+APART = (4, 48, 64, 66)  # of these, those that get a session of their own: one has to load torch anew
+SELECTING = """
 import os
 import random
 
 import pytest
+from pytest_trainguard.catalog import case_of
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
     if "SEED" in os.environ:
         random.Random(int(os.environ["SEED"])).shuffle(items)
-        print("order:", [item.originalname for item in items])
+    if "ALONE" in os.environ:
+        items[:] = [item for item in items if item.callspec.id == f"Alone{case_of(item.iter_markers()).number}"]
 """
 
 
 def judge(folder, cases, *args, env=()):
-    """In a project of its own: of each case the verdict, the grade, and each problem's cause, grade and verdict."""
-    project = Project(folder, ["preflight:Classifier"])
+    """In a project of its own: of each case the verdict, the grade, and each problem's cause, grade and verdict.
+
+    With ALONE in `env`, each case is that of a trainer of its own, with its own server and undisturbed run.
+    """
+    names = [f"Alone{case}" for case in cases] if "ALONE" in env else ["Classifier"]
+    project = Project(folder, [f"preflight:{name}" for name in names])
     project.write("program.py", LOOP)
     project.write("preflight.py", ADOPTED)
-    project.write("conftest.py", SHUFFLING)
+    if "ALONE" in env:
+        twins = "".join(f"\n\nclass {name}(Classifier):\n    pass\n" for name in names)
+        project.write("preflight.py", ADOPTED + twins)
+    project.write("conftest.py", SELECTING)
     numbers = ",".join(map(str, cases))
     done = project.pytest("-m", "preflight", f"--edge-case={numbers}", "-p", "no:cacheprovider", *args, env=dict(env))
     found = {
@@ -53,8 +63,12 @@ def test_verdicts_depend_on_the_trainer_alone(tmp_path):
             pool.submit(judge, tmp_path / f"seed{seed}", CASES, f"{outside}-{seed}", env={"SEED": str(seed)})
             for seed in SEEDS
         ]
-        alone = [pool.submit(judge, tmp_path / f"alone{case}", [case], f"{outside}-alone{case}") for case in CASES]
+        alone = pool.submit(judge, tmp_path / "alone", CASES, f"{outside}-alone", env={"ALONE": "1"})
+        apart = [pool.submit(judge, tmp_path / f"apart{case}", [case], f"{outside}-apart{case}") for case in APART]
         first = together.result()
         assert {word for word, _, _ in first.values()} >= {"passed", "failed", "not_applicable"}
-        assert {number: found for one in alone for number, found in one.result().items()} == first
+        assert alone.result() == first
+        assert {number: found for one in apart for number, found in one.result().items()} == {
+            number: first[number] for number in APART
+        }
         assert [one.result() for one in shuffled] == [first] * len(SEEDS)
