@@ -390,7 +390,8 @@ def test_fast_selects_what_costs_seconds_and_says_what_it_leaves_out(project, se
     )
     assert set(result.verdicts("Unsaving")) == {1, 4}
     assert "left out by --fast, 2 cases: 20,25: run them without it" in result.output
-    assert (
+    scope = "of 2 of 81 cases and 1 of 4 trainers: --trainer, --edge-case and --fast left the others out"
+    assert f"({scope})" in result.output
         "(of 2 of 81 cases and 1 of 4 trainers: --trainer, --edge-case and --fast left the others out)" in result.output
     )
     alone = project.pytest("--fast", "-p", "no:cacheprovider")
