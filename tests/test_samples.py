@@ -149,6 +149,14 @@ def test_columns_of_one_length_are_cut_alike(cut, tmp_path):
     assert {len(json.loads(piece.read_text())[name]) for name in ("text", "label")} == {12}
 
 
+def test_a_list_beside_a_list_of_objects_is_a_column_unless_it_is_short(cut):
+    rows = [{"x": n} for n in range(20)]
+    value = json.loads(cut("rows.json", json.dumps({"rows": rows, "labels": list(range(20))}), 9).read_text())
+    assert value == {"rows": rows[:9], "labels": list(range(9))}
+    value = json.loads(cut("rows.json", json.dumps({"rows": rows[:2], "tags": ["a", "b"]}), 1).read_text())
+    assert value == {"rows": rows[:1], "tags": ["a", "b"]}
+
+
 def test_a_table_split_into_index_and_data_is_cut(cut):
     whole = {"columns": ["x", "y"], "index": list(range(9)), "data": [[n, n] for n in range(9)]}
     assert json.loads(cut("rows.json", json.dumps(whole)).read_text()) == {
