@@ -9,6 +9,7 @@ import sys
 import tarfile
 import types
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pyarrow
@@ -17,7 +18,7 @@ import pytest
 
 from pytest_trainguard import NotApplicable
 from pytest_trainguard.damage import data_files, labels, row_values
-from pytest_trainguard.rows import samples
+from pytest_trainguard.rows import samples, suffixes
 from pytest_trainguard.rows.codec import Csv, JsonColumns, JsonLines, form_of
 from pytest_trainguard.rows.dialects import find_dialect
 from pytest_trainguard.rows.longest import stretch_rows
@@ -274,6 +275,12 @@ def test_packed_rows_are_cut_tampered_with_and_packed_again(cut, tmp_path, packi
     assert changed.path.name == f"rows.jsonl.{packing}"
     with pytest.raises(NotApplicable, match="its data is packed"):
         data_files.grow_file(piece, tmp_path / "out", [{"text": "a"}], 1000)
+
+
+def test_a_packed_file_has_two_suffixes():
+    names = ("rows.jsonl", "rows.jsonl.gz", "rows.v2.CSV.ZST", "rows.gz", "rows")
+    assert [suffixes.whole(Path(name)) for name in names] == [".jsonl", ".jsonl.gz", ".CSV.ZST", ".gz", ""]
+    assert [suffixes.inside(Path(name)) for name in names] == [".jsonl", ".jsonl", ".csv", "", ""]
 
 
 def test_a_packed_table_keeps_its_dialect(cut):
