@@ -364,8 +364,9 @@ def _without_files_of(first: Recording, second: Outcome) -> Outcome:
     if not written(first.events[held:]):
         return second
     saved = [event for event in first.of("write") if event["step"] >= first.steps_before_fault]
-    theirs = written(saved) - written(second.recording.events)
-    passed_by = {name for name in second.changed() if theirs & {name, *map(str, Path(name).parents)}}
+    theirs, its_own = written(saved), written(second.recording.events)
+    places = {name: {name, *map(str, Path(name).parents)} for name in second.changed()}
+    passed_by = {name for name, above in places.items() if above & theirs and not above & its_own}
     after = {name: entry for name, entry in second.after.items() if name not in passed_by}
     before = {name: entry for name, entry in second.before.items() if name in passed_by}
     return replace(second, after=after | before)
