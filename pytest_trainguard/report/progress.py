@@ -110,8 +110,10 @@ class Progress:
             self._show_behind(reporter)
         elif self.clock() - self.told >= INTERVAL:
             self.told = self.clock()
-            reporter.ensure_newline()  # pytest begins a new line with the next dot
-            reporter.write_line(self.format())
+            if reporter._tw.width_of_current_line:
+                reporter._tw.line()
+            reporter._tw.line(self.format(), flush=True)
+            reporter.currentfspath = None  # with the next test pytest names its file again
 
     def _show_behind(self, reporter: pytest.TerminalReporter) -> None:
         """Behind the dots, without pytest's knowing: it counts the columns that it has written itself."""
