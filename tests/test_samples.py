@@ -274,8 +274,9 @@ def test_a_packed_table_keeps_its_dialect(cut):
 
 
 def test_what_is_not_packed_as_it_says_is_told(cut):
-    with pytest.raises(ValueError, match=r"rows\.jsonl\.gz: cannot be read"):
-        cut("rows.jsonl.gz", b'{"a": 1}\n')
+    for packing in ("gz", "bz2", "xz", "zst"):
+        with pytest.raises(ValueError, match=rf"rows\.jsonl\.{packing}: cannot be read"):
+            cut(f"rows.jsonl.{packing}", b'{"a": 1}\n')
     with pytest.raises(ValueError, match=r"rows\.jsonl\.gz: cannot be read"):
         cut("rows.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 99)[:-20], 99)
 
@@ -437,6 +438,15 @@ def test_pictures_that_rows_name_are_kept(folder, tmp_path, field):
     stem = "p-{}" if field.startswith("p-") else "{}"
     assert listed(piece) == ["metadata.jsonl", *(f"pictures/{stem.format(n)}.png" for n in (7, 8))]
     assert data_files.field_names(piece) == ["file"]
+
+
+def test_pictures_stay_with_the_annotations_that_name_them(folder, tmp_path):
+    whole = pictures(images=100, each=3)
+    write_files(folder, *(f"train/{image['file_name']}" for image in whole["images"]))
+    (folder / "instances.json").write_text(json.dumps(whole))
+    piece = samples.cut_sample(folder, tmp_path / "piece", 3)
+    assert listed(piece) == ["instances.json", "train/0.png", "train/1.png", "train/2.png"]
+    assert data_files.field_names(piece)[1] == "image_id"
 
 
 def test_pictures_that_no_row_names_ask_for_make_data(folder, tmp_path):

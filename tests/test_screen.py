@@ -64,7 +64,7 @@ def test_what_is_graver_comes_first_and_advice_last():
     order = [line.split()[0] for line in lines if line.split() and line.split()[0] in GRADES]
     assert order == ["loses", "misleads", "wastes", "unclear"]
     assert "advice: 1 cause:" in lines
-    assert lines[-1] == "NO-GO: 0 passed, 3 failed, 1 advice, 0 not applicable"
+    assert lines[-1].startswith("NO-GO: 0 passed, 3 failed, 1 advice, 0 not applicable")
 
 
 @pytest.mark.parametrize("trainers", [1, 3])
@@ -96,6 +96,5 @@ def test_a_run_without_findings_is_short():
 def test_advice_alone_is_a_go():
     case = catalog.read_cases()[0]
     problem = Problem("unclear", "its message does not name 'rows.jsonl'", "emptied it", verdict="advice")
-    assert lines_of([verdict(case, problems=[problem], word="advice")])[-1] == (
-        "GO WITH ADVICE: 0 passed, 0 failed, 1 advice, 0 not applicable"
-    )
+    last = lines_of([verdict(case, problems=[problem], word="advice")])[-1]
+    assert last.startswith("GO WITH ADVICE: 0 passed, 0 failed, 1 advice, 0 not applicable")

@@ -375,7 +375,7 @@ def test_the_page_of_the_catalogue_is_what_the_cases_say():
 
 
 def test_a_row_of_the_page():
-    case = catalog.EdgeCase("a-b", "a|b", "data", "minor", "stops", "c", "d, e", number=81)
+    case = catalog.EdgeCase("a-b", "a|b", "data", "unclear", "stops", "c", "d, e", number=81)
     told = catalog.format_page([case])
     assert told.startswith("# The edge cases")
     assert "## Data" in told

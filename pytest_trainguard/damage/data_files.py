@@ -262,7 +262,9 @@ def _target(data: Path) -> Path:
         return data
     found = _files(data)
     if not found:
-        raise NotApplicable(f"its data folder holds no file that can be tampered with; known are {KNOWN}")
+        raise NotApplicable(
+            f"its data folder holds no file that can be tampered with; known are {KNOWN}: give it a sample of these"
+        )
     return found[len(found) // 2]
 
 

@@ -50,7 +50,8 @@ def _reached(values: list[type[Trainer]], home: str, project: str) -> set[str]:
 
 
 def _is_in(module: ModuleType | None, project: str) -> bool:
-    return (getattr(module, "__file__", None) or "").startswith(project + "/")
+    file = getattr(module, "__file__", None) or ""
+    return file.startswith(project + "/") and "site-packages" not in file
 
 
 def _next(value: object, project: str) -> Iterator[object]:

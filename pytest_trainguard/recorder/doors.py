@@ -401,7 +401,8 @@ def _replace_imported(original: object, replacement: object) -> None:
     """Put it into the program's own modules, too, which took it by name before the doors were there."""
     here = os.getcwd() + os.sep
     for module in list(sys.modules.values()):
-        if (getattr(module, "__file__", None) or "").startswith(here):
+        file = getattr(module, "__file__", None) or ""
+        if file.startswith(here) and "site-packages" not in file:  # a library takes torch.autograd.grad as it is called
             for name in [name for name, value in vars(module).items() if value is original]:
                 setattr(module, name, replacement)
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 from pytest_trainguard.rows import suffixes
 from pytest_trainguard.rows.cut_only import Array, Database, PlainText, Shard, Tokens, TorchFile
-from pytest_trainguard.rows.forms import CutOnly, Document, Form, NoRows, Row, TextForm, encode_json
+from pytest_trainguard.rows.forms import CutOnly, Document, Form, NoRows, Row, TextForm, decode_json, encode_json
 from pytest_trainguard.rows.json_forms import Json, JsonColumns, JsonLines, json_form
 from pytest_trainguard.rows.packing import is_packed, read_content, write_content
 from pytest_trainguard.rows.tables import Csv, Parquet
 
 __all__ = [
     "FORMS", "Csv", "CutOnly", "Document", "Form", "Json", "JsonColumns", "JsonLines", "NoRows", "Parquet",
-    "PlainText", "Row", "TextForm", "TorchFile", "encode_json", "form_of", "is_packed", "read_content",
+    "PlainText", "Row", "TextForm", "TorchFile", "decode_json", "encode_json", "form_of", "is_packed", "read_content",
     "write_content",
 ]  # fmt: skip
 

@@ -15,8 +15,8 @@ __all__ = ["FolderContent", "choose_examples", "is_media", "is_saved_dataset", "
 
 # What many programs keep beside their data and read whole, although it has the form of rows.
 BESIDE = re.compile(
-    r"(tokenizer\w*|special_tokens_map|added_tokens|\w*config|vocab\w*|merges|dataset_infos?|state|dataset_dict)\.json"
-    r"|(vocab\w*|merges|classes|labels|label_names|categories|requirements|readme|license)\.txt",
+    r"(tokenizer\w*|special_tokens_map|added_tokens|\w*config|dataset_infos?|state|dataset_dict)\.json"
+    r"|(vocab\w*|merges|class(es|_names)|label_names|categories)\.(json|txt)|(labels|requirements|readme|license)\.txt",
     re.I,
 )
 DESCRIBES = (suffixes.JSON, suffixes.PLAIN_TEXT)  # a file so called like a picture is what is said of that one
@@ -126,8 +126,10 @@ def named_examples(folder: Path, examples: Collection[Path], values: object) -> 
 
 
 def _texts(value: object) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _texts(inner)
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, str):
+            yield one
+        elif isinstance(one, dict | list):
+            waiting += one.values() if isinstance(one, dict) else one

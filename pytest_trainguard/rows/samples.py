@@ -12,10 +12,19 @@ import lzma
 import shutil
 import zlib
 from collections.abc import Sequence
-from gzip import BadGzipFile
 from pathlib import Path
 
-from pytest_trainguard.rows.codec import CutOnly, Form, NoRows, TorchFile, form_of, write_content
+from pytest_trainguard.rows.codec import (
+    CutOnly,
+    Form,
+    Json,
+    JsonColumns,
+    NoRows,
+    TorchFile,
+    decode_json,
+    form_of,
+    write_content,
+)
 from pytest_trainguard.rows.folders import choose_examples, is_media, is_saved_dataset, look_into, named_examples
 
 __all__ = ["cut_sample"]
@@ -56,7 +65,9 @@ def _cut_file(sample: Path, rows: int) -> tuple[bytes, Form]:
         raise ValueError(f"sample {sample}: {error}: {OVERRIDE}") from error
     except ImportError as error:
         raise ValueError(f"sample {sample}: {error}") from error
-    except (ValueError, EOFError, BadGzipFile, lzma.LZMAError, zlib.error) as error:
+    except (ValueError, EOFError, OSError, lzma.LZMAError, zlib.error) as error:
+        if isinstance(error, OSError) and error.filename:  # the disk's own, which says what it is about
+            raise
         raise ValueError(f"sample {sample}: cannot be read: {error}") from error
     if not count:
         raise ValueError(f"sample {sample}: has no rows")
@@ -74,7 +85,7 @@ def _cut_folder(sample: Path, target: Path, rows: int) -> None:
         place = _place(path, sample, target)
         write_content(place, content)
         if found.examples and not isinstance(form, CutOnly):
-            kept += form.read(content)
+            kept.append(decode_json(content) if isinstance(form, Json | JsonColumns) else form.read(content))
     chosen = _examples(sample, found.examples, kept, rows, has_rows=bool(found.files))
     left_out = {path.stem for path in found.examples if is_media(path)} - {path.stem for path in chosen}
     small = [path for path in found.beside if path.stem not in left_out and path.stat().st_size <= SMALL]

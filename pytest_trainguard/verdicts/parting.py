@@ -25,6 +25,7 @@ WORDS = {
 GENERATORS = frozenset({"python", "numpy", "torch"})
 # What other states may differ of a step later: not so these, which follow from nothing that a step computes.
 CAUSES = frozenset({"lr", "scaler", "data"})
+MOVED = frozenset({"weights", "buffers", "optimizer"})  # by each step
 
 
 def find_differing_states(resumed: Outcome, reference: Outcome) -> list[str]:
@@ -48,6 +49,8 @@ def find_differing_states(resumed: Outcome, reference: Outcome) -> list[str]:
             found = differing
         elif found <= GENERATORS:  # one may be used for nothing that counts: then the reason shows later
             found |= differing & CAUSES
+    if "scaler" in found and _leaves_out_its_first_step(resumed):
+        found -= MOVED  # they are one step behind for that
     return [words for name, words in WORDS.items() if name in found]
 
 
@@ -65,6 +68,11 @@ def _used_generators(reference: Outcome) -> frozenset[str]:
     return frozenset(
         name for name in GENERATORS if len({step.states[name] for step in steps if name in step.states}) > 1
     )
+
+
+def _leaves_out_its_first_step(resumed: Outcome) -> bool:
+    """The gradient scaler began at a scale at which the gradient overflows, and lowered it in place of a step."""
+    return any(event["step"] == 0 for event in resumed.recording.of("scale"))
 
 
 def _differs(name: str, ours: Mapping[str, str], theirs: Mapping[str, str]) -> bool:

@@ -193,7 +193,7 @@ from pytest_trainguard import edge_case
 
 
 @edge_case("room", number=1001, title="room for twice the batch", category="memory", verdict="survives",
-           severity="minor",
+           severity="unclear",
            brought_about="largest batch", expects="twice the batch fits")
 def test_room(oom_probe):
     found = oom_probe.largest("batch_size", "2GiB")

@@ -599,6 +599,7 @@ class Sound(Program, Trainer):
     overfit = {"learning_rate": 0.05, "dropout": 0.0, "hidden": 64}
     case: str | int = ""  # slug or number of the case that must fail this saboteur
     says = ""  # a pattern that the finding must match
+    grade = ""  # of the harm that the case must see
     only = ()  # of a sound program: the cases that it is a twin for, by slug or number; every case where none is named
 
     def __init_subclass__(cls):
