@@ -203,11 +203,11 @@ def follow(made, nodeid):
 
 def test_a_line_in_a_log_each_quarter_of_a_minute(monkeypatch):
     made, clock, written = make(False, monkeypatch)
-    for seconds in (6, 6, 6, 6):
+    for seconds in (6, 6, 6):
         follow(made, "edge_cases/test_process.py::test_two_instances[Mine]")
         clock.now += seconds
     call(made.pytest_runtest_logstart, "edge_cases/test_process.py::test_killed[Mine]")
-    assert written.getvalue() == "\n3 of 4 done, about 6 s left: two instances, Mine\n"
+    assert written.getvalue() == "\n3 of 4 done, about 6 s left: killed, Mine\n"
 
 
 def test_the_time_that_is_left_is_worked_out_from_what_was_needed(monkeypatch):
