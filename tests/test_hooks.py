@@ -65,6 +65,6 @@ def test_preflight_hook(tmp_path):
     assert code == 1, output
     assert "left out by --fast, " in output
     assert "NO-GO: " in output
-    assert "(of what --fast left)" in output
+    assert " cases: --fast left the others out)" in output
     code, output = try_hook("trainguard-preflight", project.folder, tmp_path / "home", "--files", "train.jsonl")
     assert (code, "(no files to check)" in output) == (0, True), output

@@ -365,7 +365,7 @@ def test_go_and_a_printed_id_alone(project):
     assert alone.code == 0
     assert alone.report["clearance"] == "GO"
     assert alone.verdicts("Classifier") == {41: "passed"}
-    assert "GO: 1 passed" in alone.output
+    assert "GO: 1 passed, 0 failed, 0 not applicable (of 0 to 1 of 80 cases: node ids left" in alone.output
     assert re.search(r"^collected \d+ items / \d+ deselected / 1 selected$", alone.output, re.M)
 
 
@@ -390,7 +390,7 @@ def test_fast_selects_what_costs_seconds_and_says_what_it_leaves_out(project, se
     )
     assert set(result.verdicts("Unsaving")) == {1, 4}
     assert "left out by --fast, 2 cases: 20,25: run them without it" in result.output
-    assert "(of what --trainer --edge-case --fast left)" in result.output
+    assert " of 80 cases and 1 of 4 trainers: --trainer, --edge-case and --fast left the others out)" in result.output
     alone = project.pytest("--fast", "-p", "no:cacheprovider")
     assert alone.code == 4
     assert "--fast narrows a preflight: run it with -m preflight" in alone.output

@@ -123,6 +123,7 @@ class SessionResult:
         problems: what went wrong with the session itself, a line each.
         trainers_left_out: how many of the project's `--trainer` left out.
         acceptances: what the team has accepted, and what this session made of each.
+        own_cases: trainer and slug of each of the project's own cases that there are, run or not.
     """
 
     verdicts: list[CaseVerdict]
@@ -137,6 +138,7 @@ class SessionResult:
     problems: list[str]
     trainers_left_out: int = 0
     acceptances: Sequence[Acceptance] = ()
+    own_cases: Sequence[tuple[str, str]] = ()
 
     @property
     def counts(self) -> Counter[str]:

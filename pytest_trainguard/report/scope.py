@@ -11,7 +11,7 @@ from pytest_trainguard.report.data import SessionResult
 def explain_scope(result: SessionResult) -> str:
     """What ` (of 1 of 80 cases: -k left the others out)` says; nothing where all were judged or do not apply.
 
-    Of a project's own cases those count that were collected for the trainer and not left out by an option.
+    Of a project's own cases those count that were collected for the trainer.
     """
     parts = [*_count_cases(result), *_count_trainers(result)]
     if not parts:
@@ -27,7 +27,8 @@ def _count_cases(result: SessionResult) -> list[str]:
     for trainer in result.trainers:
         own = [verdict for verdict in result.verdicts if verdict.trainer == trainer]
         counts.append(len({verdict.slug for verdict in own if not verdict.left_out}))
-        totals.append(len(catalogue | {verdict.slug for verdict in own}))
+        there = {slug for name, slug in result.own_cases if name == trainer}
+        totals.append(len(catalogue | there | {verdict.slug for verdict in own}))
     if counts == totals:
         return []
     least, most = min(counts), max(counts)

@@ -96,9 +96,13 @@ def _format_acceptances(result: SessionResult) -> list[str]:
     lines = []
     for state, words in told.items():
         for trainer in dict.fromkeys(entry.trainer for entry in result.acceptances if entry.state == state):
-            own = [entry for entry in result.acceptances if (entry.trainer, entry.state) == (trainer, state)]
-            shown = [f"{e.case} {f'on {e.expires}' if state == 'expired' else f'({e.cause})'}" for e in own]
-            line = f"{words}: {trainer}: {', '.join(shown)}"
+            causes: dict[str, list[str]] = {}
+            for entry in result.acceptances:
+                if (entry.trainer, entry.state) == (trainer, state):
+                    day = f" on {entry.expires}" if state == "expired" else ""
+                    causes.setdefault(entry.case, []).append(f"{entry.cause}{day}")
+            shown = ", ".join(f"{case} ({', '.join(keys)})" for case, keys in causes.items())
+            line = f"{words}: {trainer}: {shown}"
             lines += textwrap.wrap(
                 line, WIDTH, subsequent_indent="  ", max_lines=3, placeholder=" …", break_on_hyphens=False
             )

@@ -16,7 +16,7 @@ from pytest_trainguard.session.selection import CaseSelection
 
 def bring_in_catalogue(
     session: pytest.Session, items: list[pytest.Item], selection: CaseSelection, printed_ids: list[str]
-) -> None:
+) -> list[tuple[str, str]]:
     """Add the catalogue to what was collected, and leave what was asked for.
 
     Args:
@@ -25,11 +25,15 @@ def bring_in_catalogue(
         selection: which cases are to run.
         printed_ids: of the catalogue's tests those to run; empty for all.
 
+    Returns:
+        Trainer and slug of each of the project's own cases, before any is left out.
+
     Raises:
         pytest.UsageError: two cases of one slug or number, a number that is another family's, or a case asked for that
             there is not.
     """
     catalogue = list(_collect_catalogue(session, {path.resolve() for path in {item.path for item in items}}))
+    own = list(_list_cases(items))
     not_named = set(catalogue) - set(_find_named(catalogue, printed_ids))
     items += catalogue
     cases = check_identities(items)
@@ -40,6 +44,14 @@ def bring_in_catalogue(
     keep(session, items, lambda item: item not in not_named and _is_chosen(item, selection))
     for item in items:
         _describe(item)
+    return own
+
+
+def _list_cases(items: list[pytest.Item]) -> Iterator[tuple[str, str]]:
+    for item in items:
+        case, callspec = catalog.case_of(item.iter_markers()), getattr(item, "callspec", None)
+        if case and case.family is catalog.OWN and callspec and "trainer" in callspec.params:
+            yield str(callspec.params["trainer"]), case.slug
 
 
 def _collect_catalogue(session: pytest.Session, present: set[Path]) -> Iterator[pytest.Item]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import shlex
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from pytest_trainguard.subject.subject import Subject
 
 KEY = pytest.StashKey["Preflight"]()
-PROBLEM = "trainguard_problem"  # in what a worker of pytest-xdist hands over at its end
+FOLDER = "trainguard"  # of what runs leave, in pytest's temporary folder
+PROBLEM, CASES = "trainguard_problem", "trainguard_cases"  # in what a worker of pytest-xdist hands over at its end
 
 
 def get_preflight(config: pytest.Config) -> Preflight:
@@ -44,6 +46,7 @@ class Preflight:
         gpu_limit: what `--gpu-budget` comes to; None without it, or where nothing will run.
         selection: which cases are to run, in a preflight.
         problems: what went wrong with the session itself, a line each.
+        own_cases: trainer and slug of each of the project's own cases that was collected, run or not.
     """
 
     def __init__(self, config: pytest.Config):
@@ -56,6 +59,7 @@ class Preflight:
         self.active = options.asks_for_preflight(config.option.markexpr or "")
         self.began = time.time()  # seconds since the epoch
         self.problems: list[str] = []
+        self.own_cases: list[tuple[str, str]] = []
         options.check_categories(config, list(catalog.CATEGORIES))
         options.check_budget(config)
         self._put_back: Callable[[], None] | None = None
@@ -130,7 +134,7 @@ class Preflight:
         from pytest_trainguard.session.collection import bring_in_catalogue
 
         try:
-            bring_in_catalogue(session, items, self.selection, self.printed_ids)
+            self._note_cases(bring_in_catalogue(session, items, self.selection, self.printed_ids))
         except pytest.UsageError as error:
             output = getattr(self.config, "workeroutput", None)
             if output is None:
@@ -138,8 +142,14 @@ class Preflight:
             output[PROBLEM] = str(error)  # pytest-xdist tells nobody of a worker's own error
             items.clear()
 
+    def _note_cases(self, own: list[tuple[str, str]]) -> None:
+        self.own_cases = own
+        output = getattr(self.config, "workeroutput", None)
+        if output is not None:
+            output[CASES] = own
+
     def note_worker(self, output: Mapping[str, object]) -> None:
-        """Take over what a worker of pytest-xdist found wrong; each finds the same.
+        """Take over what a worker of pytest-xdist found wrong, and what it collected; each finds the same.
 
         Args:
             output: what it handed over at its end.
@@ -147,6 +157,9 @@ class Preflight:
         problem = output.get(PROBLEM)
         if isinstance(problem, str) and problem not in self.problems:
             self.problems.append(problem)
+        cases = output.get(CASES)
+        if isinstance(cases, list):
+            self.own_cases = [(trainer, slug) for trainer, slug in cases]
 
     def find_subject(self, chosen: object) -> Subject:
         """The trainer that a test is about: one of the session's by name, or what a test's own fixture returned."""
@@ -167,7 +180,7 @@ class Preflight:
         factory: pytest.TempPathFactory = self.config._tmp_path_factory  # type: ignore[attr-defined]
         limit = float(self.config.getini("trainguard_timeout"))
         cache = getattr(self.config, "cache", None)  # none with -p no:cacheprovider
-        folder = factory.mktemp("trainguard")
+        folder = factory.mktemp(FOLDER)
         # Each worker of pytest-xdist has a folder of its own in that of the session.
         shared = factory.getbasetemp().parent if hasattr(self.config, "workerinput") else None
         return Launchpad(self.config.rootpath, folder, find_search_path(self.config), limit, cache, shared)
@@ -186,6 +199,13 @@ class Preflight:
             self._put_back()
             self._put_back = None
 
+    def _sweep_workers(self) -> None:
+        """Remove what runs left in the folders of workers of pytest-xdist: one that was killed could not do it."""
+        if self.config.pluginmanager.hasplugin("dsession"):
+            factory: pytest.TempPathFactory = self.config._tmp_path_factory  # type: ignore[attr-defined]
+            for folder in factory.getbasetemp().glob(f"popen-*/{FOLDER}*"):
+                shutil.rmtree(folder, ignore_errors=True)
+
     def close(self) -> None:
         """End every server and run."""
         if "launchpad" in self.__dict__:
@@ -195,6 +215,7 @@ class Preflight:
         """At the end: NO-GO becomes exit code 1, and what was asked for is written: acceptances, reports."""
         if self.config.option.collectonly:
             return
+        self._sweep_workers()
         if self.config.option.trainguard_accept:
             self._write_acceptances()
         if session.exitstatus == 0 and self.summarize(0).clearance == "NO-GO":
@@ -245,4 +266,5 @@ class Preflight:
             exitstatus=exitstatus,
             problems=self.problems,
             acceptances=bar.acceptances.judge(verdicts),
+            own_cases=self.own_cases,
         )
