@@ -17,6 +17,7 @@ from pytest_trainguard import (
     Outcome,
     RunRequest,
     Wording,
+    causes,
     edge_case,
     faults,
     noting,
@@ -112,7 +113,12 @@ def test_max_length_too_small(guard: Guard) -> None:
             if value == least > 1 and outcome.exit == 0:
                 survives(outcome)
             else:
-                rejects(outcome, wording.field_name(field.path.rpartition(".")[2]), wording.number(value, "the value"))
+                rejects(
+                    outcome,
+                    wording.field_name(field.path.rpartition(".")[2]),
+                    wording.number(value, "the value"),
+                    cause=causes.UNCHECKED_SETTINGS,
+                )
 
 
 @edge_case(

@@ -19,6 +19,7 @@ from pytest_trainguard import (
     TinyOverfit,
     Validated,
     Wording,
+    causes,
     checkpoints,
     edge_case,
     faults,
@@ -88,7 +89,7 @@ def test_zero_training_steps(guard: Guard) -> None:
         if none.exit == 0 and taken:
             raise Finding(none.did, f"it took {taken} of them: it reads 0 as no limit", none.last_words)
         if none.exit != 0 or not wording.names(none.message, NO_STEPS):  # what was asked for, done and said is no lie
-            rejects(none, NO_STEPS)
+            rejects(none, NO_STEPS, cause=causes.UNCHECKED_SETTINGS)
     for outcome, request in zip(others, requests[1:], strict=True):
         with noting():
             if outcome.exit == 0:
@@ -98,7 +99,7 @@ def test_zero_training_steps(guard: Guard) -> None:
                 set_to = [
                     wording.number(value, name) for name, value in request.settings.items() if isinstance(value, int)
                 ]
-                rejects(outcome, *set_to, *rows)
+                rejects(outcome, *set_to, *rows, cause=causes.UNCHECKED_SETTINGS)
 
 
 def _no_epochs(guard: Guard) -> list[RunRequest]:
@@ -147,7 +148,7 @@ def test_negative_global_step(guard: Guard) -> None:
         "then started again to resume",
         output_dir=folder, resume=True, time_limit=guard.patience,
     )  # fmt: skip
-    rejects(outcome, ("negative", *map(str, changed.values())))
+    rejects(outcome, ("negative", *map(str, changed.values())), cause=causes.UNCHECKED_STATE)
 
 
 @edge_case(
@@ -194,7 +195,7 @@ def test_nan_loss(nan_injection: NanInjection, guard: Guard) -> None:
     outcomes = nan_injection.everywhere(step=4)
     for outcome in outcomes:
         with noting():
-            stops(outcome, NOT_FINITE)
+            stops(outcome, NOT_FINITE, cause=causes.NOT_FINITE)
     guard.checkpoints.check(*outcomes)
 
 
@@ -214,7 +215,7 @@ def test_infinite_loss(nan_injection: NanInjection, guard: Guard) -> None:
     if scaled and outcome.exit == 0:
         _skipped(outcome, guard)
         return
-    stops(outcome, NOT_FINITE)
+    stops(outcome, NOT_FINITE, cause=causes.NOT_FINITE)
     guard.checkpoints.check(outcome)
     if scaled:
         return
@@ -224,7 +225,7 @@ def test_infinite_loss(nan_injection: NanInjection, guard: Guard) -> None:
         if with_scaler.recording.scales and with_scaler.exit == 0:
             _skipped(with_scaler, guard)
         elif with_scaler.recording.scales:
-            stops(with_scaler, NOT_FINITE)
+            stops(with_scaler, NOT_FINITE, cause=causes.NOT_FINITE)
 
 
 def _infinite(nan_injection: NanInjection, settings: Mapping[str, object] | None = None) -> Outcome:
