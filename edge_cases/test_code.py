@@ -36,7 +36,7 @@ PLACES = {
     number=71,
     title="UnboundLocalError",
     verdict="stops",
-    severity="wastes",
+    severity="misleads",
     brought_about="a checker reads the source; the exception raised in loader, forward, optimizer step, save",
     expects="the source is free of it; raised, it stops with type and traceback, and the next start recovers",
 )
@@ -66,7 +66,7 @@ def test_name_error(guard: Guard, static_check: StaticCheck) -> None:
     number=73,
     title="AttributeError",
     verdict="stops",
-    severity="wastes",
+    severity="misleads",
     brought_about="a checker reads the source; the exception raised in loader, forward, optimizer step, save",
     expects="the source is free of it; raised, it stops with type and traceback, and the next start recovers",
 )
@@ -81,7 +81,7 @@ def test_attribute_error(guard: Guard, static_check: StaticCheck) -> None:
     number=74,
     title="KeyError",
     verdict="stops",
-    severity="wastes",
+    severity="misleads",
     brought_about="a checker reads the source; the exception raised in loader, forward, optimizer step, save",
     expects="the source is free of it; raised, it stops with type and traceback, and the next start recovers",
 )
@@ -96,7 +96,7 @@ def test_key_error(guard: Guard, static_check: StaticCheck) -> None:
     number=75,
     title="IndexError",
     verdict="stops",
-    severity="wastes",
+    severity="misleads",
     brought_about="a checker reads the source; the exception raised in loader, forward, optimizer step, save",
     expects="the source is free of it; raised, it stops with type and traceback, and the next start recovers",
 )
@@ -111,7 +111,7 @@ def test_index_error(guard: Guard, static_check: StaticCheck) -> None:
     number=76,
     title="TypeError",
     verdict="stops",
-    severity="wastes",
+    severity="misleads",
     brought_about="a checker reads the source; the exception raised in loader, forward, optimizer step, save",
     expects="the source is free of it; raised, it stops with type and traceback, and the next start recovers",
 )
@@ -126,7 +126,7 @@ def test_type_error(guard: Guard, static_check: StaticCheck) -> None:
     number=77,
     title="ValueError",
     verdict="stops",
-    severity="wastes",
+    severity="misleads",
     brought_about="the exception raised in loader, forward, optimizer step, save",
     expects="raised, it stops with type and traceback, and the next start recovers",
 )
@@ -140,7 +140,7 @@ def test_value_error(guard: Guard) -> None:
     number=78,
     title="ZeroDivisionError",
     verdict="stops",
-    severity="wastes",
+    severity="misleads",
     brought_about="a checker reads the source; the exception raised in loader, forward, optimizer step, save",
     expects="the source is free of it; raised, it stops with type and traceback, and the next start recovers",
 )
@@ -155,7 +155,7 @@ def test_zero_division_error(guard: Guard, static_check: StaticCheck) -> None:
     number=79,
     title="RecursionError",
     verdict="stops",
-    severity="wastes",
+    severity="misleads",
     brought_about="the exception raised in loader, forward, optimizer step, save",
     expects="raised, it stops with type and traceback, and the next start recovers",
 )
@@ -169,7 +169,7 @@ def test_recursion_error(guard: Guard) -> None:
     number=80,
     title="MemoryError",
     verdict="stops",
-    severity="wastes",
+    severity="misleads",
     brought_about="the exception raised in loader, forward, optimizer step, save",
     expects="raised, it stops with type and traceback, and the next start recovers",
 )

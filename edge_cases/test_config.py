@@ -17,6 +17,7 @@ from pytest_trainguard import (
     Outcome,
     RunRequest,
     Wording,
+    causes,
     edge_case,
     faults,
     noting,
@@ -38,7 +39,7 @@ DIVERGED = Wording("what diverged (the loss, a gradient)", re.compile(r"loss|gra
     number=31,
     title="settings file missing",
     verdict="rejects",
-    severity="wastes",
+    severity="misleads",
     brought_about="started by its command line with a settings file that isn't there, by absolute and relative path",
     expects="rejects, naming the path, before a model is built",
 )
@@ -60,7 +61,7 @@ def test_settings_file_missing(guard: Guard) -> None:
     number=32,
     title="settings file unreadable",
     verdict="rejects",
-    severity="wastes",
+    severity="misleads",
     brought_about="bad JSON, TOML or YAML: a stray character in the middle, the file cut off, NUL bytes",
     expects="rejects, naming file, line and column, before a model is built",
 )
@@ -91,7 +92,7 @@ def _with_settings(guard: Guard, started: list[tuple[str, Path]]) -> list[Outcom
     number=33,
     title="max_length too small",
     verdict="rejects/survives",
-    severity="wastes",
+    severity="misleads",
     brought_about="0 and 1, below the shortest example; the least that the settings allow",
     expects="rejects, naming field and value; the least that is allowed may also be trained with",
 )
@@ -112,7 +113,12 @@ def test_max_length_too_small(guard: Guard) -> None:
             if value == least > 1 and outcome.exit == 0:
                 survives(outcome)
             else:
-                rejects(outcome, wording.field_name(field.path.rpartition(".")[2]), wording.number(value, "the value"))
+                rejects(
+                    outcome,
+                    wording.field_name(field.path.rpartition(".")[2]),
+                    wording.number(value, "the value"),
+                    cause=causes.UNCHECKED_SETTINGS,
+                )
 
 
 @edge_case(
@@ -120,7 +126,7 @@ def test_max_length_too_small(guard: Guard) -> None:
     number=34,
     title="max_length too large for the GPU",
     verdict="survives",
-    severity="loses",
+    severity="wastes",
     brought_about="two steps at the production settings, on rows of full length, traced and held against --gpu-budget",
     expects="fits; where it does not, the largest length that fits is named",
 )
@@ -134,7 +140,7 @@ def test_max_length_too_large(gpu_budget: GpuBudget) -> None:
     number=35,
     title="batch size 0",
     verdict="rejects",
-    severity="wastes",
+    severity="misleads",
     brought_about="0, negative, fraction, text, NaN; whatever the stated range leaves out",
     expects="rejects, naming field and range, before a model is built",
 )
@@ -148,7 +154,7 @@ def test_batch_size_0(config_fuzz: ConfigFuzz) -> None:
     number=36,
     title="batch size too large for the GPU",
     verdict="survives",
-    severity="loses",
+    severity="wastes",
     brought_about="two steps at the production settings, on rows of full length, traced and held against --gpu-budget",
     expects="fits; where it does not, the largest batch that fits is named",
 )
@@ -162,7 +168,7 @@ def test_batch_size_too_large(gpu_budget: GpuBudget) -> None:
     number=37,
     title="learning rate 0",
     verdict="rejects",
-    severity="loses",
+    severity="misleads",
     brought_about="0, negative, NaN, infinity; whatever the stated range leaves out",
     expects="rejects, naming field and range, before a model is built",
 )
@@ -176,7 +182,7 @@ def test_learning_rate_0(config_fuzz: ConfigFuzz) -> None:
     number=38,
     title="learning rate far too high",
     verdict="rejects/stops",
-    severity="wastes",
+    severity="misleads",
     brought_about="10, and just above the stated range; the highest that is allowed",
     expects="rejects, naming field and range; inside the range a diverging loss stops the run",
 )
@@ -208,7 +214,7 @@ def test_learning_rate_far_too_high(config_fuzz: ConfigFuzz, guard: Guard) -> No
     number=39,
     title="unknown model name",
     verdict="rejects",
-    severity="wastes",
+    severity="misleads",
     brought_about="names in no registry, where the network refuses and where it never answers",
     expects="rejects, naming it, before a model is built and without a wait for the network",
 )
@@ -251,7 +257,7 @@ def test_unknown_model_name(guard: Guard) -> None:
     number=40,
     title="tokenizer and model disagree",
     verdict="rejects/survives",
-    severity="loses",
+    severity="wastes",
     brought_about="a base model whose tokenizer has words of the data for tokens, beyond the rows of its embedding",
     expects="rejects, naming the tokenizer, before the first step; or enlarges the embedding, and says so",
 )

@@ -48,7 +48,7 @@ DISK = 256 * 2**20  # bytes; a tmpfs takes only what is written to it
     number=21,
     title="out of memory while the model loads",
     verdict="stops",
-    severity="wastes",
+    severity="misleads",
     brought_about="torch.OutOfMemoryError while the model is built, and while it goes to its device; with --gpu-budget "
     "also half of what the production model takes, in fake CUDA's allocator",
     expects="stops, naming what was needed and what was available; no checkpoint is left",
@@ -80,7 +80,7 @@ def test_out_of_memory_while_the_model_loads(oom_probe: OomProbe, guard: Guard) 
     number=22,
     title="out of memory while data is prepared",
     verdict="stops",
-    severity="wastes",
+    severity="misleads",
     brought_about="a real memory limit, met as the data is opened (MemoryError) and as a batch is made (torch's error)",
     expects="stops, naming the stage",
 )
@@ -114,7 +114,7 @@ def _needs_memory_limit() -> None:
     number=23,
     title="out of memory in a step",
     verdict="stops/recovers",
-    severity="loses",
+    severity="misleads",
     brought_about="torch.OutOfMemoryError in the forward pass, the backward pass, the optimizer step; with "
     "--gpu-budget also too little for a step of the production settings, in fake CUDA's allocator",
     expects="stops, naming it; or carries on with a smaller micro-batch at the same effective batch, and gives back "
@@ -195,7 +195,7 @@ def _same_effective_batch(outcome: Outcome, reference: Outcome) -> None:
     number=24,
     title="host memory exhausted",
     verdict="stops",
-    severity="loses",
+    severity="misleads",
     brought_about="a real limit on the process's memory, met in the forward pass of a step and in a save",
     expects="stops, naming it; the earlier checkpoint is whole",
 )
@@ -249,7 +249,7 @@ def test_disk_full(guard: Guard) -> None:
     number=26,
     title="no GPU",
     verdict="survives/rejects",
-    severity="wastes",
+    severity="misleads",
     brought_about="no visible device; then, where the trainer has a setting for it, one that demands a GPU",
     expects="survives on the CPU and says so; or rejects where a GPU was demanded",
     fast=True,
@@ -273,7 +273,7 @@ def test_no_gpu(guard: Guard) -> None:
     number=27,
     title="several GPUs",
     verdict="survives",
-    severity="wastes",
+    severity="misleads",
     brought_about="two devices, told by torch.cuda alone: what goes to one stays on the CPU. Two are visible; the "
     "settings name one, or the CPU; the environment shows the second alone",
     expects="uses what it was told to, model and data alike, and says which",

@@ -46,7 +46,7 @@ DAMAGES: dict[str, Callable[[Guard, Path], bool]] = {
     number=11,
     title="base model path does not exist",
     verdict="rejects",
-    severity="wastes",
+    severity="misleads",
     brought_about="a path that isn't there, absolute and relative, offline",
     expects="rejects, naming the path, without a network wait",
     fast=True,
@@ -83,7 +83,7 @@ def test_base_model_path_does_not_exist(guard: Guard) -> None:
     number=12,
     title="corrupted model files",
     verdict="rejects",
-    severity="loses",
+    severity="misleads",
     brought_about="the base model's weights cut in half, cut by a byte, and with bits flipped",
     expects="rejects, naming the file",
 )
@@ -123,7 +123,7 @@ def test_corrupted_model_files(guard: Guard) -> None:
     number=13,
     title="adapter of another base",
     verdict="rejects",
-    severity="loses",
+    severity="misleads",
     brought_about="an adapter that was trained on a base of another size",
     expects="rejects, naming the adapter and both bases, or both shapes",
 )
@@ -161,7 +161,7 @@ def test_adapter_of_another_base(guard: Guard) -> None:
     number=14,
     title="no checkpoint yet",
     verdict="survives/rejects",
-    severity="wastes",
+    severity="misleads",
     brought_about="resume asked in a fresh folder; resume from a path that is missing",
     expects="survives: starts at step 0 and says so; a missing path is rejected, naming it",
     fast=True,
@@ -200,7 +200,7 @@ def test_no_checkpoint_yet(guard: Guard) -> None:
     number=15,
     title="checkpoint folder empty",
     verdict="survives/rejects",
-    severity="wastes",
+    severity="loses",
     brought_about="the newest checkpoint's folder with nothing in it: alone, beside whole ones, and named",
     expects="survives: starts at step 0 and says so, or from the one before; a named one is rejected",
 )
@@ -335,7 +335,7 @@ def test_trainer_state_corrupt(guard: Guard) -> None:
     number=18,
     title="checkpoint of another model",
     verdict="rejects",
-    severity="loses",
+    severity="misleads",
     brought_about="a checkpoint trained at another hidden size, and at another number of layers",
     expects="rejects, naming the first mismatch: the setting with both values, or the tensor with both shapes",
 )
@@ -383,7 +383,7 @@ def test_checkpoint_of_another_model(guard: Guard) -> None:
     number=19,
     title="old checkpoint format",
     verdict="rejects/recovers",
-    severity="wastes",
+    severity="loses",
     brought_about="checkpoints marked as of the format version before",
     expects="rejects, naming both versions, or migrates, says so, and recovers",
 )

@@ -141,7 +141,7 @@ def test_reboot(guard: Guard) -> None:
     number=44,
     title="disk I/O errors",
     verdict="stops",
-    severity="loses",
+    severity="misleads",
     brought_about="EIO as the data is read, at the start and in mid-training (the kernel's, as root; else raised in "
     "the process); raised as a checkpoint is written, and from its fsync",
     expects="stops, naming the path; the earlier checkpoint is whole",
@@ -173,7 +173,7 @@ def test_io_errors(guard: Guard) -> None:
     number=45,
     title="network mount gone",
     verdict="stops/survives",
-    severity="loses",
+    severity="misleads",
     brought_about="the data folder disappears while the run stands in step 3",
     expects="stops after bounded retries, naming the path; or has all that it needs and trains on, its losses the same",
 )
@@ -222,7 +222,7 @@ def _same_losses(outcome: Outcome, reference: Outcome) -> None:
     number=46,
     title="no permission",
     verdict="rejects",
-    severity="wastes",
+    severity="misleads",
     brought_about="an output folder that may not be written to, data that may not be read, as an ordinary user",
     expects="rejects before the first step, naming the folder or the file",
 )
@@ -255,7 +255,7 @@ def _copy(file: Path, to: Path) -> None:
     number=47,
     title="clock skew",
     verdict="survives/recovers",
-    severity="wastes",
+    severity="loses",
     brought_about="time.time() jumps a day back and a day on in mid-training; then the checkpoints' "
     "modification times lie in the future, in reverse order",
     expects="survives, its losses the same, and tells no negative duration; resumes from the newest checkpoint by step",
@@ -319,7 +319,7 @@ def _newest_by_step(guard: Guard, killed: Outcome, reference: Outcome) -> None:
     number=48,
     title="two instances",
     verdict="rejects",
-    severity="loses",
+    severity="misleads",
     brought_about="a second start on the same output folder; then a lock left by a killed run",
     expects="the second start rejects, naming the PID of the first; a stale lock is taken over",
     fast=True,
@@ -333,7 +333,8 @@ def test_two_instances(guard: Guard) -> None:
         _wait_until_held(first)
         folder = first.output_dir
         second = guard.run(f"started on the output folder of a running process (PID {first.pid})", output_dir=folder)
-        rejects(_without_files_of(first.recording, second), str(first.pid))
+        with noting():
+            _keeps_out(_without_files_of(first.recording, second), first.pid)
     finally:
         release.touch()
         outcome = first.outcome()
@@ -342,6 +343,14 @@ def test_two_instances(guard: Guard) -> None:
     again = guard.run("started again on the output folder of a killed run, its lock still there",
                       output_dir=killed.output_dir, resume=guard.checkpoints.recoverable)  # fmt: skip
     survives(again)
+
+
+def _keeps_out(second: Outcome, holder: int) -> None:
+    """It rejects, naming the process that is at work; one that trains writes over the other's checkpoints."""
+    if second.recording.steps and second.changed():
+        told = f"it trained there too: {second.how}: two runs write over each other's files"
+        raise Finding(second.did, told, second.last_words, grade="loses")
+    rejects(second, str(holder))
 
 
 def _without_files_of(first: Recording, second: Outcome) -> Outcome:
@@ -355,8 +364,9 @@ def _without_files_of(first: Recording, second: Outcome) -> Outcome:
     if not written(first.events[held:]):
         return second
     saved = [event for event in first.of("write") if event["step"] >= first.steps_before_fault]
-    theirs = written(saved) - written(second.recording.events)
-    passed_by = {name for name in second.changed() if theirs & {name, *map(str, Path(name).parents)}}
+    theirs, its_own = written(saved), written(second.recording.events)
+    places = {name: {name, *map(str, Path(name).parents)} for name in second.changed()}
+    passed_by = {name for name, above in places.items() if above & theirs and not above & its_own}
     after = {name: entry for name, entry in second.after.items() if name not in passed_by}
     before = {name: entry for name, entry in second.before.items() if name in passed_by}
     return replace(second, after=after | before)
@@ -416,7 +426,7 @@ def test_zombies(guard: Guard) -> None:
     number=50,
     title="file locked",
     verdict="stops/survives",
-    severity="wastes",
+    severity="misleads",
     brought_about="another process holds real locks, flock and fcntl, on the data; then on all files of the output "
     "folder of a killed run",
     expects="stops after bounded retries, naming the file; or trains on, its losses the same",

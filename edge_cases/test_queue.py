@@ -61,7 +61,7 @@ FOREIGN = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(range(256)) * 8
     number=51,
     title="file deleted while queued",
     verdict="survives",
-    severity="wastes",
+    severity="misleads",
     brought_about="one file deleted before the queue's turn, another while the queue opens its first",
     expects="survives: recorded as missing, the rest are trained",
 )
@@ -104,7 +104,7 @@ def _which(files: list[Path], held: Held) -> Path:
     number=52,
     title="file moved while processed",
     verdict="survives/stops",
-    severity="wastes",
+    severity="loses",
     brought_about="a file renamed while the queue opens it: where it waits, and where it is being trained",
     expects="survives or stops cleanly; nothing is trained twice, nothing lost",
 )
@@ -168,7 +168,7 @@ def _not_twice(training_queue: TrainingQueue, did: str, files: int, *turns: Turn
     number=53,
     title="duplicate",
     verdict="survives",
-    severity="wastes",
+    severity="loses",
     brought_about="other content under a name that is done already; the same content under two names",
     expects="survives: nothing is overwritten, each is recorded once, and content is trained once",
 )
@@ -207,7 +207,7 @@ def test_duplicate(training_queue: TrainingQueue) -> None:
     number=54,
     title="circular link",
     verdict="rejects",
-    severity="unclear",
+    severity="misleads",
     brought_about="a symbolic link to itself; in a data folder or a queue, one to the folder that it is in",
     expects="rejects that entry, naming it; no endless walk",
 )
@@ -264,7 +264,7 @@ def _link_for_data(guard: Guard) -> None:
     number=55,
     title="special characters",
     verdict="survives",
-    severity="unclear",
+    severity="misleads",
     brought_about="spaces, quotes, newline, leading dash, emoji in the name of the data, or of a queue's files",
     expects="survives, and trains as it does under any other name",
 )
@@ -301,12 +301,9 @@ def _names_survive(training_queue: TrainingQueue, named: dict[str, str], first: 
     turn = queue.turn(f"gave it files whose names have {', '.join(named)}", files=len(names))
     turn.check_nothing_lost(*names)
     for file, what in names.items():
-        with noting():
-            if not queue.files.are_done(file):
-                found = ", ".join(map(repr, queue.files.places(file)))
-                raise Finding(
-                    f"gave it a file whose name has {what}", f"it is not done: {found}", turn.outcome.last_words
-                )
+        if not queue.files.are_done(file):
+            found = ", ".join(map(repr, queue.files.places(file)))
+            raise Finding(f"gave it a file whose name has {what}", f"it is not done: {found}", turn.outcome.last_words)
     turn.check_went_on()
 
 
@@ -356,7 +353,7 @@ def _survived(outcome: Outcome, reference: Outcome) -> None:
     number=56,
     title="no extension",
     verdict="rejects",
-    severity="unclear",
+    severity="misleads",
     brought_about="a foreign file without a suffix; the real rows under an unknown one",
     expects="rejects that entry, naming it, or trains on the real rows as ever; never on something else",
 )
@@ -428,7 +425,7 @@ def _rejected_or_left_out(outcome: Outcome, guard: Guard, name: str) -> None:
     number=57,
     title="nothing to retry",
     verdict="survives",
-    severity="unclear",
+    severity="wastes",
     brought_about="a retry while the folder for the failed is empty, on a new queue and beside a file that is done",
     expects="survives: does nothing, exit 0",
 )

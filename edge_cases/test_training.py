@@ -19,6 +19,7 @@ from pytest_trainguard import (
     TinyOverfit,
     Validated,
     Wording,
+    causes,
     checkpoints,
     edge_case,
     faults,
@@ -72,7 +73,7 @@ HANG_LIMIT, SLACK = (
     number=61,
     title="zero training steps",
     verdict="rejects/survives",
-    severity="wastes",
+    severity="misleads",
     brought_about="0 optimizer steps asked for; 0 epochs; more batches to accumulate than there are rows",
     expects="rejects, naming the numbers; few rows may also be trained on, with at least one optimizer step",
 )
@@ -88,7 +89,7 @@ def test_zero_training_steps(guard: Guard) -> None:
         if none.exit == 0 and taken:
             raise Finding(none.did, f"it took {taken} of them: it reads 0 as no limit", none.last_words)
         if none.exit != 0 or not wording.names(none.message, NO_STEPS):  # what was asked for, done and said is no lie
-            rejects(none, NO_STEPS)
+            rejects(none, NO_STEPS, cause=causes.UNCHECKED_SETTINGS)
     for outcome, request in zip(others, requests[1:], strict=True):
         with noting():
             if outcome.exit == 0:
@@ -98,7 +99,7 @@ def test_zero_training_steps(guard: Guard) -> None:
                 set_to = [
                     wording.number(value, name) for name, value in request.settings.items() if isinstance(value, int)
                 ]
-                rejects(outcome, *set_to, *rows)
+                rejects(outcome, *set_to, *rows, cause=causes.UNCHECKED_SETTINGS)
 
 
 def _no_epochs(guard: Guard) -> list[RunRequest]:
@@ -123,7 +124,7 @@ def _few_rows(guard: Guard) -> list[RunRequest]:
     number=62,
     title="negative global step",
     verdict="rejects",
-    severity="wastes",
+    severity="misleads",
     brought_about="the step count in every saved checkpoint made negative, checksums and all",
     expects="rejects, naming the step",
 )
@@ -147,7 +148,7 @@ def test_negative_global_step(guard: Guard) -> None:
         "then started again to resume",
         output_dir=folder, resume=True, time_limit=guard.patience,
     )  # fmt: skip
-    rejects(outcome, ("negative", *map(str, changed.values())))
+    rejects(outcome, ("negative", *map(str, changed.values())), cause=causes.UNCHECKED_STATE)
 
 
 @edge_case(
@@ -155,7 +156,7 @@ def test_negative_global_step(guard: Guard) -> None:
     number=63,
     title="already trained",
     verdict="survives",
-    severity="wastes",
+    severity="loses",
     brought_about="a start to resume a run whose saved step is its last",
     expects="ends at once, exit 0, its weights untouched",
     fast=True,
@@ -184,7 +185,7 @@ def test_already_trained(guard: Guard) -> None:
     number=64,
     title="NaN loss",
     verdict="stops",
-    severity="loses",
+    severity="misleads",
     brought_about="NaN put into the batch, an activation, a gradient, the loss, at step 4",
     expects="stops, naming it; every saved weight is finite",
     fast=True,
@@ -194,7 +195,7 @@ def test_nan_loss(nan_injection: NanInjection, guard: Guard) -> None:
     outcomes = nan_injection.everywhere(step=4)
     for outcome in outcomes:
         with noting():
-            stops(outcome, NOT_FINITE)
+            stops(outcome, NOT_FINITE, cause=causes.NOT_FINITE)
     guard.checkpoints.check(*outcomes)
 
 
@@ -203,7 +204,7 @@ def test_nan_loss(nan_injection: NanInjection, guard: Guard) -> None:
     number=65,
     title="infinite loss",
     verdict="survives/stops",
-    severity="loses",
+    severity="misleads",
     brought_about="the loss overflows at step 4, without and with a gradient scaler",
     expects="stops; or a gradient scaler skips the step, and goes on with a smaller scale",
 )
@@ -214,7 +215,7 @@ def test_infinite_loss(nan_injection: NanInjection, guard: Guard) -> None:
     if scaled and outcome.exit == 0:
         _skipped(outcome, guard)
         return
-    stops(outcome, NOT_FINITE)
+    stops(outcome, NOT_FINITE, cause=causes.NOT_FINITE)
     guard.checkpoints.check(outcome)
     if scaled:
         return
@@ -224,7 +225,7 @@ def test_infinite_loss(nan_injection: NanInjection, guard: Guard) -> None:
         if with_scaler.recording.scales and with_scaler.exit == 0:
             _skipped(with_scaler, guard)
         elif with_scaler.recording.scales:
-            stops(with_scaler, NOT_FINITE)
+            stops(with_scaler, NOT_FINITE, cause=causes.NOT_FINITE)
 
 
 def _infinite(nan_injection: NanInjection, settings: Mapping[str, object] | None = None) -> Outcome:
@@ -255,7 +256,7 @@ def _skipped(outcome: Outcome, guard: Guard) -> None:
     number=66,
     title="loss does not fall",
     verdict="survives",
-    severity="loses",
+    severity="misleads",
     brought_about="tiny-overfit: 32 examples, 50 steps",
     expects="the final loss is below 0.5 and more than 70 % below the first; one with another floor (noise, a density, "
     "two networks against each other) comes clearly below where it stands untrained, or below a stated `overfit_below`",
@@ -274,7 +275,7 @@ def test_loss_does_not_fall(tiny_overfit: TinyOverfit) -> None:
     number=67,
     title="validation loss rises",
     verdict="survives/stops",
-    severity="loses",
+    severity="misleads",
     brought_about="every row to train on given one label, every row to validate on another",
     expects="the kept best checkpoint is that of the lowest validation loss, with its weights; or stops early",
 )
@@ -338,7 +339,7 @@ def _what_is_wrong_with_the_best(told: Validated, best: Path, outcome: Outcome, 
     number=68,
     title="degenerate output",
     verdict="survives/stops",
-    severity="wastes",
+    severity="unclear",
     brought_about="every row to train on given one label, so that every validation row is given the same answer",
     expects="flagged by name: one class, every prediction the same",
 )
@@ -354,7 +355,7 @@ def test_degenerate_output(guard: Guard) -> None:
     number=69,
     title="accuracy 0 %",
     verdict="survives/stops",
-    severity="wastes",
+    severity="unclear",
     brought_about="every row to train on given one label, every row to validate on another",
     expects="flagged by name: accuracy 0, every prediction wrong",
 )

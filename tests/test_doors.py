@@ -31,8 +31,8 @@ doors.install()
 PROGRAMS = {
     "nobody stands at any": (
         """
-hooked = lambda: (torch.save, torch.autograd.backward, nn.Module.to, torch.amp.GradScaler.scale, os.fsync,
-                  torch.utils.data.dataloader._BaseDataLoaderIter.__next__)
+hooked = lambda: (torch.save, torch.autograd.backward, torch.autograd.grad, nn.Module.to, torch.amp.GradScaler.scale,
+                  os.fsync, torch.utils.data.dataloader._BaseDataLoaderIter.__next__)
 before = hooked()
 Doors(None, [Observer(), Observer()]).install()
 told += [hooked() == before, len(nn.modules.module._global_forward_pre_hooks)]
@@ -54,6 +54,22 @@ model(torch.ones(1, 2))
             "into Sequential", "into Linear", "out of Linear, Tensor", "out of Sequential, Tensor",
             "into Linear", "out of Linear, Tensor", "backward", "into Linear", "out of Linear, NoneType",
         ],
+    ),
+    "gradients that are asked for by hand": (
+        """
+class Sees(Observer):
+    def differentiated(self, outputs, *, create_graph): told.append([float(outputs[0].detach()), create_graph])
+    def backward(self, losses): told.append("backward")
+    def forward(self, module, *, outermost): told.append("forward")
+
+Doors(None, [Sees()]).install()
+x = torch.ones(1, 2, requires_grad=True)
+model = nn.Linear(2, 2)
+loss = checkpoint(model, x, use_reentrant=False).sum() * 0 + x.sum()
+torch.autograd.grad(loss, x, None, True, True)
+torch.autograd.grad(loss, [x])
+""",
+        ["forward", [2.0, True], [2.0, False]],
     ),
     "a forward pass that fails is left": (
         SEES_PASSES

@@ -9,7 +9,7 @@ from tests.test_proof import KNOWN, judge
 SAYS = {
     "killed": "not restored on a resume|parts from the undisturbed run",
     "partial-save": "did not carry on",
-    "two-instances": "started on the output folder of a running process",
+    "two-instances": "two runs write over each other",
     "nan-loss": "exit 0",
     "empty-training-file": r"does not name 'rows\.jsonl'",
 }

@@ -90,21 +90,6 @@ def test_saboteur_is_found(trainer, case, noted, request):
     noted.update(kind="saboteur", case=case.key)
     with pytest.raises(Finding, match=trainer.says) as found:
         judge(case, request)
-    import json
-
-    with open("/tmp/grades.jsonl", "a") as out:
-        out.write(
-            json.dumps(
-                [
-                    case.key,
-                    trainer.__module__,
-                    trainer.__name__,
-                    found.value.grade,
-                    [(p.grade, p.said, p.cause.key if p.cause else "") for p in found.value.problems],
-                ]
-            )
-            + "\n"
-        )
     assert found.value.grade == trainer.grade
 
 

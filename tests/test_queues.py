@@ -6,10 +6,11 @@ import sys
 
 import pytest
 
-from pytest_trainguard import Queue
+from pytest_trainguard import Guard, NotApplicable, Queue, TrainingQueue
 from pytest_trainguard.adapters.command import faults_in
 from pytest_trainguard.contract.queues import filled
 from pytest_trainguard.launch.watch import Leases, Watch
+from pytest_trainguard.subject.launchpad import Launchpad
 from tests.projects import Project
 
 ONCE = "queue once --root {root}"
@@ -133,3 +134,31 @@ def test_a_queue_that_does_not_work_at_all_is_not_judged(tmp_path):
     assert result.verdicts("shell") == {51: "error"}
     assert "the undisturbed queue fails: exit 3" in result.case("shell", 51)["reason"]
     assert "no such thing as a queue" in result.output
+
+
+IN_A_FOLDER = """
+from pytest_trainguard import Queue, Trainer
+
+class Bare(Trainer):
+    def make_data(self, folder, rows, seed):
+        (folder / "shards").mkdir()
+        return folder / "shards"
+
+class Queued(Bare):
+    queue = Queue(once="queue {root}")
+"""
+
+
+@pytest.mark.parametrize(("name", "told"), [("Bare", "no queue"), ("Queued", "its data is a folder")])
+def test_data_in_a_folder_is_no_error_however_often_it_is_asked_for(tmp_path, name, told):
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "shards.py").write_text(IN_A_FOLDER)
+    (tmp_path / "pad").mkdir()
+    pad = Launchpad(tmp_path / "root", tmp_path / "pad", [str(tmp_path / "root")], 30.0)
+    queue = TrainingQueue(Guard(pad.subject(name, f"shards:{name}"), tmp_path))
+    try:
+        for _ in range(2):
+            with pytest.raises(NotApplicable, match=told):
+                queue.files(2)
+    finally:
+        pad.close()

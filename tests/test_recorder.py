@@ -66,6 +66,22 @@ class Accumulates(Trainer):
             scheduler.step()
 
 
+class Shares(Trainer):
+    """Divides the loss of each micro-batch by their number, or gives it its share of the rows."""
+
+    def train(self, run):
+        model = torch.nn.Linear(4, 2)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for _ in range(run.max_steps):
+            optimizer.zero_grad()
+            for part in range(4):
+                loss = torch.nn.functional.cross_entropy(model(X), Y)
+                print(loss.item().hex())
+                share = {"divided": loss / 4, "weighted": loss * (2 / 8), "as it is": loss}[run.settings["loss"]]
+                share.backward()
+            optimizer.step()
+
+
 class Guesses(Trainer):
     """Its prediction for a row is the row's largest number."""
 
@@ -290,6 +306,14 @@ def test_accumulation_evaluation_and_learning_rates(steps):
     assert found[0].dtype == "torch.float32"
     assert found[0].autocast is None
     assert found[0].cuda is None
+
+
+@pytest.mark.parametrize("loss", ["divided", "weighted", "as it is"])
+def test_a_loss_is_quoted_as_the_program_reports_it(run, loss):
+    outcome = run("Shares", steps=2, settings={"loss": loss})
+    told = [float.fromhex(line) for line in outcome.output.split()]
+    assert outcome.losses == pytest.approx([told[0], told[4]])
+    assert outcome.recording.steps[0].losses[0] == pytest.approx(told[0] * (1 if loss == "as it is" else 0.25))
 
 
 def test_predictions(run):

@@ -9,6 +9,7 @@ import sys
 import tarfile
 import types
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pyarrow
@@ -17,7 +18,7 @@ import pytest
 
 from pytest_trainguard import NotApplicable
 from pytest_trainguard.damage import data_files, labels, row_values
-from pytest_trainguard.rows import samples
+from pytest_trainguard.rows import samples, suffixes
 from pytest_trainguard.rows.codec import Csv, JsonColumns, JsonLines, form_of
 from pytest_trainguard.rows.dialects import find_dialect
 from pytest_trainguard.rows.longest import stretch_rows
@@ -149,6 +150,14 @@ def test_columns_of_one_length_are_cut_alike(cut, tmp_path):
     assert {len(json.loads(piece.read_text())[name]) for name in ("text", "label")} == {12}
 
 
+def test_a_list_beside_a_list_of_objects_is_a_column_unless_it_is_short(cut):
+    rows = [{"x": n} for n in range(20)]
+    value = json.loads(cut("rows.json", json.dumps({"rows": rows, "labels": list(range(20))}), 9).read_text())
+    assert value == {"rows": rows[:9], "labels": list(range(9))}
+    value = json.loads(cut("rows.json", json.dumps({"rows": rows[:2], "tags": ["a", "b"]}), 1).read_text())
+    assert value == {"rows": rows[:1], "tags": ["a", "b"]}
+
+
 def test_a_table_split_into_index_and_data_is_cut(cut):
     whole = {"columns": ["x", "y"], "index": list(range(9)), "data": [[n, n] for n in range(9)]}
     assert json.loads(cut("rows.json", json.dumps(whole)).read_text()) == {
@@ -266,6 +275,12 @@ def test_packed_rows_are_cut_tampered_with_and_packed_again(cut, tmp_path, packi
     assert changed.path.name == f"rows.jsonl.{packing}"
     with pytest.raises(NotApplicable, match="its data is packed"):
         data_files.grow_file(piece, tmp_path / "out", [{"text": "a"}], 1000)
+
+
+def test_a_packed_file_has_two_suffixes():
+    names = ("rows.jsonl", "rows.jsonl.gz", "rows.v2.CSV.ZST", "rows.gz", "rows")
+    assert [suffixes.whole(Path(name)) for name in names] == [".jsonl", ".jsonl.gz", ".CSV.ZST", ".gz", ""]
+    assert [suffixes.inside(Path(name)) for name in names] == [".jsonl", ".jsonl", ".csv", "", ""]
 
 
 def test_a_packed_table_keeps_its_dialect(cut):

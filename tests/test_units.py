@@ -379,7 +379,7 @@ def test_a_row_of_the_page():
     told = catalog.format_page([case])
     assert told.startswith("# The edge cases")
     assert "## Data" in told
-    assert told.endswith("| 81 | `a-b` | a\\|b | c | d, e | stops | minor |\n")
+    assert told.endswith("| 81 | `a-b` | a\\|b | c | d, e | stops | unclear |\n")
 
 
 def test_the_catalogue_is_in_order():

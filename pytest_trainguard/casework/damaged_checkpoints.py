@@ -11,6 +11,7 @@ from pytest_trainguard.contract.outcome import Outcome
 from pytest_trainguard.damage import checkpoints as damaged
 from pytest_trainguard.launch.protocol import RUN_STEPS
 from pytest_trainguard.probes.guard import Guard
+from pytest_trainguard.verdicts import causes
 from pytest_trainguard.verdicts.errors import NotApplicable
 from pytest_trainguard.verdicts.kinds import recovers, stops, survives
 from pytest_trainguard.verdicts.wording import Wording
@@ -76,7 +77,7 @@ def rejects_or_recovers(outcome: Outcome, reference: Outcome, named: tuple[str, 
     if outcome.exit > 0 and not outcome.recording.steps:
         stops(outcome, named)
         return
-    recovers(outcome, reference, from_scratch=not before)
+    recovers(outcome, reference, from_scratch=not before, damaged=causes.UNCHECKED_STATE)
     if len(outcome.losses) == len(reference.losses):
         survives(outcome, FRESH_START)
 

@@ -139,8 +139,8 @@ def exit_words(code: int) -> str:
 
 _TRACEBACK = "Traceback (most recent call last):"
 _OF_AN_ERROR = re.compile(
-    r"error|fatal|critical|fail|cannot|could not|can't|invalid|reject|refuse|warn|incomplete|corrupt|damaged|broken|"
-    r"missing|not found|no such|unreadable|truncated|mismatch|skipp|has no\b",
+    r"error|fatal|critical|fail|cannot|could not|can't|invalid|reject|refuse|incomplete|corrupt|damaged|broken|missing|"
+    r"not found|no such|unreadable|mismatch",
     re.I,
 )
 

@@ -17,7 +17,7 @@ from pytest_trainguard.contract.settings import Field
 from pytest_trainguard.harm import rank
 from pytest_trainguard.launch.protocol import RUN_STEPS, RunRequest
 from pytest_trainguard.probes.guard import Guard
-from pytest_trainguard.verdicts import wording
+from pytest_trainguard.verdicts import causes, wording
 from pytest_trainguard.verdicts.errors import Finding, NotApplicable, VerdictError
 from pytest_trainguard.verdicts.gathering import gathering, note, noting
 from pytest_trainguard.verdicts.kinds import rejects, survives
@@ -206,7 +206,7 @@ def _check_rejected(outcome: Outcome, field: Field, value: object) -> None:
     beyond = _beyond_range(field, value)
     if beyond is not None:
         naming.append(_range(field, beyond, outcome.complaint))
-    rejects(outcome, *naming, before="model")
+    rejects(outcome, *naming, before="model", cause=causes.UNCHECKED_SETTINGS)
 
 
 def _called(field: Field) -> Wording:

@@ -19,7 +19,7 @@ from pytest_trainguard.verdicts.errors import Finding, NotApplicable
 
 LAST = 4  # steps whose mean is the final loss: one step's batch may be an easy one
 FINAL_LOSS, DROP = 0.5, 0.7  # of the post-mortem's tiny-overfit check: what is learnt by heart
-SHARE = 0.3  # by which a loss must fall that no stated label can be learnt by heart of
+SHARE = 0.4  # by which a loss must fall that no stated label can be learnt by heart of
 LONGER = 3  # times as many steps, for what learns slowly
 BEYOND = 4.0  # standard errors: farther than that from where it stands untrained, a loss has moved
 SAME = 1e-6  # relative difference of losses that are the same

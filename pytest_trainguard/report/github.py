@@ -30,7 +30,7 @@ OLD_COMMAND = "##["  # it looks for these anywhere in a line
 RAISED = re.compile(r"raises:[^@]+@(.+):(\d+)")  # the key of a cause
 PLACE = re.compile(r"^(\S.*?\.pyi?):(\d+): ", re.M)  # in what the static checks found
 FRAME = re.compile(r'File "([^"\n]+)", line (\d+)')
-SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#|~&!@])")
+SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&!@])")
 
 
 class Annotation(NamedTuple):

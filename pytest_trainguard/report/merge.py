@@ -191,9 +191,9 @@ def _find_missing(result: SessionResult) -> list[tuple[str, list[str]]]:
 def _join_environments(every: list[Environment]) -> Environment:
     """When the first began, how long the longest took, and what differed, one after the other."""
     return {
-        "date": min(one["date"] for one in every),
-        "command": "\n".join(dict.fromkeys(one["command"] for one in every)),
-        "seconds": max(one["seconds"] for one in every),
+        "date": min(one.get("date", "") for one in every),
+        "command": "\n".join(dict.fromkeys(one.get("command", "") for one in every)),
+        "seconds": max(one.get("seconds", 0.0) for one in every),
         "pytest_trainguard": every[0]["pytest_trainguard"],
         "pytest": _join(one["pytest"] for one in every) or "",
         "python": _join(one["python"] for one in every) or "",

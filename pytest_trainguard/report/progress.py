@@ -54,6 +54,7 @@ class Progress:
         self._hide()
         result = yield
         self.running.append(nodeid)
+        self._log()
         self._show()
         return result
 
@@ -102,19 +103,22 @@ class Progress:
         self.total = total
         self.began = self.told = self.clock()
 
-    def _show(self) -> None:
+    def _log(self) -> None:
+        """In a log: a line of its own, where it is time for one."""
         reporter = self.reporter
-        if reporter is None or not self.total or not self.running:
+        if reporter is None or reporter.isatty or self.clock() - self.told < INTERVAL:
             return
-        if reporter.isatty:
-            self._show_behind(reporter)
-        elif self.clock() - self.told >= INTERVAL:
-            self.told = self.clock()
-            reporter.ensure_newline()  # pytest begins a new line with the next dot
-            reporter.write_line(self.format())
+        self.told = self.clock()
+        if reporter._tw.width_of_current_line:
+            reporter._tw.line()
+        reporter._tw.line(self.format(), flush=True)
+        reporter.currentfspath = None  # with the next test pytest names its file again
 
-    def _show_behind(self, reporter: pytest.TerminalReporter) -> None:
-        """Behind the dots, without pytest's knowing: it counts the columns that it has written itself."""
+    def _show(self) -> None:
+        """On a terminal: behind the dots, without pytest's knowing; it counts the columns that it wrote itself."""
+        reporter = self.reporter
+        if reporter is None or not reporter.isatty or not self.running:
+            return
         terminal = reporter._tw
         room = terminal.fullwidth - terminal.width_of_current_line - 3
         if room < NARROWEST:

@@ -11,14 +11,14 @@ from pathlib import Path
 from pytest_trainguard.rows import suffixes
 from pytest_trainguard.rows.cut_only import Array, Database, PlainText, Shard, Tokens, TorchFile
 from pytest_trainguard.rows.forms import CutOnly, Document, Form, NoRows, Row, TextForm, decode_json, encode_json
-from pytest_trainguard.rows.json_forms import Json, JsonColumns, JsonLines, json_form
+from pytest_trainguard.rows.json_forms import Json, JsonColumns, JsonLines, form_of_value, holds_lines
 from pytest_trainguard.rows.packing import is_packed, read_content, write_content
 from pytest_trainguard.rows.tables import Csv, Parquet
 
 __all__ = [
     "FORMS", "Csv", "CutOnly", "Document", "Form", "Json", "JsonColumns", "JsonLines", "NoRows", "Parquet",
-    "PlainText", "Row", "TextForm", "TorchFile", "decode_json", "encode_json", "form_of", "is_packed", "read_content",
-    "write_content",
+    "PlainText", "Row", "TextForm", "TorchFile", "cutting_form", "decode_json", "encode_json", "form_of", "is_packed",
+    "read_content", "write_content",
 ]  # fmt: skip
 
 FORMS: dict[str, Form] = {
@@ -36,8 +36,11 @@ FORMS: dict[str, Form] = {
 }
 
 
-def form_of(file: Path) -> Form | None:
-    """The form that a file has by its suffix, and in JSON by its content; None for an unknown one, and for a folder.
+def cutting_form(file: Path) -> Form | None:
+    """The form that cuts a file; None for an unknown one, and for a folder.
+
+    It is the file's own by its suffix, and in JSON by its first lines. A value of JSON is not read for it: `Json` cuts
+    every one.
 
     Raises:
         OSError: it cannot be read from the disk.
@@ -46,4 +49,13 @@ def form_of(file: Path) -> Form | None:
     form = None if file.is_dir() else FORMS.get(suffixes.inside(file))
     if form is None or (is_packed(file) and not form.streamed):
         return None
-    return json_form(file) if isinstance(form, Json) and file.exists() else form
+    return JsonLines() if isinstance(form, Json) and file.exists() and holds_lines(file) else form
+
+
+def form_of(file: Path) -> Form | None:
+    """The form of a file, in JSON by all that is in it; None for an unknown one, and for a folder.
+
+    Raises as `cutting_form`.
+    """
+    form = cutting_form(file)
+    return form_of_value(file) if isinstance(form, Json) and file.exists() else form

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pytest_trainguard.rows import suffixes
-from pytest_trainguard.rows.codec import Form, Json, PlainText, TorchFile, form_of, read_content
+from pytest_trainguard.rows.codec import Form, Json, PlainText, TorchFile, cutting_form, read_content
 
 __all__ = ["FolderContent", "choose_examples", "is_media", "is_saved_dataset", "look_into", "named_examples"]
 
@@ -51,7 +51,7 @@ def look_into(folder: Path) -> FolderContent:
     described = {path.stem for path in found if is_media(path)}
     for path in found:
         of_one = path.suffix.lower() in DESCRIBES and path.stem in described
-        form = None if of_one or BESIDE.fullmatch(path.name) else form_of(path)
+        form = None if of_one or BESIDE.fullmatch(path.name) else cutting_form(path)
         if isinstance(form, TorchFile) or is_media(path):
             examples.append(path)
         elif form is None or not _has_rows(path, form):

@@ -22,9 +22,10 @@ from pytest_trainguard.rows.forms import (
 )
 from pytest_trainguard.rows.packing import open_content, read_content
 
-__all__ = ["Json", "JsonColumns", "JsonLines", "json_form"]
+__all__ = ["Json", "JsonColumns", "JsonLines", "form_of_value", "holds_lines"]
 
 Object = dict[str, object]
+BY_CHANCE = 8  # a list of names that is shorter may have as many entries as there are rows
 FAR_SHORTER = 4  # times: a longest list of which columns that are shorter than that are none
 
 
@@ -89,18 +90,7 @@ class Json(TextForm):
 
     def cut(self, file: Path, rows: int) -> tuple[bytes, int]:
         """The first rows; of several lists that name each other as `references.cut_tables` does it."""
-        value = _parse(read_content(file))
-        name = _name_of_rows(value)
-        if name is None:
-            cut: object = _list(value)[:rows]
-        else:
-            tables = _tables(_object(value))
-            lists: Mapping[str, object] = {name: _list(_object(value)[name])[:rows]}
-            if len(tables) > 1:
-                lists = references.cut_tables(tables, references.find_references(tables), rows)
-            cut = {**_object(value), **lists}
-        document = _document(cut, name)
-        return document.join(), len(document.places)
+        return _cut(_parse(read_content(file)), rows)
 
 
 class JsonColumns(Form):
@@ -137,30 +127,47 @@ class JsonColumns(Form):
 
     def cut(self, file: Path, rows: int) -> tuple[bytes, int]:
         """The first values of every column."""
-        value = _object(_parse(read_content(file)))
-        cut = {name: _list(value[name])[:rows] for name in _columns(value)}
-        return encode_json({**value, **cut}), min(map(len, cut.values()), default=0)
+        return _cut(_parse(read_content(file)), rows)
 
 
-def json_form(file: Path) -> Form:
-    """The form of a file that is said to be JSON, by what is in it; `Json` where it cannot be read.
+def holds_lines(file: Path) -> bool:
+    """Whether a file that is said to be JSON has a value on its first line, and more lines: it is JSONL then.
 
     Raises:
         OSError: it cannot be read from the disk. And as `packing.open_content`.
     """
     with open_content(file) as lines:
-        first, second = [*itertools.islice(_not_blank(lines), 2), b"", b""][:2]
+        found = list(itertools.islice(_not_blank(lines), 2))
     try:
-        if second:
-            decode_json(first)
-            return JsonLines()
+        return len(found) > 1 and decode_json(found[0]) is not None
     except ValueError:
-        pass
+        return False
+
+
+def form_of_value(file: Path) -> Form:
+    """The form of a file of JSON, by the value in it; `Json` where it cannot be read. Raises as `holds_lines`."""
     try:
         value = _parse(read_content(file))
     except ValueError:
         return Json()
     return JsonColumns() if isinstance(value, dict) and _columns(value) else Json()
+
+
+def _cut(value: object, rows: int) -> tuple[bytes, int]:
+    """The first rows of a value, in whichever way it holds them, and how many they are."""
+    if isinstance(value, dict) and (names := _columns(value)):
+        cut = {name: _list(value[name])[:rows] for name in names}
+        return encode_json({**value, **cut}), len(cut[names[0]])
+    name = _name_of_rows(value)
+    if name is None:
+        document = _document(_list(value)[:rows])
+    else:
+        tables = _tables(_object(value))
+        lists: Mapping[str, object] = {name: _list(_object(value)[name])[:rows]}
+        if len(tables) > 1:
+            lists = references.cut_tables(tables, references.find_references(tables), rows)
+        document = _document({**_object(value), **lists}, name)
+    return document.join(), len(document.places)
 
 
 def _not_blank(lines: Iterator[bytes]) -> Iterator[bytes]:
@@ -201,7 +208,9 @@ def _columns(value: Object) -> list[str]:
     shared = max((length for length in lengths if lengths.count(length) > 1), default=0)
     names = [name for name, inner in lists.items() if len(inner) == shared]
     rows = max(map(len, tables.values()), default=0)
-    if not names or shared < rows or shared * FAR_SHORTER < max(lengths) or (tables and shared == 1):
+    if not names or shared < rows or shared * FAR_SHORTER < max(lengths):
+        return []
+    if shared < BY_CHANCE and 0 < len(tables.keys() & set(names)) < len(names):
         return []
     if len(tables) > 1 and (references.find_references(tables) or _are_alike([tables.get(name, []) for name in names])):
         return []

@@ -55,13 +55,15 @@ def _is_mirrored(reference: Reference, found: Sequence[Reference]) -> bool:
 
 
 def _reference(tables: Tables, table: str, field: str) -> Reference | None:
-    if OWN_KEYS.fullmatch(field):
+    """What a field names; None for a field of values."""
+    others = [name for name in tables if name != table]
+    called = [name for name in others if _agrees(field, name)]
+    by_id = others if re.search(r"ids?$", field, re.I) else []
+    targets = list(dict.fromkeys([*called, *by_id]))
+    if not targets or OWN_KEYS.fullmatch(field):
         return None
     values = set(_values(tables[table], field))
-    others = sorted((name for name in tables if name != table), key=lambda name: not _agrees(field, name))
-    for target in others:
-        if not _agrees(field, target) and not re.search(r"ids?$", field, re.I):
-            break
+    for target in targets:
         for key in _fields(tables[target]):
             if KEYS.fullmatch(key) and values and values <= _keys(tables[target], key):
                 return Reference(table, field, target, key)

@@ -18,11 +18,10 @@ from pytest_trainguard.rows.codec import (
     CutOnly,
     Form,
     Json,
-    JsonColumns,
     NoRows,
     TorchFile,
+    cutting_form,
     decode_json,
-    form_of,
     write_content,
 )
 from pytest_trainguard.rows.folders import choose_examples, is_media, is_saved_dataset, look_into, named_examples
@@ -56,7 +55,7 @@ def cut_sample(sample: Path, folder: Path, rows: int) -> Path:
 def _cut_file(sample: Path, rows: int) -> tuple[bytes, Form]:
     """The first rows of a file, and its form."""
     try:
-        form = form_of(sample)
+        form = cutting_form(sample)
         if form is None or isinstance(form, TorchFile):
             kind = sample.suffix or "without suffix"
             raise NoRows(f"unknown kind {kind!r}; known are {KNOWN} files, and folders of these or of .pt files")
@@ -85,7 +84,7 @@ def _cut_folder(sample: Path, target: Path, rows: int) -> None:
         place = _place(path, sample, target)
         write_content(place, content)
         if found.examples and not isinstance(form, CutOnly):
-            kept.append(decode_json(content) if isinstance(form, Json | JsonColumns) else form.read(content))
+            kept.append(decode_json(content) if isinstance(form, Json) else form.read(content))
     chosen = _examples(sample, found.examples, kept, rows, has_rows=bool(found.files))
     left_out = {path.stem for path in found.examples if is_media(path)} - {path.stem for path in chosen}
     small = [path for path in found.beside if path.stem not in left_out and path.stat().st_size <= SMALL]

@@ -22,6 +22,8 @@ __all__ = [
     "NOT_FINITE",
     "NO_FSYNC",
     "SWALLOWS",
+    "UNCHECKED_SETTINGS",
+    "UNCHECKED_STATE",
     "UNNAMED",
     "find_crash",
     "resumes_otherwise",
@@ -34,7 +36,9 @@ LEAVES_PROCESSES = Cause("leaves-processes", "it leaves processes behind", "zomb
 LEAVES_FILES = Cause("leaves-files", "it writes to the output folder before it has checked what it was given")
 LEAVES_TEMPORARY = Cause("leaves-temporary-files", "it leaves temporary files behind", "partial-save")
 LATE_CHECKS = Cause("late-checks", "it builds the model before it checks what it was given")
-NOT_FINITE = Cause("saves-not-finite", "it saves weights that are not finite", "nan-loss")
+NOT_FINITE = Cause("not-finite", "it goes on, or saves, where a loss or gradient is not finite", "nan-loss")
+UNCHECKED_SETTINGS = Cause("unchecked-settings", "it does not check its settings", "learning-rate-0")
+UNCHECKED_STATE = Cause("unchecked-state", "it does not check the state that it resumes from", "trainer-state-corrupt")
 HALF_WRITTEN = Cause("half-written", "a save that breaks off leaves a checkpoint that cannot be loaded", "partial-save")
 NO_FSYNC = Cause("no-fsync", "nothing that it saves is fsynced", "power-loss")
 FRAME = re.compile(r'^\s*File "([^"]+)", line (\d+), in ', re.M)

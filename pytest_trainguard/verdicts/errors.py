@@ -42,9 +42,13 @@ class Finding(VerdictError, AssertionError):
     @classmethod
     def joined(cls, problems: Sequence[Problem]) -> Finding:
         """Of several problems, at least one."""
-        first = problems[0]
-        finding = cls(first.did, "\n".join(problem.said for problem in problems), first.evidence)
+        finding = cls(problems[0].did, problems[0].said)
         finding.problems = tuple(problems)
+        told, before = [], ""
+        for problem in problems:  # what was done to it is said once
+            told.append(problem.said if problem.did == before else f"{problem.did}: {problem.said}")
+            before = problem.did
+        finding.args = ("\n".join(told),)
         return finding
 
     @property

@@ -46,23 +46,25 @@ class _Judgement:
         note(finding)
 
 
-def rejects(outcome: Outcome, *naming: Named, before: str = "step") -> None:
+def rejects(outcome: Outcome, *naming: Named, before: str = "step", cause: Cause | None = None) -> None:
     """It exits non-zero, names the offending things, before the first optimizer step, and leaves no file behind.
 
     Args:
         outcome: the run.
         naming: what the message must name: a text, a tuple of texts of which one will do, or a pattern.
         before: `"model"` where it must also come before a model is built.
+        cause: why it does not reject, where the case knows what it has in common with others.
 
     Raises:
         Finding: it did otherwise. That it ended early and safely, and its words say too little, is noted only.
     """
     judged = _Judgement(outcome)
-    _require_failure(judged, None)
+    _require_failure(judged, cause)
     if outcome.recording.steps:
-        instead = "it trained instead of rejecting that"
-        judged.add("misleads" if outcome.exit == 0 else "wastes",
-                   instead if outcome.exit == 0 else f"it trained first: {outcome.how}")  # fmt: skip
+        if outcome.exit == 0:
+            judged.add("misleads", "it trained instead of rejecting that", cause)
+        else:
+            judged.add("wastes", f"it trained first: {outcome.how}", cause)
     elif before == "model" and outcome.recording.built_model:
         judged.add("unclear", "it built a model before it looked", causes.LATE_CHECKS)
     if outcome.exit > 0:
@@ -109,26 +111,39 @@ def _first_not_finite(outcome: Outcome) -> str:
     return ""
 
 
-def stops(outcome: Outcome, *naming: Named, within: int = SOON) -> None:
+def stops(outcome: Outcome, *naming: Named, within: int = SOON, cause: Cause | None = causes.SWALLOWS) -> None:
     """It ends non-zero, at most `within` optimizer steps after the fault, names it, and leaves nothing behind.
 
     Whether its checkpoints are whole and finite is for `guard.checkpoints.check`.
+
+    Args:
+        outcome: the run.
+        naming: what the message must name; see `rejects`.
+        within: optimizer steps that it may take after the fault.
+        cause: why it goes on, where it does.
 
     Raises:
         Finding: it did otherwise. That it stopped rightly, and its words say too little, is noted only.
     """
     judged = _Judgement(outcome)
-    _require_failure(judged, causes.SWALLOWS)
+    _require_failure(judged, cause)
     after = len(outcome.recording.steps) - outcome.recording.steps_before_fault
     if after > within and outcome.exit != 0:  # after exit 0 it needs no mention
-        judged.add("wastes", f"it went on for {after} optimizer steps after the fault")
+        judged.add("wastes", f"it went on for {after} optimizer steps after the fault", cause)
     if outcome.exit > 0:
         _require_names(judged, outcome.complaint, naming)
     _require_nothing_left(judged)
     judged.tell()
 
 
-def recovers(outcome: Outcome, reference: Outcome, *, from_scratch: bool = False, lost: Cause | None = None) -> None:
+def recovers(
+    outcome: Outcome,
+    reference: Outcome,
+    *,
+    from_scratch: bool = False,
+    lost: Cause | None = None,
+    damaged: Cause | None = None,
+) -> None:
     """A second start carries on, and from there its losses equal those of the undisturbed run, bit for bit.
 
     Args:
@@ -136,6 +151,7 @@ def recovers(outcome: Outcome, reference: Outcome, *, from_scratch: bool = False
         reference: the undisturbed run to as many steps.
         from_scratch: nothing was saved before the fault, so that starting again at step 0 is right.
         lost: the cause, where it does not carry on, if the case knows it.
+        damaged: the cause, where it takes a damaged state for another than it was: no other state was lost then.
 
     Raises:
         Finding: it did otherwise.
@@ -152,7 +168,8 @@ def recovers(outcome: Outcome, reference: Outcome, *, from_scratch: bool = False
         judged.add("loses", again, lost or causes.BEGINS_AGAIN)
     elif second != first[-len(second) :]:
         states = find_differing_states(outcome, reference)
-        judged.add("misleads", _where_they_part(outcome, reference, states), causes.resumes_otherwise(states))
+        otherwise = damaged if damaged and (not states or "weights" in states) else causes.resumes_otherwise(states)
+        judged.add("misleads", _where_they_part(outcome, reference, states), otherwise)
     _require_nothing_left(judged)
     judged.tell()
 

@@ -15,6 +15,7 @@ class GoesOnAfterAnything(Sound):
     """`except Exception` around the step: what was meant for bad batches eats every mistake in the code."""
 
     case = 71
+    grade = "misleads"
     says = "exit 0"
 
     def step(self, *args):
@@ -28,6 +29,7 @@ class ShowsNoTraceback(Sound):
     """Prints the message alone, so that nobody can tell where it came from."""
 
     case = 72
+    grade = "unclear"
     says = "shows no traceback"
 
     def step(self, *args):
@@ -41,6 +43,7 @@ class EndsWellAfterFailing(Sound):
     """Prints the traceback, cleans up, and exits 0: the queue takes it for done."""
 
     case = 76
+    grade = "misleads"
     says = "exit 0"
 
     def fit(self, *args):
@@ -54,6 +57,7 @@ class SavesOnTheWayOut(Sound):
     """Saves in `finally`, under the final name, whatever the state is: the next start trusts it."""
 
     case = 71
+    grade = "misleads"
     says = "parts from|did not carry on|began again|no good"
 
     def step(self, model, optimizer, scaler, batch, settings, number, device):
@@ -74,6 +78,7 @@ class LeavesItsTemporaryFolder(Sound):
     """No clean-up when a save fails: the half that was written stays."""
 
     case = 76
+    grade = "unclear"
     says = "temporary files or folders left behind"
 
     def save(self, output_dir, state):
@@ -96,6 +101,7 @@ class TakesAnAttributeForAnOption(Sound):
     """`except AttributeError`, since one of the schedulers has no such method; so has nothing else, it seems."""
 
     case = 73
+    grade = "misleads"
     says = "exit 0"
 
     def step(self, *args):
@@ -109,6 +115,7 @@ class SkipsARowWithoutAKey(Sound):
     """A row without the key is left out, and with it the step that it was in."""
 
     case = 74
+    grade = "misleads"
     says = "exit 0"
 
     def step(self, *args):
@@ -122,6 +129,7 @@ class SaysOnlyTheKey(Sound):
     """`print(error)` of a KeyError is the key, and of its kind not a word."""
 
     case = 74
+    grade = "unclear"
     says = "does not name 'KeyError'"
 
     def fit(self, *args):
@@ -135,6 +143,7 @@ class EndsWithTheIndex(Sound):
     """An IndexError is the end of the data."""
 
     case = 75
+    grade = "misleads"
     says = "exit 0"
 
     def fit(self, *args):
@@ -146,6 +155,7 @@ class TakesAValueForABadBatch(Sound):
     """`except ValueError: continue`, for batches that do not parse."""
 
     case = 77
+    grade = "misleads"
     says = "exit 0"
 
     def step(self, *args):
@@ -157,6 +167,7 @@ class RaisesWithoutItsCause(Sound):
     """Raises an exception of its own `from None`: the type and the place of the first are gone."""
 
     case = 77
+    grade = "unclear"
     says = "does not name 'ValueError'"
 
     def fit(self, *args):
@@ -170,6 +181,7 @@ class CountsNothingAsZero(Sound):
     """A division by zero is a zero: there were no answers, so none was right."""
 
     case = 78
+    grade = "misleads"
     says = "exit 0"
 
     def step(self, *args):
@@ -183,6 +195,7 @@ class SavesAnythingInTheEnd(Sound):
     """Saves under the final name of the next step, whatever is in the middle of being computed."""
 
     case = 79
+    grade = "misleads"
     says = "parts from|did not carry on|began again|no good"
 
     def step(self, model, optimizer, scaler, batch, settings, number, device):
@@ -203,6 +216,7 @@ class TriesWithLess(Sound):
     """Out of memory: gives up the batch and goes on with the next, in silence."""
 
     case = 80
+    grade = "misleads"
     says = "exit 0"
 
     def step(self, *args):
@@ -214,6 +228,7 @@ class TakesMemoryForARoom(Sound):
     """`save` takes everything for a full disk, and leaves its half behind for a later look."""
 
     case = 80
+    grade = "unclear"
     says = "temporary files or folders left behind|does not name 'MemoryError'"
 
     def save(self, output_dir, state):

@@ -40,6 +40,7 @@ class FallsBackOnDefaults(Sound):
     """`if path.exists()`: a slip in the file's name trains on the defaults."""
 
     case = 31
+    grade = "misleads"
     says = "settings file .*none.settings.json, which does not exist: exit 0"
 
     def read_settings(self, path):
@@ -50,6 +51,7 @@ class CannotReadSettings(Sound):
     """Says that it cannot read its settings, and not which."""
 
     case = 31
+    grade = "unclear"
     says = "does not name '.*none/settings.json'"
 
     def read_settings(self, path):
@@ -63,6 +65,7 @@ class ShowsItsSizeFirst(Sound):
     """A banner with the number of parameters stands before everything else."""
 
     case = 31
+    grade = "unclear"
     says = "built a model before it looked"
 
     def read_settings(self, path):
@@ -74,6 +77,7 @@ class LeavesATemplate(Sound):
     """Writes a settings file to be filled in, where the results of others are."""
 
     case = 31
+    grade = "unclear"
     says = "left in the output folder: settings.json"
 
     def main(self, values, data, output_dir, *rest):
@@ -86,6 +90,7 @@ class CarriesOnWithoutThem(Sound):
     """Bad syntax is a warning, and the defaults are as good."""
 
     case = 32
+    grade = "misleads"
     says = "stray @ into line .* exit 0"
 
     def read_settings(self, path):
@@ -100,6 +105,7 @@ class InvalidJson(Sound):
     """Says that the file is not valid, and leaves the search to the reader."""
 
     case = 32
+    grade = "unclear"
     says = "does not name line 2, nor column"
 
     def read_settings(self, path):
@@ -113,6 +119,7 @@ class CountsCharacters(Sound):
     """Tells the line only."""
 
     case = 32
+    grade = "unclear"
     says = "does not name column"
 
     def read_settings(self, path):
@@ -126,6 +133,7 @@ class WhichFile(Sound):
     """The parser's own words, which know of no file: settings or data?"""
 
     case = 32
+    grade = "unclear"
     says = "does not name 'settings.json'"
 
     def read_settings(self, path):
@@ -139,6 +147,7 @@ class MendsTheEnd(Sound):
     """A file that was cut off gets its end from the program; what was lost has its default."""
 
     case = 32
+    grade = "misleads"
     says = "cut settings.json off in the middle: exit 0"
 
     def read_settings(self, path):
@@ -152,6 +161,7 @@ class StripsNul(Sound):
     """Takes what is not printed out of the file; an empty one is all defaults."""
 
     case = 32
+    grade = "misleads"
     says = "NUL bytes: exit 0"
 
     def read_settings(self, path):
@@ -169,6 +179,7 @@ class LongRowsDoNotFit(Sound):
     """The length was doubled, and doubled again; nobody multiplied."""
 
     case = 34
+    grade = "wastes"
     says = r"OUT OF MEMORY: .*\n.*\nthe largest max_length that fits: \d+$"
     production = {"max_length": 2**20, "hidden": 256}
     tiny = {"max_length": 4, "hidden": 16}
@@ -186,6 +197,7 @@ class BatchDoesNotFit(Sound):
     """The batch of the 80 GiB card, on a smaller one."""
 
     case = 36
+    grade = "wastes"
     says = r"OUT OF MEMORY: .*\n.*\nthe largest batch_size that fits: \d+$"
     config = Wide
     production = {"batch_size": 4096, "hidden": 65_536, "max_length": 4}
@@ -207,6 +219,7 @@ class ZeroIsNoLimit(Sound):
     """`if max_length:` around the cutting."""
 
     case = 33
+    grade = "misleads"
     says = "set max_length = 0: exit 0"
 
     def settings(self, values):
@@ -217,6 +230,7 @@ class OneIsEnough(Sound):
     """Takes any whole number above 0: cut to one number each, the rows have little left to learn from."""
 
     case = 33
+    grade = "misleads"
     says = "set max_length = 1: exit 0"
 
     def settings(self, values):
@@ -229,6 +243,7 @@ class TooShort(Sound):
     """Says that something is too short, and not what."""
 
     case = 33
+    grade = "unclear"
     says = "does not name 'max_length', nor the value .0."
 
     def settings(self, values):
@@ -242,6 +257,7 @@ class MeanOverNoTokens(Sound):
     """Four tokens are taken up by the template; what is left is what a mean is taken over."""
 
     case = 33
+    grade = "wastes"
     says = "set max_length = 4: it trained first: exit 1 after 1 optimizer step\n.*does not name"
 
     def step(self, model, optimizer, scaler, batch, settings, number, device):
@@ -253,6 +269,7 @@ class NeverLooks(Sound):
     """Builds its settings, and leaves the rest to the loader."""
 
     case = 35
+    grade = "misleads"
     says = "built a model before it looked"
     config = Unchecked
 
@@ -267,6 +284,7 @@ class PrintsItsSettings(Sound):
     """Prints all settings at every start, and fails somewhere else: that names none of them."""
 
     case = 35
+    grade = "misleads"
     says = "does not name 'batch_size'"
     config = Unchecked
 
@@ -281,6 +299,7 @@ class AtLeastOne(Sound):
     """`max(1, batch_size)`: a wrong value is mended in silence."""
 
     case = 35
+    grade = "misleads"
     says = "a failure that nobody notices"
 
     def settings(self, values):
@@ -292,6 +311,7 @@ class CutsFractions(Sound):
     """`int(value)`: half an example is none."""
 
     case = 35
+    grade = "misleads"
     says = "set batch_size = 2.5: exit 0"
 
     def settings(self, values):
@@ -303,6 +323,7 @@ class NoUpperEnd(Sound):
     """States 128 and checks 0: found by the values beyond the range, and shrunk to the first of them."""
 
     case = 35
+    grade = "misleads"
     says = "set batch_size = 129: exit 0"
 
     def settings(self, values):
@@ -315,6 +336,7 @@ class InvalidValue(Sound):
     """Rejects by name, and does not tell what would be right."""
 
     case = 35
+    grade = "unclear"
     says = r"does not name the range \(1 ≤ value ≤ 128\)"
 
     def settings(self, values):
@@ -332,6 +354,7 @@ class ZeroAllowed(Sound):
 
     config = Settings
     case = 37
+    grade = "misleads"
     says = "set learning_rate = 0.0: exit 0"
 
     def settings(self, values):
@@ -356,6 +379,7 @@ class ByHand:
 class OnlyNegative(ByHand, Sound):
     """`if lr < 0`: zero passes."""
 
+    grade = "misleads"
     says = "set learning_rate = 0.0: exit 0"
 
     def wrong(self, rate):
@@ -365,6 +389,7 @@ class OnlyNegative(ByHand, Sound):
 class NanPasses(ByHand, Sound):
     """`if lr <= 0`: False for NaN."""
 
+    grade = "wastes"
     says = "set learning_rate = NaN"
 
     def wrong(self, rate):
@@ -374,6 +399,7 @@ class NanPasses(ByHand, Sound):
 class InfinityPasses(ByHand, Sound):
     """`if not lr > 0`: right for NaN, and infinity is above 0."""
 
+    grade = "wastes"
     says = "set learning_rate = Infinity"
 
     def wrong(self, rate):
@@ -391,6 +417,7 @@ class TrainsOnNan(Sound):
     """No upper bound, plain gradient descent, and nobody who looks at the loss."""
 
     case = 38
+    grade = "misleads"
     says = "a loss was not finite"
     config = AnyRate
 
@@ -412,6 +439,7 @@ class BoundForShow(Sound):
     """The range is in the documentation; nothing holds the value against it."""
 
     case = 38
+    grade = "misleads"
     says = "set learning_rate = 10.0: exit 0"
     config = Unchecked
 
@@ -424,6 +452,7 @@ class LaunchesOutsideItsRange(Sound):
     """A range was narrowed after an accident; the settings that are launched were not."""
 
     case = 37
+    grade = "wastes"
     says = "learning_rate = 0.5 is not in its range, 0 < value ≤ 0.1"
     production = {"learning_rate": 0.5}
     tiny = {"learning_rate": 0.01}
@@ -433,6 +462,7 @@ class WaitsForTheHub(Sound):
     """Asks the hub for what is no file, for as long as the network takes."""
 
     case = 39
+    grade = "wastes"
     says = "waits for the network: asked models.example.org:443"
 
     def check_base_model(self, settings):
@@ -447,6 +477,7 @@ class TriesAgainAndAgain(Sound):
     """Gives up on a network that is silent, and asks one that refuses ten times, with growing pauses."""
 
     case = 39
+    grade = "wastes"
     says = "every connection is refused: it waits for the network"
 
     def check_base_model(self, settings):
@@ -470,6 +501,7 @@ class NewWhereUnknown(Sound):
     """Builds a new model where it knows none of that name."""
 
     case = 39
+    grade = "misleads"
     says = "set base_model to no-such-model.*: exit 0"
 
     def settings(self, values):
@@ -482,6 +514,7 @@ class UnknownModel(Sound):
     """Says that the model is unknown, and not its name."""
 
     case = 39
+    grade = "unclear"
     says = "does not name 'no-such-model'"
 
     def check_base_model(self, settings):
@@ -493,6 +526,7 @@ class LoadsLate(Sound):
     """Builds the model first, and then looks for weights to put into it."""
 
     case = 39
+    grade = "unclear"
     says = "built a model before it looked"
 
     def check_base_model(self, settings):
@@ -503,6 +537,7 @@ class NeverCompares(Sound):
     """Leaves it to the look-up: an index out of range, of whatever."""
 
     case = 40
+    grade = "unclear"
     says = "does not name the tokenizer"
 
     def check_pair(self, folder):
@@ -513,6 +548,7 @@ class ReadsThemAsTheLast(Sound):
     """`ids.clamp(max=vocabulary - 1)`: every new word is the last of the old ones."""
 
     case = 40
+    grade = "unclear"
     says = "does not name an embedding that was enlarged"
 
     def check_pair(self, folder):
@@ -525,6 +561,7 @@ class ReadsThemAsTheLast(Sound):
 class FindsOutOnTheWay(ReadsThemAsTheLast):
     """Counts what it did not know, and looks at the count after a step."""
 
+    grade = "wastes"
     says = "it trained first: exit 1 after 1 optimizer step"
 
     def step(self, model, optimizer, scaler, batch, settings, number, device):

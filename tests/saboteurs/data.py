@@ -16,6 +16,7 @@ class NothingToDo(Sound):
     """Takes no rows for a job that is done."""
 
     case = 1
+    grade = "misleads"
     says = "exit 0 after 0 optimizer steps"
 
     def fit(self, settings, rows, *rest):
@@ -31,6 +32,7 @@ class NeverCounts(Sound):
     """Does not look whether there is a row: without one there is no step, and all is well."""
 
     case = 1
+    grade = "misleads"
     says = "exit 0 after 0 optimizer steps"
 
     def read_rows(self, path):
@@ -42,6 +44,7 @@ class LooksAtTheSize(Sound):
     """Rejects zero bytes; blank lines are not zero bytes."""
 
     case = 1
+    grade = "misleads"
     says = "left only blank lines in rows.jsonl"
 
     def read_rows(self, path):
@@ -55,6 +58,7 @@ class TellsThePathFirst(Sound):
     """Prints its data path at every start, and nothing of it when it fails."""
 
     case = 1
+    grade = "unclear"
     says = "does not name 'rows.jsonl'"
 
     def read_rows(self, path):
@@ -69,6 +73,7 @@ class WaitsForABatch(Sound):
     """Goes round the loader until it has its steps; an empty loader never gives one."""
 
     case = 1
+    grade = "wastes"
     says = "hung"
 
     def read_rows(self, path):
@@ -85,6 +90,7 @@ class DropsLast(Sound):
     """`drop_last=True`: no batch, so no step, and the end is reached at once."""
 
     case = 2
+    grade = "misleads"
     says = "exit 0 without one optimizer step"
 
     def fit(self, settings, rows, *rest):
@@ -96,6 +102,7 @@ class CountsBatches(Sound):
     """Divides the steps by the batches in an epoch, of which there are none."""
 
     case = 2
+    grade = "unclear"
     says = "does not name the number of rows"
 
     def fit(self, settings, rows, output_dir, max_steps, *rest):
@@ -108,6 +115,7 @@ class FewRows(Sound):
     """Rejects, and leaves it to the reader to find out how many it has and how many it wants."""
 
     case = 2
+    grade = "unclear"
     says = "does not name the batch size"
 
     def fit(self, settings, rows, *rest):
@@ -120,6 +128,7 @@ class TruncatesInSilence(Sound):
     """`truncation=True`, and no word of how much of the data that takes."""
 
     case = 3
+    grade = "unclear"
     says = "did not say how many rows were truncated"
 
     def read_text(self, text):
@@ -139,6 +148,7 @@ class PadsToTheLongest(Sound):
     """Pads every text to the longest of the file, and cuts afterwards."""
 
     case = 3
+    grade = "wastes"
     says = "memory was not bounded by the limit: the peak grew"
 
     def batches(self, rows, settings, start, stop):
@@ -151,6 +161,7 @@ class AttendsToAll(Sound):
     """A score for each pair of characters, of the whole text."""
 
     case = 3
+    grade = "wastes"
     says = "did not survive: exit 1"
 
     def read_text(self, text):
@@ -163,6 +174,7 @@ class HasNoSuchPosition(Sound):
     """A position beyond the last one that the model has: `IndexError: index out of range in self`."""
 
     case = 3
+    grade = "wastes"
     says = "did not survive: exit 1"
 
     def read_text(self, text):
@@ -181,6 +193,7 @@ class ReadsWholeTexts(Sound):
     """Hands the model all of a text: there is a setting for the limit, and nobody reads it."""
 
     case = 3
+    grade = "wastes"
     says = "was not truncated: .* tokens in a batch, where max_length = 64"
 
     def batches(self, rows, settings, start, stop):
@@ -197,6 +210,7 @@ class SkipsBadRows(Sound):
     """`except ValueError: continue`: whatever cannot be parsed is dropped in silence."""
 
     case = 4
+    grade = "misleads"
     says = "a failure that nobody notices"
 
     def read_rows(self, path):
@@ -214,6 +228,7 @@ class ForgivesTheLastLine(Sound):
     """Takes a cut last line for one that is still being written."""
 
     case = 4
+    grade = "misleads"
     says = "cut the last line of rows.jsonl"
 
     def parse(self, line, path, number):
@@ -224,6 +239,7 @@ class StripsNulBytes(Sound):
     """Takes a line of NUL bytes for a blank one: eight rows of a disk block are gone, and nobody is told."""
 
     case = 4
+    grade = "misleads"
     says = "with NUL bytes"
 
     def read_rows(self, path):
@@ -239,6 +255,7 @@ class NamesNoLine(Sound):
     """Names the file; which of its million lines is bad, the reader may find out."""
 
     case = 4
+    grade = "unclear"
     says = "does not name line 33"
 
     def parse(self, line, path, number):
@@ -252,6 +269,7 @@ class NamesNoFile(Sound):
     """The JSON parser's own words: `Extra data: line 1 column 4`, whichever line it was."""
 
     case = 4
+    grade = "unclear"
     says = "does not name 'rows.jsonl'"
 
     def parse(self, line, path, number):
@@ -262,6 +280,7 @@ class ParsesLazily(Sound):
     """Parses a row when a batch needs it: in the middle of training, or never."""
 
     case = 4
+    grade = "wastes"
     says = "it trained first"
 
     def read_rows(self, path):
@@ -283,6 +302,7 @@ class DefaultLabel(Sound):
     """`row.get("y", 0)`: a row without a label becomes one of the first class."""
 
     case = 5
+    grade = "misleads"
     says = "a default took the place of 'y'"
 
     def check_row(self, row, path, number):
@@ -293,6 +313,7 @@ class DropsIncomplete(Sound):
     """Keeps the rows that have all fields, and does not say how many are left."""
 
     case = 5
+    grade = "misleads"
     says = "without reporting it"
 
     def read_rows(self, path):
@@ -305,6 +326,7 @@ class BareKeyError(Sound):
     """`row["x"]`: a KeyError names the field, but neither file nor line."""
 
     case = 5
+    grade = "unclear"
     says = "does not name 'rows.jsonl'"
 
     def check_row(self, row, path, number):
@@ -315,6 +337,7 @@ class BadRow(Sound):
     """Names file and line, and not what is wrong there."""
 
     case = 5
+    grade = "unclear"
     says = "does not name 'x'"
 
     def check_row(self, row, path, number):
@@ -328,6 +351,7 @@ class IgnoresItsData(Sound):
     """A loader left from a smoke test: made-up rows, whatever the file holds."""
 
     case = 5
+    grade = "misleads"
     says = "does not learn from its data"
 
     def read_rows(self, path):
@@ -340,6 +364,7 @@ class EmptyTextIsText(Sound):
     """An empty text is a text."""
 
     case = 6
+    grade = "misleads"
     says = "without reporting it"
 
     def check_row(self, row, path, number):
@@ -350,6 +375,7 @@ class SkipsEmpty(Sound):
     """Leaves rows without text out, and their number to the reader."""
 
     case = 6
+    grade = "misleads"
     says = "without reporting it"
 
     def read_rows(self, path):
@@ -364,6 +390,7 @@ class BlanksAreText(Sound):
     """`if not row["text"]`: three blanks are true."""
 
     case = 6
+    grade = "misleads"
     says = "made 'text' three blanks"
 
     def check_row(self, row, path, number):
@@ -374,6 +401,7 @@ class DividesByItsLength(Sound):
     """The mean over no character."""
 
     case = 6
+    grade = "unclear"
     says = "does not name 'rows.jsonl'"
 
     def check_row(self, row, path, number):
@@ -386,6 +414,7 @@ class TrustsLabels(Sound):
     """The loss finds out, once a batch has such a row; on a GPU, as a device-side assert."""
 
     case = 7
+    grade = "unclear"
     says = "set 'y' to 1001 .*(it trained first|does not name 'rows.jsonl')"
 
     def check_row(self, row, path, number):
@@ -396,6 +425,7 @@ class ClampsLabels(Sound):
     """`min(max(y, 0), 1)`: the loss never complains again."""
 
     case = 7
+    grade = "misleads"
     says = "set 'y' to 1001 .*without reporting it"
 
     def check_row(self, row, path, number):
@@ -406,6 +436,7 @@ class CountsFromTheEnd(Sound):
     """`CLASSES[label]`: -1 is the last of them."""
 
     case = 7
+    grade = "misleads"
     says = "set 'y' to -1 .*without reporting it"
 
     def check_row(self, row, path, number):
@@ -416,6 +447,7 @@ class SaysNotWhich(Sound):
     """Names file and line; the value has to be looked up."""
 
     case = 7
+    grade = "unclear"
     says = "does not name the value 1001"
 
     def check_row(self, row, path, number):
@@ -429,6 +461,7 @@ class AnyRoleIsTheUser(Chats):
     """`ROLES.get(role, 1)`: what a tool wrote is trained on as if the user had said it."""
 
     case = 7
+    grade = "misleads"
     says = "set 'messages.0..role' to 'unheard-of' .*without reporting it"
 
     def check_role(self, role, path, number):
@@ -439,6 +472,7 @@ class MakesTextOfAnything(Sound):
     """`str(row["text"])`."""
 
     case = 8
+    grade = "misleads"
     says = "into 'text' .*without reporting it"
 
     def check_row(self, row, path, number):
@@ -449,6 +483,7 @@ class TrueIsOne(Sound):
     """`isinstance(y, int)`: a bool is an int."""
 
     case = 8
+    grade = "misleads"
     says = r"put a bool \(true\) into 'y' .*without reporting it"
 
     def check_row(self, row, path, number):
@@ -459,6 +494,7 @@ class BareTypeError(Sound):
     """The library's own words, of no row: `'int' object is not iterable`."""
 
     case = 8
+    grade = "misleads"
     says = "does not name 'rows.jsonl'"
 
     def check_row(self, row, path, number):
@@ -469,6 +505,7 @@ class UnusableField(Sound):
     """Names the row, and not what was found in it."""
 
     case = 8
+    grade = "unclear"
     says = "does not name its type"
 
     def check_row(self, row, path, number):
@@ -482,6 +519,7 @@ class ReadsLatin1(Sound):
     """`open(path, encoding="latin-1")` never fails."""
 
     case = 9
+    grade = "misleads"
     says = "not read as UTF-8"
 
     def parse(self, line, path, number):
@@ -492,6 +530,7 @@ class AsciiAlone(Sound):
     """A clean-up that was made for English."""
 
     case = 9
+    grade = "misleads"
     says = "every loss is as with these characters taken out"
 
     def read_text(self, text):
@@ -502,6 +541,7 @@ class QuestionMarks(Sound):
     """Goes through a terminal's encoding on its way."""
 
     case = 9
+    grade = "misleads"
     says = "every loss is as with question marks in their place"
 
     def read_text(self, text):
@@ -512,6 +552,7 @@ class ChokesOnTheMark(Sound):
     """A file from a Windows editor begins with a byte order mark."""
 
     case = 9
+    grade = "wastes"
     says = "byte order mark at the beginning of rows.jsonl: it did not survive"
 
     def read_rows(self, path):
@@ -523,6 +564,7 @@ class SkipsTheMarkedRow(Sound):
     """What does not begin with a brace is a comment: so is a row after a byte order mark."""
 
     case = 9
+    grade = "misleads"
     says = "the first row was dropped"
 
     def read_rows(self, path):
@@ -535,6 +577,7 @@ class IgnoresErrors(Sound):
     """`errors="ignore"`: what is no UTF-8 was never there."""
 
     case = 9
+    grade = "misleads"
     says = "bytes that are no UTF-8 .*without reporting it"
 
     def parse(self, line, path, number):
@@ -545,6 +588,7 @@ class PassesSurrogates(Sound):
     """Half a character goes through; who prints the text a week later meets it."""
 
     case = 9
+    grade = "misleads"
     says = "a lone surrogate .*without reporting it"
 
     def read_text(self, text):
@@ -555,6 +599,7 @@ class DecodesTheWholeFile(Sound):
     """`path.read_text()` fails at byte 2417 of the file: which line that is, the reader may count."""
 
     case = 9
+    grade = "unclear"
     says = "does not name line 33"
 
     def read_rows(self, path):
@@ -569,6 +614,7 @@ class ReadsAllLines(Sound):
     """`list(file)`: the file in memory, before the first row is parsed."""
 
     case = 10
+    grade = "unclear"
     says = "does not name the file's size"
 
     def read_rows(self, path):
@@ -581,6 +627,7 @@ class SaysOutOfMemory(Sound):
     """Tells that memory ran out; how large the file is, it does not."""
 
     case = 10
+    grade = "unclear"
     says = "does not name the file's size"
 
     def read_rows(self, path):
@@ -595,6 +642,7 @@ class KilledByTheKernel(Sound):
     """Asks for more than there is; the kernel chooses this process."""
 
     case = 10
+    grade = "wastes"
     says = "did not survive: killed by SIGKILL"
 
     def read_rows(self, path):

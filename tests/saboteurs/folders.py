@@ -19,7 +19,7 @@ from pathlib import Path
 class FolderQueue:
     """The sound one."""
 
-    case, says = 0, ""
+    case, says, grade = 0, "", ""
     ATTEMPTS, BOUND = 2, 1
     TAKES = 0.0  # seconds between a file's arrival in `processing` and its training
     WAITING = ("high", "inbox", "low")
@@ -198,6 +198,7 @@ class DiesOfWhatIsGone(FolderQueue):
     """Lists everything at its start, and opens what it has listed."""
 
     case, says = 51, "good files are not done"
+    grade = "wastes"
 
     def once(self):
         for path in [path for name in self.WAITING for path in self.entries(name)]:
@@ -208,6 +209,7 @@ class ForgetsWhatIsGone(FolderQueue):
     """Looks at the folders alone: what it was given and is not there was never given."""
 
     case, says = 51, "nothing was reported about file-1.jsonl"
+    grade = "misleads"
 
     def check_missing(self):
         pass
@@ -220,6 +222,7 @@ class KnowsByName(FolderQueue):
     """Takes a new name for a new file."""
 
     case, says, TAKES = 52, "trained the same content twice", 0.3
+    grade = "misleads"
 
     def digest(self, content):
         return str(time.monotonic_ns())
@@ -229,6 +232,7 @@ class ClearsUp(FolderQueue):
     """Takes what lies in `processing` at its start for the rest of a run that was killed, and clears it away."""
 
     case, says, TAKES = 52, "lost: file-0.jsonl", 0.3
+    grade = "loses"
 
     def recover(self):
         for path in self.entries("processing"):
@@ -239,6 +243,7 @@ class StopsWithoutAWord(FolderQueue):
     """`except OSError` around everything: it stops, and says nothing of what."""
 
     case, says = 52, "stopped without naming"
+    grade = "misleads"
 
     def move(self, path, folder):
         try:
@@ -254,6 +259,7 @@ class Overwrites(FolderQueue):
     """Moves over what is there."""
 
     case, says = 53, "lost: file-0.jsonl"
+    grade = "loses"
 
     def free(self, folder, name):
         return self.root / folder / name
@@ -263,6 +269,7 @@ class TrainsAgain(FolderQueue):
     """Asks whether the name has been done before."""
 
     case, says = 53, "trained the same content twice"
+    grade = "misleads"
 
     def duplicate(self, path):
         done = {done.name for done in self.entries("done")}
@@ -275,6 +282,7 @@ class DropsDuplicates(FolderQueue):
     """Deletes the second one: nobody needs it twice."""
 
     case, says = 53, "nothing was reported about (one|other)-name.jsonl"
+    grade = "unclear"
 
     def duplicate(self, path):
         path.unlink()
@@ -287,6 +295,7 @@ class FollowsByHand(FolderQueue):
     """Follows a link to wherever it leads."""
 
     case, says = 54, "hung"
+    grade = "wastes"
 
     def problem(self, path):
         while path.is_symlink():
@@ -298,6 +307,7 @@ class DiesOfALink(FolderQueue):
     """Asks for the age of what a link points to."""
 
     case, says = 54, "1 of 1 good files are not done"
+    grade = "wastes"
 
     def entries(self, name):
         found = [path for path in (self.root / name).iterdir() if not path.name.startswith(".")]
@@ -308,6 +318,7 @@ class PassesLinksBy(FolderQueue):
     """Takes regular files and looks at nothing else."""
 
     case, says = 54, "nothing was reported about a-link.jsonl"
+    grade = "wastes"
 
     def entries(self, name):
         return [path for path in super().entries(name) if path.is_file() and not path.is_symlink()]
@@ -320,6 +331,7 @@ class MovesWithAShell(FolderQueue):
     """Has a shell move the file, the name unquoted."""
 
     case, says = 55, "a file whose name has spaces in it: it is not done"
+    grade = "misleads"
 
     def move(self, path, folder):
         free = self.free(folder, path.name)
@@ -331,6 +343,7 @@ class ReadsAListing(FolderQueue):
     """Reads the names from another program's output, line by line."""
 
     case, says = 55, "a file whose name has a newline in it: it is not done"
+    grade = "misleads"
 
     def entries(self, name):
         listed = subprocess.run(["ls", self.root / name], capture_output=True, text=True, check=True).stdout
@@ -342,6 +355,7 @@ class TakesADashForAnOption(FolderQueue):
     """Hands the bare name to another program."""
 
     case, says = 55, "a file whose name has a leading dash: it is not done"
+    grade = "misleads"
 
     def move(self, path, folder):
         free = self.free(folder, path.name)
@@ -353,6 +367,7 @@ class WritesItsLogInAscii(FolderQueue):
     """A log of the nineties, in which an emoji cannot be written."""
 
     case, says = 55, "a file whose name has an emoji in it: it is not done"
+    grade = "misleads"
 
     def handle(self, path):
         try:
@@ -369,6 +384,7 @@ class TrainsOnAnything(FolderQueue):
     """Whatever has lines has rows."""
 
     case, says = 56, "takes foreign for done"
+    grade = "misleads"
 
     def problem(self, path):
         return "a symbolic link" if path.is_symlink() else None
@@ -381,6 +397,7 @@ class LooksForItsSuffix(FolderQueue):
     """`glob("*.jsonl")`: what has another suffix lies there for ever."""
 
     case, says = 56, "nothing was reported about foreign"
+    grade = "wastes"
 
     def entries(self, name):
         return [path for path in super().entries(name) if path.suffix == ".jsonl"]
@@ -393,6 +410,7 @@ class TakesTheFirst(FolderQueue):
     """Retries the oldest one that failed."""
 
     case, says = 57, "exit 1"
+    grade = "wastes"
 
     def retry(self):
         self.move(self.entries("failed")[0], "inbox")
@@ -402,6 +420,7 @@ class RetriesWhatDoesNotWait(FolderQueue):
     """Takes everything that does not wait for something to retry."""
 
     case, says = 57, "trained again"
+    grade = "wastes"
 
     def retry(self):
         for path in [*self.entries("done"), *self.entries("failed")]:
@@ -417,6 +436,7 @@ class TrustsItsLedger(FolderQueue):
     """Reads its state, which it has written itself after all."""
 
     case, says = 58, "emptied ledger.json .*good files are not done"
+    grade = "wastes"
 
     def load(self):
         path = self.root / "ledger.json"
@@ -427,6 +447,7 @@ class TrustsItsTypes(FolderQueue):
     """What is JSON is its state."""
 
     case, says = 58, "put other types into ledger.json .*good files are not done"
+    grade = "wastes"
 
     def is_ledger(self, ledger):
         return True
@@ -436,6 +457,7 @@ class StartsOver(FolderQueue):
     """A new state is an empty one, and so everything is to be trained."""
 
     case, says = 58, "trained the same content twice"
+    grade = "misleads"
 
     def rebuilt(self):
         for path in self.entries("done"):
@@ -447,6 +469,7 @@ class ClearsItsFolders(FolderQueue):
     """A queue whose state is lost is set up anew."""
 
     case, says = 58, "lost: file-"
+    grade = "loses"
 
     def rebuilt(self):
         for path in self.entries("done"):
@@ -461,6 +484,7 @@ class OldestFirst(FolderQueue):
     """Priorities are folders, and it takes the oldest of all."""
 
     case, says = 59, "trained the one of low priority first"
+    grade = "wastes"
 
     def choose(self, since_low):
         found = [path for name in self.WAITING for path in self.entries(name)]
@@ -471,6 +495,7 @@ class StrictlyByPriority(FolderQueue):
     """What is low waits until nothing else does."""
 
     case, says = 59, "the low one ran after 2 others, the stated bound is 1"
+    grade = "wastes"
 
     def choose(self, since_low):
         return super().choose(0)
@@ -483,6 +508,7 @@ class TriesAtOnceAgain(FolderQueue):
     """What failed goes back to where it came from, and is the next."""
 
     case, says = 60, "hung"
+    grade = "wastes"
 
     def failed(self, path, digest, error):
         self.move(path, "inbox")
@@ -492,6 +518,7 @@ class TriesEveryNight(FolderQueue):
     """What failed waits for the next turn, every time."""
 
     case, says = 60, "still is not among the failed"
+    grade = "wastes"
 
     def failed(self, path, digest, error):
         self.move(path, "processing")
@@ -501,6 +528,7 @@ class GivesNoReason(FolderQueue):
     """It failed, and that is all."""
 
     case, says = 60, "does not say why"
+    grade = "unclear"
 
     def failed(self, path, digest, error):
         super().failed(path, digest, "")
@@ -510,6 +538,7 @@ class RetriesByItself(FolderQueue):
     """Every start gives what failed another chance."""
 
     case, says = 60, "tried again, with nobody asking"
+    grade = "wastes"
 
     def recover(self):
         super().recover()
@@ -520,6 +549,7 @@ class DiesOfABadRow(FolderQueue):
     """No handler: the good file behind the bad one waits until Monday."""
 
     case, says = 60, "1 of 1 good files are not done"
+    grade = "wastes"
 
     def failed(self, path, digest, error):
         raise error
@@ -544,6 +574,7 @@ class TrainsTheMovedOneAgain(TrainsWithTorch):
     """What lies in `processing` at its start was never finished, whatever its log says."""
 
     case, says = 52, "trained the same content twice"
+    grade = "misleads"
 
     def duplicate(self, path):
         self.process(path, self.digest(path.read_bytes()))
@@ -553,6 +584,7 @@ class TriesMoreOftenThanItSays(TrainsWithTorch):
     """Counts the failures from 0, and those of each night anew."""
 
     case, says = 60, "it was trained 4 times, the stated attempts are 2"
+    grade = "wastes"
 
     def failed(self, path, digest, error):
         self.ledger["attempts"][digest] = self.ledger["attempts"].get(digest, 0) - 0.5

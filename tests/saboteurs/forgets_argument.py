@@ -7,6 +7,7 @@ class ForgetsAnArgument(Sound):
     """Called once in a while only, in the middle of the night."""
 
     case = 76
+    grade = "wastes"
     says = "seed"
 
     def evaluate(self, rows, settings, seed):

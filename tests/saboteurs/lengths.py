@@ -78,6 +78,7 @@ class KeepsAllLengths(ReadsByLength):
     """A cache with the length as its key, as for masks; but of states, and a length seldom comes again."""
 
     case = 29
+    grade = "wastes"
     says = "what is in use after a step grows: by .* within 18 steps; what stays: .* tensors? of aten::"
 
     def build(self, settings):
@@ -92,6 +93,7 @@ class JoinsItsOutputs(ReadsByLength):
     """`states = torch.cat([states, new])`, for a metric at the end of the epoch."""
 
     case = 29
+    grade = "wastes"
     says = "what is in use after a step grows: by .*; what stays: 1 tensor of aten::cat"
 
     def build(self, settings):
@@ -107,6 +109,7 @@ class MoreRoomEachTime(ReadsByLength):
     """A buffer that grows by a little each time: none that was given back is large enough for the next."""
 
     case = 29
+    grade = "wastes"
     says = "what the allocator holds goes on growing where no more is in use: .* take buffers once"
 
     def build(self, settings):
@@ -133,6 +136,7 @@ class TakesTheCpu(LargeReads):
     """A model that the GPU has no room for is trained on the CPU, for weeks."""
 
     case = 21
+    grade = "misleads"
     says = "which runs out as the model loads .fake CUDA.: .*exit 0 after"
 
     def build(self, settings):
@@ -161,6 +165,7 @@ class SkipsWhatTheGpuRefuses(LargeReads):
     """`except OutOfMemoryError: empty_cache(); continue`, where there is a GPU: no batch is ever learnt from."""
 
     case = 23
+    grade = "misleads"
     says = "which runs out in a step .fake CUDA.: it ended with exit 0 after 0 of 2 steps"
 
     def step(self, *args):

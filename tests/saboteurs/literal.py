@@ -16,6 +16,7 @@ class ReadsAnotherKey(Sound):
     """The key is called otherwise where it is written."""
 
     case = 74
+    grade = "wastes"
     says = "losss"
 
     def at_the_end(self, report: Report):
@@ -26,6 +27,7 @@ class TakesAThirdOfTwo(Sound):
     """The pair had three parts once."""
 
     case = 75
+    grade = "wastes"
     says = "out of bounds"
 
     def parts(self, settings):
@@ -37,6 +39,7 @@ class DividesByNothing(Sound):
     """A constant that was a setting once."""
 
     case = 78
+    grade = "wastes"
     says = "by zero"
 
     def per_second(self, steps: int):

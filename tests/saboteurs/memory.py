@@ -12,6 +12,7 @@ class ModelDidNotFit(Sound):
     """A message of its own, without the two numbers that torch's has."""
 
     case = 21
+    grade = "unclear"
     says = "does not name what was needed"
 
     def build(self, settings):
@@ -25,6 +26,7 @@ class TakesASmallerModel(Sound):
     """What does not fit is made smaller, whatever the settings say."""
 
     case = 21
+    grade = "misleads"
     says = "exit 0"
 
     def build(self, settings):
@@ -39,6 +41,7 @@ class SavesInAnyCase(Sound):
     """`finally: save`, also where there is nothing yet: the next start resumes from nothing."""
 
     case = 21
+    grade = "misleads"
     says = "left a checkpoint of no model: checkpoint-0"
 
     def fit(self, settings, rows, output_dir, *rest):
@@ -54,6 +57,7 @@ class OutOfMemoryIsAll(Sound):
     """Says that memory ran out, and not in what: everybody makes the batch smaller."""
 
     case = 22
+    grade = "unclear"
     says = "does not name the stage"
 
     def main(self, *args):
@@ -67,6 +71,7 @@ class TrainsOnWhatFits(Sound):
     """Where the rows do not fit, the first ones have to do."""
 
     case = 22
+    grade = "misleads"
     says = "as the data was opened.*exit 0"
 
     def read_rows(self, path):
@@ -82,6 +87,7 @@ class SkipsTheBatchItCannotMake(Sound):
     """A batch that cannot be made is passed over."""
 
     case = 22
+    grade = "misleads"
     says = "the batch of step 3 was made.*exit 0"
 
     def batches(self, *args):
@@ -101,6 +107,7 @@ class SkipsTheBatchThatDoesNotFit(Sound):
     """Catches the error, says so, and goes on with the next batch: the rows are lost."""
 
     case = 23
+    grade = "misleads"
     says = "was not done again in smaller parts|it took 7 steps"
 
     def step(self, *args):
@@ -114,6 +121,7 @@ class SwallowsOutOfMemory(Sound):
     """`except RuntimeError: continue`, the shortest way to train on less data than one believes."""
 
     case = 23
+    grade = "misleads"
     says = "does not name|not done again"
 
     def step(self, *args):
@@ -127,6 +135,7 @@ class HalvesTheEffectiveBatch(Sound):
     """Recovers with half a batch and forgets to accumulate the other half."""
 
     case = 23
+    grade = "misleads"
     says = "was not done again|saw 4 examples"
 
     def step(self, model, optimizer, scaler, batch, *rest):
@@ -141,6 +150,7 @@ class HidesTheReason(Sound):
     """Ends, but with a message of its own that does not say why."""
 
     case = 23
+    grade = "unclear"
     says = "does not name"
 
     def step(self, *args):
@@ -176,6 +186,7 @@ class KeepsTheErrors(TakesSmallerParts):
     """A list of what went wrong, for the summary at the end: each holds its frames, and these what was made."""
 
     case = 23
+    grade = "wastes"
     says = "in the backward of step 4 .* is not given back: 5 tensors .* after step 8, undisturbed 2"
 
     def noted(self, error):
@@ -187,6 +198,7 @@ class PrintsTheError(Sound):
     """`failed: {error}`: MemoryError has no words."""
 
     case = 24
+    grade = "unclear"
     says = "in the first save after step 3.*does not name memory"
 
     def fit(self, *args):
@@ -200,6 +212,7 @@ class LeavesTheStepOut(Sound):
     """Every error of a step is a bad batch."""
 
     case = 24
+    grade = "misleads"
     says = "in the forward pass of step 4.*exit 0"
 
     def step(self, *args):
@@ -213,6 +226,7 @@ class GoesOnWithoutSaving(Sound):
     """A save that fails is only a warning: the job ends well, and nothing is there."""
 
     case = 25
+    grade = "misleads"
     says = "exit 0"
 
     def save(self, output_dir, state):
@@ -229,6 +243,7 @@ class LeavesHalfACheckpoint(Sound):
     """Writes under the final name: a full disk leaves half a checkpoint there."""
 
     case = 25
+    grade = "loses"
     says = "does not name|no good"
 
     def save(self, output_dir, state):
@@ -244,6 +259,7 @@ class DoesNotSayWhere(Sound):
     """Torch's own message for a full disk, "iostream error", tells nobody which disk."""
 
     case = 25
+    grade = "unclear"
     says = "does not name"
 
     def save(self, output_dir, state):
@@ -265,6 +281,7 @@ class FallsBackInSilence(Sound):
     """`"cuda" if torch.cuda.is_available() else "cpu"`, and not a word."""
 
     case = 26
+    grade = "misleads"
     says = "does not name"
 
     def device(self, settings):
@@ -275,6 +292,7 @@ class IgnoresTheDemand(Sound):
     """A GPU was demanded, and it trains on the CPU all the same."""
 
     case = 26
+    grade = "misleads"
     says = "exit 0"
 
     def device(self, settings):
@@ -287,6 +305,7 @@ class SaysCuda(Sound):
     """ "cuda", with two of them in the machine: the first one, as it happens."""
 
     case = 27
+    grade = "unclear"
     says = "shown two GPUs: its message does not name what it uses .cuda:0."
 
     def device(self, settings):
@@ -299,7 +318,7 @@ class TakesThemAll(Sound):
     """`if device_count() > 1: DataParallel`: all that there are, in silence."""
 
     case = 27
-    says = "shown two GPUs: its message does not name what it uses .cuda:0, cuda:1."
+    says = "its message does not name what it uses .cuda:0, cuda:1."
 
     def device(self, settings):
         return "cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu"
@@ -313,6 +332,7 @@ class HasItsFavourite(Sound):
     """The second GPU was the free one, once: its number stands in the program."""
 
     case = 27
+    grade = "wastes"
     says = "shown the second of two GPUs alone.*did not survive"
 
     def build(self, settings):
@@ -327,6 +347,7 @@ class PrefersTheGpu(Sound):
     """Takes a GPU where there is one, whatever the settings say."""
 
     case = 27
+    grade = "misleads"
     says = "told device=cpu: it used another device: cuda:0"
 
     def device(self, settings):
@@ -337,6 +358,7 @@ class ModelHereDataThere(Sound):
     """The model was moved to the second GPU; the batches still go to "cuda"."""
 
     case = 27
+    grade = "misleads"
     says = "the model went to cuda:1, data to cuda:0"
 
     def build(self, settings):
@@ -358,6 +380,7 @@ class TriesAgain(Sound):
     """Three attempts for each step: right for a network, wrong for a context that is lost."""
 
     case = 28
+    grade = "wastes"
     says = "went on in a context that is lost: 2 more attempts .first: forward."
 
     def step(self, *args):
@@ -374,6 +397,7 @@ class SkipsBadBatches(Sound):
     """Every error of a step is a bad batch, and so are all the batches after it."""
 
     case = 28
+    grade = "wastes"
     says = "went on in a context that is lost"
 
     def step(self, *args):
@@ -393,6 +417,7 @@ class StepFailed(Sound):
     """A message of its own: nobody looks for a broken GPU."""
 
     case = 28
+    grade = "unclear"
     says = "does not name 'an illegal memory access was encountered'"
 
     def step(self, *args):
@@ -406,6 +431,7 @@ class SavesInAnEmergency(Sound):
     """Saves the weights once more before it ends, over the good ones: what the GPU no longer gives."""
 
     case = 28
+    grade = "loses"
     says = "it left a checkpoint that is no good"
 
     def fit(self, settings, rows, output_dir, *rest):
@@ -421,6 +447,7 @@ class KeepsTheLosses(Sound):
     """`losses.append(loss)`, for the curve: each with the graph of its step."""
 
     case = 30
+    grade = "wastes"
     says = "trained for 40 steps: each step leaves 1 more tensor alive with the graph"
 
     def fit(self, *args):
@@ -436,6 +463,7 @@ class KeepsAWayBack(Sound):
     """A copy of the weights and the optimizer after each step, to go back to from a bad one."""
 
     case = 30
+    grade = "wastes"
     says = "trained for 40 steps: each step leaves .* KiB more in use"
 
     def fit(self, *args):
@@ -451,6 +479,7 @@ class KeepsItsModels(Sound):
     """A register of all models, for a search over settings: the first ones stay to the end."""
 
     case = 30
+    grade = "wastes"
     says = "trained 4 times in one process: each run leaves .* more tensors alive"
 
     models = []

@@ -12,6 +12,7 @@ class PassesNone(Sound):
     """`max_steps` decides, so the epochs are set to None; the library does not take that."""
 
     case = 76
+    grade = "wastes"
     says = "None"
 
     def plan(self, rows):

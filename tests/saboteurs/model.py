@@ -14,6 +14,7 @@ class FreshWeights(Sound):
     """Trains from random weights where the base model is not found: a month later somebody wonders."""
 
     case = 11
+    grade = "misleads"
     says = "a failure that nobody notices"
 
     def build(self, settings):
@@ -28,6 +29,7 @@ class AsksTheHub(Sound):
     """Takes a path that is not there for a name on a hub."""
 
     case = 11
+    grade = "wastes"
     says = "asked the network for it: models.example.org"
 
     def check_base_model(self, settings):
@@ -42,6 +44,7 @@ class LoadsLate(Sound):
     """Looks for the base model only once a model is built to put it into."""
 
     case = 11
+    grade = "unclear"
     says = "built a model before it looked"
 
     def check_base_model(self, settings):
@@ -52,6 +55,7 @@ class ModelNotFound(Sound):
     """Says that there is no model, and not where it looked."""
 
     case = 11
+    grade = "unclear"
     says = "does not name '.*models/none'"
 
     def check_base_model(self, settings):
@@ -63,6 +67,7 @@ class LoadsAnyWeights(Sound):
     """What can be read is loaded; the loss is what finds out, or nobody."""
 
     case = 12
+    grade = "unclear"
     says = "flipped a bit in each of some weights in base.pt.*(does not name 'base.pt'|a failure that nobody notices)"
 
     def load_base(self, path):
@@ -76,6 +81,7 @@ class NewWeightsInstead(Sound):
     """`except Exception`: what cannot be loaded is trained from scratch."""
 
     case = 12
+    grade = "misleads"
     says = "cut in half base.pt.*a failure that nobody notices"
 
     def build(self, settings):
@@ -89,6 +95,7 @@ class CannotLoadTheModel(Sound):
     """Says that the model cannot be loaded; it has forty files."""
 
     case = 12
+    grade = "unclear"
     says = "does not name 'base.pt'"
 
     def load_base(self, path):
@@ -102,6 +109,7 @@ class LeavesTheAdapterOut(Sound):
     """`strict=False`: an adapter that does not fit changes nothing, and says nothing."""
 
     case = 13
+    grade = "misleads"
     says = "a failure that nobody notices"
 
     def load_adapter(self, settings, model):
@@ -115,6 +123,7 @@ class AdapterOfAnother(Sound):
     """Says that it is another base's: of which, and what is wanted?"""
 
     case = 13
+    grade = "unclear"
     says = "does not name both bases, or both shapes"
 
     def load_adapter(self, settings, model):
@@ -128,6 +137,7 @@ class WhichAdapter(Sound):
     """torch's own words on two shapes, of a file that it does not name."""
 
     case = 13
+    grade = "unclear"
     says = "does not name '.*adapter'"
 
     def load_adapter(self, settings, model):
@@ -140,6 +150,7 @@ class NewestOfNone(Sound):
     """`max()` of no checkpoints."""
 
     case = 14
+    grade = "wastes"
     says = "did not survive: exit 1"
 
     def load(self, resume_from):
@@ -151,6 +162,7 @@ class StartsInSilence(Sound):
     """Starts at step 0 without a word."""
 
     case = 14
+    grade = "unclear"
     says = "does not name a fresh start"
 
     def load(self, resume_from):
@@ -161,6 +173,7 @@ class TakesMissingForEmpty(Sound):
     """`glob` of a folder that is not there finds nothing: a mistyped path trains from scratch."""
 
     case = 14
+    grade = "misleads"
     says = "resume from .*none/checkpoint-4, which does not exist"
 
     def load(self, resume_from):
@@ -174,6 +187,7 @@ class DrawsBeforeItStarts(Sound):
     """Makes the model a second time where there is nothing to resume: not the run that was asked for."""
 
     case = 14
+    grade = "misleads"
     says = "parts from the undisturbed run at step 1"
 
     def load(self, resume_from):
@@ -187,6 +201,7 @@ class StartsOverAnEmptyOne(Sound):
     """Finds nothing to load in the newest folder, and takes that for a fresh start, in silence."""
 
     case = 15
+    grade = "loses"
     says = "does not name a fresh start"
 
     def load(self, resume_from):
@@ -198,6 +213,7 @@ class CannotLoad(Sound):
     """Fails, and does not say on what."""
 
     case = 15
+    grade = "loses"
     says = "an empty folder checkpoint-8: its message does not name 'checkpoint-8' or 'alone'"
 
     def load(self, resume_from):
@@ -211,6 +227,7 @@ class ForgetsTheWholeOnes(Sound):
     """Says that it starts afresh where the newest folder is empty, with three whole checkpoints beside it."""
 
     case = 15
+    grade = "loses"
     says = "the newest checkpoint.*began again at step 0"
 
     def load(self, resume_from):
@@ -225,6 +242,7 @@ class TakesAnEmptyForFresh(Sound):
     """A checkpoint that was named, and has nothing in it, is no fresh start."""
 
     case = 15
+    grade = "misleads"
     says = "asked to resume from .*a failure that nobody notices"
 
     def load(self, resume_from):
@@ -255,6 +273,7 @@ class StepZeroByDefault(Unchecked, Sound):
     """`state.get("step", 0)`."""
 
     case = 16
+    grade = "loses"
     says = "began again at step 0"
 
     def step_of(self, state):
@@ -265,6 +284,7 @@ class NoSuchKey(Unchecked, Sound):
     """`KeyError: 'step'`, and in which of forty files?"""
 
     case = 16
+    grade = "unclear"
     says = "does not name 'state.pt' or 'checkpoint-6'"
 
     def step_of(self, state):
@@ -275,6 +295,7 @@ class TakesTheManifestFor(Sound):
     """A checkpoint without its manifest was never there, and neither is any before it."""
 
     case = 16
+    grade = "loses"
     says = "removed checkpoint-6/manifest.json.*began again at step 0"
 
     def saved(self, output_dir):
@@ -286,6 +307,7 @@ class StepZeroUnderAChecksum(Checksummed):
     """Checks every file against its SHA-256, and then `.get("step", 0)`: the checksum of a bad file is right."""
 
     case = 16
+    grade = "loses"
     says = "took 'step' out of checkpoint-6/trainer_state.json.*began again at step 0"
 
     def step_in(self, checkpoint):
@@ -296,6 +318,7 @@ class LoadsWhatIsListed(Checksummed):
     """What the manifest does not list is not missed: dropout goes on from wherever its generator is."""
 
     case = 16
+    grade = "misleads"
     says = "removed checkpoint-6/rng.pt.*it parts from the undisturbed run"
 
     def parts_in(self, checkpoint):
@@ -312,6 +335,7 @@ class RoundsTheStep(Unchecked, Sound):
     """`int(step)`: half of the steps are taken twice."""
 
     case = 17
+    grade = "misleads"
     says = "set 'step' to 3.5 .*it parts from the undisturbed run"
 
     def step_of(self, state):
@@ -322,6 +346,7 @@ class StepOrZero(Unchecked, Sound):
     """`int(state["step"] or 0)`."""
 
     case = 17
+    grade = "loses"
     says = "set 'step' to null .*began again at step 0"
 
     def step_of(self, state):
@@ -332,6 +357,7 @@ class CountsToMany(Unchecked, Sound):
     """The step is whatever it is: `range("many", 8)` tells that a str is no integer."""
 
     case = 17
+    grade = "unclear"
     says = 'set .step. to "many" .*does not name .state.pt. or .checkpoint-6.'
 
     def step_of(self, state):
@@ -342,6 +368,7 @@ class StumblesOverAList(Sound):
     """`manifest["state.pt"]` of a list."""
 
     case = 17
+    grade = "unclear"
     says = "left an empty list in manifest.json.*does not name"
 
     def whole(self, checkpoint):
@@ -355,6 +382,7 @@ class RoundsUnderAChecksum(Checksummed):
     """Trusts what its checksum vouches for: `int(step)`."""
 
     case = 17
+    grade = "misleads"
     says = "set 'step' to 3.5 in trainer_state.json.*it parts from the undisturbed run"
 
     def step_in(self, checkpoint):
@@ -366,6 +394,7 @@ class StumblesUnderAChecksum(Checksummed):
     """The state is a table, its checksum says so: `list` has no attribute `get`, in which of its files?"""
 
     case = 17
+    grade = "unclear"
     says = "left an empty list in trainer_state.json.*does not name"
 
     def step_in(self, checkpoint):
@@ -378,6 +407,7 @@ class LoadsWhatFits(Sound):
     """`strict=False`, with what does not fit taken out first: most of the model is new."""
 
     case = 18
+    grade = "misleads"
     says = "a failure that nobody notices"
 
     def restore(self, state, model, optimizer, scaler):
@@ -390,6 +420,7 @@ class TakesTheOldSize(Sound):
     """Trains on at the checkpoint's size, whatever the settings say."""
 
     case = 18
+    grade = "misleads"
     says = "a failure that nobody notices"
 
     def fit(self, settings, rows, output_dir, max_steps, resume_from, seed):
@@ -403,6 +434,7 @@ class DoesNotFit(Sound):
     """Says that it does not fit, and not where."""
 
     case = 18
+    grade = "unclear"
     says = "does not name the first mismatch"
 
     def restore(self, state, model, optimizer, scaler):
@@ -416,6 +448,7 @@ class NeverLooksAtTheVersion(Sound):
     """Writes a version, and never reads it."""
 
     case = 19
+    grade = "misleads"
     says = "took a checkpoint of version 0 for one of version 1"
 
     def check_version(self, version, checkpoint):
@@ -426,6 +459,7 @@ class TrustsTheChecksum(Checksummed):
     """A file that is as it was written is one that can be read: by another version of the program?"""
 
     case = 19
+    grade = "misleads"
     says = "took a checkpoint of version 0 for one of version 1"
 
     def check_version(self, version, checkpoint):
@@ -436,6 +470,7 @@ class UnsupportedVersion(Sound):
     """Says that it is too old: how old, and what would do?"""
 
     case = 19
+    grade = "unclear"
     says = "does not name the version it met .0., nor the version it reads .1."
 
     def check_version(self, version, checkpoint):
@@ -447,6 +482,7 @@ class TakesOldForDamaged(Sound):
     """Passes over what it cannot read, until nothing is left, and begins again."""
 
     case = 19
+    grade = "loses"
     says = "began again at step 0"
 
     def load(self, resume_from):
@@ -460,6 +496,7 @@ class TrustsTheNewest(Sound):
     """Loads the newest checkpoint as it is."""
 
     case = 20
+    grade = "loses"
     says = "did not carry on: exit 1"
 
     def whole(self, checkpoint):
@@ -470,6 +507,7 @@ class BeginsAgain(Sound):
     """`except Exception: state = None`: what cannot be loaded was never there."""
 
     case = 20
+    grade = "loses"
     says = "began again at step 0"
 
     def load(self, resume_from):
@@ -481,6 +519,7 @@ class LooksForFiles(Sound):
     """Takes a checkpoint for whole when its files are there and not empty."""
 
     case = 20
+    grade = "loses"
     says = "did not carry on"
 
     def whole(self, checkpoint):
@@ -494,6 +533,7 @@ class GivesUp(Sound):
     """Names the damaged checkpoint and stops, with three whole ones beside it."""
 
     case = 20
+    grade = "loses"
     says = "did not carry on: exit 2"
 
     def load(self, resume_from):
@@ -508,6 +548,7 @@ class HandedACheckpoint(Sound):
     """Is handed the newest checkpoint's path, and meets a damaged one with a library's own words."""
 
     case = 20
+    grade = "unclear"
     says = "does not name 'state.pt' or 'checkpoint-6'"
 
     def resume_from(self, output_dir):
@@ -522,6 +563,7 @@ class LaunchesWithoutItsBase(Sound):
     """The base model was moved; the tiny settings do without one, the launch does not."""
 
     case = 11
+    grade = "wastes"
     says = "base_model = /models/that/moved.pt: there is no such path"
     production = {"base_model": "/models/that/moved.pt"}
     tiny = {"base_model": None}

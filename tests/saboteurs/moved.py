@@ -7,6 +7,7 @@ class UsesBeforeItAssigns(Sound):
     """The warm-up was moved up, the line that counts the steps was not."""
 
     case = 71
+    grade = "wastes"
     says = "total_steps"
 
     def schedule(self, rows, settings):

@@ -17,6 +17,7 @@ class ForgetsOptimizer(Sound):
     """Restores the weights alone, as many a script does: AdamW's moments begin at zero again."""
 
     case = 41
+    grade = "misleads"
     says = "parts from the undisturbed run at step"
 
     def restore(self, state, model, optimizer, scaler):
@@ -28,6 +29,7 @@ class ForgetsGenerator(Sound):
     """Restores weights and optimizer, but not the random generator that dropout draws from."""
 
     case = 41
+    grade = "misleads"
     says = "parts from the undisturbed run at step"
 
     def restore(self, state, model, optimizer, scaler):
@@ -39,6 +41,7 @@ class IgnoresResume(Sound):
     """Takes the path to resume from, and never looks at it."""
 
     case = 41
+    grade = "loses"
     says = "began again at step 0"
 
     def load(self, resume_from):
@@ -53,6 +56,7 @@ class LosesItsPlaceInTheData(Sound):
     """Starts over at the first row of the data after a resume."""
 
     case = 41
+    grade = "misleads"
     says = "parts from the undisturbed run at step"
 
     def batches(self, rows, settings, start, stop):
@@ -63,6 +67,7 @@ class RenamesWithoutSync(Sound):
     """One file, written beside and renamed, as many a how-to says; never fsynced, and no copy of the one before."""
 
     case = 42
+    grade = "loses"
     says = "did not carry on|began again"
 
     def save(self, output_dir, state):
@@ -81,6 +86,7 @@ class WritesInPlace(Sound):
     """Writes over the one checkpoint that it has: killed in the middle, it has none."""
 
     case = 42
+    grade = "loses"
     says = "did not carry on|began again"
 
     def save(self, output_dir, state):
@@ -101,6 +107,7 @@ class TrustsTheNewestName(Sound):
     """Atomic by rename, never fsynced, and whatever bears the highest number is taken as whole."""
 
     case = 42
+    grade = "loses"
     says = "did not carry on"
 
     def sync(self, path):
@@ -114,6 +121,7 @@ class AsksWhetherThePidLives(Sound):
     """A lock that is a PID: a living process of that number is taken for the run, whatever it is."""
 
     case = 43
+    grade = "loses"
     says = "did not carry on: exit 2"
 
     def lock(self, output_dir):
@@ -134,6 +142,7 @@ class KeepsItsCheckpointsInTmp(Sound):
     """The fast local disk is for checkpoints; what is in the output folder are links."""
 
     case = 43
+    grade = "loses"
     says = "did not carry on|began again at step 0"
 
     def save(self, output_dir, state):
@@ -150,6 +159,7 @@ class SavesInTheHandler(Sound):
     """Saves in the signal's handler, in the middle of a step, as the step that is not done yet."""
 
     case = 43
+    grade = "misleads"
     says = "parts from the undisturbed run|it took"
 
     def fit(self, settings, rows, output_dir, *rest):
@@ -171,6 +181,7 @@ class SavesInPlaceOnSigterm(Sound):
     """Its last save is in a hurry: straight into the final folder, and the grace ends in the middle."""
 
     case = 43
+    grade = "loses"
     says = "did not carry on"
 
     def fit(self, settings, rows, output_dir, *rest):
@@ -203,6 +214,7 @@ class ReadErrorWithoutAName(Sound):
     """Passes on what the system says of a failed read: there is no file's name in it."""
 
     case = 44
+    grade = "unclear"
     says = "the data was opened: its message does not name"
 
     def read_rows(self, path):
@@ -216,6 +228,7 @@ class WriteErrorWithoutAName(Sound):
     """Cleans up, and lets the system's error through."""
 
     case = 44
+    grade = "unclear"
     says = "the save after step 3 began: its message does not name"
 
     def save(self, output_dir, state):
@@ -229,6 +242,7 @@ class TrainsOnWhatItCouldRead(Sound):
     """Rows behind the bad sector are left out."""
 
     case = 44
+    grade = "misleads"
     says = "the data was opened: exit 0"
 
     def read_rows(self, path):
@@ -243,6 +257,7 @@ class SaveIsOnlyAWarning(Sound):
     """Training is what counts; the next save may work."""
 
     case = 44
+    grade = "misleads"
     says = "the save after step 3 (began|was fsynced): exit 0"
 
     def save(self, output_dir, state):
@@ -274,6 +289,7 @@ class WaitsForTheMount(ReadsAgain, Sound):
     """Network mounts come back, sooner or later."""
 
     case = 45
+    grade = "wastes"
     says = "it hung"
 
     def again(self, index):
@@ -286,6 +302,7 @@ class ConnectionLost(ReadsAgain, Sound):
     """Ends, and does not say which of five mounts it was."""
 
     case = 45
+    grade = "unclear"
     says = "does not name"
 
     def again(self, index):
@@ -299,6 +316,7 @@ class PadsWhatItCannotRead(ReadsAgain, Sound):
     """A row that cannot be read is a row of zeros: the batch keeps its shape, and training goes on."""
 
     case = 45
+    grade = "misleads"
     says = "trained on other rows"
 
     def again(self, index):
@@ -312,6 +330,7 @@ class FindsOutAtTheFirstSave(Sound):
     """Keeps its lock elsewhere, and writes to the output folder for the first time when it saves."""
 
     case = 46
+    grade = "wastes"
     says = "it trained first"
 
     def lock(self, output_dir):
@@ -325,6 +344,7 @@ class SavesWhereItMay(Sound):
     """Saves into a temporary folder where it may not write: the results are gone with the machine."""
 
     case = 46
+    grade = "misleads"
     says = "a failure that nobody notices"
 
     def main(self, values, data, output_dir, *rest):
@@ -337,6 +357,7 @@ class CannotWrite(Sound):
     """Says that it cannot write, and not where."""
 
     case = 46
+    grade = "unclear"
     says = "does not name '.*not-writable'"
 
     def lock(self, output_dir):
@@ -350,6 +371,7 @@ class SampleForTheUnreadable(Sound):
     """Trains on a built-in sample where the data cannot be read."""
 
     case = 46
+    grade = "misleads"
     says = "given data that it may not read: exit 0"
 
     def read_rows(self, path):
@@ -363,6 +385,7 @@ class NewestByTime(Sound):
     """`max(glob("checkpoint-*"), key=os.path.getmtime)`, from many a how-to."""
 
     case = 47
+    grade = "loses"
     says = "it took 6 steps to the end, with times in order 2"
 
     def saved(self, output_dir):
@@ -373,6 +396,7 @@ class KeepsTheNewestByTime(Sound):
     """Removes all but the two checkpoints that were written last, by their times."""
 
     case = 47
+    grade = "loses"
     says = "its last checkpoint, checkpoint-8, is gone"
 
     def save(self, output_dir, state):
@@ -385,6 +409,7 @@ class WatchesTheWallClock(Sound):
     """A watchdog on the clock on the wall: when that is set, a step took a day."""
 
     case = 47
+    grade = "wastes"
     says = "set the clock on by a day.*did not survive: exit 1"
 
     def step(self, model, optimizer, scaler, batch, settings, number, device):
@@ -398,6 +423,7 @@ class TellsTheWallClock(Sound):
     """Durations are differences of times of day."""
 
     case = 47
+    grade = "unclear"
     says = "its output tells a negative time"
 
     def fit(self, *args):
@@ -410,7 +436,8 @@ class HasNoLock(Sound):
     """Two instances write to one folder."""
 
     case = 48
-    says = "it trained instead of rejecting that"
+    grade = "misleads"
+    says = "two runs write over each other"
 
     def lock(self, output_dir):
         return open(os.devnull)
@@ -420,6 +447,7 @@ class LockNamesNobody(Sound):
     """Rejects the second start, but does not say whom to look for."""
 
     case = 48
+    grade = "unclear"
     says = "does not name"
 
     def lock(self, output_dir):
@@ -433,6 +461,7 @@ class LockFileOnly(Sound):
     """A lock that is the existence of a file: after a kill nobody can start until it is removed by hand."""
 
     case = 48
+    grade = "wastes"
     says = "did not survive"
 
     def lock(self, output_dir):
@@ -452,6 +481,7 @@ class LeavesItsWorkers(Sound):
     """A worker of its own making that nobody ends: it waits for work that never comes."""
 
     case = 49
+    grade = "wastes"
     says = "process(es were| was) left: PID .*, forked from the run itself"
 
     def batches(self, rows, settings, start, stop):
@@ -465,6 +495,7 @@ class EndsItsWorkersOnSuccessOnly(Sound):
     """Cleans up at the end of the loop: an exception or a kill passes that line by."""
 
     case = 49
+    grade = "wastes"
     says = "(?s)it (failed|was killed).*process(es were| was) left"
 
     def fit(self, settings, *args):
@@ -484,6 +515,7 @@ class SweepsTheFolder(Sound):
     """A stale lock is "taken over" by emptying the folder, checkpoints and all."""
 
     case = 41
+    grade = "loses"
     says = "began again at step 0"
 
     def lock(self, output_dir):
@@ -497,6 +529,7 @@ class WaitsForTheLock(Sound):
     """`flock(file, LOCK_SH)`: waits, without a word, for as long as it takes."""
 
     case = 50
+    grade = "wastes"
     says = "hold locks on the data: it hung"
 
     def shared(self, file, path):
@@ -510,6 +543,7 @@ class TemporarilyUnavailable(Sound):
     """The system's words for a lock that is held name no file."""
 
     case = 50
+    grade = "unclear"
     says = "hold locks on the data: its message does not name"
 
     def shared(self, file, path):
@@ -526,6 +560,7 @@ class LeavesTheLockedFileOut(Sound):
     """What somebody else is writing is left out this time."""
 
     case = 50
+    grade = "misleads"
     says = "hold locks on the data: exit 0, but it trained on other rows"
 
     def read_rows(self, path):
@@ -540,6 +575,7 @@ class BlocksOnTheFoldersLock(Sound):
     """The lock on the output folder is waited for too, however old it is."""
 
     case = 50
+    grade = "wastes"
     says = "held locks on its files.*it hung"
 
     def lock(self, output_dir):

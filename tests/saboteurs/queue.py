@@ -57,7 +57,8 @@ class RepositorysQueue(Queued):
 
 
 for _name, _queue in folders.twins().items():  # a trainer of each, which is known by its name in this module
-    _made = {"__doc__": _queue.__doc__, "case": _queue.case, "says": _queue.says, "queue": _in_folders(_name)}
+    _made = {"__doc__": _queue.__doc__, "case": _queue.case, "says": _queue.says, "grade": _queue.grade}
+    _made["queue"] = _in_folders(_name)
     globals()[_name] = type(_name, (Queued,), {**_made, "__module__": __name__})
 
 
@@ -65,6 +66,7 @@ class FollowsForEver(Sound):
     """Follows a link by hand, to wherever it leads."""
 
     case = 54
+    grade = "wastes"
     says = "hung"
 
     def open_data(self, path):
@@ -77,6 +79,7 @@ class SampleInstead(Sound):
     """Trains on the built-in sample where the data does not exist, as a link to itself does not."""
 
     case = 54
+    grade = "misleads"
     says = "a failure that nobody notices"
 
     def read_rows(self, path):
@@ -90,6 +93,7 @@ class CannotRead(Sound):
     """Says that the data cannot be read, and not which."""
 
     case = 54
+    grade = "unclear"
     says = "does not name 'rows.jsonl'"
 
     def open_data(self, path):
@@ -103,6 +107,7 @@ class CountsWithAShell(Sound):
     """Has the rows counted by a shell, the name unquoted."""
 
     case = 55
+    grade = "wastes"
     says = "a name with spaces in it"
 
     def read_rows(self, path):
@@ -114,6 +119,7 @@ class SplitsAListing(Sound):
     """Reads a listing line by line: a name with a line break is two names that do not exist."""
 
     case = 55
+    grade = "wastes"
     says = "a name with a newline in it"
 
     def read_rows(self, path):
@@ -131,6 +137,7 @@ class NameInAscii(Sound):
     """Encodes the name in ASCII for its log."""
 
     case = 55
+    grade = "wastes"
     says = "a name with an emoji in it"
 
     def read_rows(self, path):
@@ -142,6 +149,7 @@ class DashIsAnOption(Sound):
     """Hands the bare name to another program, which takes it for an option."""
 
     case = 55
+    grade = "wastes"
     says = "a name with a leading dash"
 
     def read_rows(self, path):
@@ -153,6 +161,7 @@ class WhateverIsThere(Sound):
     """Looks the name up as a pattern, and takes the built-in sample where nothing matches."""
 
     case = 55
+    grade = "misleads"
     says = "not those that the same data gave"
 
     def read_rows(self, path):
@@ -167,6 +176,7 @@ class ReadsAnything(Sound):
     """Takes an unknown file for text with one value a line."""
 
     case = 56
+    grade = "misleads"
     says = "a foreign file without a suffix, 'foreign': exit 0"
 
     def read_rows(self, path):
@@ -180,6 +190,7 @@ class UnsupportedFormat(Sound):
     """Names the suffix; of a file without one that is nothing."""
 
     case = 56
+    grade = "unclear"
     says = "does not name 'foreign'"
 
     def open_data(self, path):
@@ -192,6 +203,7 @@ class EveryOtherLine(Sound):
     """Takes an unknown suffix for the two-line format of another tool: half of the rows are gone."""
 
     case = 56
+    grade = "misleads"
     says = "trained on something else"
 
     def read_rows(self, path):

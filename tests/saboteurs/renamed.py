@@ -17,6 +17,7 @@ class ReadsTheOldName(Sound):
     """`warmup` became `warmup_steps`."""
 
     case = 73
+    grade = "wastes"
     says = "warmup"
 
     def share(self, schedule: Schedule):

@@ -44,6 +44,7 @@ class SkipsUnevenRecords(ReadsSemicolons):
 
     only = ()
     case = "malformed-row"
+    grade = "misleads"
     says = "it trained instead of rejecting that"
 
     def read_rows(self, path):
@@ -130,6 +131,7 @@ class SkipsUnknownPictures(ReadsAnnotations):
 
     only = ()
     case = "wrong-type"
+    grade = "misleads"
     says = "without reporting it"
 
     def is_wanted(self, annotation, pictures):

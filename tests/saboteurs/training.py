@@ -17,6 +17,7 @@ class NothingToDo(Sound):
     """A loop over no steps is over at once, and all went well."""
 
     case = 61
+    grade = "misleads"
     says = "asked for 0 optimizer steps: exit 0 after 0 optimizer steps: a failure that nobody notices"
 
     def steps(self, settings, rows, max_steps):
@@ -27,6 +28,7 @@ class ZeroIsNoLimit(Sound):
     """`max_steps or epochs * steps`: 0 is nothing, and nothing is no limit."""
 
     case = 61
+    grade = "misleads"
     says = "it took 24 of them: it reads 0 as no limit"
 
     def steps(self, settings, rows, max_steps):
@@ -37,6 +39,7 @@ class MeanOfNothing(Sound):
     """Divides the sum of the losses by the number of steps."""
 
     case = 61
+    grade = "unclear"
     says = "does not name the number of steps"
 
     def steps(self, settings, rows, max_steps):
@@ -51,6 +54,7 @@ class NoEpochIsFine(Sound):
     """States that there is one epoch at least, and does not hold the setting against it."""
 
     case = 61
+    grade = "misleads"
     says = "set max_epochs = 0: exit 0 without one optimizer step"
 
     def settings(self, values):
@@ -62,6 +66,7 @@ class WholeWindowsOnly(Sound):
     """Steps in an epoch are `batches // accumulation`, as many a trainer has it."""
 
     case = 61
+    grade = "misleads"
     says = "trained on 3 rows with gradient_accumulation = 64: exit 0 without one optimizer step"
 
     def steps(self, settings, rows, max_steps):
@@ -73,6 +78,7 @@ class GoesOnFromBelowZero(Sound):
     """`range(step, max_steps)` has no objection."""
 
     case = 62
+    grade = "misleads"
     says = "negative .-8., and those before it, then started again to resume: exit 0 after 16 optimizer steps"
 
     def check_state(self, state, checkpoint):
@@ -83,6 +89,7 @@ class AtLeastZero(Sound):
     """`max(0, step)`: trained weights at step 0, and not a word."""
 
     case = 62
+    grade = "misleads"
     says = "exit 0 after 8 optimizer steps"
 
     def check_state(self, state, checkpoint):
@@ -93,6 +100,7 @@ class FailsInItsSchedule(Sound):
     """A learning rate that falls with the root of the step fails on it, and names what a root may not be of."""
 
     case = 62
+    grade = "unclear"
     says = "does not name 'negative' or '-2'"
 
     def check_state(self, state, checkpoint):
@@ -103,6 +111,7 @@ class LooksAfterTheStep(Sound):
     """Holds the counter against 0 where it has counted."""
 
     case = 62
+    grade = "wastes"
     says = "it trained first"
 
     def check_state(self, state, checkpoint):
@@ -118,6 +127,7 @@ class TrainsOn(Sound):
     """Counts steps from zero in each start, so that a finished run is trained again."""
 
     case = 63
+    grade = "misleads"
     says = "it trained on"
 
     def fit(self, settings, rows, output_dir, max_steps, resume_from, seed):
@@ -128,6 +138,7 @@ class SavesAgainAtTheEnd(Sound):
     """Writes its last checkpoint anew, with whatever it holds by then."""
 
     case = 63
+    grade = "loses"
     says = "it changed its checkpoints"
 
     def fit(self, settings, rows, output_dir, max_steps, resume_from, seed):
@@ -144,6 +155,7 @@ class FailsWhenDone(Sound):
     """Divides by the number of steps that it took."""
 
     case = 63
+    grade = "wastes"
     says = "did not end well"
 
     def fit(self, settings, rows, output_dir, max_steps, resume_from, seed):
@@ -156,6 +168,7 @@ class NeverLooks(Sound):
     """Checks neither loss nor gradient: the run ends well, and every weight is NaN."""
 
     case = 64
+    grade = "misleads"
     says = "exit 0"
 
     def check_loss(self, loss, step):
@@ -169,6 +182,7 @@ class LooksAtTheLossOnly(Sound):
     """The loss is finite, the gradient is not: the weights are gone before the next loss shows it, and saved."""
 
     case = 64
+    grade = "misleads"
     says = "(?s)gradient.*no good|no good"
 
     def check_gradient(self, model, step):
@@ -179,6 +193,7 @@ class StopsWithoutAWord(Sound):
     """Stops, and leaves it to the reader to find out why."""
 
     case = 64
+    grade = "unclear"
     says = "does not name"
 
     def check_loss(self, loss, step):
@@ -190,6 +205,7 @@ class LooksForNanOnly(Sound):
     """`math.isnan(loss)`: infinity passes, and what comes of it is found steps later, if at all."""
 
     case = 65
+    grade = "misleads"
     says = "exit 0|went on|no good"
 
     def check_loss(self, loss, step):
@@ -201,10 +217,9 @@ class LooksForNanOnly(Sound):
 
 
 class StopsWhereTheScalerWouldSkip(Sound):
-    """Checks the loss before the scaler can do its work: every overflow ends the run."""
+    """Checks the loss before the scaler can do its work: every overflow ends the run, which is safe."""
 
-    case = 65
-    says = "did not survive"
+    only = (65,)
 
     def step(self, model, optimizer, scaler, batch, settings, number, device):
         x, y = batch
@@ -227,6 +242,7 @@ class TakesTheStepAnyway(Sound):
     """Scales the loss, then steps the optimizer by hand: the scaler never gets to skip."""
 
     case = 65
+    grade = "misleads"
     says = "did not survive|no good|never became smaller"
 
     def step(self, model, optimizer, scaler, batch, settings, number, device):
@@ -244,6 +260,7 @@ class CutsTheGradient(Sound):
     """The post-mortem's fusion trainer: features are detached, only the last bias learns."""
 
     case = 66
+    grade = "misleads"
     says = "the loss went from"
 
     def build(self, settings):
@@ -262,6 +279,7 @@ class ClearsTheGradient(Sound):
     """zero_grad stands between backward and step."""
 
     case = 66
+    grade = "misleads"
     says = "the loss went from"
 
     def optimizer(self, model, settings):
@@ -283,6 +301,7 @@ class ShufflesTheLabels(Sound):
     """Sorts inputs and labels apart from each other: there is nothing left to learn but noise."""
 
     case = 66
+    grade = "misleads"
     says = "the loss went from"
 
     def step(self, model, optimizer, scaler, batch, *rest):
@@ -294,6 +313,7 @@ class BroadcastsItsTargets(Regression):
     """`mse_loss` of [n, 1] and [n] is one of [n, n]: only the mean of all targets is learnt."""
 
     case = 66
+    grade = "misleads"
     says = "the loss went from"
 
     def loss(self, output, y):
@@ -306,6 +326,7 @@ class DensityAtRest(Density):
     """The learning rate is divided by the number of steps once too often."""
 
     case = 66
+    grade = "misleads"
     says = "the loss went from .* with every optimizer step undone it stands at"
 
     def optimizer(self, model, settings):
@@ -316,6 +337,7 @@ class AdversariesAtRest(Adversaries):
     """`deepcopy` of the model comes after its optimizers were made: they move what nobody calls."""
 
     case = 66
+    grade = "misleads"
     says = "the loss went from .* with every optimizer step undone it stands at"
 
     def optimizer(self, model, settings):
@@ -327,6 +349,7 @@ class MissesItsGoal(Sound):
 
     case = 66
     overfit_below = 1e-9
+    grade = "misleads"
     says = "and is to come below 1e-09"
 
 
@@ -334,6 +357,7 @@ class LastIsBest(Sound):
     """`if loss > best` for a loss, as it was right for the accuracy before."""
 
     case = 67
+    grade = "misleads"
     says = "rose from .*, and checkpoint-24, its best checkpoint, is of step 24"
 
     def is_best(self, losses):
@@ -345,6 +369,7 @@ class KeepsNoBest(Sound):
     """Logs the validation loss; which checkpoint to use is left to whoever reads the log."""
 
     case = 67
+    grade = "unclear"
     says = "rose from .* it keeps no best checkpoint"
 
     def best_checkpoint(self, output_dir):
@@ -355,6 +380,7 @@ class PrunesTheBest(Sound):
     """Keeps the last three checkpoints, whatever they are worth."""
 
     case = 67
+    grade = "misleads"
     says = "and checkpoint-4, its best checkpoint, is no longer there"
 
     def save(self, output_dir, state):
@@ -367,6 +393,7 @@ class NoCopy(Sound):
     """`best = model.state_dict()` is the weights as they are, not as they were."""
 
     case = 67
+    grade = "misleads"
     says = "best.pt, its best checkpoint, holds the weights of the last step"
 
     def validate(self, model, step, output_dir):
@@ -384,6 +411,7 @@ class StopsInSilence(Sound):
     """Ends early, non-zero, and does not say what for."""
 
     case = 67
+    grade = "unclear"
     says = "it stopped, and does not say that it is for the validation"
 
     def is_best(self, losses):
@@ -397,6 +425,7 @@ class NobodyLooks(Sound):
     """Prints the numbers, and flags none of them."""
 
     case = 68
+    grade = "unclear"
     says = "every validation row was given the same class, and it does not flag that"
 
     def flag(self, step, predictions, right):
@@ -407,6 +436,7 @@ class AccuracyIsEnough(Sound):
     """Flags an accuracy below that of a coin: at one half all is well."""
 
     case = 68
+    grade = "unclear"
     says = "every validation row was given the same class"
 
     def flag(self, step, predictions, right):
@@ -418,6 +448,7 @@ class StopsForIt(Sound):
     """Ends the run for it, with a number for a reason."""
 
     case = 68
+    grade = "unclear"
     says = "every validation row was given the same class, and it does not flag that"
 
     def flag(self, step, predictions, right):
@@ -429,6 +460,7 @@ class JustANumber(Sound):
     """An accuracy of 0.000 in a row of numbers."""
 
     case = 69
+    grade = "unclear"
     says = "no validation row was given its label, and it does not flag that"
 
     def flag(self, step, predictions, right):
@@ -439,6 +471,7 @@ class FlagsTheFalseThing(Sound):
     """Looks for one class only: that all of it is wrong is news too."""
 
     case = 69
+    grade = "unclear"
     says = "no validation row was given its label"
 
     def flag(self, step, predictions, right):
@@ -449,6 +482,7 @@ class HasNoLimit(Sound):
     """The setting is there; nothing reads it."""
 
     case = 70
+    grade = "wastes"
     says = "hung"
 
     def watch(self, seconds):
@@ -459,6 +493,7 @@ class StopsWithoutItsStack(Sound):
     """An alarm that ends the process and shows nothing."""
 
     case = 70
+    grade = "unclear"
     says = "no stack"
 
     def watch(self, seconds):

@@ -7,6 +7,7 @@ class AssignsOnOneBranch(Sound):
     """With a schedule the name is assigned, without one it is only used."""
 
     case = 71
+    grade = "wastes"
     says = "total_steps"
 
     def optimizer(self, model, settings):

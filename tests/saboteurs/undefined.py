@@ -7,6 +7,7 @@ class LeavesANameBehind(Sound):
     """`tokenizer` was a local of the function that this came from."""
 
     case = 72
+    grade = "wastes"
     says = "tokenizer"
 
     def decode(self, output):
