@@ -34,7 +34,7 @@ CASE = '''
     number=100,
     title="output folder with a space in its name",
     verdict="survives",
-    severity="unclear",
+    severity="misleads",
     brought_about="a start on an output folder with a space in its name",
     expects="survives, and saves in that folder",
 )
@@ -65,6 +65,7 @@ class SplitsItsPaths(Sound):
     """Takes its output folder from a line of a script that is split at every space."""
 
     case = "output-folder-with-a-space"
+    grade = "misleads"
     says = r"left \d of \d checkpoints there"
 
     def save(self, output_dir, state):

@@ -119,5 +119,5 @@ def test_the_jobs_summary_is_the_first_screen(ran):
     folder, _ = ran
     summary = (folder / "summary.md").read_text()
     assert summary.startswith("## Preflight: NO-GO\n\n1 passed, 1 failed")
-    assert "### NO-GO for 2 causes" in summary
+    assert "### NO-GO for 1 cause" in summary
     assert "`pytest -m preflight --trainer Classifier --edge-case 64`" in summary

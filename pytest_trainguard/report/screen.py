@@ -115,6 +115,9 @@ def format_reasons(cases: Iterable[CaseEntry], title: Callable[[int], str], most
     for reason, group in every[:most]:
         named = dict.fromkeys((case["number"], case["slug"]) for case in group)
         lines += _wrap(f"  {reason} ({_format_cases(list(named))})", 2)
+        said = next((line.strip() for line in reversed(group[0]["evidence"].splitlines()) if line.strip()), "")
+        if said and said not in reason:  # what could not be judged has its reason in the program's last words
+            lines += _wrap(f"    {said}", 1)
     if len(every) > most:
         lines.append(f"  and {len(every) - most} more reasons: -v shows them")
     return lines
