@@ -350,7 +350,11 @@ def test_checkpoint_of_another_model(guard: Guard) -> None:
     if not changes:
         raise NotApplicable('no setting for the hidden size or the layers: name it, fields = {"hidden_size": "..."}')
     trained = guard.run_all(
-        [RunRequest(f"trained with {path} = {other}", settings={path: other}) for path, (_, other) in changes.items()]
+        [
+            # To its first save only: there must be steps left for the second start to take, or it rightly ends at once.
+            RunRequest(f"trained with {path} = {other}", settings={path: other}, steps=guard.reference.first_save)
+            for path, (_, other) in changes.items()
+        ]
     )
     size = damaged_checkpoints.largest_size(guard.checkpoints.find(reference.output_dir)[-1])
     others = []
