@@ -33,11 +33,13 @@ class Overfit:
         first: loss of the first step.
         last: mean loss of the last `LAST` steps.
         outcome: the run.
+        asked: optimizer steps that it was to take.
     """
 
     first: float
     last: float
     outcome: Outcome
+    asked: int = 0
 
     @property
     def drop(self) -> float:
@@ -55,7 +57,9 @@ class Overfit:
             change = f"{self.drop:.0%} lower" if self.drop >= 0 else f"{-self.drop:.0%} higher"
         else:
             change = f"{fell:.3f} lower" if fell >= 0 else f"{-fell:.3f} higher"
-        return f"the loss went from {self.first:.3f} to {self.last:.3f} ({change})"
+        taken = len(self.outcome.recording.of("step"))
+        early = f"in {taken} of {self.asked} steps " if taken < self.asked else ""
+        return f"{early}the loss went from {self.first:.3f} to {self.last:.3f} ({change})"
 
 
 class TinyOverfit:
@@ -64,6 +68,7 @@ class TinyOverfit:
     def __init__(self, guard: Guard):
         self.guard = guard
         self._data: dict[int, Path | None] = {}  # by the number of examples
+        self._epochs: dict[str, object] = {}  # as many as the steps need, where the usual ones end before them
 
     def __call__(self, examples: int = 32, steps: int = 50) -> Overfit:
         """Run, and read the loss off the recording.
@@ -76,17 +81,21 @@ class TinyOverfit:
         """
         self.guard.needs.losses()
         (outcome,) = self.guard.run_all([self._request(examples, steps)])
+        epochs = self.guard.subject.settings.role("epochs")
+        if epochs and outcome.exit == 0 and len(outcome.recording.of("step")) < steps:  # its epochs are over before
+            self._epochs = {epochs.path: int(min(steps, epochs.bounds.get("le", steps)))}
+            (outcome,) = self.guard.run_all([self._request(examples, steps)])
         losses = _Losses(outcome)
         if outcome.exit != 0 or not losses.all:
             told = f"the run failed: {outcome.how}"
             raise Finding(outcome.did, told, outcome.last_words, grade="wastes", cause=causes.find_crash(outcome))
-        return Overfit(losses.all[0], fmean(losses.all[-LAST:]), outcome)
+        return Overfit(losses.all[0], fmean(losses.all[-LAST:]), outcome, steps)
 
     def _request(self, examples: int, steps: int, fault: Fault | None = None) -> RunRequest:
         subject = self.guard.subject
         if examples not in self._data:
             self._data[examples] = subject.make_data(self.guard.folder / f"few-{examples}", examples)
-        values = subject.description.overfit
+        values = settings.merge(self._epochs, subject.description.overfit)
         saving = subject.settings.role("save_every")
         if saving:  # this run is about its losses alone
             values = settings.merge({saving.path: steps}, values)

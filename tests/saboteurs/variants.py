@@ -417,3 +417,10 @@ class HoldsInfinities(Sound):
 
     def state(self, *args):
         return {**super().state(*args), "callbacks": {"kth_value": torch.tensor(math.inf)}}
+
+
+class FewEpochs(Sound):
+    """Two epochs, as its settings say: of 32 rows they are over after 8 steps, where case 66 wants 50."""
+
+    only = (66,)
+    tiny = {"max_epochs": 2}
