@@ -319,7 +319,7 @@ def _newest_by_step(guard: Guard, killed: Outcome, reference: Outcome) -> None:
     number=48,
     title="two instances",
     verdict="rejects",
-    severity="misleads",
+    severity="loses",
     brought_about="a second start on the same output folder; then a lock left by a killed run",
     expects="the second start rejects, naming the PID of the first; a stale lock is taken over",
     fast=True,

@@ -7,7 +7,7 @@ import pkgutil
 import pytest
 
 from pytest_trainguard import Finding, NotApplicable, catalog
-from pytest_trainguard.harm import rank
+from pytest_trainguard.harm import GRADES, rank
 from pytest_trainguard.memory.replay.budget import parse_budget, resolve_budget
 from pytest_trainguard.session.preflight import get_preflight
 from pytest_trainguard.verdicts.gathering import gathering
@@ -123,3 +123,8 @@ def test_sound_program_passes(trainer, case, noted, request):
 
 def test_every_case_has_a_saboteur():
     assert {case for _, case in SABOTAGED} == set(CASES)
+
+
+@pytest.mark.parametrize("case", CASES, ids=name_case)
+def test_severity_is_the_worst_grade_that_a_saboteur_is_given(case):
+    assert case.severity == min((program.grade for program, one in SABOTAGED if one is case), key=GRADES.index)

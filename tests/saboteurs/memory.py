@@ -318,6 +318,7 @@ class TakesThemAll(Sound):
     """`if device_count() > 1: DataParallel`: all that there are, in silence."""
 
     case = 27
+    grade = "misleads"
     says = "its message does not name what it uses .cuda:0, cuda:1."
 
     def device(self, settings):

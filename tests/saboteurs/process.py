@@ -436,7 +436,7 @@ class HasNoLock(Sound):
     """Two instances write to one folder."""
 
     case = 48
-    grade = "misleads"
+    grade = "loses"
     says = "two runs write over each other"
 
     def lock(self, output_dir):
