@@ -22,9 +22,10 @@ from pytest_trainguard import catalog, edge_case, linux
 from pytest_trainguard.adapters import command
 from pytest_trainguard.casework.bystander import reassign_pid, start_bystander
 from pytest_trainguard.contract import checkpoints, settings
-from pytest_trainguard.contract.outcome import exit_words, message_of
+from pytest_trainguard.contract.outcome import Outcome, exit_words, message_of
 from pytest_trainguard.contract.trainer import Trainer, spec_of
 from pytest_trainguard.memory import parse_budget
+from pytest_trainguard.recorder.timeline import Recording
 from pytest_trainguard.rows import samples
 from pytest_trainguard.session import selection
 from pytest_trainguard.verdicts import kinds
@@ -655,3 +656,40 @@ def test_a_long_line_without_an_end_is_read_in_no_time():
     assert message_of("x" * 300_000) == "x" * 300_000
     assert message_of("a\rb\r\nc\r\rd\re") == "b\ne"
     assert time.process_time() - began < 1.0
+
+
+def test_ranges_are_read_in_the_spellings_that_people_use():
+    import attrs
+
+    @dataclasses.dataclass
+    class Stated:
+        a: int = dataclasses.field(default=1, metadata={"min": 1, "max": 8})
+        b: float = dataclasses.field(default=0.5, metadata={"bounds": (0.0, 1.0)})
+        c: float = dataclasses.field(default=0.5, metadata={"exclusive_minimum": 0, "upper": 2})
+        d: str = dataclasses.field(default="x", metadata={"choices": ["x", "y"]})
+
+    @attrs.define
+    class Validated:
+        a: int = attrs.field(default=1, validator=attrs.validators.and_(attrs.validators.ge(1), attrs.validators.lt(9)))
+        d: str = attrs.field(default="x", validator=attrs.validators.in_(["x", "y"]))
+
+    stated = {field.path: field for field in settings.fields_of(Stated)}
+    assert stated["a"].bounds == {"ge": 1, "le": 8}
+    assert stated["b"].bounds == {"ge": 0.0, "le": 1.0}
+    assert stated["c"].bounds == {"gt": 0, "le": 2}
+    assert (stated["d"].kind, stated["d"].choices) == ("choice", ("x", "y"))
+    validated = {field.path: field for field in settings.fields_of(Validated)}
+    assert validated["a"].bounds == {"ge": 1, "lt": 9}
+    assert (validated["d"].kind, validated["d"].choices) == ("choice", ("x", "y"))
+
+
+def test_logs_of_frameworks_are_nothing_left():
+    left = Outcome(
+        did="", exit=1, output="", output_bytes=0, recording=Recording([]), output_dir=Path("out"), before={},
+        after=dict.fromkeys(
+            (".hydra/config.yaml", "train.log", "tb/events.out.tfevents.1.host", "mlruns/0/meta.yaml", "mine.csv",
+             "checkpoint-2/", "checkpoint-2/state.pt"), (1, "x"),
+        ),
+        seconds=1.0, peak_rss=0, leftovers=(), timed_out=False, stack="", pid=1, logs=("*.csv",),
+    )  # fmt: skip
+    assert left.left() == ["checkpoint-2/state.pt"]
