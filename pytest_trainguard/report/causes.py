@@ -34,10 +34,9 @@ def group_by_cause(verdicts: Iterable[CaseVerdict]) -> list[CauseEntry]:
     for verdict in sorted(verdicts, key=lambda verdict: verdict.order):
         for problem in verdict.problems:
             key = find_key(problem.cause.key if problem.cause else "", verdict.slug)
-            word = find_word(problem.verdict, verdict.verdict)
-            found.setdefault((verdict.trainer, key, word), []).append((verdict, problem))
+            found.setdefault((verdict.trainer, key, problem.verdict), []).append((verdict, problem))
     entries = [_make_entry(key, word, pairs) for (_, key, word), pairs in found.items()]
-    order = {"failed": 0, "error": 0, "accepted": 2, "advice": 1}
+    order = {"failed": 0, "advice": 1, "accepted": 2}
     return sorted(entries, key=lambda entry: (order[entry["verdict"]], rank(entry["grade"]), -len(entry["cases"])))
 
 
@@ -54,16 +53,6 @@ def find_key(cause: str, slug: str) -> str:
 def find_stable_key(key: str) -> str:
     """A cause's key without the line of an exception, which moves with every change above it."""
     return LINE.sub(r"\1", key)
-
-
-def find_word(problem: str, case: str) -> str:
-    """What a problem comes to: of a case that failed, what is milder than its gravest problem may be advice by itself.
-
-    Args:
-        problem: the verdict on the problem.
-        case: the verdict on the case.
-    """
-    return problem if case in ("failed", "error") else case
 
 
 def _make_entry(key: str, word: str, pairs: list[tuple[CaseVerdict, Problem]]) -> CauseEntry:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pytest_trainguard.report.causes import find_key, find_stable_key, find_word
+from pytest_trainguard.report.causes import find_key, find_stable_key
 from pytest_trainguard.report.json_report import CaseEntry, Report
 
 NO_GO = ("failed", "error")
@@ -100,8 +100,9 @@ def _list_findings(report: Report) -> dict[Key, Finding]:
     for case in report["cases"]:
         for problem in case["problems"]:
             cause = find_key(problem["cause"], case["slug"])
-            word = find_word(problem["verdict"], case["verdict"])
-            finding = Finding(word, problem["grade"], _head(case), cause, _first_line(problem["happened"]))
+            finding = Finding(
+                problem["verdict"], problem["grade"], _head(case), cause, _first_line(problem["happened"])
+            )
             key = case["trainer"], case["slug"], find_stable_key(cause)
             if key not in found or (finding.verdict in NO_GO and found[key].verdict not in NO_GO):
                 found[key] = finding

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import pytest
 
 from pytest_trainguard.catalog import CATEGORIES
-from pytest_trainguard.report.causes import CauseEntry, find_key, find_word
+from pytest_trainguard.report.causes import CauseEntry, find_key
 from pytest_trainguard.report.cleaning import clean_text, unlink
 from pytest_trainguard.report.data import SessionResult
 from pytest_trainguard.report.json_report import CaseEntry, Report, make_report
@@ -190,8 +190,8 @@ def _find_places(cause: CauseEntry, cases: Iterable[CaseEntry], root: Path) -> l
         if case["trainer"] != cause["trainer"] or case["slug"] not in cause["cases"]:
             continue
         for problem in case["problems"]:
-            word = find_word(problem["verdict"], case["verdict"])
-            if (find_key(problem["cause"], case["slug"]), word) != (cause["key"], cause["verdict"]):
+            found = find_key(problem["cause"], case["slug"]), problem["verdict"]
+            if found != (cause["key"], cause["verdict"]):
                 continue
             if raised:  # the key has the file's name alone; the traceback says where it is
                 frames = FRAME.findall(problem["evidence"])

@@ -21,7 +21,7 @@ from markupsafe import Markup, escape
 from pytest_trainguard.catalog import CATALOGUE, CATEGORIES
 from pytest_trainguard.harm import GRADES, MEANINGS
 from pytest_trainguard.report import pictures
-from pytest_trainguard.report.causes import CauseEntry, find_key, find_word
+from pytest_trainguard.report.causes import CauseEntry, find_key
 from pytest_trainguard.report.cleaning import clean, clean_text, unlink
 from pytest_trainguard.report.data import Prediction, Word
 from pytest_trainguard.report.json_report import CaseEntry, Coverage, ProblemEntry, Report, TrainerEntry
@@ -167,8 +167,7 @@ def _make_causes(entries: Iterable[CauseEntry], cases: list[ShownCase]) -> list[
             problems = [
                 problem
                 for problem in case["problems"]
-                if find_key(problem["cause"], case["slug"]) == entry["key"]
-                and find_word(problem["verdict"], case["verdict"]) == entry["verdict"]
+                if find_key(problem["cause"], case["slug"]) == entry["key"] and problem["verdict"] == entry["verdict"]
             ]
             anchor = "" if case["id"] in placed else case["id"]
             placed.add(case["id"])

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from pytest_trainguard import case_pages, catalog
-from pytest_trainguard.harm import MEANINGS
 from pytest_trainguard.report.causes import CauseEntry
 from pytest_trainguard.report.json_report import CaseEntry, Report
 
@@ -23,11 +22,9 @@ class Block:
 
     Attributes:
         levels: groups of lines; a later group is shown only where there is room for it, in all blocks alike.
-        grade: of a cause.
     """
 
     levels: list[list[str]]
-    grade: str = ""
     shown: list[str] = field(default_factory=list)
 
 
@@ -76,8 +73,8 @@ def _make_block(cause: CauseEntry, numbers: dict[str, int | None], single: bool,
     fix = format_fix(cause["guide"], cause["framework"])
     levels = [_wrap(title, 2)]
     if brief:
-        return Block([*levels, _wrap(f"{INDENT}{_last_part(cause['happened'])}", 1), [_reproduce(cause)]])
-    told = _wrap(f"{INDENT}{cause['did']}: {_last_part(cause['happened'])}", 3)
+        return Block([*levels, _wrap(f"{INDENT}{_first_line(cause['happened'])}", 1), [_reproduce(cause)]])
+    told = _wrap(f"{INDENT}{cause['did']}: {_first_line(cause['happened'])}", 3)
     explained = [f"{INDENT}more: pytest --explain {cause['guide']}"] if fix else []
     advised = _wrap(f"{INDENT}fix: {fix}", FIX_LINES) if fix else []
     return Block([*levels, [_reproduce(cause)], told, explained, advised])
@@ -87,7 +84,7 @@ def _reproduce(cause: CauseEntry) -> str:
     return f"{INDENT}{cause['alone']}"
 
 
-def _last_part(text: str) -> str:
+def _first_line(text: str) -> str:
     return text.splitlines()[0] if text else ""
 
 
@@ -109,7 +106,7 @@ def format_reasons(cases: Iterable[CaseEntry], title: Callable[[int], str], most
     """Cases of one verdict by their reason, those of most cases first."""
     groups: dict[str, list[CaseEntry]] = {}
     for case in cases:
-        groups.setdefault(_last_part(case["reason"]), []).append(case)
+        groups.setdefault(_first_line(case["reason"]), []).append(case)
     every = sorted(groups.items(), key=lambda group: -len(group[1]))
     lines = [title(sum(len(group) for _, group in every))] if every else []
     for reason, group in every[:most]:
@@ -125,16 +122,9 @@ def format_reasons(cases: Iterable[CaseEntry], title: Callable[[int], str], most
 
 def _wrap(text: str, most: int) -> list[str]:
     """A text in lines of `WIDTH` columns, continued under its own indentation; what is too much ends in an ellipsis."""
-    indent = " " * max(2, len(text) - len(text.lstrip(" "))) if text.startswith(" ") else INDENT
-    flat = " ".join(text.split())
-    first = text[: len(text) - len(text.lstrip(" "))] + (flat if text.startswith(" ") else text.replace("\n", " "))
+    words = text.lstrip(" ")
+    indent = " " * (len(text) - len(words))
     return textwrap.wrap(
-        first, WIDTH, subsequent_indent=indent, max_lines=most, placeholder=" …", drop_whitespace=True,
+        words, WIDTH, initial_indent=indent, subsequent_indent=indent or INDENT, max_lines=most, placeholder=" …",
         break_on_hyphens=False,
     )  # fmt: skip
-
-
-def explain_grades(report: Report) -> list[str]:
-    """What the grades mean that were given, for somebody who meets them first."""
-    there = {cause["grade"] for cause in report["causes"]}
-    return [f"{grade}: {meaning}" for grade, meaning in MEANINGS.items() if grade in there]
