@@ -14,7 +14,6 @@ from pytest_trainguard.recorder.timeline import Recording
 LOGS = (
     "*.log",
     "*.log.*",
-    "logs/*",
     ".hydra/*",
     "events.out.tfevents.*",
     "hparams.yaml",
