@@ -98,3 +98,10 @@ def test_advice_alone_is_a_go():
     problem = Problem("unclear", "its message does not name 'rows.jsonl'", "emptied it", verdict="advice")
     last = lines_of([verdict(case, problems=[problem], word="advice")])[-1]
     assert last.startswith("GO WITH ADVICE: 0 passed, 0 failed, 1 advice, 0 not applicable")
+
+
+def test_what_a_finding_announces_is_told_with_it():
+    case = catalog.read_cases()[70]
+    problem = Problem("wastes", "1 place(s) that can end in NameError:\ntrain.py:7: Name `x` is not defined", "read it")
+    shown = " ".join("\n".join(lines_of([verdict(case, problems=[problem], word="failed")])).split())
+    assert "read it: 1 place(s) that can end in NameError: train.py:7: Name `x` is not defined" in shown

@@ -73,7 +73,7 @@ def _make_block(cause: CauseEntry, numbers: dict[str, int | None], single: bool,
     fix = format_fix(cause["guide"], cause["framework"])
     levels = [_wrap(title, 2)]
     if brief:
-        return Block([*levels, _wrap(f"{INDENT}{_first_line(cause['happened'])}", 1), [_reproduce(cause)]])
+        return Block([*levels, _wrap(f"{INDENT}{_first_line(cause['happened'])}", 2), [_reproduce(cause)]])
     told = _wrap(f"{INDENT}{cause['did']}: {_first_line(cause['happened'])}", 3)
     explained = [f"{INDENT}more: pytest --explain {cause['guide']}"] if fix else []
     advised = _wrap(f"{INDENT}fix: {fix}", FIX_LINES) if fix else []
@@ -85,7 +85,9 @@ def _reproduce(cause: CauseEntry) -> str:
 
 
 def _first_line(text: str) -> str:
-    return text.splitlines()[0] if text else ""
+    """The first line of a text, with the one after it where that is announced, as a place in the sources is."""
+    lines = text.splitlines()
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1]) if lines else ""
 
 
 def _format_cases(cases: Sequence[tuple[int | None, str]]) -> str:
