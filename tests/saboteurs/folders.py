@@ -242,7 +242,7 @@ class ClearsUp(FolderQueue):
 class StopsWithoutAWord(FolderQueue):
     """`except OSError` around everything: it stops, and says nothing of what."""
 
-    case, says = 52, "stopped without naming"
+    case, says, TAKES = 52, "trained the same content twice", 0.3
     grade = "misleads"
 
     def move(self, path, folder):
