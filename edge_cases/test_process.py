@@ -327,6 +327,7 @@ def _newest_by_step(guard: Guard, killed: Outcome, reference: Outcome) -> None:
 def test_two_instances(guard: Guard) -> None:
     """Two jobs of one queue wrote their checkpoints over each other for a weekend."""
     reference = guard.reference.outcome
+    _note_what_is_held(reference)
     release = guard.folder / "release"
     first = guard.start("held in step 3 while a second start came", fault=faults.pause(3, release))
     try:
@@ -343,6 +344,19 @@ def test_two_instances(guard: Guard) -> None:
     again = guard.run("started again on the output folder of a killed run, its lock still there",
                       output_dir=killed.output_dir, resume=guard.checkpoints.recoverable)  # fmt: skip
     survives(again)
+
+
+def _note_what_is_held(outcome: Outcome) -> None:
+    """A port by its number, or a lock on a file that every run shares: the second run on a machine does not start."""
+    ports = [f"port {what}{_at(place)}" for what, place in outcome.recording.reached("port").items()]
+    locks = [f"a lock on {what}{_at(place)}" for what, place in outcome.recording.reached("lock").items()]
+    if ports or locks:
+        told = f"it holds {', '.join([*ports, *locks])}: two runs cannot be side by side on one machine"
+        note(Finding(outcome.did, told, grade="unclear", cause=causes.HOLDS))
+
+
+def _at(place: str) -> str:
+    return f" ({place})" if place else ""
 
 
 def _keeps_out(second: Outcome, holder: int) -> None:
@@ -460,3 +474,70 @@ def test_file_locked(guard: Guard) -> None:
                 recovers(outcome, reference)
             else:
                 _same_losses(outcome, reference)
+
+
+@edge_case(
+    "no-network",
+    title="no network",
+    verdict="survives",
+    severity="unclear",
+    brought_about="runs reach nothing but what they listen on themselves",
+    expects="survives without asking for other machines",
+    fast=True,
+)
+def test_no_network(guard: Guard) -> None:
+    """A node without a way out waited for the tracker's server through every retry, in each of 300 trials."""
+    outcome = guard.reference.outcome
+    hosts = [f"{address}{_at(place)}" for address, place in outcome.recording.reached("network").items()]
+    commands = [f"`{command}`{_at(place)}" for command, place in outcome.recording.reached("command").items()]
+    if hosts or commands:
+        raise Finding(
+            "trained undisturbed, without a network",
+            f"it wanted {', '.join([*hosts, *commands])}, and trained on without",
+            grade="unclear",
+            cause=causes.WANTS_NETWORK,
+        )
+
+
+@edge_case(
+    "writes-elsewhere",
+    title="writes outside its output folder",
+    verdict="survives",
+    severity="loses",
+    brought_about="two undisturbed runs, each with an output folder of its own",
+    expects="writes to its output folder and its temporary one alone",
+    fast=True,
+)
+def test_writes_elsewhere(guard: Guard) -> None:
+    """Two runs of a sweep saved to `checkpoints/best.pt`: the one that was slower by a second won."""
+    first, second = guard.reference.outcome, guard.reference.second_outcome
+    written = _written_elsewhere(first)
+    if not written:
+        return
+    both = _written_elsewhere(second)
+    begun = first.recording.steps[0].time
+    results = [path for path, time in written.items() if path in both and time > begun and not first.is_log(str(path))]
+    others = [path for path in written if path not in results]
+    did = "trained undisturbed twice, each with an output folder of its own"
+    if others:
+        told = f"it wrote {_named(others, first, guard.subject.root)}, outside its output folder"
+        note(Finding(did, told, grade="unclear", cause=causes.WRITES_ELSEWHERE))
+    if results:
+        told = f"it wrote {_named(results, first, guard.subject.root)}, not in its output folder: two runs side by side"
+        raise Finding(did, f"{told} overwrite each other's", grade="loses", cause=causes.WRITES_ELSEWHERE)
+
+
+def _named(paths: list[Path], outcome: Outcome, root: Path) -> str:
+    """Some of the paths, from the project's folder, each with the place in the code that wrote it."""
+    places = outcome.recording.reached("write")
+    named = [
+        f"{path.relative_to(root) if root in path.parents else path}{_at(places.get(str(path), ''))}"
+        for path in sorted(paths)
+    ]
+    return ", ".join(named[:3]) + (f" and {len(named) - 3} more" if len(named) > 3 else "")
+
+
+def _written_elsewhere(outcome: Outcome) -> dict[Path, float]:
+    """Files outside of its own folders that a run wrote, with the time in seconds since the epoch."""
+    seen = {Path(event["what"]): event["time"] for event in outcome.recording.of("reach") if event["kind"] == "write"}
+    return seen | {one.path: one.time for one in outcome.elsewhere}

@@ -8,15 +8,21 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import re
+import socket
+import struct
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 _PR_SET_PDEATHSIG, _PR_CAPBSET_DROP, _PR_SET_CHILD_SUBREAPER = 1, 24, 36
 _CAPABILITY_VERSION_3, _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 0x20080522, 1, 2
-_CLONE_NEWNS, _CLONE_NEWUSER = 0x00020000, 0x10000000
+_CLONE_NEWNS, _CLONE_NEWUSER, _CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
 _M_ARENA_MAX = -8
 _MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 1 << 18
+_MNT_DETACH = 2
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 
 
 def _libc() -> ctypes.CDLL | None:
@@ -100,32 +106,130 @@ def obey_permissions() -> bool:
     return bool(libc.capset(header, sets) == 0)
 
 
+def give_up_rights() -> None:
+    """Have this process be an ordinary one again where it has rights in a user namespace only (capset(2))."""
+    libc = _libc()
+    if libc is not None and os.geteuid() != 0:
+        header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+        libc.capset(header, (ctypes.c_uint32 * 6)())
+
+
+def enter_namespaces(*, network: bool) -> bool:
+    """Enter a mount namespace and, with `network`, a network namespace of this process's own.
+
+    As root or, where the machine allows that, in an unprivileged user namespace, in which this user keeps its number.
+    The process must have one thread.
+
+    Returns:
+        False where that cannot be had; the process is as it was.
+    """
+    return _unshare(_CLONE_NEWNS | (_CLONE_NEWNET if network else 0)) and _keep_mounts_private()
+
+
+def enter_mount_namespace() -> bool:
+    """Enter a mount namespace of this process's own, from one that was entered before."""
+    return _unshare(_CLONE_NEWNS) and _keep_mounts_private()
+
+
+def enter_network_namespace() -> bool:
+    """Enter a network namespace of this process's own, with nothing in it."""
+    return _unshare(_CLONE_NEWNET)
+
+
+def _unshare(kinds: int) -> bool:
+    libc = _libc()
+    if libc is None:
+        return False
+    if libc.unshare(kinds) == 0:
+        return True
+    uid, gid = os.geteuid(), os.getegid()
+    if libc.unshare(kinds | _CLONE_NEWUSER) != 0:
+        return False
+    try:
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
+        Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
+    except OSError:
+        return False
+    return True
+
+
+def _keep_mounts_private() -> bool:
+    libc = _libc()
+    return libc is not None and libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None) == 0
+
+
+def raise_loopback() -> None:
+    """Have the loopback interface of this network namespace work (netdevice(7)).
+
+    Raises:
+        OSError: it cannot be had.
+    """
+    import fcntl
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        request = struct.pack("16sH22x", b"lo", 0)
+        flags = struct.unpack_from("H", fcntl.ioctl(any_socket, _SIOCGIFFLAGS, request), 16)[0]
+        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", flags | _IFF_UP))
+
+
+def _mount(source: str, target: Path, kind: str | None, flags: int, options: str = "") -> None:
+    libc = _libc()
+    named = None if kind is None else kind.encode()
+    if libc is None or libc.mount(os.fsencode(source), os.fsencode(target), named, flags, os.fsencode(options)) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(target))
+
+
+def bind(source: Path, target: Path) -> None:
+    """Have a file or folder, with all that is mounted below it, be seen at another place. Raises OSError."""
+    _mount(str(source), target, None, _MS_BIND | _MS_REC)
+
+
+def mount_tmpfs(folder: Path) -> None:
+    """Mount a file system in memory on a folder. Raises OSError."""
+    _mount("none", folder, "tmpfs", 0, "mode=0700")
+
+
+def mount_overlay(folder: Path, lower: Sequence[Path], upper: Path, work: Path) -> None:
+    """Mount on a folder what other folders hold, the first on top; what is written there goes to `upper`.
+
+    Raises:
+        OSError: it cannot be had.
+    """
+    layers = ":".join(_escaped(path, ":") for path in lower)
+    options = f"lowerdir={layers},upperdir={_escaped(upper)},workdir={_escaped(work)}"
+    try:
+        _mount("overlay", folder, "overlay", 0, options)
+    except OSError:  # in a user namespace it may keep its notes in attributes of the user's only
+        _mount("overlay", folder, "overlay", 0, f"{options},userxattr")
+
+
+def _escaped(path: Path, also: str = "") -> str:
+    return re.sub(rf"([\\,{also}])", r"\\\1", str(path))
+
+
+def unmount(folder: Path) -> None:
+    """Take off what was mounted last on a folder, with all below it, in use or not; nothing where nothing was."""
+    libc = _libc()
+    if libc is not None:
+        libc.umount2(os.fsencode(folder), _MNT_DETACH)
+
+
 def mount_small_disk(folder: Path, size: int) -> bool:
     """Mount a real file system of `size` bytes on `folder`, seen by this process and its descendants only.
 
-    As root in a mount namespace of its own; otherwise in an unprivileged user namespace, where the machine
-    allows that. It vanishes with the last process that sees it.
+    It vanishes with the last process that sees it.
 
     Returns:
         False where this user may not mount; the caller then falls back to a file-size limit.
     """
-    libc = _libc()
-    if libc is None:
+    if not enter_mount_namespace():
         return False
-    uid, gid = os.getuid(), os.getgid()
-    if libc.unshare(_CLONE_NEWNS | (0 if uid == 0 else _CLONE_NEWUSER)) != 0:
+    try:
+        _mount("none", folder, "tmpfs", 0, f"size={size},mode=0700")
+    except OSError:
         return False
-    if uid != 0:
-        try:
-            Path("/proc/self/setgroups").write_text("deny")
-            Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
-            Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
-        except OSError:
-            return False
-    if libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None) != 0:
-        return False
-    options = f"size={size},mode=0700".encode()
-    return bool(libc.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", 0, options) == 0)
+    return True
 
 
 def break_file(file: Path) -> bool:

@@ -37,6 +37,9 @@ __all__ = [
 TRAINERS = "training programs to put through a preflight, as 'module:Class'"
 HEADROOM = "share of --gpu-budget that a job should leave free (default: 10%)"
 BAR = "the mildest grade that is NO-GO: loses, misleads, wastes (default) or unclear"
+NETWORK = "hosts that runs may reach, or 'allow' for every one (default: none, not even this machine's other services)"
+KEEP = "environment variables, by name or pattern, and files (paths) that runs have although they are taken for secrets"
+ISOLATION = "what keeps runs from the world: namespaces (default), or hooks where those stand in a program's way"
 TIMEOUT = "seconds that one run of a trainer may take before the harness ends it (default: 60)"
 MARKERS = (
     "preflight: runs a training program on purpose into trouble; only with -m preflight",
@@ -92,6 +95,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--explain", metavar="CASE", help="print the page of a case, by number or slug, and exit")
     parser.addini("trainguard_trainers", TRAINERS, type="linelist", default=[])
     parser.addini("trainguard_bar", BAR, default="wastes")
+    parser.addini("trainguard_network", NETWORK, type="linelist", default=[])
+    parser.addini("trainguard_keep", KEEP, type="linelist", default=[])
+    parser.addini("trainguard_isolation", ISOLATION, default="namespaces")
     parser.addini("trainguard_timeout", TIMEOUT, default="60")
     parser.addini("trainguard_gpu_headroom", HEADROOM, default="10%")
 

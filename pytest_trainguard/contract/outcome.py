@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
+from pytest_trainguard.isolation.policy import Elsewhere
 from pytest_trainguard.recorder.timeline import Recording
 
 # Files that frameworks and loggers write as they start, whatever comes of the run: logging, Hydra, TensorBoard,
@@ -54,6 +55,7 @@ class Outcome:
         stack: where every thread stood then.
         pid: the run's main process.
         logs: patterns of files that the trainer's framework writes by itself, beside those in `LOGS`.
+        elsewhere: what it wrote outside of its own folders, as far as the harness held it; that is undone.
     """
 
     did: str
@@ -72,6 +74,7 @@ class Outcome:
     pid: int
     small_disk: bool = False
     logs: tuple[str, ...] = ()
+    elsewhere: tuple[Elsewhere, ...] = ()
 
     @property
     def losses(self) -> list[float]:
@@ -116,12 +119,11 @@ class Outcome:
 
     def left(self) -> list[str]:
         """The files that it added, changed or removed, without logs: what may pass for a checkpoint, or be half one."""
-        patterns = [*LOGS, *self.logs]
-        return [
-            name
-            for name in self.changed()
-            if not name.endswith("/") and not any(fnmatch(f"/{name}", f"*/{pattern}") for pattern in patterns)
-        ]
+        return [name for name in self.changed() if not name.endswith("/") and not self.is_log(name)]
+
+    def is_log(self, name: str) -> bool:
+        """Whether a file, by its path from the folder that it is in, is one that frameworks and loggers write."""
+        return any(fnmatch(f"/{name}", f"*/{pattern}") for pattern in [*LOGS, *self.logs])
 
 
 def exit_words(code: int) -> str:

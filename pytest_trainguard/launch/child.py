@@ -38,18 +38,23 @@ MODULES_FILE = "modules.json"
 STARTUP = Path(__file__).parent / "startup"
 
 
-def prepare(launch: Launch, output: int, disk: Path | None) -> Callable[[], int]:
+def prepare(
+    launch: Launch, output: int, disk: Path | None, confine: Callable[[], None] | None = None
+) -> Callable[[], int]:
     """Set this forked process up as it was asked for; what it is then to do.
 
     Args:
         launch: what was asked for.
         output: the descriptor that it prints to.
         disk: where a small disk is mounted, if one is.
+        confine: keeps the run from the world; None where nothing is to.
     """
     os.setpgid(0, 0)
     linux.die_with_parent(signal.SIGKILL)
     _redirect_streams(output)
     write_stack_on_signal(launch.folder)
+    if confine is not None:
+        confine()
     _set_environment(launch)
     os.chdir(launch.cwd)
     _limit_memory(launch.job.request.memory_limit)
@@ -73,8 +78,7 @@ def _stream(fd: int) -> TextIOWrapper:
 
 
 def _set_environment(launch: Launch) -> None:
-    # Behaviour is judged on the CPU, also where there is a GPU.
-    os.environ.update({"CUDA_VISIBLE_DEVICES": "", **launch.job.request.env})
+    os.environ.update(launch.job.request.env)
     # A Python process that the run starts gets the recorder as well.
     search = [str(STARTUP), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(search)

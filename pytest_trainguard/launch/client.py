@@ -8,10 +8,12 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pytest_trainguard.contract.trainer import TrainerSpec
+from pytest_trainguard.isolation.environment import confine
+from pytest_trainguard.isolation.policy import Confined, Policy
 from pytest_trainguard.launch import protocol, wire
 from pytest_trainguard.launch.protocol import Ended, Fork, Forked, Launch, Load, Loaded, Lost, Message, Signal, Started
 
@@ -99,8 +101,8 @@ class Server:
         self._closed = False
 
     @classmethod
-    def start(cls, cwd: Path, paths: list[str], log: Path, tmp: Path) -> Server:
-        """Start the base server in `cwd`, with `paths` put before its module search path.
+    def start(cls, policy: Policy, paths: list[str], log: Path, tmp: Path) -> Server:
+        """Start the base server in the project's root, with `paths` put before its module search path.
 
         What a trainer's module puts into temporary files as it is imported goes to the folder `tmp`.
 
@@ -112,6 +114,7 @@ class Server:
         ours, theirs = socket.socketpair()
         # One thread a run: as many runs as cores go side by side, and results do not depend on their number.
         environment = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        inherited = confine(os.environ, policy.reach.keep, hubs=bool(policy.reach.network))
         search = os.pathsep.join([*paths, *filter(None, [os.environ.get("PYTHONPATH")])])
         with log.open("wb") as output:
             process = subprocess.Popen(
@@ -121,13 +124,14 @@ class Server:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,  # Ctrl-C is pytest's; the server ends with its connection
-                cwd=cwd,
-                env={**environment, **os.environ, "PYTHONPATH": search, "TMPDIR": str(tmp)},
+                cwd=policy.root,
+                env={**environment, **inherited, "PYTHONPATH": search, "TMPDIR": str(tmp)},
             )
         theirs.close()
         server = cls(ours, process.pid)
         server._process = process
         try:
+            server.confined = server._confine(policy)
             error = server.load(PRELOAD, None)
         except BaseException:  # Ctrl-C while torch is being imported
             process.kill()
@@ -139,9 +143,22 @@ class Server:
         return server
 
     _process: subprocess.Popen[bytes] | None = None
+    confined: Confined | None = None
 
-    def load(self, modules: Sequence[str], trainer: TrainerSpec | None) -> str | None:
-        """Have the server import modules, then the trainer's own.
+    def _confine(self, policy: Policy) -> Confined | None:
+        """Have the server keep itself, and all runs, from the world; how, or None where it does not answer."""
+        self._control.settimeout(LOAD_LIMIT)
+        try:
+            wire.send(self._control, protocol.encode(policy))
+            answer = _answer(self._control)
+        except OSError:
+            return None
+        return answer if isinstance(answer, Confined) else None
+
+    def load(
+        self, modules: Sequence[str], trainer: TrainerSpec | None, env: Mapping[str, str] | None = None
+    ) -> str | None:
+        """Have the server import modules, then the trainer's own, with these environment variables set before.
 
         Returns:
             None, or what went wrong with the trainer's module: a traceback, or one line.
@@ -149,7 +166,7 @@ class Server:
         self._dismiss()  # what is loaded now, a run of theirs would not have
         self._control.settimeout(LOAD_LIMIT)
         try:
-            wire.send(self._control, protocol.encode(Load(tuple(modules), trainer)))
+            wire.send(self._control, protocol.encode(Load(tuple(modules), trainer, env or {})))
             answer = _answer(self._control)
         except TimeoutError:
             self.close()

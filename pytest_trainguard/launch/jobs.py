@@ -105,6 +105,7 @@ def observe(note: RunNote) -> None:
     """Install the doors in this process: who watches first, then the fault."""
     from pytest_trainguard.faults.inject import Injector
     from pytest_trainguard.recorder.doors import Doors, Observer
+    from pytest_trainguard.recorder.surroundings import Surroundings
     from pytest_trainguard.recorder.writer import Recorder
 
     states = None
@@ -127,6 +128,8 @@ def observe(note: RunNote) -> None:
     # Every file that is opened would be looked at: only where the fault waits for one.
     data = note.data if fault and fault.where == "read" else None
     Doors(note.output_dir, observers, data).install()
+    # All that the session's runs leave is below one folder.
+    Surroundings(recorder.write, [note.output_dir, *note.folder.parents[:2]]).install()
 
 
 def _seed(seed: int) -> None:

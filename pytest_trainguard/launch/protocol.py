@@ -20,6 +20,7 @@ from pytest_trainguard.contract.queues import Queue
 from pytest_trainguard.contract.settings import Field
 from pytest_trainguard.contract.trainer import Run, TrainerSpec
 from pytest_trainguard.faults import Fault
+from pytest_trainguard.isolation.policy import Confined, Elsewhere, Policy
 
 RUN_STEPS = 8  # optimizer steps of an ordinary run
 SEED = 0
@@ -155,15 +156,16 @@ class Command:
     fault: Fault | None
 
 
-# --- to a server, and its answers
+# --- to a server, and its answers; the first of all is the `Policy`, answered by what is `Confined`
 
 
 @dataclass(frozen=True)
 class Load:
-    """Import modules, then those of a trainer."""
+    """Import modules, then those of a trainer; `env` is set in the server, and so in all runs, before."""
 
     modules: tuple[str, ...]
     trainer: TrainerSpec | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -230,6 +232,7 @@ class Ended:
 
     Attributes:
         small_disk: the small disk that was asked for could be mounted.
+        elsewhere: what it wrote outside of its own folders, as far as that was under a cover.
     """
 
     pid: int
@@ -241,6 +244,7 @@ class Ended:
     timed_out: bool
     leftovers: tuple[Leftover, ...]
     small_disk: bool
+    elsewhere: tuple[Elsewhere, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -250,7 +254,7 @@ class Lost:
     reason: str
 
 
-Message = Load | Loaded | Fork | Forked | Launch | Signal | Started | Ended | Lost
+Message = Policy | Confined | Load | Loaded | Fork | Forked | Launch | Signal | Started | Ended | Lost
 
 
 # --- what is left in the run's folder, and what a call returns

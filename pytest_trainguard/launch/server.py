@@ -22,6 +22,8 @@ from collections.abc import Callable, Sequence
 
 from pytest_trainguard import linux
 from pytest_trainguard.contract.trainer import TrainerSpec
+from pytest_trainguard.isolation.confinement import Confinement
+from pytest_trainguard.isolation.policy import Policy
 from pytest_trainguard.launch import protocol, supervisor, wire
 from pytest_trainguard.launch.protocol import Fork, Forked, Launch, Load, Loaded
 
@@ -85,9 +87,16 @@ def serve(control: socket.socket) -> Job:
         what the process goes on to do: nothing for the server itself, the trainer's program in a forked run.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps supervisors and forked servers
+    confinement: Confinement | None = None
+    base = os.getpid()
     while (received := wire.receive(control)) is not None:
         message, fds = protocol.decode(received[0]), received[1]
+        if isinstance(message, Policy):
+            confinement = Confinement(message)
+            wire.send(control, protocol.encode(confinement.confined))
+            continue
         if isinstance(message, Load):
+            os.environ.update(message.env)
             wire.send(control, protocol.encode(Loaded(load(message.modules, message.trainer))))
             gc.freeze()  # a run's garbage collector then leaves the pages shared with this process alone
             continue
@@ -97,11 +106,15 @@ def serve(control: socket.socket) -> Job:
             continue
         control.close()
         if isinstance(message, Launch):
-            return supervisor.supervise(link, message)
+            return supervisor.supervise(link, message, confinement)
         assert isinstance(message, Fork)
         linux.die_with_parent(signal.SIGKILL)  # also in the middle of importing a trainer that never ends
         control = link
+        if confinement is not None:
+            confinement.enter_trainer()
         wire.send(control, protocol.encode(Forked(os.getpid())))
+    if confinement is not None and os.getpid() == base:
+        return confinement.end
     return lambda: 0
 
 

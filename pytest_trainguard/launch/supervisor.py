@@ -17,6 +17,8 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +26,7 @@ import psutil
 
 from pytest_trainguard import linux
 from pytest_trainguard.contract.outcome import Leftover
+from pytest_trainguard.isolation.confinement import Confinement, RunCover
 from pytest_trainguard.launch import child, protocol, wire
 from pytest_trainguard.launch.protocol import Ended, Launch, Lost, Message, Signal, Started
 from pytest_trainguard.launch.stacks import STACK_FILE, STACK_SIGNAL
@@ -65,13 +68,14 @@ class Output:
 
 
 class Forked(NamedTuple):
-    """What a run's own process has of its supervisor: the descriptor that it prints to, and where a disk is mounted."""
+    """What a run's own process has of its supervisor: where it prints to, where a disk is mounted, what covers it."""
 
     output: int
     disk: Path | None
+    cover: RunCover | None
 
 
-def supervise(link: socket.socket, launch: Launch) -> Callable[[], int]:
+def supervise(link: socket.socket, launch: Launch, confinement: Confinement | None = None) -> Callable[[], int]:
     """Fork the run and stand over it, then over the next one that is asked for, one at a time.
 
     Only a run's own process returns from here, with what it is to do.
@@ -81,7 +85,9 @@ def supervise(link: socket.socket, launch: Launch) -> Callable[[], int]:
         os.setsid()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         linux.become_subreaper()
-        while not (forked := _fork_and_watch(link, launch)):
+        if confinement is not None:
+            confinement.enter_supervisor()
+        while not (forked := _fork_and_watch(link, launch, confinement)):
             _kill_descendants()
             shutil.rmtree(launch.tmp, ignore_errors=True)
             following = _next_launch(link)
@@ -97,7 +103,10 @@ def supervise(link: socket.socket, launch: Launch) -> Callable[[], int]:
             os._exit(0)
     link.close()
     assert forked is not None
-    return child.prepare(launch, forked.output, forked.disk)
+    confine = None
+    if confinement is not None and forked.cover is not None:
+        confine = partial(confinement.set_up_run, forked.cover, launch.tmp)
+    return child.prepare(launch, forked.output, forked.disk, confine)
 
 
 def _tell(link: socket.socket, message: Message) -> None:
@@ -115,8 +124,9 @@ def _next_launch(link: socket.socket) -> Launch | None:
     return None
 
 
-def _fork_and_watch(link: socket.socket, launch: Launch) -> Forked | None:
+def _fork_and_watch(link: socket.socket, launch: Launch, confinement: Confinement | None) -> Forked | None:
     """One run, from its start to its end, which is told over the link; in the run's own process a `Forked`."""
+    cover = None if confinement is None else confinement.begin_run()
     if launch.job.request.ordinary_user and not linux.obey_permissions():
         raise PermissionError("root cannot be made to obey file permissions here")
     beneath = _small_disk(launch)
@@ -125,7 +135,7 @@ def _fork_and_watch(link: socket.socket, launch: Launch) -> Forked | None:
     pid = os.fork()
     if not pid:
         os.close(reader)
-        return Forked(writer, None if beneath is None else launch.disk)
+        return Forked(writer, None if beneath is None else launch.disk, cover)
     os.close(writer)
     with contextlib.suppress(OSError):  # the run does the same: whichever comes first
         os.setpgid(pid, pid)
@@ -134,6 +144,8 @@ def _fork_and_watch(link: socket.socket, launch: Launch) -> Forked | None:
     os.close(reader)
     if beneath is not None and launch.disk is not None:
         _copy_out(beneath, launch.disk)
+    if cover is not None:
+        ended = replace(ended, elsewhere=tuple(cover.end()))
     _tell(link, ended)
     return None
 

@@ -107,9 +107,20 @@ class Recording:
     def of(self, kind: str) -> list[Event]:
         """The events of one kind.
 
-        `start`, `step`, `model`, `scale`, `write`, `fsync`, `fault`, `again`, `network`, `memory`, `device`, `end`.
+        `start`, `step`, `model`, `scale`, `write`, `fsync`, `fault`, `again`, `network`, `memory`, `device`, `reach`,
+        `end`.
         """
         return [event for event in self.events if event["event"] == kind]
+
+    def reached(self, kind: str) -> dict[str, str]:
+        """What the run reached for beyond its own folders and processes, with the place in its code; may be empty.
+
+        Args:
+            kind: `network` (host and port), `command`, `port`, `lock` or `write` (a path).
+        """
+        own = {event["what"] for event in self.of("reach") if event["kind"] == "own"}
+        found = {event["what"]: event["caller"] for event in self.of("reach") if event["kind"] == kind}
+        return {what: caller for what, caller in found.items() if what not in own}
 
     @property
     def built_model(self) -> bool:

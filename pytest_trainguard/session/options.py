@@ -13,10 +13,12 @@ import pytest
 from pytest_trainguard import catalog
 
 if TYPE_CHECKING:
+    from pytest_trainguard.isolation.policy import Reach
     from pytest_trainguard.memory.replay.budget import Limit
     from pytest_trainguard.session.acceptances import Acceptances
 
 Value = TypeVar("Value")
+ISOLATIONS = ("namespaces", "hooks")
 NARROWING = ("trainer", "edge_case", "category", "fast")
 PYTESTS_NARROWING = {"-k": "keyword", "--deselect": "deselect", "--lf": "lf", "--sw": "stepwise"}
 
@@ -187,6 +189,27 @@ def find_gpu_limit(config: pytest.Config) -> Limit | None:
         return budget.resolve_budget(budget.parse_budget(text), device, headroom)
 
     return parse_option("--gpu-budget", limit, config.option.gpu_budget)
+
+
+def find_reach(config: pytest.Config, own: Path) -> Reach:
+    """What the team opens of the world for its runs.
+
+    Args:
+        config: of the session.
+        own: pytest's temporary folder, which runs write to for real.
+
+    Raises:
+        pytest.UsageError: `trainguard_isolation` is of no known kind, or `trainguard_network` says two things.
+    """
+    from pytest_trainguard.isolation.policy import Reach
+
+    kind = config.getini("trainguard_isolation")
+    if kind not in ISOLATIONS:
+        raise pytest.UsageError(f"trainguard_isolation: {kind!r} is not one of {', '.join(ISOLATIONS)}")
+    network = tuple(config.getini("trainguard_network"))
+    if "allow" in network and len(network) > 1:
+        raise pytest.UsageError(f"trainguard_network: 'allow' opens every host: leave {', '.join(network[1:])} out")
+    return Reach(network, tuple(config.getini("trainguard_keep")), (own,), namespaces=kind == ISOLATIONS[0])
 
 
 def check_report_paths(config: pytest.Config) -> None:

@@ -74,6 +74,7 @@ class Preflight:
         if config.option.trainguard_accept is not None and not self.active:
             raise pytest.UsageError("--accept is for what a preflight finds: run it with -m preflight")
         if self.active:
+            options.find_reach(config, config.rootpath)  # what is wrong with it is told before anything is collected
             options.set_bar(config, datetime.date.fromtimestamp(self.began))
             self.trainers = self._choose_trainers()  # a bad name is told before anything is collected
             self.selection = self._select_cases()
@@ -183,7 +184,8 @@ class Preflight:
         folder = factory.mktemp(FOLDER)
         # Each worker of pytest-xdist has a folder of its own in that of the session.
         shared = factory.getbasetemp().parent if hasattr(self.config, "workerinput") else None
-        return Launchpad(self.config.rootpath, folder, find_search_path(self.config), limit, cache, shared)
+        reach = options.find_reach(self.config, factory.getbasetemp() if shared is None else shared)
+        return Launchpad(self.config.rootpath, folder, find_search_path(self.config), limit, cache, shared, reach)
 
     def begin(self) -> None:
         """Have SIGTERM end a preflight with its report; a worker of pytest-xdist is ended by what started it."""

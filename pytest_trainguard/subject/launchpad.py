@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pytest_trainguard.contract.trainer import TrainerSpec
-from pytest_trainguard.subject.servers import Servers
+from pytest_trainguard.isolation.policy import Reach
+from pytest_trainguard.subject.servers import NOTHING, Servers
 from pytest_trainguard.subject.subject import Subject
 
 
@@ -20,10 +21,10 @@ class Launchpad:
 
     def __init__(
         self, root: Path, folder: Path, paths: list[str], time_limit: float, cache: pytest.Cache | None = None,
-        shared: Path | None = None,
+        shared: Path | None = None, reach: Reach = NOTHING,
     ):  # fmt: skip
         """See `Servers`."""
-        self.servers = Servers(root, folder, paths, time_limit, cache, shared)
+        self.servers = Servers(root, folder, paths, time_limit, cache, shared, reach)
         self._subjects: dict[str, Subject] = {}
 
     def subject(self, name: str, spec: TrainerSpec) -> Subject:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import sys
 import tempfile
 from collections.abc import Sequence
 from functools import cached_property
@@ -13,10 +14,12 @@ from typing import Protocol
 import pytest
 
 from pytest_trainguard.contract.trainer import TrainerSpec
+from pytest_trainguard.isolation.policy import Confined, Policy, Reach
 from pytest_trainguard.launch.client import LaunchError, Server
 from pytest_trainguard.verdicts.errors import CannotJudge
 
 MOST_WARM = 6  # trainers whose servers are kept at the same time
+NOTHING = Reach()
 TMP_LENGTH = 70  # characters; a socket's name has at most 107, of which multiprocessing adds 32
 
 
@@ -39,13 +42,16 @@ class Servers:
 
     def __init__(
         self, root: Path, folder: Path, paths: list[str], time_limit: float, cache: pytest.Cache | None = None,
-        shared: Path | None = None,
+        shared: Path | None = None, reach: Reach = NOTHING,
     ):  # fmt: skip
-        """`paths` are put before the servers' module search path."""
+        """`paths` are put before the servers' module search path; `reach`: what is open to runs."""
         self.root, self.folder, self.time_limit, self.shared = root, folder, time_limit, shared
+        self._reach = reach
         self._paths, self._cache = paths, cache
         self._warm: list[Closable] = []  # those with a server, the last used at the end
         self._tmps = 0
+        too_long = len(str(folder / "t" / "00000")) > TMP_LENGTH
+        self._short = Path(tempfile.mkdtemp(prefix="tg-")) if too_long else None
         self._server_tmp = self.new_tmp()
 
     @cached_property
@@ -53,9 +59,23 @@ class Servers:
         """The base server, started when the first run needs it."""
         try:
             self._server_tmp.mkdir(parents=True, exist_ok=True)
-            return Server.start(self.root, self._paths, self.folder / "server.log", self._server_tmp)
+            return Server.start(self._policy, self._paths, self.folder / "server.log", self._server_tmp)
         except LaunchError as error:
             raise CannotJudge(str(error).splitlines()[0], str(error)) from error
+
+    @property
+    def _policy(self) -> Policy:
+        """How runs are held: they write for real to this session's folders and to the interpreter's alone."""
+        own = [self.folder, self._server_tmp, *self._reach.own, *([self._short] if self._short else [])]
+        through = [*own, Path(sys.prefix), Path(sys.base_prefix), Path(sys.exec_prefix)]
+        real = tuple(sorted({path.resolve() for path in through}))
+        return Policy(self.root.resolve(), self.folder.resolve() / "elsewhere", real, self._reach)
+
+    @property
+    def confined(self) -> Confined | None:
+        """How runs are held, as it turned out; None where no server was started."""
+        base = self.__dict__.get("base")
+        return base.confined if base else None
 
     def keep_warm(self, used: Closable) -> None:
         """Have a trainer's server stay; of the others, those used last. Each takes memory of its own."""
@@ -81,7 +101,7 @@ class Servers:
         """
         self._tmps += 1
         path = self.folder / "t" / str(self._tmps)
-        return path if len(str(path)) <= TMP_LENGTH else Path(tempfile.mkdtemp(prefix="tg-"))
+        return path if self._short is None else self._short / str(self._tmps)
 
     def close(self) -> None:
         """End the base server, and remove what the runs left. Closing twice is fine."""
@@ -89,7 +109,7 @@ class Servers:
         base = self.__dict__.pop("base", None)
         if base is not None:
             base.close()
-        for folder in (self._server_tmp, self.folder):
+        for folder in (self._server_tmp, self.folder, *([self._short] if self._short else [])):
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -80,6 +80,7 @@ class StartedRun:
             pid=ended.pid,
             small_disk=ended.small_disk,
             logs=self._logs,
+            elsewhere=ended.elsewhere,
         )
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BEGINS_AGAIN",
     "HALF_WRITTEN",
+    "HOLDS",
     "LATE_CHECKS",
     "LEAVES_FILES",
     "LEAVES_PROCESSES",
@@ -25,6 +26,8 @@ __all__ = [
     "UNCHECKED_SETTINGS",
     "UNCHECKED_STATE",
     "UNNAMED",
+    "WANTS_NETWORK",
+    "WRITES_ELSEWHERE",
     "find_crash",
     "resumes_otherwise",
 ]
@@ -41,6 +44,9 @@ UNCHECKED_SETTINGS = Cause("unchecked-settings", "it does not check its settings
 UNCHECKED_STATE = Cause("unchecked-state", "it does not check the state that it resumes from", "trainer-state-corrupt")
 HALF_WRITTEN = Cause("half-written", "a save that breaks off leaves a checkpoint that cannot be loaded", "partial-save")
 NO_FSYNC = Cause("no-fsync", "nothing that it saves is fsynced", "power-loss")
+WANTS_NETWORK = Cause("reach:network", "it reaches for other machines", "no-network")
+WRITES_ELSEWHERE = Cause("reach:files", "it writes outside its output folder", "writes-elsewhere")
+HOLDS = Cause("reach:held", "two runs of it cannot be side by side on one machine", "two-instances")
 FRAME = re.compile(r'^\s*File "([^"]+)", line (\d+), in ', re.M)
 ERROR = re.compile(r"^(?:\w+\.)*(\w*(?:Error|Exception|Exit|Interrupt|Warning))\b", re.M)
 INSTALLED = re.compile(r"site-packages|dist-packages|/lib/python3|<frozen|<string>|pytest_trainguard")

@@ -4,6 +4,7 @@ import contextlib
 import os
 import random
 import shutil
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -584,3 +585,119 @@ class BlocksOnTheFoldersLock(Sound):
         file = open(output_dir / ".lock", "a+")  # noqa: SIM115 (held for the life of the run)
         fcntl.flock(file, fcntl.LOCK_EX)
         return file
+
+
+# --- beside the 80: what is reached for, and written, elsewhere
+
+
+class AsksAServer(Sound):
+    """Tells a tracker's server of its start, and goes on where that does not answer."""
+
+    case = "no-network"
+    grade = "unclear"
+    says = r"it wanted tracker\.example:443 \(tests/saboteurs/process\.py:\d+\)"
+
+    def main(self, *arguments):
+        import socket
+
+        try:
+            socket.create_connection(("tracker.example", 443), timeout=5).close()
+        except OSError:
+            print("warning: the tracker does not answer")
+        return super().main(*arguments)
+
+
+class AsksThisMachine(Sound):
+    """Its tracker listens on this machine, outside of the run."""
+
+    case = "no-network"
+    grade = "unclear"
+    says = r"it wanted 127\.0\.0\.1:5000"
+
+    def main(self, *arguments):
+        import socket
+
+        with socket.socket() as tracker:
+            tracker.connect_ex(("127.0.0.1", 5000))
+        return super().main(*arguments)
+
+
+class CopiesToABucket(Sound):
+    """Has a command copy what was saved to a bucket."""
+
+    case = "no-network"
+    grade = "unclear"
+    says = r"`aws s3 cp .*` \(tests/saboteurs/process\.py:\d+\)"
+
+    def main(self, settings, data, output_dir, *rest):
+        code = super().main(settings, data, output_dir, *rest)
+        subprocess.run(f"aws s3 cp {output_dir} s3://bucket --recursive || true", shell=True, check=False)
+        return code
+
+
+class SavesBestInTheProject(Sound):
+    """The best checkpoint's path was written into the program."""
+
+    case = "writes-elsewhere"
+    grade = "loses"
+    says = r"it wrote best-of-all\.pt, not in its output folder: two runs side by side overwrite each other's"
+
+    def main(self, *arguments):
+        code = super().main(*arguments)
+        torch.save({"best": 1}, "best-of-all.pt")
+        return code
+
+
+class ResultsInTheHomeFolder(Sound):
+    """Appends its result to a file in the home folder."""
+
+    case = "writes-elsewhere"
+    grade = "loses"
+    says = r"results-of-runs\.txt \(tests/saboteurs/process\.py:\d+\), not in its output folder"
+
+    def main(self, *arguments):
+        code = super().main(*arguments)
+        with Path("~/results-of-runs.txt").expanduser().open("a") as file:
+            file.write("0.9\n")
+        return code
+
+
+class LeavesSettingsInTmp(Sound):
+    """Leaves its settings in the machine's temporary folder, before it begins."""
+
+    case = "writes-elsewhere"
+    grade = "unclear"
+    says = "it wrote /tmp/last-settings-of-train.json .*, outside its output folder"
+
+    def main(self, *arguments):
+        Path("/tmp/last-settings-of-train.json").write_text("{}")
+        return super().main(*arguments)
+
+
+class TakesAPort(Sound):
+    """Shows its progress on a port that is written into the program."""
+
+    case = 48
+    grade = "unclear"
+    says = r"it holds port 28765 \(tests/saboteurs/process\.py:\d+\)"
+
+    def main(self, *arguments):
+        import socket
+
+        with socket.create_server(("127.0.0.1", 28765)):
+            return super().main(*arguments)
+
+
+class LocksTheMachine(Sound):
+    """One run at a time on this machine, by a lock in the temporary folder that all share."""
+
+    case = 48
+    grade = "unclear"
+    says = r"a lock on /tmp/train-of-this-machine\.lock"
+
+    def main(self, *arguments):
+        import fcntl
+
+        with open("/tmp/train-of-this-machine.lock", "w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            return super().main(*arguments)
