@@ -39,6 +39,7 @@ HEADROOM = "share of --gpu-budget that a job should leave free (default: 10%)"
 BAR = "the mildest grade that is NO-GO: loses, misleads, wastes (default) or unclear"
 NETWORK = "hosts that runs may reach, or 'allow' for every one (default: none, not even this machine's other services)"
 KEEP = "environment variables, by name or pattern, and files (paths) that runs have although they are taken for secrets"
+WRITABLE = "folders, from the project's root, that runs write to for real: a cache of the team's own"
 ISOLATION = "what keeps runs from the world: namespaces (default), or hooks where those stand in a program's way"
 TIMEOUT = "seconds that one run of a trainer may take before the harness ends it (default: 60)"
 MARKERS = (
@@ -97,6 +98,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("trainguard_bar", BAR, default="wastes")
     parser.addini("trainguard_network", NETWORK, type="linelist", default=[])
     parser.addini("trainguard_keep", KEEP, type="linelist", default=[])
+    parser.addini("trainguard_writable", WRITABLE, type="linelist", default=[])
     parser.addini("trainguard_isolation", ISOLATION, default="namespaces")
     parser.addini("trainguard_timeout", TIMEOUT, default="60")
     parser.addini("trainguard_gpu_headroom", HEADROOM, default="10%")

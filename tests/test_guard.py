@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pytest_trainguard import Finding, Guard, faults
+from pytest_trainguard.isolation.policy import Reach
 from pytest_trainguard.launch.protocol import RUN_STEPS
 from pytest_trainguard.probes.finite_weights import find_bad_weights
 from pytest_trainguard.subject.launchpad import Launchpad
@@ -25,7 +26,7 @@ def guard(tmp_path):
     project.write("preflight.py", ADOPTED)
     (tmp_path / "pad").mkdir()
     (tmp_path / "guard").mkdir()
-    pad = Launchpad(project.folder, tmp_path / "pad", [str(project.folder)], 30.0)
+    pad = Launchpad(project.folder, tmp_path / "pad", [str(project.folder)], 30.0, reach=Reach(own=(project.folder,)))
     yield Guard(pad.subject("Classifier", "preflight:Classifier"), tmp_path / "guard")
     pad.close()
 

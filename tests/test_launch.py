@@ -564,7 +564,7 @@ def started_in(folder):
     ],
 )
 def test_nothing_is_left_of_an_interrupted_pytest(tmp_path, signum, moment):
-    project = Project(tmp_path / "project", ["preflight:Endless"])
+    project = Project(tmp_path / "project", ["preflight:Endless"], toml='trainguard_writable = ["."]\n')
     stuck = "\nopen(__file__ + '.loading', 'w').close()\ntime.sleep(1000)\n" if "trainer" in moment else ""
     project.write("preflight.py", ENDLESS + stuck)
     env = {"TRAINGUARD_TEST": str(tmp_path), "TRAINGUARD_SLEEP": SLEEP, "TMPDIR": str(tmp_path)}

@@ -57,7 +57,9 @@ class Confinement:
     def _prepare_mounts(self) -> tuple[Path, ...]:
         """Hide what is secret, cover the caches, and try whether the rest can be covered."""
         scratch = self.policy.scratch
-        folders = covers.choose(self.policy.root, self._home, *map(Path, ("/tmp", "/var/tmp")))
+        every = covers.choose(self.policy.root, self._home, *map(Path, ("/tmp", "/var/tmp")))
+        real = self.policy.through
+        folders = [folder for folder in every if not any(path == folder or path in folder.parents for path in real)]
         try:
             if any(folder in scratch.parents for folder in folders):
                 linux.mount_tmpfs(scratch)  # what a folder is covered with must not be inside of it

@@ -206,10 +206,12 @@ def find_reach(config: pytest.Config, own: Path) -> Reach:
     kind = config.getini("trainguard_isolation")
     if kind not in ISOLATIONS:
         raise pytest.UsageError(f"trainguard_isolation: {kind!r} is not one of {', '.join(ISOLATIONS)}")
+    root = config.rootpath
+    writable = [(root / path).expanduser().resolve() for path in config.getini("trainguard_writable")]
     network = tuple(config.getini("trainguard_network"))
     if "allow" in network and len(network) > 1:
         raise pytest.UsageError(f"trainguard_network: 'allow' opens every host: leave {', '.join(network[1:])} out")
-    return Reach(network, tuple(config.getini("trainguard_keep")), (own,), namespaces=kind == ISOLATIONS[0])
+    return Reach(network, tuple(config.getini("trainguard_keep")), (own, *writable), namespaces=kind == ISOLATIONS[0])
 
 
 def check_report_paths(config: pytest.Config) -> None:
