@@ -24,7 +24,7 @@ def write_all(paths: Sequence[str], report: Report) -> list[str]:
         try:
             write(Path(path), report)
         except OSError as error:  # it could be written when the session began; the summary is still to come
-            problems.append(f"--preflight-report {path}: {error.strerror}")
+            problems.append(f"{path}: {error.strerror}")
     return problems
 
 

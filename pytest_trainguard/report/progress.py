@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import pytest
+from _pytest.terminal import TerminalReporter  # public since pytest 8.4
 
 INTERVAL = 15.0  # seconds between two lines in a log
 NARROWEST = 20  # columns: with fewer behind the dots there is nothing worth showing
@@ -34,10 +35,10 @@ class Progress:
         self.shown = False
 
     @property
-    def reporter(self) -> pytest.TerminalReporter | None:
+    def reporter(self) -> TerminalReporter | None:
         """Pytest's terminal; None without one, or where another plugin shows progress in its own way."""
         reporter = self.config.pluginmanager.get_plugin("terminalreporter")
-        return reporter if type(reporter) is pytest.TerminalReporter else None
+        return reporter if type(reporter) is TerminalReporter else None
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """How many tests there are."""

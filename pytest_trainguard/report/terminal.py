@@ -135,7 +135,8 @@ def _format_slowest(verdicts: Sequence[CaseVerdict]) -> list[str]:
 def _format_left_out(result: SessionResult) -> list[str]:
     if not result.left_out:
         return []
-    shown = f"left out by --fast, {len(result.left_out)} cases: {format_keys(result.left_out)}: run them without it"
+    flag = next((name for name in result.narrowed if name.endswith("-fast")), "--fast")
+    shown = f"left out by {flag}, {len(result.left_out)} cases: {format_keys(result.left_out)}: run them without it"
     return textwrap.wrap(shown, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
 
 
