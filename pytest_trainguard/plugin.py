@@ -92,7 +92,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", line)
     for name, title in catalog.CATEGORIES.items():
         config.addinivalue_line("markers", f"{name}: edge cases of the category {title!r}")
-    preflight = config.stash[session.KEY] = session.Preflight(config)
+    preflight = config.stash[session.KEY] = session.make_preflight(config)
     if preflight.active:
         config.pluginmanager.register(preflight.verdicts, "trainguard-verdicts")
         preflight.register_reports()
@@ -171,9 +171,10 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Put the verdict on the report, in plain values: it has to cross to another process under xdist."""
-    report = yield
-    from pytest_trainguard.session.verdicts import attach_verdict
+    from pytest_trainguard.session.verdicts import attach_verdict, clean_message
 
+    clean_message(call)
+    report = yield
     return attach_verdict(item, call, report)
 
 

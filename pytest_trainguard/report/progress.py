@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from _pytest.terminal import TerminalReporter  # public since pytest 8.4
 
+from pytest_trainguard.printing import printable
+
 INTERVAL = 15.0  # seconds between two lines in a log
 NARROWEST = 20  # columns: with fewer behind the dots there is nothing worth showing
 BACK, ERASE = "\x1b[{}D", "\x1b[K"  # the cursor so many columns to the left; all that is right of it away
@@ -139,7 +141,7 @@ class Progress:
 
 def name_test(nodeid: str) -> str:
     """Case and trainer of a test: `test_killed[Mine]` of `edge_cases/test_process.py` is `killed, Mine`."""
-    name = nodeid.rpartition("::")[2].removeprefix("test_")
+    name = printable(nodeid).rpartition("::")[2].removeprefix("test_")
     case, _, trainer = name.partition("[")
     return ", ".join(part for part in (case.replace("_", " "), trainer.removesuffix("]")) if part)
 

@@ -40,6 +40,20 @@ def get_preflight(config: pytest.Config) -> Preflight:
     return config.stash[KEY]
 
 
+def make_preflight(config: pytest.Config) -> Preflight:
+    """The preflight of a session that begins.
+
+    Raises:
+        pytest.UsageError: see `Preflight`; in words that may be printed, whatever names they quote.
+    """
+    try:
+        return Preflight(config)
+    except pytest.UsageError as error:
+        from pytest_trainguard.printing import printable
+
+        raise pytest.UsageError(printable(str(error))) from None
+
+
 class Preflight:
     """The state of one session.
 

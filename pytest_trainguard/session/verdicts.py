@@ -12,12 +12,13 @@ import pytest
 
 from pytest_trainguard.catalog import EdgeCase, case_of
 from pytest_trainguard.harm import Problem
+from pytest_trainguard.printing import printable
 from pytest_trainguard.report.block import represent_block
 from pytest_trainguard.report.data import CaseVerdict, Prediction, Word
 from pytest_trainguard.session.bar import BAR, sum_up
 from pytest_trainguard.session.short_names import name_option
 from pytest_trainguard.session.trainers import find_parametrized
-from pytest_trainguard.verdicts.errors import CannotJudge, Finding, NotApplicable
+from pytest_trainguard.verdicts.errors import CannotJudge, Finding, NotApplicable, VerdictError
 from pytest_trainguard.verdicts.gathering import gathering
 
 if TYPE_CHECKING:
@@ -83,6 +84,13 @@ def read_verdict(report: Report) -> CaseVerdict | None:
     return CaseVerdict.from_values(values) if values else None
 
 
+def clean_message(call: pytest.CallInfo[None]) -> None:
+    """Before pytest shows what a test raised: have a verdict's message, which quotes a trainer, be one to print."""
+    problem = call.excinfo.value if call.excinfo else None
+    if isinstance(problem, VerdictError):
+        problem.args = tuple(printable(arg) if isinstance(arg, str) else arg for arg in problem.args)
+
+
 def attach_verdict(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> pytest.TestReport:
     """Put the verdict of an edge case on its report, as plain values: under xdist it crosses to another process."""
     case = case_of(item.iter_markers())
@@ -90,7 +98,7 @@ def attach_verdict(item: pytest.Item, call: pytest.CallInfo[None], report: pytes
     noted = item.stash.get(NOTED, [])
     if isinstance(problem, NotApplicable) and not noted:
         report.outcome = "skipped"
-        report.longrepr = (str(item.path), 0, f"Skipped: not applicable: {problem}")
+        report.longrepr = (str(item.path), 0, printable(f"Skipped: not applicable: {problem}"))
     if case is None or (report.when != "call" and problem is None):
         return report
     xfail = _take_xfail(report)
@@ -104,7 +112,7 @@ def attach_verdict(item: pytest.Item, call: pytest.CallInfo[None], report: pytes
     if verdict.verdict in ("advice", "accepted") or (verdict.verdict == "passed" and xfail is not None):
         report.outcome, report.longrepr = "passed", None
     elif verdict.verdict == "not_applicable":
-        report.outcome, report.longrepr = "skipped", (str(item.path), 0, f"Skipped: {verdict.reason}")
+        report.outcome, report.longrepr = "skipped", (str(item.path), 0, printable(f"Skipped: {verdict.reason}"))
     elif verdict.verdict in ("failed", "error"):
         report.outcome = "failed"
         if noted or isinstance(problem, Finding | CannotJudge):
