@@ -34,14 +34,16 @@ __all__ = [
     "training_queue",
 ]
 
-TRAINERS = "training programs to put through a preflight, as 'module:Class'"
-HEADROOM = "share of --gpu-budget that a job should leave free (default: 10%)"
 BAR = "the mildest grade that is NO-GO: loses, misleads, wastes (default) or unclear"
-NETWORK = "hosts that runs may reach, or 'allow' for every one (default: none, not even this machine's other services)"
-KEEP = "environment variables, by name or pattern, and files (paths) that runs have although they are taken for secrets"
-WRITABLE = "folders, from the project's root, that runs write to for real: a cache of the team's own"
-ISOLATION = "what keeps runs from the world: namespaces (default), or hooks where those stand in a program's way"
-TIMEOUT = "seconds that one run of a trainer may take before the harness ends it (default: 60)"
+TRAINER = "only this trainer (repeatable)"
+EDGE_CASE = "only these cases, by number or slug: 41,64-66,partial-save"
+CATEGORY = "only cases of this category (repeatable)"
+FAST = "only cases that cost seconds, as before a commit; says what it leaves out"
+REPORT = "write the report to this file: .html for people, .json for machines (repeatable)"
+GPU_BUDGET = "GPU memory that the job may take: 40GiB, 40GB, 80%%, a100-40gb, bytes"
+TIMELINE = "with --gpu-budget: draw each trainer's predicted memory, .svg or .png; its name is put in the file's"
+ACCEPT = "accept what is NO-GO for now, for this reason: list it in trainguard-accepted.toml, and fail what is new"
+EXPLAIN = "print the page of a case, by number or slug, and exit"
 MARKERS = (
     "preflight: runs a training program on purpose into trouble; only with -m preflight",
     "edge_case(case): a case of the catalogue; made by pytest_trainguard.edge_case",
@@ -49,59 +51,36 @@ MARKERS = (
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Options of the command line and the ini file."""
-    group = parser.getgroup("trainguard", "preflight of training programs (with -m preflight)")
-    group.addoption("--trainer", action="append", default=[], metavar="NAME", help="only this trainer (repeatable)")
-    group.addoption("--edge-case", metavar="CASES", help="only these cases, by number or slug: 41,64-66,partial-save")
-    group.addoption(
-        "--category",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="only cases of this category (repeatable)",
+    """Options of the command line, by their full names (see `session.short_names`), and of the ini file."""
+    from pytest_trainguard.session import ini_file
+
+    group = parser.getgroup(
+        "trainguard",
+        "preflight of training programs (with -m preflight); where no other option has that name, --NAME does for "
+        "--trainguard-NAME",
     )
-    group.addoption(
-        "--fast", action="store_true", help="only cases that cost seconds, as before a commit; says what it leaves out"
-    )
-    group.addoption("--catalogue", action="store_true", help="print the catalogue of edge cases and exit")
-    group.addoption(
-        "--preflight-report",
-        action="append",
-        default=[],
-        metavar="PATH",
-        help="write the report to this file: .html for people, .json for machines (repeatable)",
-    )
-    group.addoption(
-        "--gpu-budget",
-        metavar="SIZE",
-        help="GPU memory that the job may take: 40GiB, 40GB, 80%%, a100-40gb, bytes",
-    )
-    group.addoption(
-        "--memory-timeline",
-        metavar="PATH",
-        help="with --gpu-budget: draw each trainer's predicted memory, .svg or .png; its name is put in the file's",
-    )
-    group.addoption(
-        "--trainguard-bar",
-        metavar="GRADE",
-        help="the mildest grade that is NO-GO: loses, misleads, wastes (default), unclear; what is milder is advice",
-    )
-    group.addoption(
-        "--accept",
-        "--trainguard-accept",
-        dest="trainguard_accept",
-        metavar="WHY",
-        help="accept what is NO-GO for now, for this reason: list it in trainguard-accepted.toml, and fail what is new",
-    )
-    group.addoption("--explain", metavar="CASE", help="print the page of a case, by number or slug, and exit")
-    parser.addini("trainguard_trainers", TRAINERS, type="linelist", default=[])
-    parser.addini("trainguard_bar", BAR, default="wastes")
-    parser.addini("trainguard_network", NETWORK, type="linelist", default=[])
-    parser.addini("trainguard_keep", KEEP, type="linelist", default=[])
-    parser.addini("trainguard_writable", WRITABLE, type="linelist", default=[])
-    parser.addini("trainguard_isolation", ISOLATION, default="namespaces")
-    parser.addini("trainguard_timeout", TIMEOUT, default="60")
-    parser.addini("trainguard_gpu_headroom", HEADROOM, default="10%")
+    group.addoption("--trainguard-trainer", action="append", default=[], metavar="NAME", help=TRAINER)
+    group.addoption("--trainguard-edge-case", metavar="CASES", help=EDGE_CASE)
+    group.addoption("--trainguard-category", action="append", default=[], metavar="NAME", help=CATEGORY)
+    group.addoption("--trainguard-fast", action="store_true", help=FAST)
+    group.addoption("--trainguard-catalogue", action="store_true", help="print the catalogue of edge cases and exit")
+    group.addoption("--trainguard-preflight-report", action="append", default=[], metavar="PATH", help=REPORT)
+    group.addoption("--trainguard-gpu-budget", metavar="SIZE", help=GPU_BUDGET)
+    group.addoption("--trainguard-memory-timeline", metavar="PATH", help=TIMELINE)
+    group.addoption("--trainguard-bar", metavar="GRADE", help=f"{BAR}; what is milder is advice")
+    group.addoption("--trainguard-accept", metavar="WHY", help=ACCEPT)
+    group.addoption("--trainguard-explain", metavar="CASE", help=EXPLAIN)
+    ini_file.register(parser)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(
+    early_config: pytest.Config, parser: pytest.Parser, args: list[str]
+) -> Generator[None, object, object]:
+    """Read the short names of the options, once it is known which of them somebody else has."""
+    from pytest_trainguard.session.short_names import read_command_line
+
+    return (yield from read_command_line(early_config, parser, args))
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -113,7 +92,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", line)
     for name, title in catalog.CATEGORIES.items():
         config.addinivalue_line("markers", f"{name}: edge cases of the category {title!r}")
-    preflight = config.stash[session.KEY] = session.Preflight(config)
+    preflight = config.stash[session.KEY] = session.make_preflight(config)
     if preflight.active:
         config.pluginmanager.register(preflight.verdicts, "trainguard-verdicts")
         preflight.register_reports()
@@ -121,17 +100,25 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
     """With --catalogue or --explain, print that and end."""
-    if config.option.explain:
+    if config.option.trainguard_explain:
         from pytest_trainguard.session.options import explain
 
-        print(explain(config.option.explain), end="")
+        print(explain(config), end="")
         return 0
-    if not config.option.catalogue:
+    if not config.option.trainguard_catalogue:
         return None
     from pytest_trainguard import catalog
 
     print(catalog.format_table(catalog.read_cases()))
     return 0
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """In a preflight: which short names of options are somebody else's here."""
+    from pytest_trainguard.session.preflight import get_preflight
+    from pytest_trainguard.session.short_names import explain_taken
+
+    return explain_taken(config) if get_preflight(config).active else []
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -141,19 +128,25 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     get_preflight(session.config).begin()
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test about a trainer runs once for each."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> Generator[None, object, object]:
+    """A test about a trainer runs once for each, unless the team says itself which trainer it is about."""
+    from pytest_trainguard.session import origin
     from pytest_trainguard.session.preflight import get_preflight
 
     preflight = get_preflight(metafunc.config)
+    if preflight.active and origin.is_of_catalogue(metafunc):
+        origin.leave_ours(metafunc)
+    result = yield
     marked = metafunc.definition.get_closest_marker("preflight") is not None
-    overridden = "trainer" in metafunc._arg2fixturedefs  # by a fixture of the team's own
-    if "trainer" in metafunc.fixturenames and not overridden and (preflight.active or not marked):
+    asks = "trainer" in metafunc.fixturenames and not origin.is_given(metafunc, "trainer")
+    if asks and (preflight.active or not marked):
         try:
             names = list(preflight.trainers)
         except pytest.UsageError as error:  # one line under the test that asks for a trainer; the others go on
             raise pytest.Collector.CollectError(str(error)) from None
         metafunc.parametrize("trainer", names, scope="session")
+    return result
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -178,9 +171,10 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Put the verdict on the report, in plain values: it has to cross to another process under xdist."""
-    report = yield
-    from pytest_trainguard.session.verdicts import attach_verdict
+    from pytest_trainguard.session.verdicts import attach_verdict, clean_message
 
+    clean_message(call)
+    report = yield
     return attach_verdict(item, call, report)
 
 

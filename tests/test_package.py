@@ -119,8 +119,10 @@ def test_start_up_imports_next_to_nothing(tmp_path):
         "pytest_trainguard.probes.fixtures",
         "pytest_trainguard.session",
         "pytest_trainguard.session.deselection",
+        "pytest_trainguard.session.ini_file",
         "pytest_trainguard.session.options",
         "pytest_trainguard.session.preflight",
+        "pytest_trainguard.session.short_names",
     }
     assert not {"torch", "numpy", "psutil"} & imported()
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pytest_trainguard.printing import printable
 from pytest_trainguard.verdicts.errors import CannotJudge
 
 FITS, DOES_NOT, BAD, UNKNOWN = 0, 1, 2, 3
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _answer(asked, prediction)
             return EXIT[prediction.verdict]
     except GpuBusy as busy:
-        print(f"UNKNOWN under {asked.gpu_budget}: {busy}")
+        print(printable(f"UNKNOWN under {asked.gpu_budget}: {busy}"))
         return UNKNOWN
     except (ValueError, CannotJudge) as error:
         return _bad(str(error))
@@ -93,15 +94,15 @@ def _answer(asked: argparse.Namespace, prediction: Any) -> None:
     if asked.memory_snapshot:
         snapshot.write_snapshot(asked.memory_snapshot, trace, prediction.limit.workspace)
     report = prediction.as_dict()
-    print(json.dumps(report, indent=2) if asked.json else "\n".join(format_prediction(report)))
+    print(json.dumps(report, indent=2) if asked.json else printable("\n".join(format_prediction(report))))
 
 
 def _tell(words: str) -> None:
-    print(f"{words} ...", file=sys.stderr, flush=True)
+    print(printable(f"{words} ..."), file=sys.stderr, flush=True)
 
 
 def _bad(reason: str) -> int:
-    print(f"error: {reason}", file=sys.stderr)
+    print(printable(f"error: {reason}"), file=sys.stderr)
     return BAD
 
 

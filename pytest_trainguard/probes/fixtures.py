@@ -68,7 +68,7 @@ def gpu_budget(guard: Guard, request: pytest.FixtureRequest) -> GpuBudget:
     def note(report: dict[str, Any]) -> None:
         request.node.stash[MEMORY] = report
 
-    drawn = request.config.option.memory_timeline
+    drawn = request.config.option.trainguard_memory_timeline
     return GpuBudget(guard, get_preflight(request.config).gpu_limit, note, Path(drawn) if drawn else None)
 
 

@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from pytest_trainguard.printing import printable
+
 if TYPE_CHECKING:
     from pytest_trainguard.report.json_report import Report
 
@@ -67,7 +69,7 @@ def _diff(arguments: list[str]) -> int:
         bars = [] if old["bar"] == new["bar"] else [f"the bar was {old['bar']}, now it is {new['bar']}"]
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not both are as schema.json says: {type(error).__name__}: {error}") from error
-    print("\n".join([*bars, *differences.format_difference(difference)]))
+    _print("\n".join([*bars, *differences.format_difference(difference)]))
     return int(difference.is_worse)
 
 
@@ -93,8 +95,8 @@ def _merge(arguments: list[str]) -> int:
     for path in asked.output:
         _write(path, merged, "what they come to")
     for note in merged["notes"]:
-        print(note)
-    print(f"{merged['clearance']}: {merged['why']}")
+        _print(note)
+    _print(f"{merged['clearance']}: {merged['why']}")
     return int(merged["clearance"] == "NO-GO")
 
 
@@ -147,8 +149,12 @@ def _read(path: Path) -> Report:
     return cast("Report", report)
 
 
+def _print(text: str) -> None:
+    print(printable(text))
+
+
 def _bad(reason: str) -> int:
-    print(f"error: {reason}", file=sys.stderr)
+    print(printable(f"error: {reason}"), file=sys.stderr)
     return 2
 
 

@@ -6,13 +6,14 @@ import textwrap
 
 from _pytest._code.code import ReprEntryNative, ReprExceptionInfo, ReprFileLocation, ReprTraceback
 
+from pytest_trainguard.printing import printable
 from pytest_trainguard.report.data import CaseVerdict
 
 WIDTH = 14  # of the labels' column
 
 
 def format_block(told: CaseVerdict) -> str:
-    """What was done, what a good trainer does, what this one did, how to see it."""
+    """What was done, what a good trainer does, what this one did, how to see it; as it may be printed."""
     head = f"{told.heading} ({told.category}{f', {told.grade}' if told.grade else ''}): {told.trainer}"
     if told.verdict == "error":
         parts: list[tuple[str, str]] = [("not judged", told.reason), ("output", told.evidence)]
@@ -26,8 +27,9 @@ def format_block(told: CaseVerdict) -> str:
         label = "happened" if problem.grade == told.grade else str(problem.grade)
         parts += [(label, problem.said), ("output", problem.evidence)]
     parts.append(("reproduce", told.alone))
-    lines, before = [head], ""
-    for label, text in parts:
+    lines, before = [printable(head)], ""
+    for label, said in parts:
+        text = printable(said)
         if text and (label, text) != ("output", before):  # several problems of one run have one output
             lines.append(textwrap.indent(text, " " * WIDTH).replace(" " * WIDTH, f"  {label:<{WIDTH - 2}}", 1))
         before = text if label == "output" else before
@@ -45,4 +47,4 @@ def represent_block(told: CaseVerdict, file: str) -> ReprExceptionInfo:
     """
     message = f"{told.heading}: {told.trainer}: {(told.reason or told.verdict).splitlines()[0]}"
     whole = ReprTraceback([ReprEntryNative([format_block(told) + "\n"])], None, "native")
-    return ReprExceptionInfo(whole, ReprFileLocation(file, 0, message))
+    return ReprExceptionInfo(whole, ReprFileLocation(file, 0, printable(message)))

@@ -6,11 +6,9 @@ import re
 
 from markupsafe import Markup
 
+from pytest_trainguard.printing import strip_escapes
+
 LONGEST = 6000  # characters of one text; of a longer one the middle is left out
-# Colours and cursor movements of a terminal, titles of its window, and what else is not to be read: control characters
-# (but for tab and new line), marks that turn the direction of what follows, halves of surrogate pairs.
-ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\)?|[ -/]*[0-~])")
-UNREADABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 LINK = re.compile(r"\[([^\]]+)\]\([^)\s]+\)")
 
 
@@ -23,7 +21,7 @@ def clean(value: object) -> object:
 
 def clean_text(value: str) -> str:
     """A text without what a terminal would have obeyed, and short enough to be read."""
-    text = UNREADABLE.sub("", ESCAPES.sub("", re.sub("\r\n?", "\n", value)))
+    text = strip_escapes(value)
     left_out = len(text) - LONGEST
     if left_out <= 0:
         return text

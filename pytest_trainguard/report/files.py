@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ def write_all(paths: Sequence[str], report: Report) -> list[str]:
         try:
             write(Path(path), report)
         except OSError as error:  # it could be written when the session began; the summary is still to come
-            problems.append(f"--preflight-report {path}: {error.strerror}")
+            problems.append(f"{path}: {error.strerror}")
     return problems
 
 
@@ -62,7 +63,25 @@ def write(path: Path, report: Report) -> None:
         text = page.render_page(report)
     else:
         text = json.dumps(report, indent=2, allow_nan=False) + "\n"
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
+    replace_text(path, text)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file, whole or not at all; what cannot be encoded becomes a question mark.
+
+    The folder may be one that others write to: the file is made beside its place, under a name that nobody can know
+    before, and never where something, such as a link, stands already.
+
+    Raises:
+        OSError: it cannot be written there.
+    """
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    made = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    try:
+        with open(made, "w", encoding="utf-8", errors="replace") as file:
+            file.write(text)
+        os.replace(beside, path)
+    except BaseException:  # an interruption too: nothing is left beside
+        beside.unlink(missing_ok=True)
+        raise

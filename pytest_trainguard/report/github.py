@@ -17,6 +17,7 @@ from typing import NamedTuple
 import pytest
 
 from pytest_trainguard.catalog import CATEGORIES
+from pytest_trainguard.printing import disarm, is_in_actions
 from pytest_trainguard.report.causes import CauseEntry, find_key
 from pytest_trainguard.report.cleaning import clean_text, unlink
 from pytest_trainguard.report.data import SessionResult
@@ -25,8 +26,6 @@ from pytest_trainguard.report.screen import format_fix
 
 MOST_BYTES = 500_000  # of one summary; GitHub takes 1 MiB from a step, and nothing of what is larger
 MOST_ANNOTATIONS = 10  # of one kind and step: GitHub shows no more
-COMMAND = re.compile(r"^([^\S\n]*)::", re.M)  # the runner passes over blanks before it
-OLD_COMMAND = "##["  # it looks for these anywhere in a line
 RAISED = re.compile(r"raises:[^@]+@(.+):(\d+)")  # the key of a cause
 PLACE = re.compile(r"^(\S.*?\.pyi?):(\d+): ", re.M)  # in what the static checks found
 FRAME = re.compile(r'File "([^"\n]+)", line (\d+)')
@@ -144,11 +143,6 @@ def format_annotations(report: Report, root: Path, environment: Mapping[str, str
     return [format_command(one) for one in [*errors, *warnings]]
 
 
-def is_in_actions(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether what is printed is read by a runner of GitHub Actions."""
-    return environment.get("GITHUB_ACTIONS", "").lower() == "true"
-
-
 def format_command(one: Annotation) -> str:
     """An annotation as a workflow command, in one line."""
     properties = f"file={_escape_property(one.file)},line={one.line},title={_escape_property(one.title)}"
@@ -158,11 +152,6 @@ def format_command(one: Annotation) -> str:
 def escape_data(text: str) -> str:
     """A text as the message of a workflow command, of which no line can begin another."""
     return disarm(clean_text(text)).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-
-def disarm(text: str) -> str:
-    """A text without anything that a runner would take for a command."""
-    return COMMAND.sub(r"\1: :", text).replace(OLD_COMMAND, "## [")
 
 
 def _escape_property(text: str) -> str:

@@ -11,6 +11,9 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import pytest
+from _pytest.terminal import TerminalReporter  # public since pytest 8.4
+
+from pytest_trainguard.printing import printable
 
 INTERVAL = 15.0  # seconds between two lines in a log
 NARROWEST = 20  # columns: with fewer behind the dots there is nothing worth showing
@@ -34,10 +37,10 @@ class Progress:
         self.shown = False
 
     @property
-    def reporter(self) -> pytest.TerminalReporter | None:
+    def reporter(self) -> TerminalReporter | None:
         """Pytest's terminal; None without one, or where another plugin shows progress in its own way."""
         reporter = self.config.pluginmanager.get_plugin("terminalreporter")
-        return reporter if type(reporter) is pytest.TerminalReporter else None
+        return reporter if type(reporter) is TerminalReporter else None
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """How many tests there are."""
@@ -138,7 +141,7 @@ class Progress:
 
 def name_test(nodeid: str) -> str:
     """Case and trainer of a test: `test_killed[Mine]` of `edge_cases/test_process.py` is `killed, Mine`."""
-    name = nodeid.rpartition("::")[2].removeprefix("test_")
+    name = printable(nodeid).rpartition("::")[2].removeprefix("test_")
     case, _, trainer = name.partition("[")
     return ", ".join(part for part in (case.replace("_", " "), trainer.removesuffix("]")) if part)
 

@@ -10,6 +10,7 @@ from itertools import groupby
 import pytest
 
 from pytest_trainguard.catalog import CATALOGUE, CATEGORIES, EdgeCase
+from pytest_trainguard.printing import printable
 from pytest_trainguard.report.data import CaseVerdict, Prediction, SessionResult
 from pytest_trainguard.report.json_report import Report, explain_clearance, make_report, merge_predictions
 from pytest_trainguard.report.screen import MOST_GROUPS, WIDTH, format_causes, format_reasons
@@ -29,7 +30,7 @@ def write_summary(result: SessionResult, reporter: pytest.TerminalReporter) -> N
     """Write the summary to pytest's terminal."""
     reporter.section("preflight", sep="=")
     for line, markup in format_summary(result, verbose=reporter.verbosity > 0):
-        reporter.write_line(line, **markup)
+        reporter.write_line(printable(line), **markup)
 
 
 def format_summary(result: SessionResult, verbose: bool) -> list[Line]:
@@ -135,7 +136,8 @@ def _format_slowest(verdicts: Sequence[CaseVerdict]) -> list[str]:
 def _format_left_out(result: SessionResult) -> list[str]:
     if not result.left_out:
         return []
-    shown = f"left out by --fast, {len(result.left_out)} cases: {format_keys(result.left_out)}: run them without it"
+    flag = next((name for name in result.narrowed if name.endswith("-fast")), "--fast")
+    shown = f"left out by {flag}, {len(result.left_out)} cases: {format_keys(result.left_out)}: run them without it"
     return textwrap.wrap(shown, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from pytest_trainguard.harm import GRADES, Grade, Problem, rank
+from pytest_trainguard.report import files
 from pytest_trainguard.report.causes import find_key
 from pytest_trainguard.report.data import Acceptance, AcceptanceState, CaseVerdict
 
@@ -212,6 +212,4 @@ def write(path: Path, entries: Iterable[Acceptance]) -> None:
         values: dict[str, Any] = asdict(entry)
         table = {key: values[key] for key in kept if values[key] is not None}
         parts.append(f"[[{TABLE}]]\n{tomli_w.dumps(table)}")
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text("\n".join(parts), encoding="utf-8", errors="replace")
-    os.replace(beside, path)
+    files.replace_text(path, "\n".join(parts))

@@ -12,6 +12,8 @@ from pytest_trainguard import catalog
 from pytest_trainguard.session.deselection import keep
 from pytest_trainguard.session.identity import check_identities
 from pytest_trainguard.session.selection import CaseSelection
+from pytest_trainguard.session.short_names import name_option
+from pytest_trainguard.session.trainers import find_parametrized
 
 
 def bring_in_catalogue(
@@ -40,7 +42,7 @@ def bring_in_catalogue(
     # A project's file that failed to load may hold the case that is missing: then pytest tells of that file.
     unknown = selection.named.find_unknown(cases) if selection.named and not session.testsfailed else ""
     if unknown:
-        raise pytest.UsageError(f"--edge-case: {unknown}")
+        raise pytest.UsageError(f"{name_option(session.config, '--edge-case')}: {unknown}")
     keep(session, items, lambda item: item not in not_named and _is_chosen(item, selection))
     for item in items:
         _describe(item)
@@ -49,9 +51,9 @@ def bring_in_catalogue(
 
 def _list_cases(items: list[pytest.Item]) -> Iterator[tuple[str, str]]:
     for item in items:
-        case, callspec = catalog.case_of(item.iter_markers()), getattr(item, "callspec", None)
-        if case and case.family is catalog.OWN and callspec and "trainer" in callspec.params:
-            yield str(callspec.params["trainer"]), case.slug
+        case, trainer = catalog.case_of(item.iter_markers()), find_parametrized(item)
+        if case and case.family is catalog.OWN and trainer:
+            yield trainer, case.slug
 
 
 def _collect_catalogue(session: pytest.Session, present: set[Path]) -> Iterator[pytest.Item]:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, TypeVar
 import pytest
 
 from pytest_trainguard import catalog
+from pytest_trainguard.session.ini_file import read_list, read_text
+from pytest_trainguard.session.short_names import full_name, name_option
 
 if TYPE_CHECKING:
     from pytest_trainguard.isolation.policy import Reach
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 ISOLATIONS = ("namespaces", "hooks")
-NARROWING = ("trainer", "edge_case", "category", "fast")
+NARROWING = ("--trainer", "--edge-case", "--category", "--fast")
 PYTESTS_NARROWING = {"-k": "keyword", "--deselect": "deselect", "--lf": "lf", "--sw": "stepwise"}
 
 
@@ -56,7 +58,7 @@ def parse_option(flag: str, parse: Callable[[str], Value], text: str) -> Value:
 
 def list_narrowing_options(config: pytest.Config) -> list[str]:
     """The options given that leave only a part of the preflight."""
-    return [f"--{name.replace('_', '-')}" for name in NARROWING if getattr(config.option, name)]
+    return [name_option(config, short) for short in NARROWING if config.getoption(full_name(short))]
 
 
 def list_pytests_narrowing(config: pytest.Config) -> list[str]:
@@ -94,9 +96,10 @@ def check_categories(config: pytest.Config, known: list[str]) -> None:
     Raises:
         pytest.UsageError: one does not.
     """
-    for name in config.option.category:
+    for name in config.option.trainguard_category:
         if name not in known:
-            raise pytest.UsageError(f"--category {name}: no such category; there are {', '.join(known)}")
+            flag = name_option(config, "--category")
+            raise pytest.UsageError(f"{flag} {name}: no such category; there are {', '.join(known)}")
 
 
 def check_budget(config: pytest.Config) -> None:
@@ -105,10 +108,10 @@ def check_budget(config: pytest.Config) -> None:
     Raises:
         pytest.UsageError: it is not.
     """
-    if config.option.gpu_budget:
+    if config.option.trainguard_gpu_budget:
         from pytest_trainguard.memory import parse_budget
 
-        parse_option("--gpu-budget", parse_budget, config.option.gpu_budget)
+        parse_option(name_option(config, "--gpu-budget"), parse_budget, config.option.trainguard_gpu_budget)
 
 
 def set_bar(config: pytest.Config, today: datetime.date) -> None:
@@ -124,7 +127,7 @@ def set_bar(config: pytest.Config, today: datetime.date) -> None:
     from pytest_trainguard.session.bar import BAR, parse_bar
 
     given = config.option.trainguard_bar
-    flag, text = ("--trainguard-bar", given) if given else ("trainguard_bar", config.getini("trainguard_bar"))
+    flag, text = ("--trainguard-bar", given) if given else ("trainguard_bar", read_text(config, "trainguard_bar"))
     config.stash[BAR] = replace(parse_option(flag, parse_bar, text), acceptances=read_acceptances(config, today))
 
 
@@ -137,6 +140,7 @@ def read_acceptances(config: pytest.Config, today: datetime.date) -> Acceptances
     from pytest_trainguard.session import acceptances
 
     path, why = config.rootpath / acceptances.FILE, config.option.trainguard_accept
+    flag = name_option(config, "--accept")
     try:
         entries = acceptances.read(path)
     except ValueError as error:
@@ -144,16 +148,16 @@ def read_acceptances(config: pytest.Config, today: datetime.date) -> Acceptances
     if why is None:
         return acceptances.Acceptances(entries, today)
     if not why.strip():
-        raise pytest.UsageError('--accept: say why: --accept "older than the preflight"')
+        raise pytest.UsageError(f'{flag}: say why: {flag} "older than the preflight"')
     if not hasattr(config, "workerinput"):
         from pytest_trainguard.report import files
 
-        parse_option(f"--accept: {path}", lambda text: files.check(path, (path.suffix,)), why)
+        parse_option(f"{flag}: {path}", lambda text: files.check(path, (path.suffix,)), why)
     return acceptances.Acceptances(entries, today, why.strip())
 
 
-def explain(named: str) -> str:
-    """The page of a case, for a terminal.
+def explain(config: pytest.Config) -> str:
+    """The page of the case that `--explain` names, for a terminal.
 
     Raises:
         pytest.UsageError: there is no such case.
@@ -162,10 +166,11 @@ def explain(named: str) -> str:
     from pytest_trainguard.session.selection import parse_cases
 
     cases = catalog.read_tests()
-    chosen = parse_option("--explain", parse_cases, named)
+    flag = name_option(config, "--explain")
+    chosen = parse_option(flag, parse_cases, config.option.trainguard_explain)
     unknown = chosen.find_unknown(cases)
     if unknown:
-        raise pytest.UsageError(f"--explain: {unknown}")
+        raise pytest.UsageError(f"{flag}: {unknown}")
     guides = catalog.catalogue_folder() / "guides"
     return "\n".join(case_pages.format_page(case, test, guides) for case, test in cases.items() if case in chosen)
 
@@ -176,19 +181,21 @@ def find_gpu_limit(config: pytest.Config) -> Limit | None:
     Raises:
         pytest.UsageError: the budget or the headroom is none.
     """
-    if not config.option.gpu_budget:
+    if not config.option.trainguard_gpu_budget:
         return None
     from pytest_trainguard.memory.answers.present_gpu import find_gpu
     from pytest_trainguard.memory.replay import budget
 
-    headroom = parse_option("trainguard_gpu_headroom", budget.parse_headroom, config.getini("trainguard_gpu_headroom"))
+    headroom = parse_option(
+        "trainguard_gpu_headroom", budget.parse_headroom, read_text(config, "trainguard_gpu_headroom")
+    )
     present = find_gpu()
     device = present.device if present else None
 
     def limit(text: str) -> Limit:
         return budget.resolve_budget(budget.parse_budget(text), device, headroom)
 
-    return parse_option("--gpu-budget", limit, config.option.gpu_budget)
+    return parse_option(name_option(config, "--gpu-budget"), limit, config.option.trainguard_gpu_budget)
 
 
 def find_reach(config: pytest.Config, own: Path) -> Reach:
@@ -203,15 +210,17 @@ def find_reach(config: pytest.Config, own: Path) -> Reach:
     """
     from pytest_trainguard.isolation.policy import Reach
 
-    kind = config.getini("trainguard_isolation")
+    kind = read_text(config, "trainguard_isolation")
     if kind not in ISOLATIONS:
         raise pytest.UsageError(f"trainguard_isolation: {kind!r} is not one of {', '.join(ISOLATIONS)}")
     root = config.rootpath
-    writable = [(root / path).expanduser().resolve() for path in config.getini("trainguard_writable")]
-    network = tuple(config.getini("trainguard_network"))
+    writable = [(root / path).expanduser().resolve() for path in read_list(config, "trainguard_writable")]
+    network = tuple(read_list(config, "trainguard_network"))
     if "allow" in network and len(network) > 1:
         raise pytest.UsageError(f"trainguard_network: 'allow' opens every host: leave {', '.join(network[1:])} out")
-    return Reach(network, tuple(config.getini("trainguard_keep")), (own, *writable), namespaces=kind == ISOLATIONS[0])
+    return Reach(
+        network, tuple(read_list(config, "trainguard_keep")), (own, *writable), namespaces=kind == ISOLATIONS[0]
+    )
 
 
 def check_report_paths(config: pytest.Config) -> None:
@@ -220,11 +229,13 @@ def check_report_paths(config: pytest.Config) -> None:
     Raises:
         pytest.UsageError: one cannot.
     """
-    if config.option.preflight_report and not config.option.collectonly and not hasattr(config, "workerinput"):
+    paths = config.option.trainguard_preflight_report
+    if paths and not config.option.collectonly and not hasattr(config, "workerinput"):
         from pytest_trainguard.report import files
 
-        for path in config.option.preflight_report:
-            parse_option(f"--preflight-report {path}", lambda text: files.check(Path(text)), path)
+        flag = name_option(config, "--preflight-report")
+        for path in paths:
+            parse_option(f"{flag} {path}", lambda text: files.check(Path(text)), path)
 
 
 def check_timeline_path(config: pytest.Config) -> None:
@@ -233,10 +244,11 @@ def check_timeline_path(config: pytest.Config) -> None:
     Raises:
         pytest.UsageError: there is no budget, or the picture cannot be written.
     """
-    path = config.option.memory_timeline
+    path, flag = config.option.trainguard_memory_timeline, name_option(config, "--memory-timeline")
     if path:
         from pytest_trainguard.memory.answers import timeline
 
-        if not config.option.gpu_budget:
-            raise pytest.UsageError("--memory-timeline draws what --gpu-budget predicts: give that too")
-        parse_option("--memory-timeline", lambda text: timeline.check_timeline_path(Path(text)), path)
+        if not config.option.trainguard_gpu_budget:
+            budget = name_option(config, "--gpu-budget")
+            raise pytest.UsageError(f"{flag} draws what {budget} predicts: give that too")
+        parse_option(flag, lambda text: timeline.check_timeline_path(Path(text)), path)

@@ -19,6 +19,8 @@ import pytest
 from pytest_trainguard import catalog
 from pytest_trainguard.session import options
 from pytest_trainguard.session.deselection import take_out_preflights
+from pytest_trainguard.session.ini_file import read_seconds
+from pytest_trainguard.session.short_names import name_option
 
 if TYPE_CHECKING:
     from pytest_trainguard.contract.trainer import TrainerSpec
@@ -36,6 +38,20 @@ PROBLEM, CASES = "trainguard_problem", "trainguard_cases"  # in what a worker of
 def get_preflight(config: pytest.Config) -> Preflight:
     """The session's preflight."""
     return config.stash[KEY]
+
+
+def make_preflight(config: pytest.Config) -> Preflight:
+    """The preflight of a session that begins.
+
+    Raises:
+        pytest.UsageError: see `Preflight`; in words that may be printed, whatever names they quote.
+    """
+    try:
+        return Preflight(config)
+    except pytest.UsageError as error:
+        from pytest_trainguard.printing import printable
+
+        raise pytest.UsageError(printable(str(error))) from None
 
 
 class Preflight:
@@ -72,24 +88,31 @@ class Preflight:
         if self.printed_ids and not self.active:
             raise pytest.UsageError(f"{self.printed_ids[0]} is of the catalogue: run it with -m preflight")
         if config.option.trainguard_accept is not None and not self.active:
-            raise pytest.UsageError("--accept is for what a preflight finds: run it with -m preflight")
+            flag = self.name_option("--accept")
+            raise pytest.UsageError(f"{flag} is for what a preflight finds: run it with -m preflight")
         if self.active:
             options.find_reach(config, config.rootpath)  # what is wrong with it is told before anything is collected
             options.set_bar(config, datetime.date.fromtimestamp(self.began))
             self.trainers = self._choose_trainers()  # a bad name is told before anything is collected
             self.selection = self._select_cases()
+            read_seconds(config, "trainguard_timeout")
             options.check_report_paths(config)
             options.check_timeline_path(config)
+
+    def name_option(self, short: str) -> str:
+        """The name by which an option is to be given in this session."""
+        return name_option(self.config, short)
 
     def _select_cases(self) -> CaseSelection:
         from pytest_trainguard.session.selection import CaseSelection, parse_cases
 
-        option = self.config.option
-        named = options.parse_option("--edge-case", parse_cases, option.edge_case) if option.edge_case else None
+        option, flag = self.config.option, self.name_option("--edge-case")
+        given = option.trainguard_edge_case
+        named = options.parse_option(flag, parse_cases, given) if given else None
         unknown = named.find_unknown_number(catalog.read_cases()) if named else ""
         if unknown:
-            raise pytest.UsageError(f"--edge-case: {unknown}")
-        return CaseSelection(named, frozenset(option.category), option.fast)
+            raise pytest.UsageError(f"{flag}: {unknown}")
+        return CaseSelection(named, frozenset(option.trainguard_category), option.trainguard_fast)
 
     @cached_property
     def trainers(self) -> dict[str, TrainerSpec]:
@@ -179,7 +202,7 @@ class Preflight:
         from pytest_trainguard.subject.launchpad import Launchpad
 
         factory: pytest.TempPathFactory = self.config._tmp_path_factory  # type: ignore[attr-defined]
-        limit = float(self.config.getini("trainguard_timeout"))
+        limit = read_seconds(self.config, "trainguard_timeout")
         cache = getattr(self.config, "cache", None)  # none with -p no:cacheprovider
         folder = factory.mktemp(FOLDER)
         # Each worker of pytest-xdist has a folder of its own in that of the session.
@@ -222,11 +245,13 @@ class Preflight:
             self._write_acceptances()
         if session.exitstatus == 0 and self.summarize(0).clearance == "NO-GO":
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        paths = self.config.option.preflight_report
+        paths = self.config.option.trainguard_preflight_report
         if paths:
             from pytest_trainguard.report import files, json_report
 
-            self.problems += files.write_all(paths, json_report.make_report(self.summarize(int(session.exitstatus))))
+            report = json_report.make_report(self.summarize(int(session.exitstatus)))
+            flag = self.name_option("--preflight-report")
+            self.problems += [f"{flag} {problem}" for problem in files.write_all(paths, report)]
         if self.problems:
             session.exitstatus = pytest.ExitCode.USAGE_ERROR
 
@@ -242,7 +267,7 @@ class Preflight:
         try:
             acceptances.write(self.config.rootpath / acceptances.FILE, after.entries)
         except OSError as error:
-            self.problems.append(f"--accept: {acceptances.FILE}: {error.strerror}")
+            self.problems.append(f"{self.name_option('--accept')}: {acceptances.FILE}: {error.strerror}")
             return
         self.config.stash[BAR] = replace(bar, acceptances=after)
 
@@ -261,10 +286,10 @@ class Preflight:
             bar=bar.grade,
             left_out=self.selection.list_left_out(catalog.read_cases()) if self.selection.fast else [],
             narrowed=[*self.narrowing, *options.list_pytests_narrowing(self.config), *ids],
-            trainers_left_out=count_left_out(self.config) if self.config.option.trainer else 0,
+            trainers_left_out=count_left_out(self.config) if self.config.option.trainguard_trainer else 0,
             began=self.began,
             command=shlex.join(["pytest", *map(str, self.config.invocation_params.args)]),
-            gpu_budget=self.config.option.gpu_budget,
+            gpu_budget=self.config.option.trainguard_gpu_budget,
             exitstatus=exitstatus,
             problems=self.problems,
             acceptances=bar.acceptances.judge(verdicts),

@@ -8,7 +8,10 @@ import pytest
 
 from pytest_trainguard.contract.modules import module_exists
 from pytest_trainguard.contract.trainer import TrainerSpec
+from pytest_trainguard.session.ini_file import read_list
+from pytest_trainguard.session.short_names import name_option
 
+NAMES = pytest.StashKey[frozenset[str]]()  # of the trainers that the session has chosen
 TABLES = ("tool", "trainguard", "trainers")
 
 
@@ -30,11 +33,20 @@ def choose_trainers(config: pytest.Config) -> dict[str, TrainerSpec]:
             f"or as [tool.trainguard.trainers.NAME] in pyproject.toml{_hint_at_other_folder(config)}"
         )
     by_lower = {name.lower(): name for name in found}
-    for name in config.option.trainer:
+    for name in config.option.trainguard_trainer:
         if name.lower() not in by_lower:
-            raise pytest.UsageError(f"--trainer {name}: no such trainer; there are {', '.join(found)}")
-    chosen = {by_lower[name.lower()] for name in config.option.trainer} or set(found)
+            flag = name_option(config, "--trainer")
+            raise pytest.UsageError(f"{flag} {name}: no such trainer; there are {', '.join(found)}")
+    chosen = {by_lower[name.lower()] for name in config.option.trainguard_trainer} or set(found)
+    config.stash[NAMES] = frozenset(chosen)
     return {name: spec for name, spec in found.items() if name in chosen}
+
+
+def find_parametrized(item: pytest.Item) -> str:
+    """The one of the session's trainers that a test is about; empty where the team says itself which it is."""
+    callspec = getattr(item, "callspec", None)
+    chosen = callspec.params.get("trainer") if callspec else None
+    return chosen if isinstance(chosen, str) and chosen in item.config.stash.get(NAMES, ()) else ""
 
 
 def count_left_out(config: pytest.Config) -> int:
@@ -56,7 +68,7 @@ def _hint_at_other_folder(config: pytest.Config) -> str:
 
 def _from_ini(config: pytest.Config) -> dict[str, TrainerSpec]:
     found: dict[str, TrainerSpec] = {}
-    for entry in config.getini("trainguard_trainers"):
+    for entry in read_list(config, "trainguard_trainers"):
         module, colon, name = entry.partition(":")
         if not (module and colon and name):
             raise pytest.UsageError(f"trainguard_trainers: {entry!r} is not of the form 'module:Class'")

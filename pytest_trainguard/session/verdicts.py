@@ -12,10 +12,13 @@ import pytest
 
 from pytest_trainguard.catalog import EdgeCase, case_of
 from pytest_trainguard.harm import Problem
+from pytest_trainguard.printing import printable
 from pytest_trainguard.report.block import represent_block
 from pytest_trainguard.report.data import CaseVerdict, Prediction, Word
 from pytest_trainguard.session.bar import BAR, sum_up
-from pytest_trainguard.verdicts.errors import CannotJudge, Finding, NotApplicable
+from pytest_trainguard.session.short_names import name_option
+from pytest_trainguard.session.trainers import find_parametrized
+from pytest_trainguard.verdicts.errors import CannotJudge, Finding, NotApplicable, VerdictError
 from pytest_trainguard.verdicts.gathering import gathering
 
 if TYPE_CHECKING:
@@ -81,6 +84,13 @@ def read_verdict(report: Report) -> CaseVerdict | None:
     return CaseVerdict.from_values(values) if values else None
 
 
+def clean_message(call: pytest.CallInfo[None]) -> None:
+    """Before pytest shows what a test raised: have a verdict's message, which quotes a trainer, be one to print."""
+    problem = call.excinfo.value if call.excinfo else None
+    if isinstance(problem, VerdictError):
+        problem.args = tuple(printable(arg) if isinstance(arg, str) else arg for arg in problem.args)
+
+
 def attach_verdict(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> pytest.TestReport:
     """Put the verdict of an edge case on its report, as plain values: under xdist it crosses to another process."""
     case = case_of(item.iter_markers())
@@ -88,7 +98,7 @@ def attach_verdict(item: pytest.Item, call: pytest.CallInfo[None], report: pytes
     noted = item.stash.get(NOTED, [])
     if isinstance(problem, NotApplicable) and not noted:
         report.outcome = "skipped"
-        report.longrepr = (str(item.path), 0, f"Skipped: not applicable: {problem}")
+        report.longrepr = (str(item.path), 0, printable(f"Skipped: not applicable: {problem}"))
     if case is None or (report.when != "call" and problem is None):
         return report
     xfail = _take_xfail(report)
@@ -102,7 +112,7 @@ def attach_verdict(item: pytest.Item, call: pytest.CallInfo[None], report: pytes
     if verdict.verdict in ("advice", "accepted") or (verdict.verdict == "passed" and xfail is not None):
         report.outcome, report.longrepr = "passed", None
     elif verdict.verdict == "not_applicable":
-        report.outcome, report.longrepr = "skipped", (str(item.path), 0, f"Skipped: {verdict.reason}")
+        report.outcome, report.longrepr = "skipped", (str(item.path), 0, printable(f"Skipped: {verdict.reason}"))
     elif verdict.verdict in ("failed", "error"):
         report.outcome = "failed"
         if noted or isinstance(problem, Finding | CannotJudge):
@@ -132,13 +142,12 @@ def _judge(
     seconds: float,
     xfail: str | None,
 ) -> CaseVerdict:
-    trainer, parametrized = _name_trainer(item)
+    trainer = _name_trainer(item)
     problems = item.config.stash[BAR].weigh(_list_problems(item, problem, report), trainer, case)
     if xfail is not None:
         problems = tuple(replace(each, verdict="accepted") if each.verdict == "failed" else each for each in problems)
     left_out = not problems and _is_left_out(item, problem, report)
     word, reason = _explain(problem, problems)
-    chosen = f"--trainer {trainer} --edge-case {case.key}" if parametrized else shlex.quote(item.nodeid)
     return CaseVerdict(
         slug=case.slug,
         number=case.number,
@@ -151,13 +160,22 @@ def _judge(
         reason=f"left out by a mark of pytest's: {reason}" if left_out else reason,
         problems=problems,
         evidence=problem.evidence if isinstance(problem, CannotJudge) else "",
-        alone=f"pytest -m preflight {chosen}",
+        alone=_format_command(item, case),
         framework=item.stash.get(FRAMEWORK, str)(),
         seconds=round(seconds, 3),
         memory=item.stash.get(MEMORY, None),
         xfail="" if left_out else xfail or "",
         left_out=left_out,
     )
+
+
+def _format_command(item: pytest.Item, case: EdgeCase) -> str:
+    """The command that shows a case alone, for a shell."""
+    chosen, trainer = [item.nodeid], find_parametrized(item)
+    if trainer:
+        flags = name_option(item.config, "--trainer"), name_option(item.config, "--edge-case")
+        chosen = [flags[0], trainer, flags[1], case.key]
+    return shlex.join(["pytest", "-m", "preflight", *chosen])
 
 
 def _is_left_out(item: pytest.Item, problem: BaseException | None, report: pytest.TestReport) -> bool:
@@ -180,13 +198,11 @@ def _list_problems(item: pytest.Item, problem: BaseException | None, report: pyt
     return found
 
 
-def _name_trainer(item: pytest.Item) -> tuple[str, bool]:
-    """The trainer's name, and whether it is one of the session's (and not of a fixture of the team's own)."""
-    callspec = getattr(item, "callspec", None)
-    if callspec and "trainer" in callspec.params:
-        return str(callspec.params["trainer"]), True
-    chosen = getattr(item, "funcargs", {}).get("trainer", "")
-    return chosen if isinstance(chosen, str) else getattr(chosen, "__name__", str(chosen)), False
+def _name_trainer(item: pytest.Item) -> str:
+    """The trainer's name: of the session's own, or of what the team says that its test is about."""
+    callspec, given = getattr(item, "callspec", None), getattr(item, "funcargs", {})
+    chosen = given.get("trainer", callspec.params.get("trainer", "") if callspec else "")
+    return chosen if isinstance(chosen, str) else getattr(chosen, "__name__", str(chosen))
 
 
 def _explain(problem: BaseException | None, problems: Sequence[Problem]) -> tuple[Word, str]:

@@ -29,6 +29,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_trainguard.printing import printable
 from pytest_trainguard.static import attributes, canary
 from pytest_trainguard.verdicts.errors import CannotJudge, NotApplicable
 
@@ -204,13 +205,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The checker would take `-x.py` for an option, and a relative path for one below the project.
         found = check([file.resolve() for file in files], Path.cwd(), environment if environment.is_dir() else None)
     except SyntaxError as error:
-        print(f"{_shown(Path(error.filename or ''))}:{error.lineno}: SyntaxError: {error.msg}")
+        print(printable(f"{_shown(Path(error.filename or ''))}:{error.lineno}: SyntaxError: {error.msg}"))
         return 1
     except (OSError, ValueError, CannotJudge) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         return 2
     for problem in found:
-        print(f"{_shown(problem.path)}:{problem.line}: {problem.exception}: {problem.text}")
+        print(printable(f"{_shown(problem.path)}:{problem.line}: {problem.exception}: {problem.text}"))
     return 1 if found else 0
 
 
