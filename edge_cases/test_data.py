@@ -242,7 +242,7 @@ def test_required_field_empty(guard: Guard) -> None:
     """An answer that was never written becomes a row that teaches the model to say nothing.
 
     A field that is empty in some rows as they are may be so. A program may skip the row if it says so: which, or how
-    many.
+    many. An empty list with which it trains on, leaving no row out, is data: a graph without edges is a graph.
     """
     data, reference = guard.needs.data(), guard.needs.repeatable_run()
     rows = row_values.read_named_rows(data)
@@ -264,6 +264,7 @@ def test_required_field_empty(guard: Guard) -> None:
             if not (
                 _names_in_a_line(told, SKIPPED, COUNT_OF_ONE)
                 or all(wording.names(told, n) for n in variant.naming[:-1])
+                or damaged_data.takes_empty_lists(place, guard)
             ):
                 damaged_data.require_unused(place, variant, outcome, guard, "trained on the row or dropped it")
 

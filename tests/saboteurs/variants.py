@@ -192,6 +192,31 @@ class Chats(Sound):
         return self.ROLES[role]
 
 
+class Graphs(Sound):
+    """Each of a row's numbers is given its neighbours'; a graph without edges is a graph."""
+
+    only = (5, 6, 8)
+
+    def make_data(self, folder, rows, seed):
+        path = super().make_data(folder, rows, seed)
+        made = []
+        for number, line in enumerate(path.read_text().splitlines()):
+            edges = [[start, (start + 1) % 4] for start in range(1 + number % 3)]
+            made.append(json.dumps({**json.loads(line), "edges": edges}) + "\n")
+        path.write_text("".join(made))
+        return path
+
+    def check_row(self, row, path, number):
+        checked = super().check_row(row, path, number)
+        edges = row.get("edges")
+        if not isinstance(edges, list) or not all(isinstance(edge, list) and len(edge) == 2 for edge in edges):
+            raise Reject(f"{path}, line {number}: field 'edges' is {edges!r}, not a list of pairs")
+        x = list(checked["x"])
+        for start, end in edges:
+            x[end] += checked["x"][start]
+        return {**checked, "x": x, "edges": edges}
+
+
 class Checksummed(Sound):
     """A checkpoint of several files; its manifest holds the size and SHA-256 of each, of `version.json` too.
 
