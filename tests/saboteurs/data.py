@@ -310,11 +310,11 @@ class DefaultLabel(Sound):
 
 
 class DropsIncomplete(Sound):
-    """Keeps the rows that have all fields, and does not say how many are left."""
+    """Keeps the rows that have all fields, and does not say how many are left. It does learn from them."""
 
     case = 5
     grade = "misleads"
-    says = "without reporting it"
+    says = r"(?s)\A(?!.*does not learn from its data).*without reporting it"
 
     def read_rows(self, path):
         with self.open_data(path) as lines:

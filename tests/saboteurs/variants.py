@@ -449,3 +449,49 @@ class FewEpochs(Sound):
 
     only = (66,)
     tiny = {"max_epochs": 2}
+
+
+class AsksTwice(Sound):
+    """A name is assigned where a question is answered with yes, and used where the same one is asked again."""
+
+    only = (71,)
+
+    def fit(self, settings, rows, *rest):
+        if settings.num_workers:
+            started = time.monotonic()
+        super().fit(settings, rows, *rest)
+        if settings.num_workers and rows:
+            print(f"{time.monotonic() - started:.0f} s")
+
+
+class WritesNothing(Sound):
+    """Tells what it comes to, and has nothing to keep: any folder will do, and any number of them beside each other."""
+
+    only = (14, 46, 48, 63)
+
+    def lock(self, output_dir):
+        return None
+
+    def unlock(self, output_dir, file):
+        pass
+
+    def save(self, output_dir, state):
+        pass
+
+    def save_adapter(self, output_dir, *rest):
+        pass
+
+
+class NotesItsStep(Sound):
+    """A note in each checkpoint tells people its step; the one that it carries on from stands elsewhere."""
+
+    only = (16, 17, 62)
+
+    def write_state(self, folder, state):
+        (folder / "note.json").write_text(json.dumps({"step": state["step"]}))
+        self.sync(folder / "note.json")
+        super().write_state(folder, {**state, "step": None, "done": state["step"]})
+
+    def whole(self, checkpoint):
+        state = super().whole(checkpoint)
+        return state and {**state, "step": state["done"]}
