@@ -201,16 +201,16 @@ def test_required_field_missing(guard: Guard) -> None:
     data, reference = guard.needs.data(), guard.needs.repeatable_run()
     fields = data_files.field_names(data)
     variants = [data_files.drop_field(data, guard.folder, field) for field in fields]
-    required = []
+    unused = []
     for variant, outcome in zip(variants, damaged_data.run_on_each(variants, guard), strict=True):
         with noting():
             if outcome.exit == 0 and all(
                 wording.names(wording.unusual(outcome, reference), name) for name in variant.naming
             ):
-                required.append(variant.field)
                 continue
             if outcome.exit == 0:
                 if damaged_data.trains_without(variant, guard, reference):
+                    unused.append(variant.field)
                     continue
                 same = "" if outcome.losses == reference.losses else ", with losses other than those of the whole data"
                 raise Finding(
@@ -219,9 +219,8 @@ def test_required_field_missing(guard: Guard) -> None:
                     f"{variant.field!r}, which matters (without it in any row, training is not the same)",
                     outcome.last_words,
                 )
-            required.append(variant.field)
             rejects(outcome, *variant.naming)
-    if not required:
+    if unused == fields:
         shown = ", ".join(map(repr, fields))
         raise Finding(
             f"took each field in turn out of the data: {shown}",
@@ -242,7 +241,7 @@ def test_required_field_empty(guard: Guard) -> None:
     """An answer that was never written becomes a row that teaches the model to say nothing.
 
     A field that is empty in some rows as they are may be so. A program may skip the row if it says so: which, or how
-    many.
+    many. An empty list with which it trains on, leaving no row out, is data: a graph without edges is a graph.
     """
     data, reference = guard.needs.data(), guard.needs.repeatable_run()
     rows = row_values.read_named_rows(data)
@@ -264,6 +263,7 @@ def test_required_field_empty(guard: Guard) -> None:
             if not (
                 _names_in_a_line(told, SKIPPED, COUNT_OF_ONE)
                 or all(wording.names(told, n) for n in variant.naming[:-1])
+                or damaged_data.takes_empty_lists(place, guard)
             ):
                 damaged_data.require_unused(place, variant, outcome, guard, "trained on the row or dropped it")
 

@@ -331,10 +331,12 @@ def test_a_case_without_a_number(pytester):
     assert "own" in shown.of("th")
 
 
-def test_where_pytest_looks_elsewhere_it_is_told_why(pytester, tmp_path):
+@pytest.mark.parametrize("named", [[], ["-o", "trainguard_trainers=loud:Loud"]], ids=["in its ini file", "by option"])
+def test_where_pytest_looks_elsewhere_it_is_told_why(pytester, tmp_path, named):
     Project(pytester.path, ["loud:Loud"]).write("loud.py", TRAINER)
-    (tmp_path / "report.json").touch()
-    result = pytester.runpytest_inprocess("-m", "preflight", "--preflight-report", str(tmp_path / "report.json"))
+    report = tmp_path / "report.json"
+    report.touch()
+    result = pytester.runpytest_inprocess("-m", "preflight", *named, "--preflight-report", str(report))
     assert result.ret == 4
     assert "join options to values: --preflight-report=PATH" in result.stderr.str()
 

@@ -40,6 +40,48 @@ LEADS_TO = {
             return state
         """,
     ),
+    "assigned_under_a_condition_that_is_set_anew": (
+        "UnboundLocalError",
+        """
+        def fit(rows, resume):
+            if resume:
+                total_steps = len(rows)
+            resume = len(rows) > 3
+            if resume:
+                print(total_steps)
+        """,
+    ),
+    "assigned_under_another_condition": (
+        "UnboundLocalError",
+        """
+        def fit(rows, resume, warmup):
+            if resume and warmup:
+                total_steps = len(rows)
+            if resume:
+                print(total_steps)
+        """,
+    ),
+    "assigned_where_an_answer_may_change": (
+        "UnboundLocalError",
+        """
+        def fit(rows):
+            if rows.pop():
+                total_steps = len(rows)
+            if rows.pop():
+                print(total_steps)
+        """,
+    ),
+    "assigned_in_a_loop_that_may_go_on_before": (
+        "UnboundLocalError",
+        """
+        def fit(rows):
+            for row in rows:
+                if not row:
+                    continue
+                loss = row
+            return loss
+        """,
+    ),
     "deleted": (
         "UnboundLocalError",
         """
@@ -130,6 +172,15 @@ SOUND = {
                 total_steps = 0
             return total_steps
         """,
+    "asked_twice": """
+        def fit(args, rows):
+            if args.do_train:
+                total_steps = len(rows)
+            print("starting")
+            if args.do_train and rows:
+                for row in rows:
+                    print(row, total_steps)
+        """,
     "raises_otherwise": """
         def load(path):
             try:
@@ -216,6 +267,16 @@ def test_found_under_its_exception(problems, name):
 @pytest.mark.parametrize("name", SOUND)
 def test_no_false_alarm(problems, name):
     assert [str(p) for p in problems if Path(p.path).stem == name] == []
+
+
+def test_what_only_an_empty_loop_leads_to_is_told_apart(tmp_path, monkeypatch, capsys):
+    source = "def fit(loader):\n    for batch in loader:\n        loss = batch\n    return loss\n"
+    (tmp_path / "train.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    assert main(["train.py"]) == 0
+    assert "(where the loop that assigns it has no turn)" in capsys.readouterr().out
+    (problem,) = check([tmp_path / "train.py"], tmp_path)
+    assert problem.of_a_loop
 
 
 def test_names_file_and_line(problems):

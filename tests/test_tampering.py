@@ -56,6 +56,13 @@ def test_the_data_itself_is_left_alone(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_rows_are_left_out(tmp_path, kind):
+    path = write(tmp_path, kind)
+    left = data_files.drop_rows(path, tmp_path / "out", range(0, len(ROWS), 2))
+    assert read(left.path) == read(path)[1::2]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_empty_has_no_rows_and_keeps_its_name(tmp_path, kind):
     for variant in data_files.empty_data(write(tmp_path, kind), tmp_path / "out"):
         assert variant.path.name == f"train.{kind}"

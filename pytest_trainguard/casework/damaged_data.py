@@ -15,7 +15,7 @@ from pytest_trainguard.verdicts.errors import Finding, NotApplicable
 
 __all__ = [
     "find_memory_limit", "find_read_text", "make_few_rows", "make_large_file", "require_unused", "run_on_each",
-    "trains_without",
+    "takes_empty_lists", "trains_without",
 ]  # fmt: skip
 
 ROOM = 32 << 20  # bytes for a batch of long rows, beside what a run takes with short ones
@@ -114,6 +114,39 @@ def require_unused(place: Place, variant: Tampered, outcome: Outcome, guard: Gua
             "row, training is not the same)",
             outcome.last_words,
         )
+
+
+def takes_empty_lists(place: Place, guard: Guard) -> bool:
+    """Whether an empty list at a place is data like any other: no edges of a graph, no hashtags of a text.
+
+    It is where the program trains on to finite losses, other ones than with the lists as they are, and leaves no row
+    out. With the list empty in every row none can be left out. With it empty in every other row, as many examples are
+    in each step, and the losses are others than without these rows. Either is enough: a batch of nothing but empty
+    lists may be too little for a sound program, and where all lists of a batch are joined the examples are theirs.
+
+    A list of objects, as the messages of a chat, is a row's content, and no row without content is data.
+    """
+    data, reference = guard.needs.data(), guard.reference.outcome
+    rows = row_values.read_named_rows(data)
+    lists = [row_values.value_at(row, place) for row in rows]
+    if not all(isinstance(each, list) and not any(isinstance(part, dict) for part in each) for each in lists):
+        return False
+    every_other = range(0, len(rows), 2)
+    did = "made {field} an empty list in {line}"
+    all_empty = row_values.edit_value(data, guard.folder, did, place, lambda _: [], which=range(len(rows)))
+    some_empty = row_values.edit_value(data, guard.folder, did, place, lambda _: [], which=every_other)
+    others_alone = data_files.drop_rows(data, guard.folder, every_other)._replace(did="left out every other row")
+    with_none, with_some, without = run_on_each([all_empty, some_empty, others_alone], guard)
+    if _trains_on(with_none, reference):
+        return True
+    kept = [step.examples for step in with_some.recording.steps] == [s.examples for s in reference.recording.steps]
+    return kept and with_some.losses != without.losses and _trains_on(with_some, reference)
+
+
+def _trains_on(outcome: Outcome, reference: Outcome) -> bool:
+    """Whether it ends well, after as many steps, with finite losses that are others than those of the reference."""
+    as_many = len(outcome.losses) == len(reference.losses)
+    return outcome.exit == 0 and as_many and outcome.recording.finite and outcome.losses != reference.losses
 
 
 def trains_without(variant: Tampered, guard: Guard, reference: Outcome) -> bool:

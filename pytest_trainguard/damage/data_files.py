@@ -12,7 +12,7 @@ import codecs
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -41,7 +41,7 @@ from pytest_trainguard.verdicts.wording import Named, Wording
 
 __all__ = [
     "Tampered", "add_byte_order_mark", "can_hold_broken_text", "corrupt_row", "counts_rows", "drop_field",
-    "empty_data", "escape_text", "field_names", "grow_file", "holds_cells", "read_rows", "replace_rows",
+    "drop_rows", "empty_data", "escape_text", "field_names", "grow_file", "holds_cells", "read_rows", "replace_rows",
 ]  # fmt: skip
 
 KNOWN = "JSONL, JSON, CSV, TSV and Parquet files, .pt files, and folders of these"
@@ -168,6 +168,14 @@ def replace_rows(data: Path, folder: Path, new: Mapping[int, object]) -> Tampere
     """
     file = _target(data)
     return _write_copy(data, folder, [file], form_changes.replace_rows(_form(file), read_content(file), dict(new)))
+
+
+def drop_rows(data: Path, folder: Path, gone: Collection[int]) -> Tampered:
+    """One file without some of its rows, by their numbers from 0; `did` is for the caller to say."""
+    file = _target(data)
+    form, content = _form(file), read_content(file)
+    kept = [row for number, row in enumerate(form.read(content)) if number not in gone]
+    return _write_copy(data, folder, [file], Change("", form.write(kept, content)))
 
 
 def add_byte_order_mark(data: Path, folder: Path) -> list[Tampered]:

@@ -40,6 +40,7 @@ class Refusals:
         self.watchers: list[Hook] = []
 
     def __call__(self, event: str, args: tuple[Any, ...]) -> None:
+        """One audit event, before what it tells of is done."""
         if getattr(self._local, "asked", False):
             return
         for watcher in self.watchers:  # first: what is refused raises, and no hook after this one would see it

@@ -84,6 +84,15 @@ class Needs:
             )
         return outcome
 
+    def output(self) -> None:
+        """Something in its output folder, which another run could write over and a wrong folder would lose.
+
+        Raises:
+            NotApplicable: the undisturbed run writes nothing there.
+        """
+        if not self._reference.outcome.changed():
+            raise NotApplicable("it writes nothing to its output folder: have it write there, run.output_dir")
+
     def settings_file(self) -> Path:
         """The tiny settings in a file, as the trainer's command takes them.
 

@@ -12,6 +12,8 @@ from pytest_trainguard.subject.shared import find_once
 from pytest_trainguard.verdicts.errors import Finding
 from pytest_trainguard.verdicts.gathering import note
 
+DID = "read the trainer's own modules with a type checker (ty)"
+
 
 class StaticCheck:
     """Reads the modules of the project that the trainer's undisturbed run imported. Read once, for all workers."""
@@ -36,10 +38,21 @@ class StaticCheck:
             Finding: it has; with the file, the line and the name.
         """
         problems = [problem for problem in self() if problem.exception == exception.__name__]
-        if problems:
-            shown = "\n".join(str(problem) for problem in problems[:5])
-            told = f"{len(problems)} place(s) that can end in {exception.__name__}:\n{shown}"
-            note(Finding("read the trainer's own modules with a type checker (ty)", told, grade="wastes"))
+        certain = [problem for problem in problems if not problem.of_a_loop]
+        of_a_loop = [problem for problem in problems if problem.of_a_loop]
+        if certain:
+            told = f"{len(certain)} place(s) that can end in {exception.__name__}:\n{_shown(certain)}"
+            note(Finding(DID, told, grade="wastes"))
+        if of_a_loop:
+            told = (
+                f"{len(of_a_loop)} place(s) that end in {exception.__name__} where the loop that assigns the name has "
+                f"no turn: assign it before the loop, or reject what gives it none\n{_shown(of_a_loop)}"
+            )
+            note(Finding(DID, told, grade="unclear"))
+
+
+def _shown(problems: list[Problem]) -> str:
+    return "\n".join(str(problem) for problem in problems[:5])
 
 
 @functools.cache

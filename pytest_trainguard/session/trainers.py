@@ -73,7 +73,9 @@ def _from_ini(config: pytest.Config) -> dict[str, TrainerSpec]:
         if not (module and colon and name):
             raise pytest.UsageError(f"trainguard_trainers: {entry!r} is not of the form 'module:Class'")
         if not module_exists(module, find_search_path(config)):
-            raise pytest.UsageError(f"trainguard_trainers: {entry!r}: no module named {module!r}")
+            raise pytest.UsageError(
+                f"trainguard_trainers: {entry!r}: no module named {module!r}{_hint_at_other_folder(config)}"
+            )
         found[entry if name in found else name] = entry
     return found
 

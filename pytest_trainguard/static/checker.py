@@ -30,13 +30,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_trainguard.printing import printable
-from pytest_trainguard.static import attributes, canary
+from pytest_trainguard.static import attributes, branches, canary
 from pytest_trainguard.verdicts.errors import CannotJudge, NotApplicable
 
 TIME_LIMIT = 300.0  # seconds
 _LINE = re.compile(r"^(?P<path>.+?):(?P<line>\d+):(?P<column>\d+): \w+\[(?P<rule>[\w-]+)\] (?P<text>.*)$")
 _NAME = re.compile(r"Name `(\w+)`")
-_UNBOUND = ("unresolved-reference", "possibly-unresolved-reference")
+_POSSIBLY_UNBOUND = "possibly-unresolved-reference"
+_UNBOUND = ("unresolved-reference", _POSSIBLY_UNBOUND)
 _ATTRIBUTES = ("missing-attribute", "unresolved-attribute")  # the rule's name in newer and in older versions
 _SIMPLE = {
     "division-by-zero": "ZeroDivisionError",
@@ -60,12 +61,21 @@ _PLAINLY = re.compile(
 
 @dataclass(frozen=True)
 class Problem:
-    """One place in the trainer's source, and the exception that it leads to."""
+    """One place in the trainer's source, and the exception that it leads to.
+
+    Attributes:
+        path: the file.
+        line: counted from 1.
+        exception: the exception's name.
+        text: what is wrong there.
+        of_a_loop: it leads there only where a loop before it has no turn, of which nothing is known.
+    """
 
     path: Path
     line: int
     exception: str
     text: str
+    of_a_loop: bool = False
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line}: {self.text}"
@@ -136,8 +146,10 @@ def _read_findings(said: str, trees: Mapping[Path, ast.Module], root: Path) -> l
         path = Path(match["path"])
         tree = trees.get(path if path.is_absolute() else root / path)
         exception = _exception(match, tree, own, project) if tree else None
-        if exception:
-            problems.append(Problem(path, int(match["line"]), exception, match["text"]))
+        if tree and exception:
+            name = _NAME.search(match["text"]) if match["rule"] == _POSSIBLY_UNBOUND else None
+            of_a_loop = name is not None and branches.assigned_by_a_loop(tree, int(match["line"]), name[1])
+            problems.append(Problem(path, int(match["line"]), exception, match["text"], of_a_loop))
     return problems
 
 
@@ -146,6 +158,8 @@ def _exception(match: re.Match[str], tree: ast.Module, own: set[str], project: a
     rule, text, line = match["rule"], match["text"], int(match["line"])
     if rule in _UNBOUND:
         name = _NAME.search(text)
+        if name and rule == _POSSIBLY_UNBOUND and branches.assigned_where_used(tree, line, name[1]):
+            return None
         return "UnboundLocalError" if name and _is_local(tree, line, name[1]) else "NameError"
     if rule in _SIMPLE:
         return _SIMPLE[rule]
@@ -190,7 +204,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Read the files that are named; one line for each finding.
 
     Returns:
-        0 where nothing was found, 1 where something was, 2 where a file cannot be read.
+        0 where nothing was found, or only what an empty loop would lead to; 1 where something was, 2 where a file
+        cannot be read.
     """
     parser = argparse.ArgumentParser(
         prog="python -m pytest_trainguard.static",
@@ -211,8 +226,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(printable(f"error: {error}"), file=sys.stderr)
         return 2
     for problem in found:
-        print(printable(f"{_shown(problem.path)}:{problem.line}: {problem.exception}: {problem.text}"))
-    return 1 if found else 0
+        unless = " (where the loop that assigns it has no turn)" if problem.of_a_loop else ""
+        print(printable(f"{_shown(problem.path)}:{problem.line}: {problem.exception}: {problem.text}{unless}"))
+    return 1 if any(not problem.of_a_loop for problem in found) else 0
 
 
 def _shown(path: Path) -> Path:

@@ -9,7 +9,7 @@ import sys
 import torch
 
 from tests.saboteurs.sound import Failure, Reject, Rows, Sound
-from tests.saboteurs.variants import Chats
+from tests.saboteurs.variants import Chats, Graphs
 
 
 class NothingToDo(Sound):
@@ -310,11 +310,11 @@ class DefaultLabel(Sound):
 
 
 class DropsIncomplete(Sound):
-    """Keeps the rows that have all fields, and does not say how many are left."""
+    """Keeps the rows that have all fields, and does not say how many are left. It does learn from them."""
 
     case = 5
     grade = "misleads"
-    says = "without reporting it"
+    says = r"(?s)\A(?!.*does not learn from its data).*without reporting it"
 
     def read_rows(self, path):
         with self.open_data(path) as lines:
@@ -395,6 +395,30 @@ class BlanksAreText(Sound):
 
     def check_row(self, row, path, number):
         return super().check_row({**row, "text": row["text"].replace(" ", "_")} if "text" in row else row, path, number)
+
+
+class LeavesLonelyGraphsOut(Graphs):
+    """A graph without edges is not read, and nobody is told."""
+
+    case = 6
+    grade = "misleads"
+    says = "made 'edges' an empty list .*without reporting it"
+
+    def check_row(self, row, path, number):
+        return super().check_row(row, path, number) if row.get("edges", "-") else None
+
+
+class BatchesWithoutLonelyGraphs(Graphs):
+    """Reads all, and makes batches of graphs with edges: those with one without are smaller."""
+
+    case = 6
+    grade = "misleads"
+    says = "made 'edges' an empty list .*without reporting it"
+
+    def batches(self, rows, settings, start, stop):
+        loader = super().batches(rows, settings, start, stop)
+        chosen = [[number for number in batch if rows[number]["edges"]] for batch in loader.batch_sampler]
+        return torch.utils.data.DataLoader(loader.dataset, batch_sampler=chosen, generator=loader.generator)
 
 
 class DividesByItsLength(Sound):

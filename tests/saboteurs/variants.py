@@ -192,6 +192,31 @@ class Chats(Sound):
         return self.ROLES[role]
 
 
+class Graphs(Sound):
+    """Each of a row's numbers is given its neighbours'; a graph without edges is a graph."""
+
+    only = (5, 6, 8)
+
+    def make_data(self, folder, rows, seed):
+        path = super().make_data(folder, rows, seed)
+        made = []
+        for number, line in enumerate(path.read_text().splitlines()):
+            edges = [[start, (start + 1) % 4] for start in range(1 + number % 3)]
+            made.append(json.dumps({**json.loads(line), "edges": edges}) + "\n")
+        path.write_text("".join(made))
+        return path
+
+    def check_row(self, row, path, number):
+        checked = super().check_row(row, path, number)
+        edges = row.get("edges")
+        if not isinstance(edges, list) or not all(isinstance(edge, list) and len(edge) == 2 for edge in edges):
+            raise Reject(f"{path}, line {number}: field 'edges' is {edges!r}, not a list of pairs")
+        x = list(checked["x"])
+        for start, end in edges:
+            x[end] += checked["x"][start]
+        return {**checked, "x": x, "edges": edges}
+
+
 class Checksummed(Sound):
     """A checkpoint of several files; its manifest holds the size and SHA-256 of each, of `version.json` too.
 
@@ -424,3 +449,49 @@ class FewEpochs(Sound):
 
     only = (66,)
     tiny = {"max_epochs": 2}
+
+
+class AsksTwice(Sound):
+    """A name is assigned where a question is answered with yes, and used where the same one is asked again."""
+
+    only = (71,)
+
+    def fit(self, settings, rows, *rest):
+        if settings.num_workers:
+            started = time.monotonic()
+        super().fit(settings, rows, *rest)
+        if settings.num_workers and rows:
+            print(f"{time.monotonic() - started:.0f} s")
+
+
+class WritesNothing(Sound):
+    """Tells what it comes to, and has nothing to keep: any folder will do, and any number of them beside each other."""
+
+    only = (14, 46, 48, 63)
+
+    def lock(self, output_dir):
+        return None
+
+    def unlock(self, output_dir, file):
+        pass
+
+    def save(self, output_dir, state):
+        pass
+
+    def save_adapter(self, output_dir, *rest):
+        pass
+
+
+class NotesItsStep(Sound):
+    """A note in each checkpoint tells people its step; the one that it carries on from stands elsewhere."""
+
+    only = (16, 17, 62)
+
+    def write_state(self, folder, state):
+        (folder / "note.json").write_text(json.dumps({"step": state["step"]}))
+        self.sync(folder / "note.json")
+        super().write_state(folder, {**state, "step": None, "done": state["step"]})
+
+    def whole(self, checkpoint):
+        state = super().whole(checkpoint)
+        return state and {**state, "step": state["done"]}

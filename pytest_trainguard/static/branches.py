@@ -1,0 +1,131 @@
+"""What a type checker takes for possibly unbound, looked at again: is it bound wherever it is used?
+
+A checker holds each branch for possible with each other one. A program that asks the same question twice, once before
+the assignment and once before the use, is sound; and where only a loop assigns a name, what is missing is a turn of
+the loop, of which the checker knows nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Sequence
+
+from pytest_trainguard.static.attributes import FUNCTIONS, around
+
+__all__ = ["assigned_by_a_loop", "assigned_where_used"]
+
+_LOOPS = (ast.For, ast.AsyncFor, ast.While)
+_BLOCKS = ("body", "orelse", "finalbody")
+
+
+def assigned_where_used(tree: ast.Module, line: int, name: str) -> bool:
+    """Whether what stands before the use in a line assigns the name under a condition under which the use stands too.
+
+    The condition is one that nothing in between changes: it calls nothing, and its names are not assigned again.
+    """
+    scope = _scope(tree, line)
+    if _deletes(scope, name):
+        return False
+    before, conditions = _way_to(scope, line)
+    holds = {part for test in conditions for part in _parts(test)}
+    return any(
+        isinstance(earlier, ast.If)
+        and _parts(earlier.test) <= holds
+        and _assigns(earlier.body, name)
+        and not _changes(scope, earlier.test, earlier.lineno, line)
+        for earlier in before
+    )
+
+
+def assigned_by_a_loop(tree: ast.Module, line: int, name: str) -> bool:
+    """Whether every turn of a loop that stands before the use in a line assigns the name."""
+    scope = _scope(tree, line)
+    before, _ = _way_to(scope, line)
+    return not _deletes(scope, name) and any(
+        isinstance(earlier, _LOOPS) and _assigns(earlier.body, name) for earlier in before
+    )
+
+
+def _scope(tree: ast.Module, line: int) -> ast.AST:
+    """The innermost function around a line, or the module."""
+    functions = [node for node in around(tree, line) if isinstance(node, FUNCTIONS)]
+    return functions[-1] if functions else tree
+
+
+def _way_to(scope: ast.AST, line: int) -> tuple[list[ast.stmt], list[ast.expr]]:
+    """The statements that have run before a line is reached, and the conditions of the branches that it is in."""
+    before: list[ast.stmt] = []
+    conditions = []
+    block: Sequence[ast.stmt] = getattr(scope, "body", [])
+    while block:
+        inside = next((each for each in block if each.lineno <= line <= (each.end_lineno or 0)), None)
+        if inside is None:
+            break
+        before += block[: block.index(inside)]
+        block = next((inner for inner in _blocks(inside) if inner[0].lineno <= line <= (inner[-1].end_lineno or 0)), [])
+        if isinstance(inside, ast.If) and block is inside.body:
+            conditions.append(inside.test)
+    return before, conditions
+
+
+def _blocks(statement: ast.stmt) -> Iterator[list[ast.stmt]]:
+    for part in (statement, *getattr(statement, "handlers", []), *getattr(statement, "cases", [])):
+        yield from (block for name in _BLOCKS if (block := getattr(part, name, None)))
+
+
+def _parts(test: ast.expr) -> set[str]:
+    """What holds where a test is passed: of `a and b` both."""
+    if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.And):
+        return {part for value in test.values for part in _parts(value)}
+    return {ast.dump(test)}
+
+
+def _assigns(block: Sequence[ast.stmt], name: str) -> bool:
+    """Whether whoever runs the block to its end, or to its next turn, has assigned the name."""
+    for statement in block:
+        if isinstance(statement, ast.If):
+            if _assigns(statement.body, name) and _assigns(statement.orelse, name):
+                return True
+        elif isinstance(statement, ast.With | ast.AsyncWith):
+            if _assigns(statement.body, name) or any(_stores(item, name) for item in statement.items):
+                return True
+        elif not isinstance(statement, (ast.Try, ast.Match, *_LOOPS)) and _stores(statement, name):
+            return True
+        if any(isinstance(node, ast.Continue | ast.Break) for node in ast.walk(statement)):
+            return False
+    return False
+
+
+def _stores(node: ast.AST, name: str) -> bool:
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return node.name == name
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return any((alias.asname or alias.name.partition(".")[0]) == name for alias in node.names)
+    return any(
+        isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store) and inner.id == name
+        for inner in ast.walk(node)
+    )
+
+
+def _deletes(scope: ast.AST, name: str) -> bool:
+    return any(
+        isinstance(node, ast.Name) and isinstance(node.ctx, ast.Del) and node.id == name for node in ast.walk(scope)
+    )
+
+
+def _changes(scope: ast.AST, test: ast.expr, start: int, end: int) -> bool:
+    """Whether a test could come to something else in a later line: it calls something, or what it looks at is set."""
+    if any(isinstance(node, ast.Call | ast.Await | ast.NamedExpr) for node in ast.walk(test)):
+        return True
+    names = {node.id for node in ast.walk(test) if isinstance(node, ast.Name)}
+    attributes = {node.attr for node in ast.walk(test) if isinstance(node, ast.Attribute)}
+    return any(
+        isinstance(getattr(node, "ctx", None), ast.Store)
+        and start <= node.lineno <= end
+        and (
+            (isinstance(node, ast.Name) and node.id in names)
+            or (isinstance(node, ast.Attribute) and node.attr in attributes)
+        )
+        for node in ast.walk(scope)
+        if isinstance(node, ast.Name | ast.Attribute)
+    )
