@@ -2,8 +2,10 @@
 
 import pytest
 
+from pytest_trainguard.probes.needs import Needs
 from pytest_trainguard.subject.launchpad import Launchpad
 from pytest_trainguard.subject.reference import Reference
+from pytest_trainguard.verdicts.errors import CannotJudge
 
 MODULES = {
     "preflight": """
@@ -39,6 +41,12 @@ def adopt(program):
 
 
 Second = adopt(second)
+
+
+class StartsOnce(Trainer):
+    def train(self, run):
+        (run.output_dir.parents[1] / "taken").mkdir()
+        step(second, run, 1)
 """,
     # The log is no checkpoint; only the last checkpoint is kept.
     "first": """
@@ -94,6 +102,19 @@ def reference(tmp_path_factory):
     pad = Launchpad(root, root / "base", [str(root), str(libraries)], 60.0)
     yield lambda name: Reference.shared(pad.subject(name, f"preflight:{name}"))
     pad.close()
+
+
+def test_a_second_run_that_fails_is_told_as_that(reference, tmp_path):
+    undisturbed = reference("StartsOnce")
+    assert undisturbed.outcome.exit == 0
+    needs = Needs(undisturbed._subject, tmp_path)
+    for _ in range(2):
+        with pytest.raises(CannotJudge) as caught:
+            needs.repeatable_run()
+        told = str(caught.value)
+        assert "a second one fails: exit 1 after 0 optimizer steps (FileExistsError: " in told
+        assert "seed" not in told
+        assert "FileExistsError" in caught.value.evidence
 
 
 def test_own_modules_are_those_that_this_trainer_leads_to(reference):

@@ -60,9 +60,10 @@ class Needs:
 
         Raises:
             NotApplicable: two undisturbed runs with one seed differ, so that equality says nothing; or none is seen.
+            CannotJudge: the second one fails.
         """
         outcome = self.losses()
-        if self._reference.second_outcome.losses != outcome.losses:
+        if self._reference.require_second().losses != outcome.losses:
             raise NotApplicable("two undisturbed runs with the same seed differ: seed the program with run.seed")
         return outcome
 

@@ -13,6 +13,7 @@ from pytest_trainguard.launch import child
 from pytest_trainguard.launch.protocol import RUN_STEPS, LoadedModules, RunRequest, from_json
 from pytest_trainguard.subject.framework import name_framework
 from pytest_trainguard.subject.subject import Subject
+from pytest_trainguard.verdicts.errors import CannotJudge
 
 
 class Reference:
@@ -50,18 +51,34 @@ class Reference:
         outcome = started.outcome()
         problem = _what_is_wrong_with(outcome)
         if problem:
-            said = (outcome.stack if outcome.timed_out else outcome.last_words).splitlines()
-            detail = f" ({said[-1]})" if said and outcome.exit != 0 and not outcome.timed_out else ""
             evidence = outcome.output[-4000:] + outcome.stack
-            raise subject.server.give_up(f"{subject.name}: {problem}{detail}", evidence)
+            raise subject.server.give_up(f"{subject.name}: {problem}{_last_line(outcome)}", evidence)
         modules = _read_modules(started.folder / child.MODULES_FILE)
         subject.server.load_libraries(modules.libraries)
         return outcome, modules
 
     @cached_property
     def second_outcome(self) -> Outcome:
-        """A second undisturbed run: whether it equals the first tells whether equality says anything."""
+        """A second undisturbed run: whether it equals the first tells whether equality says anything.
+
+        Whether it succeeded is for `require_second`.
+        """
         return self._subject.start(RunRequest("trained undisturbed again")).outcome()
+
+    def require_second(self) -> Outcome:
+        """The second undisturbed run, where it succeeded like the first.
+
+        Raises:
+            CannotJudge: it failed, which says nothing of seeds: the program cannot be started twice.
+        """
+        outcome = self.second_outcome
+        if outcome.exit == 0 and not outcome.timed_out:
+            return outcome
+        raise CannotJudge(
+            f"{self._subject.name}: its first undisturbed run succeeds and a second one fails: {outcome.how}"
+            f"{_last_line(outcome)}; each has an output folder of its own: look for what the first leaves elsewhere",
+            outcome.output[-4000:] + outcome.stack,
+        )
 
     @property
     def framework(self) -> str:
@@ -117,6 +134,12 @@ class Reference:
 
 def _read_modules(file: Path) -> LoadedModules:
     return from_json(LoadedModules, json.loads(file.read_text())) if file.exists() else LoadedModules((), ())
+
+
+def _last_line(outcome: Outcome) -> str:
+    """The last line of what a run that failed said, in brackets, to follow `how`; empty where there is none."""
+    said = outcome.last_words.splitlines()
+    return f" ({said[-1]})" if said and outcome.exit != 0 and not outcome.timed_out else ""
 
 
 def _what_is_wrong_with(outcome: Outcome) -> str | None:
