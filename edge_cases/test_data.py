@@ -424,11 +424,14 @@ def test_file_larger_than_memory(guard: Guard) -> None:
     data = guard.needs.data()
     limit = damaged_data.find_memory_limit(guard)
     large = damaged_data.make_large_file(data, guard, TIMES_MEMORY * limit)
-    outcome = guard.run(
-        f"trained on {large.file.name} of {large.file.stat().st_size >> 20} MiB, with {limit >> 20} MiB of memory over "
-        "what is loaded",
-        data=large.path, steps=2, memory_limit=limit, time_limit=guard.patience + LONG_READ,
-    )  # fmt: skip
+    try:
+        outcome = guard.run(
+            f"trained on {large.file.name} of {large.file.stat().st_size >> 20} MiB, with {limit >> 20} MiB of memory "
+            "over what is loaded",
+            data=large.path, steps=2, memory_limit=limit, time_limit=guard.patience + LONG_READ,
+        )  # fmt: skip
+    finally:
+        large.file.unlink()  # pytest keeps a test's folder
     if outcome.exit > 0 and not outcome.recording.steps and not outcome.timed_out:
         rejects(outcome, large.file.name, SIZE, LIMIT)
     else:

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pytest_trainguard import faults
 from pytest_trainguard.launch.protocol import RunRequest
 from pytest_trainguard.launch.supervisor import HEAD, TAIL, Output
 from pytest_trainguard.subject.launchpad import Launchpad
@@ -124,6 +125,12 @@ class Closes(Trainer):
     def train(self, run):
         os.close(1)
         os.close(2)
+        steps(3)
+
+
+class Writes(Trainer):
+    def train(self, run):
+        (run.output_dir / "result.txt").write_text("found")
         steps(3)
 
 
@@ -379,6 +386,15 @@ def test_a_small_disk(run):
     assert not [
         line for line in Path("/proc/mounts").read_text().splitlines() if str(outcome.output_dir.parent) in line
     ]
+
+
+def test_what_filled_a_small_disk_is_not_kept(run):
+    outcome = run("Writes", small_disk=8 << 20, fault=faults.fill_disk(2))
+    if not outcome.small_disk:
+        pytest.skip("this user may not mount a file system")
+    assert outcome.recording.fault_fired
+    assert [path.name for path in outcome.output_dir.parent.iterdir()] == ["output"]
+    assert outcome.changed() == ["result.txt"]
 
 
 def test_file_permissions_apply_to_root_too(run, tmp_path):

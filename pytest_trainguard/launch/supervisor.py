@@ -11,7 +11,6 @@ import contextlib
 import os
 import resource
 import selectors
-import shutil
 import signal
 import socket
 import time
@@ -22,8 +21,9 @@ from typing import NamedTuple
 
 import psutil
 
-from pytest_trainguard import linux
+from pytest_trainguard import folders, linux
 from pytest_trainguard.contract.outcome import Leftover
+from pytest_trainguard.faults import FILLER
 from pytest_trainguard.launch import child, protocol, wire
 from pytest_trainguard.launch.protocol import Ended, Launch, Lost, Message, Signal, Started
 from pytest_trainguard.launch.stacks import STACK_FILE, STACK_SIGNAL
@@ -83,7 +83,7 @@ def supervise(link: socket.socket, launch: Launch) -> Callable[[], int]:
         linux.become_subreaper()
         while not (forked := _fork_and_watch(link, launch)):
             _kill_descendants()
-            shutil.rmtree(launch.tmp, ignore_errors=True)
+            folders.remove(launch.tmp)
             following = _next_launch(link)
             if following is None:
                 break
@@ -93,7 +93,7 @@ def supervise(link: socket.socket, launch: Launch) -> Callable[[], int]:
     finally:
         if os.getpid() == supervisor:
             _kill_descendants()
-            shutil.rmtree(launch.tmp, ignore_errors=True)
+            folders.remove(launch.tmp)
             os._exit(0)
     link.close()
     assert forked is not None
@@ -147,7 +147,7 @@ def _small_disk(launch: Launch) -> int | None:
     if not linux.mount_small_disk(folder, size):
         os.close(beneath)
         return None
-    shutil.copytree(f"/proc/self/fd/{beneath}", folder, dirs_exist_ok=True, symlinks=True)
+    folders.copy(Path(f"/proc/self/fd/{beneath}"), folder)
     return beneath
 
 
@@ -155,8 +155,9 @@ def _copy_out(beneath: int, folder: Path) -> None:
     """Bring what is on the small disk back to the folder beneath it, which outlives the mount."""
     real = Path(f"/proc/self/fd/{beneath}")
     for entry in real.iterdir():
-        shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
-    shutil.copytree(folder, real, dirs_exist_ok=True, symlinks=True)
+        folders.remove(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+    (folder / FILLER).unlink(missing_ok=True)  # as large as the disk, and none of the program's
+    folders.copy(folder, real)
 
 
 def _watch(link: socket.socket, reader: int, pid: int, started: float, launch: Launch, *, small_disk: bool) -> Ended:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import tempfile
 from collections.abc import Sequence
 from functools import cached_property
@@ -12,6 +11,7 @@ from typing import Protocol
 
 import pytest
 
+from pytest_trainguard import folders
 from pytest_trainguard.contract.trainer import TrainerSpec
 from pytest_trainguard.launch.client import LaunchError, Server
 from pytest_trainguard.verdicts.errors import CannotJudge
@@ -90,7 +90,7 @@ class Servers:
         if base is not None:
             base.close()
         for folder in (self._server_tmp, self.folder):
-            shutil.rmtree(folder, ignore_errors=True)
+            folders.remove(folder)
 
 
 def _cache_key(spec: TrainerSpec) -> str:
