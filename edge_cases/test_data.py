@@ -82,7 +82,9 @@ def test_fewer_examples_than_one_batch(guard: Guard) -> None:
     size = guard.subject.settings.role("batch_size")
     batch = min(BATCH, int(size.bounds.get("le", BATCH))) if size else reference.recording.steps[0].examples
     if batch < 2:
-        raise NotApplicable('it takes one example a step: name the setting, fields = {"batch_size": "..."}')
+        to_add = 'fields = {"batch_size": "..."}'
+        mend = to_add if size is None and guard.subject.settings.fields else ""
+        raise NotApplicable(f"it takes one example a step: name the setting, {to_add}", mend)
     outcome = guard.run(
         f"trained on one row with batch size {batch}",
         data=guard.subject.make_data(guard.folder / "few", 1),

@@ -83,6 +83,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="the mildest grade that is NO-GO: loses, misleads, wastes (default), unclear; what is milder is advice",
     )
     group.addoption(
+        "--trainguard-strict",
+        action="store_true",
+        help="NO-GO where a critical case is not judged for a reason that can be mended (pytest has a --strict itself)",
+    )
+    group.addoption(
         "--accept",
         "--trainguard-accept",
         dest="trainguard_accept",
@@ -92,6 +97,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--explain", metavar="CASE", help="print the page of a case, by number or slug, and exit")
     parser.addini("trainguard_trainers", TRAINERS, type="linelist", default=[])
     parser.addini("trainguard_bar", BAR, default="wastes")
+    parser.addini("trainguard_strict", "as --trainguard-strict", type="bool", default=False)
     parser.addini("trainguard_timeout", TIMEOUT, default="60")
     parser.addini("trainguard_gpu_headroom", HEADROOM, default="10%")
 

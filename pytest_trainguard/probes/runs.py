@@ -103,7 +103,8 @@ def _require_fault(outcome: Outcome, fault: Fault | None) -> Outcome:
         return outcome
     if outcome.exit == 0 and fault.step > len(outcome.recording.steps) + 1:
         taken = f"the run ends after {len(outcome.recording.steps)} optimizer steps"
-        raise NotApplicable(f"{fault} never happened: {taken}; let it take run.max_steps ({RUN_STEPS})")
+        to_add = f"let it take run.max_steps ({RUN_STEPS})"
+        raise NotApplicable(f"{fault} never happened: {taken}; {to_add}", to_add)
     if outcome.exit == 0:
         raise NotApplicable(f"{fault} is not possible here: {_NO_DOOR.get(fault.where, 'no such event in the run')}")
     evidence = outcome.stack if outcome.timed_out else outcome.output[-4000:]

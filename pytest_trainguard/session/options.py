@@ -126,6 +126,11 @@ def set_bar(config: pytest.Config, today: datetime.date) -> None:
     config.stash[BAR] = replace(parse_option(flag, parse_bar, text), acceptances=read_acceptances(config, today))
 
 
+def is_strict(config: pytest.Config) -> bool:
+    """Whether a critical case that could be judged, and is not, is NO-GO."""
+    return bool(config.option.trainguard_strict or config.getini("trainguard_strict"))
+
+
 def read_acceptances(config: pytest.Config, today: datetime.date) -> Acceptances:
     """What the team has accepted, and what this session is to accept.
 

@@ -266,4 +266,5 @@ class Preflight:
             problems=self.problems,
             acceptances=bar.acceptances.judge(verdicts),
             own_cases=self.own_cases,
+            strict=options.is_strict(self.config),
         )

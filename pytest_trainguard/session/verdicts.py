@@ -157,6 +157,7 @@ def _judge(
         memory=item.stash.get(MEMORY, None),
         xfail="" if left_out else xfail or "",
         left_out=left_out,
+        mend=problem.mend if isinstance(problem, NotApplicable) else "",
     )
 
 
