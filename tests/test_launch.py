@@ -509,6 +509,24 @@ def test_a_supervisor_that_ended_while_it_waited(start):
     assert start("Hangs", time_limit=0.5).outcome().timed_out
 
 
+def test_a_base_server_that_was_ended_is_started_again(start, pad):
+    assert start("Returns").outcome().exit == 0
+    base, own = pad.servers.base.pid, pad.subject("Returns", "odd:Returns").server.pid
+    os.kill(base, signal.SIGKILL)
+    assert until(lambda: not psutil.Process(base).is_running() or psutil.Process(base).status() == "zombie")
+    assert until(lambda: not psutil.pid_exists(own)), "it ends with the base server"
+    assert start("Returns").outcome().exit == 0
+    assert pad.servers.base.pid != base
+
+
+def test_a_trainers_server_that_was_ended_is_started_again(start, pad):
+    assert start("Returns").outcome().exit == 0
+    own = pad.subject("Returns", "odd:Returns").server.pid
+    os.kill(own, signal.SIGKILL)
+    assert until(lambda: not psutil.pid_exists(own))
+    assert start("Returns").outcome().exit == 0
+
+
 def test_closing_ends_every_server(tmp_path):
     (tmp_path / "odd.py").write_text(PROGRAMS)
     pad = Launchpad(tmp_path, tmp_path / "pad", [str(tmp_path)], 30.0)

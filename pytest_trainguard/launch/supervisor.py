@@ -167,7 +167,7 @@ def _watch(link: socket.socket, reader: int, pid: int, started: float, launch: L
     with selectors.DefaultSelector() as selector:
         selector.register(reader, selectors.EVENT_READ)
         selector.register(link, selectors.EVENT_READ)
-        exit_fd = _exit_descriptor(pid)
+        exit_fd = linux.open_process(pid)  # where there is none: poll
         if exit_fd is not None:
             selector.register(exit_fd, selectors.EVENT_READ)
         while ended is None:
@@ -211,14 +211,6 @@ def _watch(link: socket.socket, reader: int, pid: int, started: float, launch: L
         leftovers=leftovers,
         small_disk=small_disk,
     )
-
-
-def _exit_descriptor(pid: int) -> int | None:
-    """A descriptor that becomes readable when the process ends; None where the system has none (then: poll)."""
-    try:
-        return os.pidfd_open(pid)
-    except (AttributeError, OSError):
-        return None
 
 
 def _reap(pid: int) -> tuple[int, resource.struct_rusage] | None:

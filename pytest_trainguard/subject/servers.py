@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -44,13 +43,22 @@ class Servers:
         """`paths` are put before the servers' module search path."""
         self.root, self.folder, self.time_limit, self.shared = root, folder, time_limit, shared
         self._paths, self._cache = paths, cache
+        self._base: Server | None = None
         self._warm: list[Closable] = []  # those with a server, the last used at the end
         self._tmps = 0
         self._server_tmp = self.new_tmp()
 
-    @cached_property
+    @property
     def base(self) -> Server:
-        """The base server, started when the first run needs it."""
+        """The base server, started when the first run needs it, and again where the kernel or somebody ended it."""
+        if self._base is not None and not self._base.alive:
+            self._base.close()
+            self._base = None
+        if self._base is None:
+            self._base = self._start()
+        return self._base
+
+    def _start(self) -> Server:
         try:
             self._server_tmp.mkdir(parents=True, exist_ok=True)
             return Server.start(self.root, self._paths, self.folder / "server.log", self._server_tmp)
@@ -86,9 +94,9 @@ class Servers:
     def close(self) -> None:
         """End the base server, and remove what the runs left. Closing twice is fine."""
         self._warm.clear()
-        base = self.__dict__.pop("base", None)
-        if base is not None:
-            base.close()
+        if self._base is not None:
+            self._base.close()
+            self._base = None
         for folder in (self._server_tmp, self.folder):
             folders.remove(folder)
 
