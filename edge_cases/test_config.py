@@ -279,7 +279,10 @@ def test_tokenizer_and_model_disagree(guard: Guard) -> None:
     )
     if pair.exit != 0:
         last = (pair.last_words.splitlines() or [pair.how])[-1]
-        raise NotApplicable(f"it does not start from {model}: make_model() is to make one that it takes ({last})")
+        raise NotApplicable(
+            f"it does not start from {model}: make_model() is to make one that it takes ({last})",
+            guard.needs.BASE_MODEL,
+        )
     if outcome.exit == 0:
         survives(outcome, ENLARGED)
     else:

@@ -82,7 +82,9 @@ def test_fewer_examples_than_one_batch(guard: Guard) -> None:
     size = guard.subject.settings.role("batch_size")
     batch = min(BATCH, int(size.bounds.get("le", BATCH))) if size else reference.recording.steps[0].examples
     if batch < 2:
-        raise NotApplicable('it takes one example a step: name the setting, fields = {"batch_size": "..."}')
+        to_add = 'fields = {"batch_size": "..."}'
+        mend = to_add if size is None and guard.subject.settings.fields else ""
+        raise NotApplicable(f"it takes one example a step: name the setting, {to_add}", mend)
     outcome = guard.run(
         f"trained on one row with batch size {batch}",
         data=guard.subject.make_data(guard.folder / "few", 1),
@@ -424,11 +426,14 @@ def test_file_larger_than_memory(guard: Guard) -> None:
     data = guard.needs.data()
     limit = damaged_data.find_memory_limit(guard)
     large = damaged_data.make_large_file(data, guard, TIMES_MEMORY * limit)
-    outcome = guard.run(
-        f"trained on {large.file.name} of {large.file.stat().st_size >> 20} MiB, with {limit >> 20} MiB of memory over "
-        "what is loaded",
-        data=large.path, steps=2, memory_limit=limit, time_limit=guard.patience + LONG_READ,
-    )  # fmt: skip
+    try:
+        outcome = guard.run(
+            f"trained on {large.file.name} of {large.file.stat().st_size >> 20} MiB, with {limit >> 20} MiB of memory "
+            "over what is loaded",
+            data=large.path, steps=2, memory_limit=limit, time_limit=guard.patience + LONG_READ,
+        )  # fmt: skip
+    finally:
+        large.file.unlink()  # pytest keeps a test's folder
     if outcome.exit > 0 and not outcome.recording.steps and not outcome.timed_out:
         rejects(outcome, large.file.name, SIZE, LIMIT)
     else:

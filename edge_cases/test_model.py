@@ -97,7 +97,10 @@ def test_corrupted_model_files(guard: Guard) -> None:
     sound = guard.run(f"set {field.path} to {model.name}, a small base model", settings={field.path: str(model)})
     if sound.exit != 0:
         last = (sound.last_words.splitlines() or [sound.how])[-1]
-        raise NotApplicable(f"it does not start from {model}: make_model() is to make one that it takes ({last})")
+        raise NotApplicable(
+            f"it does not start from {model}: make_model() is to make one that it takes ({last})",
+            guard.needs.BASE_MODEL,
+        )
     weights = [file for file in checkpoints.files(model) if file.suffix in suffixes.WEIGHTS][:MOST_FILES]
     if not weights:
         raise NotApplicable(f"no file of weights in {model}; known are {', '.join(suffixes.WEIGHTS)}")
@@ -171,7 +174,8 @@ def test_no_checkpoint_yet(guard: Guard) -> None:
     reference = guard.needs.checkpoints()
     spec = guard.subject.spec
     if isinstance(spec, Mapping) and "{resume_from}" not in str(spec["command"]):
-        raise NotApplicable("its command cannot be told to resume: give it {resume_from}")
+        to_add = "give its command {resume_from}"
+        raise NotApplicable(f"its command cannot be told to resume: {to_add}", to_add)
     told = guard.checkpoints.resume_point(reference.output_dir)  # a file's path, a folder's, or the output folder
     name = told.name if told and told != reference.output_dir else "checkpoint-4"
     fresh, missing = guard.folder / "fresh", guard.folder / "none" / name
@@ -449,7 +453,8 @@ def test_partial_save(guard: Guard) -> None:
     killed = guard.checkpoints.killed_late()
     saved = guard.checkpoints.find(killed.output_dir)
     if not saved:
-        raise NotApplicable(f"no checkpoint in the output folder after {RUN_STEPS - 1} steps")
+        said = f"no checkpoint in the output folder after {RUN_STEPS - 1} steps"
+        raise NotApplicable(said, guard.needs.SAVE_EARLIER)
     newest, before = saved[-1], saved[:-1]
     cuts = damaged_checkpoints.choose_cuts(newest)
     requests, copies = [], []

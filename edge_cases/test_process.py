@@ -76,7 +76,8 @@ def test_power_loss(kill_and_resume: KillAndResume, guard: Guard) -> None:
     if len(guard.reference.saves) < 2:
         raise NotApplicable(
             f"fewer than two saves are seen in {len(reference.losses)} steps, none before the last to go back to: name "
-            'the setting, fields = {"save_every": "..."}'
+            'the setting, fields = {"save_every": "..."}',
+            guard.needs.SAVE_EARLIER,
         )
     saved = guard.reference.saves[1]
     writes = guard.reference.writes_after(saved)

@@ -302,13 +302,15 @@ def test_validation_loss_rises(guard: Guard) -> None:
     if len(told.losses) < 2:
         raise NotApplicable(
             f"{len(told.losses)} validation losses are seen in {len(outcome.losses)} steps: say where they stand with "
-            'validation_losses(self, output_dir), and how often it validates, fields = {"eval_every": "..."}'
+            'validation_losses(self, output_dir), and how often it validates, fields = {"eval_every": "..."}',
+            "tell its validation losses with validation_losses(self, output_dir)",
         )
     lowest, last = min(told.losses, key=lambda step: told.losses[step]), max(told.losses)
     if told.losses[lowest] == told.losses[last]:
         raise NotApplicable(
             f"its validation loss is lowest at the last of {len(outcome.losses)} steps, although training and "
-            "validation disagree: give `overfit` settings that learn faster"
+            "validation disagree: give `overfit` settings that learn faster",
+            Relabelled.LEARN_FASTER,
         )
     if len(outcome.losses) < RELABELLED_STEPS:  # it stopped early
         return

@@ -42,6 +42,14 @@ def die_with_parent(signum: int) -> None:
         libc.prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0)
 
 
+def open_process(pid: int) -> int | None:
+    """A descriptor that becomes readable as the process ends (pidfd_open(2)); None where the system has none."""
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return None
+
+
 def one_arena() -> None:
     """Have C's allocator keep to one arena (mallopt(3)), before a limit is put on the address space.
 

@@ -42,6 +42,7 @@ FAST = "only cases that cost seconds, as before a commit; says what it leaves ou
 REPORT = "write the report to this file: .html for people, .json for machines (repeatable)"
 GPU_BUDGET = "GPU memory that the job may take: 40GiB, 40GB, 80%%, a100-40gb, bytes"
 TIMELINE = "with --gpu-budget: draw each trainer's predicted memory, .svg or .png; its name is put in the file's"
+STRICT = "NO-GO where a critical case is not judged for a reason that can be mended (pytest has a --strict itself)"
 ACCEPT = "accept what is NO-GO for now, for this reason: list it in trainguard-accepted.toml, and fail what is new"
 EXPLAIN = "print the page of a case, by number or slug, and exit"
 MARKERS = (
@@ -68,6 +69,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--trainguard-gpu-budget", metavar="SIZE", help=GPU_BUDGET)
     group.addoption("--trainguard-memory-timeline", metavar="PATH", help=TIMELINE)
     group.addoption("--trainguard-bar", metavar="GRADE", help=f"{BAR}; what is milder is advice")
+    group.addoption("--trainguard-strict", action="store_true", help=STRICT)
     group.addoption("--trainguard-accept", metavar="WHY", help=ACCEPT)
     group.addoption("--trainguard-explain", metavar="CASE", help=EXPLAIN)
     ini_file.register(parser)

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pytest_trainguard import faults
 from pytest_trainguard.launch.protocol import RunRequest
 from pytest_trainguard.launch.supervisor import HEAD, TAIL, Output
 from pytest_trainguard.subject.launchpad import Launchpad
@@ -124,6 +125,12 @@ class Closes(Trainer):
     def train(self, run):
         os.close(1)
         os.close(2)
+        steps(3)
+
+
+class Writes(Trainer):
+    def train(self, run):
+        (run.output_dir / "result.txt").write_text("found")
         steps(3)
 
 
@@ -381,6 +388,15 @@ def test_a_small_disk(run):
     ]
 
 
+def test_what_filled_a_small_disk_is_not_kept(run):
+    outcome = run("Writes", small_disk=8 << 20, fault=faults.fill_disk(2))
+    if not outcome.small_disk:
+        pytest.skip("this user may not mount a file system")
+    assert outcome.recording.fault_fired
+    assert [path.name for path in outcome.output_dir.parent.iterdir()] == ["output"]
+    assert outcome.changed() == ["result.txt"]
+
+
 def test_file_permissions_apply_to_root_too(run, tmp_path):
     (tmp_path / "locked").mkdir(mode=0o555)
     outcome = run("FillsDisk", output_dir=tmp_path / "locked", ordinary_user=True)
@@ -491,6 +507,24 @@ def test_a_supervisor_that_ended_while_it_waited(start):
     waiting.kill()
     assert until(lambda: not waiting.is_running())
     assert start("Hangs", time_limit=0.5).outcome().timed_out
+
+
+def test_a_base_server_that_was_ended_is_started_again(start, pad):
+    assert start("Returns").outcome().exit == 0
+    base, own = pad.servers.base.pid, pad.subject("Returns", "odd:Returns").server.pid
+    os.kill(base, signal.SIGKILL)
+    assert until(lambda: not psutil.Process(base).is_running() or psutil.Process(base).status() == "zombie")
+    assert until(lambda: not psutil.pid_exists(own)), "it ends with the base server"
+    assert start("Returns").outcome().exit == 0
+    assert pad.servers.base.pid != base
+
+
+def test_a_trainers_server_that_was_ended_is_started_again(start, pad):
+    assert start("Returns").outcome().exit == 0
+    own = pad.subject("Returns", "odd:Returns").server.pid
+    os.kill(own, signal.SIGKILL)
+    assert until(lambda: not psutil.pid_exists(own))
+    assert start("Returns").outcome().exit == 0
 
 
 def test_closing_ends_every_server(tmp_path):

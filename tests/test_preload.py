@@ -49,6 +49,22 @@ def test_a_late_module_that_is_named_is_imported_once_for_all_runs(ahead, name):
     assert not made.exists()
 
 
+HELPER = """
+import os, signal, time
+
+if os.fork() == 0:
+    time.sleep(1000)
+    os._exit(0)
+os.kill(os.getpid(), signal.SIGSEGV)
+"""
+
+
+def test_a_module_that_starts_a_helper_and_crashes_is_not_waited_for(ahead):
+    (ahead.servers.root / "helped.py").write_text(HELPER)
+    with pytest.raises(CannotJudge, match="Helped cannot be loaded: the process ended while importing it"):
+        ahead.subject("Helped", "helped:Helped").server.pid  # noqa: B018
+
+
 def test_a_late_module_that_does_not_exist_is_named(ahead):
     with pytest.raises(CannotJudge, match="Missing cannot be loaded: ModuleNotFoundError: No module named 'latte'"):
         ahead.subject("Missing", "ahead:Missing").server.pid  # noqa: B018

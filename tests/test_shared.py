@@ -58,3 +58,33 @@ def test_the_workers_of_a_session_have_the_source_read_once(tmp_path):
     assert "totl" in result.case("Classifier", 72)["reason"]
     (found,) = (project.folder / "tmp").glob("static-*.json")
     assert [problem["exception"] for problem in json.loads(found.read_text())] == ["NameError"]
+
+
+CRASHING = """
+import os, signal
+from pytest_trainguard import edge_case
+
+
+@edge_case("crashes", number=1001, title="crashes", category="training", verdict="survives", severity="wastes",
+           brought_about="the worker is killed", expects="nothing")
+def test_crashes(guard):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@edge_case("passes", number=1002, title="passes", category="training", verdict="survives", severity="wastes",
+           brought_about="nothing", expects="nothing")
+def test_passes(guard):
+    pass
+"""
+
+
+def test_a_case_whose_worker_crashed_was_not_judged(tmp_path):
+    project = Project(tmp_path / "project", ["preflight:Classifier"])
+    project.write("preflight.py", ADOPTED)
+    project.write("test_own.py", CRASHING)
+    result = project.pytest("-m", "preflight", "-n", "1", "--edge-case", "1001,1002")
+    assert result.code == 1
+    assert result.verdicts("Classifier") == {1001: "error", 1002: "passed"}
+    told = "not judged: 1 the process that ran it (a worker of pytest-xdist) crashed, or was killed (case 1001)"
+    assert told in " ".join(result.output.split()), result.output
+    assert "NO-GO: 1 passed, 0 failed, 0 not applicable, 1 not judged" in result.output

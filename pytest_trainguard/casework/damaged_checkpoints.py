@@ -56,7 +56,8 @@ def killed_with_newest(guard: Guard) -> tuple[Outcome, Outcome, Path]:
     killed = guard.checkpoints.killed_late()
     saved = guard.checkpoints.find(killed.output_dir)
     if not saved:
-        raise NotApplicable(f"no checkpoint in the output folder after {RUN_STEPS - 1} steps")
+        said = f"no checkpoint in the output folder after {RUN_STEPS - 1} steps"
+        raise NotApplicable(said, guard.needs.SAVE_EARLIER)
     return reference, killed, saved[-1]
 
 

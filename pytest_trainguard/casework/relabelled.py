@@ -12,7 +12,7 @@ from statistics import fmean
 from pytest_trainguard.contract import settings
 from pytest_trainguard.contract.outcome import Outcome
 from pytest_trainguard.contract.validation import Validated
-from pytest_trainguard.damage import labels
+from pytest_trainguard.damage import labels, row_values, wrong_values
 from pytest_trainguard.launch import questions
 from pytest_trainguard.probes.guard import Guard
 from pytest_trainguard.verdicts.errors import NotApplicable
@@ -22,6 +22,7 @@ __all__ = ["RELABELLED_STEPS", "Relabelled"]
 RELABELLED_STEPS = 24  # optimizer steps: three passes over 64 rows in batches of 8
 EVAL_EVERY = 4  # steps between validations, where there is a setting for that
 LAST = 4  # steps whose mean is the final loss
+LABELS = ("label", "labels", "class", "target", "category", "y")  # what the field to be learnt is usually called
 LEARNT = 0.35  # a training loss below half of that of a coin: what is right has most of the weight in every row
 
 
@@ -37,6 +38,8 @@ class Relabelled:
 
     They have the trainer's `overfit` settings over its tiny ones, but for the share of rows that is held out.
     """
+
+    LEARN_FASTER = "give `overfit` settings that learn faster"
 
     def __init__(self, guard: Guard):
         self.guard = guard
@@ -79,15 +82,30 @@ class Relabelled:
         if len(last) > 1 or loss > LEARNT:
             raise NotApplicable(
                 f"its training loss is still {loss:.2f} after {len(outcome.losses)} steps on rows of one label: "
-                "give `overfit` settings that learn faster"
+                "give `overfit` settings that learn faster",
+                self.LEARN_FASTER,
             )
 
     @cached_property
     def _field(self) -> str:
         field = self.guard.subject.description.labels
         if field is None:
-            raise NotApplicable('what is to be learnt is not known: name the field of a row, labels = "label"')
+            name = self._find_labels()
+            to_add = f'labels = "{name or "label"}"'
+            said = f"what is to be learnt is not known: name the field of a row, {to_add}"
+            raise NotApplicable(said, f"name the field of a row that is to be learnt, {to_add}" if name else "")
         return field
+
+    def _find_labels(self) -> str:
+        """A field of the rows that looks like their labels; empty where none does, as where there are no labels."""
+        data = self.guard.subject.data
+        try:
+            rows = row_values.read_named_rows(data) if data else []
+        except NotApplicable:
+            return ""
+        places = row_values.common_places(rows) if rows else []
+        names = [place for place in places if wrong_values.unknown_values(rows, place)]
+        return next((name for name in map(row_values.field_of_place, names) if name.lower() in LABELS), "")
 
     @cached_property
     def _labels(self) -> list[object]:

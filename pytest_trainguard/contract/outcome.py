@@ -56,6 +56,7 @@ class Outcome:
         pid: the run's main process.
         logs: patterns of files that the trainer's framework writes by itself, beside those in `LOGS`.
         elsewhere: what it wrote outside of its own folders, as far as the harness held it; that is undone.
+        idle: seconds from its last optimizer step to its end; 0 where it took none.
     """
 
     did: str
@@ -75,6 +76,18 @@ class Outcome:
     small_disk: bool = False
     logs: tuple[str, ...] = ()
     elsewhere: tuple[Elsewhere, ...] = ()
+    idle: float = 0.0
+
+    @property
+    def stepping(self) -> bool:
+        """Whether it was still taking optimizer steps at its end: it did not stand still for much longer than before.
+
+        A step may take three times as long as the longest before it (not counting the first, which begins with the
+        start), or a tenth of the run.
+        """
+        steps = self.recording.steps
+        longest = max((step.seconds for step in steps[1:]), default=0.0)
+        return bool(steps) and self.idle <= max(3 * longest, self.seconds / 10)
 
     @property
     def losses(self) -> list[float]:

@@ -23,6 +23,7 @@ OOM_MESSAGE = (
     "is allocated by PyTorch, and 913.41 MiB is reserved by PyTorch but unallocated."
 )  # torch's own words, c10/cuda/CUDACachingAllocator.cpp
 HOST_MEMORY_LEFT = 512 * 2**20  # bytes of address space, for a run to end in order: threads reserve much of it
+FILLER = "filler"  # the file on a small disk that leaves no room there
 DEVICE_ERRORS = {
     "illegal access": "CUDA error: an illegal memory access was encountered",
     "ECC": "CUDA error: uncorrectable ECC error encountered",

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from pytest_trainguard import linux
-from pytest_trainguard.faults import HOST_MEMORY_LEFT, Fault
+from pytest_trainguard.faults import FILLER, HOST_MEMORY_LEFT, Fault
 from pytest_trainguard.faults.gradients import SpoiltGradient
 from pytest_trainguard.faults.passes import TrainingPasses
 from pytest_trainguard.recorder.doors import Observer
@@ -125,7 +125,7 @@ class Injector(Observer):
         if self.disk is None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_LIMIT, resource.RLIM_INFINITY))
             return
-        filler = os.open(self.disk / "filler", os.O_WRONLY | os.O_CREAT)
+        filler = os.open(self.disk / FILLER, os.O_WRONLY | os.O_CREAT)
         for size in (1 << 20, 1 << 12, 1):  # down to the last byte
             with contextlib.suppress(OSError):
                 while os.write(filler, bytes(size)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from pytest_trainguard import linux
 from pytest_trainguard.contract.trainer import TrainerSpec
 from pytest_trainguard.isolation.environment import confine
 from pytest_trainguard.isolation.policy import Confined, Policy
@@ -97,6 +99,7 @@ class Server:
 
     def __init__(self, control: socket.socket, pid: int):
         self._control, self.pid = control, pid
+        self._end = linux.open_process(pid)  # readable once the server has ended, whoever still holds its socket
         self._idle: list[socket.socket] = []  # connections to supervisors that wait for a run
         self._closed = False
 
@@ -167,7 +170,7 @@ class Server:
         self._control.settimeout(LOAD_LIMIT)
         try:
             wire.send(self._control, protocol.encode(Load(tuple(modules), trainer, env or {})))
-            answer = _answer(self._control)
+            answer = self._answer_or_end()
         except TimeoutError:
             self.close()
             return f"importing it did not end within {LOAD_LIMIT:.0f} s"
@@ -176,6 +179,27 @@ class Server:
         if not isinstance(answer, Loaded):
             return "the process ended while importing it (a crash, or os._exit)"
         return answer.error
+
+    def _answer_or_end(self) -> Message | None:
+        """What the server answers; None where it ends first.
+
+        A process that a trainer's module forked holds the server's own end of the connection open after it.
+
+        Raises:
+            TimeoutError: neither comes within `LOAD_LIMIT`.
+        """
+        if self._end is not None:
+            ready = _wait_for([self._control.fileno(), self._end], LOAD_LIMIT)
+            if not ready:
+                raise TimeoutError
+            if self._control.fileno() not in ready:
+                return None
+        return _answer(self._control)
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process is there still; True where the system does not tell."""
+        return self._end is None or not _wait_for([self._end], 0)
 
     def fork(self) -> Server:
         """A copy of this server in a process of its own, which shares what is loaded and nothing after."""
@@ -218,13 +242,17 @@ class Server:
         self._closed = True
         self._dismiss()
         self._control.close()
+        alive = self.alive
+        if self._end is not None:
+            os.close(self._end)
+            self._end = None
         if self._process is not None:
             try:
                 self._process.wait(5)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-        else:
+        elif alive:  # else its number may be another's by now
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
 
@@ -233,6 +261,14 @@ class Server:
             wire.send(self._control, protocol.encode(message), (link.fileno(),))
         except OSError as error:
             raise LaunchError(f"the warm server is gone: {error}") from error
+
+
+def _wait_for(descriptors: Sequence[int], seconds: float) -> set[int]:
+    """Those of some descriptors that are readable, as soon as one is; none where none is in time."""
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    return {descriptor for descriptor, _ in poll.poll(seconds * 1000)}
 
 
 def _answer(control: socket.socket) -> Message | None:

@@ -11,7 +11,6 @@ import contextlib
 import os
 import resource
 import selectors
-import shutil
 import signal
 import socket
 import time
@@ -24,8 +23,9 @@ from typing import NamedTuple
 
 import psutil
 
-from pytest_trainguard import linux
+from pytest_trainguard import folders, linux
 from pytest_trainguard.contract.outcome import Leftover
+from pytest_trainguard.faults import FILLER
 from pytest_trainguard.isolation.confinement import Confinement, RunCover
 from pytest_trainguard.launch import child, protocol, wire
 from pytest_trainguard.launch.protocol import Ended, Launch, Lost, Message, Signal, Started
@@ -89,7 +89,7 @@ def supervise(link: socket.socket, launch: Launch, confinement: Confinement | No
             confinement.enter_supervisor()
         while not (forked := _fork_and_watch(link, launch, confinement)):
             _kill_descendants()
-            shutil.rmtree(launch.tmp, ignore_errors=True)
+            folders.remove(launch.tmp)
             following = _next_launch(link)
             if following is None:
                 break
@@ -99,7 +99,7 @@ def supervise(link: socket.socket, launch: Launch, confinement: Confinement | No
     finally:
         if os.getpid() == supervisor:
             _kill_descendants()
-            shutil.rmtree(launch.tmp, ignore_errors=True)
+            folders.remove(launch.tmp)
             os._exit(0)
     link.close()
     assert forked is not None
@@ -159,7 +159,7 @@ def _small_disk(launch: Launch) -> int | None:
     if not linux.mount_small_disk(folder, size):
         os.close(beneath)
         return None
-    shutil.copytree(f"/proc/self/fd/{beneath}", folder, dirs_exist_ok=True, symlinks=True)
+    folders.copy(Path(f"/proc/self/fd/{beneath}"), folder)
     return beneath
 
 
@@ -167,8 +167,9 @@ def _copy_out(beneath: int, folder: Path) -> None:
     """Bring what is on the small disk back to the folder beneath it, which outlives the mount."""
     real = Path(f"/proc/self/fd/{beneath}")
     for entry in real.iterdir():
-        shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
-    shutil.copytree(folder, real, dirs_exist_ok=True, symlinks=True)
+        folders.remove(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+    (folder / FILLER).unlink(missing_ok=True)  # as large as the disk, and none of the program's
+    folders.copy(folder, real)
 
 
 def _watch(link: socket.socket, reader: int, pid: int, started: float, launch: Launch, *, small_disk: bool) -> Ended:
@@ -178,7 +179,7 @@ def _watch(link: socket.socket, reader: int, pid: int, started: float, launch: L
     with selectors.DefaultSelector() as selector:
         selector.register(reader, selectors.EVENT_READ)
         selector.register(link, selectors.EVENT_READ)
-        exit_fd = _exit_descriptor(pid)
+        exit_fd = linux.open_process(pid)  # where there is none: poll
         if exit_fd is not None:
             selector.register(exit_fd, selectors.EVENT_READ)
         while ended is None:
@@ -222,14 +223,6 @@ def _watch(link: socket.socket, reader: int, pid: int, started: float, launch: L
         leftovers=leftovers,
         small_disk=small_disk,
     )
-
-
-def _exit_descriptor(pid: int) -> int | None:
-    """A descriptor that becomes readable when the process ends; None where the system has none (then: poll)."""
-    try:
-        return os.pidfd_open(pid)
-    except (AttributeError, OSError):
-        return None
 
 
 def _reap(pid: int) -> tuple[int, resource.struct_rusage] | None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
+from pytest_trainguard import folders
 from pytest_trainguard.probes.checkpoints import Checkpoints
 from pytest_trainguard.probes.needs import Needs
 from pytest_trainguard.probes.runs import Runs
@@ -28,4 +28,4 @@ class Guard(Runs):
     def copy(self, output_dir: Path) -> Path:
         """A copy of an output folder, to be tampered with."""
         self._copies += 1
-        return Path(shutil.copytree(output_dir, self.folder / f"copy-{self._copies}" / "output", symlinks=True))
+        return folders.copy(output_dir, self.folder / f"copy-{self._copies}" / "output")

@@ -13,9 +13,20 @@ from pytest_trainguard.subject.reference import Reference
 from pytest_trainguard.subject.subject import Subject
 from pytest_trainguard.verdicts.errors import CannotJudge, NotApplicable
 
+IN_EVERY_PROGRAM = ("batch_size", "learning_rate")  # roles that some setting plays, where there are any
+
 
 class Needs:
-    """What one trainer has; each method raises NotApplicable where it has not, with what to add."""
+    """What one trainer has; each method raises NotApplicable where it has not, with what to add.
+
+    Attributes:
+        SEED, SAVE_EARLIER, SHOW_LOSSES, BASE_MODEL: what a team can mend, as `NotApplicable.mend` says it.
+    """
+
+    SEED = "seed the program with run.seed"
+    SAVE_EARLIER = 'let it save before its last step, fields = {"save_every": "..."}'
+    SHOW_LOSSES = "let loss.backward() or torch.autograd.grad be seen"
+    BASE_MODEL = "let make_model(folder) make a small base model that it takes"
 
     def __init__(self, subject: Subject, folder: Path):
         self._subject, self._folder = subject, folder
@@ -29,7 +40,11 @@ class Needs:
         """
         found = self._subject.settings.role(role)
         if found is None:
-            raise NotApplicable(f'no setting for the {role.replace("_", " ")}: name it, fields = {{"{role}": "..."}}')
+            to_add = f'fields = {{"{role}": "..."}}'
+            known = role in IN_EVERY_PROGRAM and self._subject.settings.fields  # it is among them by another name
+            raise NotApplicable(
+                f"no setting for the {role.replace('_', ' ')}: name it, {to_add}", to_add if known else ""
+            )
         return found
 
     def data(self) -> Path:
@@ -51,7 +66,8 @@ class Needs:
         outcome = self._reference.outcome
         if not any(step.losses for step in outcome.recording.steps):
             raise NotApplicable(
-                "its losses cannot be seen: call loss.backward() or torch.autograd.grad, and leave these as they are"
+                "its losses cannot be seen: call loss.backward() or torch.autograd.grad, and leave these as they are",
+                self.SHOW_LOSSES,
             )
         return outcome
 
@@ -60,10 +76,11 @@ class Needs:
 
         Raises:
             NotApplicable: two undisturbed runs with one seed differ, so that equality says nothing; or none is seen.
+            CannotJudge: the second one fails.
         """
         outcome = self.losses()
-        if self._reference.second_outcome.losses != outcome.losses:
-            raise NotApplicable("two undisturbed runs with the same seed differ: seed the program with run.seed")
+        if self._reference.require_second().losses != outcome.losses:
+            raise NotApplicable(f"two undisturbed runs with the same seed differ: {self.SEED}", self.SEED)
         return outcome
 
     def checkpoints(self) -> Outcome:
@@ -75,12 +92,14 @@ class Needs:
         outcome = self.repeatable_run()
         if not self._subject.find_checkpoints(outcome.output_dir):
             raise NotApplicable(
-                "no checkpoint in the output folder after a run: save one, or say where it is with checkpoints()"
+                "no checkpoint in the output folder after a run: save one, or say where it is with checkpoints()",
+                "let it save a checkpoint in run.output_dir, or say where it is with checkpoints()",
             )
         steps = len(outcome.recording.steps)
         if self._reference.first_save >= steps:
             raise NotApplicable(
-                f'no checkpoint before the last of {steps} steps: name the setting, fields = {{"save_every": "..."}}'
+                f'no checkpoint before the last of {steps} steps: name the setting, fields = {{"save_every": "..."}}',
+                self.SAVE_EARLIER,
             )
         return outcome
 
@@ -128,7 +147,9 @@ class Needs:
         set_to = value_at(self._subject.settings.base, field.path)
         local = self._subject.root / Path(set_to).expanduser() if isinstance(set_to, str) else None
         if local is None or not local.exists():
-            raise NotApplicable("no small base model at hand: write make_model(folder), or name one in tiny")
+            raise NotApplicable(
+                "no small base model at hand: write make_model(folder), or name one in tiny", self.BASE_MODEL
+            )
         folder.mkdir(exist_ok=True)
         copy = shutil.copytree if local.is_dir() else shutil.copy
         return Path(copy(local, folder / local.name))

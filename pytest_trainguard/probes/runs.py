@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pytest_trainguard.contract.outcome import Outcome
 from pytest_trainguard.faults import Fault
 from pytest_trainguard.launch.protocol import RUN_STEPS, RunOptions, RunRequest
-from pytest_trainguard.subject.reference import Reference
+from pytest_trainguard.subject.reference import Reference, tell_slow
 from pytest_trainguard.subject.started import StartedRun
 from pytest_trainguard.subject.subject import Subject
 from pytest_trainguard.verdicts.errors import CannotJudge, NotApplicable
@@ -54,7 +54,9 @@ class Runs:
             CannotJudge: the undisturbed run fails, or this one could not be followed.
             TypeError: there is no such option.
         """
-        return _require_fault(self.start(did, **options).outcome(), options.get("fault"))
+        outcome = self.start(did, **options).outcome()
+        self._require_time(outcome, options.get("time_limit"), options.get("steps", RUN_STEPS))
+        return _require_fault(outcome, options.get("fault"))
 
     def start(self, did: str, **options: Unpack[RunOptions]) -> StartedRun:
         """Start a run and go on; see `run`."""
@@ -80,7 +82,9 @@ class Runs:
             started = [self._start(request) for request in batch]
             for one, request in zip(started, batch, strict=True):
                 try:
-                    outcomes.append(_require_fault(one.outcome(), request.fault))
+                    outcome = one.outcome()
+                    self._require_time(outcome, request.time_limit, request.steps)
+                    outcomes.append(_require_fault(outcome, request.fault))
                 except NotApplicable as reason:
                     passed_by.append(reason)
         if passed_by and not outcomes:
@@ -90,6 +94,18 @@ class Runs:
     def _start(self, request: RunRequest) -> StartedRun:
         self.reference.make()  # first: nothing can be said of a trainer that fails undisturbed
         return self.subject.start(request)
+
+    def _require_time(self, outcome: Outcome, limit: float | None, asked: int) -> None:
+        """It was not ended by the session's own time limit on its way to the steps that it was asked for.
+
+        Raises:
+            CannotJudge: it was, which is no fault of the program's.
+        """
+        if limit is not None or not outcome.timed_out or not outcome.stepping:
+            return
+        for_each = len(self.reference.outcome.recording.steps) / RUN_STEPS  # more than 1 with several optimizers
+        if len(outcome.recording.steps) <= asked * for_each:
+            raise CannotJudge(f"{self.subject.name}: {outcome.did}: {tell_slow(outcome, asked)}")
 
     @property
     def patience(self) -> float:
@@ -103,7 +119,8 @@ def _require_fault(outcome: Outcome, fault: Fault | None) -> Outcome:
         return outcome
     if outcome.exit == 0 and fault.step > len(outcome.recording.steps) + 1:
         taken = f"the run ends after {len(outcome.recording.steps)} optimizer steps"
-        raise NotApplicable(f"{fault} never happened: {taken}; let it take run.max_steps ({RUN_STEPS})")
+        to_add = f"let it take run.max_steps ({RUN_STEPS})"
+        raise NotApplicable(f"{fault} never happened: {taken}; {to_add}", to_add)
     if outcome.exit == 0:
         raise NotApplicable(f"{fault} is not possible here: {_NO_DOOR.get(fault.where, 'no such event in the run')}")
     evidence = outcome.stack if outcome.timed_out else outcome.output[-4000:]

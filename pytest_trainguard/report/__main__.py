@@ -84,6 +84,7 @@ def _merge(arguments: list[str]) -> int:
     )
     asked = parser.parse_args(arguments)
     from pytest_trainguard.report import files, merge
+    from pytest_trainguard.report.json_report import headline
 
     for path in asked.output:
         _check(path, files.SUFFIXES)
@@ -96,7 +97,7 @@ def _merge(arguments: list[str]) -> int:
         _write(path, merged, "what they come to")
     for note in merged["notes"]:
         _print(note)
-    _print(f"{merged['clearance']}: {merged['why']}")
+    _print(headline(merged))
     return int(merged["clearance"] == "NO-GO")
 
 

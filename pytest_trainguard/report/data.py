@@ -14,6 +14,7 @@ from pytest_trainguard.harm import Grade, Problem, rank
 Word = Literal["passed", "advice", "accepted", "failed", "not_applicable", "error"]
 Clearance = Literal["GO", "GO WITH ADVICE", "NO-GO"]
 AcceptanceState = Literal["used", "unneeded", "outgrown", "expired", "open"]
+CRITICAL = ("loses", "misleads")  # severities of cases that are told where they could be judged, and were not
 Prediction = dict[str, Any]  # of GPU memory, as `memory` gives it and schema.json describes it
 
 
@@ -34,6 +35,7 @@ class CaseVerdict:
         memory: what was predicted of the trainer's GPU memory, where that was found out.
         xfail: the reason of the xfail mark that it bears, for which what it found is accepted; empty without one.
         left_out: it was not run for a mark of pytest's, and says nothing of the trainer.
+        mend: where it does not apply for a reason that the team can mend, how; see `NotApplicable`.
     """
 
     slug: str
@@ -53,6 +55,12 @@ class CaseVerdict:
     memory: Prediction | None
     xfail: str = ""
     left_out: bool = False
+    mend: str = ""
+
+    @property
+    def open(self) -> bool:
+        """A critical case that could be judged, and was not."""
+        return self.verdict == "not_applicable" and bool(self.mend) and self.severity in CRITICAL
 
     @property
     def heading(self) -> str:
@@ -124,6 +132,7 @@ class SessionResult:
         trainers_left_out: how many of the project's `--trainer` left out.
         acceptances: what the team has accepted, and what this session made of each.
         own_cases: trainer and slug of each of the project's own cases that there are, run or not.
+        strict: a critical case that could be judged, and was not, is NO-GO.
     """
 
     verdicts: list[CaseVerdict]
@@ -139,6 +148,7 @@ class SessionResult:
     trainers_left_out: int = 0
     acceptances: Sequence[Acceptance] = ()
     own_cases: Sequence[tuple[str, str]] = ()
+    strict: bool = False
 
     @property
     def counts(self) -> Counter[str]:
@@ -151,9 +161,14 @@ class SessionResult:
         return sum(self.counts[word] for word in ("passed", "advice", "accepted", "failed"))
 
     @property
+    def open(self) -> list[CaseVerdict]:
+        """The critical cases that could be judged, and were not."""
+        return [verdict for verdict in self.verdicts if verdict.open]
+
+    @property
     def clearance(self) -> Clearance:
         """GO where something was judged, nothing failed and nothing was left open."""
-        bad = self.counts["failed"] or self.counts["error"] or self.exitstatus
+        bad = self.counts["failed"] or self.counts["error"] or self.exitstatus or (self.strict and self.open)
         if bad or not self.judged:
             return "NO-GO"
         return "GO WITH ADVICE" if self.counts["advice"] else "GO"

@@ -16,7 +16,7 @@ from pytest_trainguard import catalog
 from pytest_trainguard.harm import Grade, Problem
 from pytest_trainguard.report.causes import CauseEntry, group_by_cause
 from pytest_trainguard.report.data import Acceptance, AcceptanceState, CaseVerdict, Prediction, SessionResult, Word
-from pytest_trainguard.report.scope import explain_scope
+from pytest_trainguard.report.scope import explain_open, explain_scope
 
 VERSION = 2
 
@@ -57,6 +57,7 @@ class CaseEntry(TypedDict):
     grade: Grade | None
     reason: str
     left_out: bool
+    mend: str
     problems: list[ProblemEntry]
     seconds: float
     evidence: str
@@ -75,6 +76,14 @@ class AcceptanceEntry(TypedDict):
     date: str | None
     expires: str | None
     state: AcceptanceState
+
+
+class OpenEntry(TypedDict):
+    """Critical cases that could be judged, and were not, for one reason."""
+
+    trainer: str
+    mend: str
+    cases: list[str]
 
 
 class Coverage(TypedDict):
@@ -113,6 +122,8 @@ class Report(TypedDict):
     clearance: str
     why: str
     bar: Grade
+    strict: bool
+    open: list[OpenEntry]
     exitstatus: int
     notes: list[str]
     left_out: list[str]
@@ -140,6 +151,8 @@ def assemble_report(result: SessionResult, environment: Environment) -> Report:
         "clearance": result.clearance,
         "why": explain_clearance(result),
         "bar": result.bar,
+        "strict": result.strict,
+        "open": _list_open(verdicts),
         "exitstatus": result.exitstatus,
         "notes": [],
         "causes": group_by_cause(verdicts),
@@ -153,8 +166,19 @@ def assemble_report(result: SessionResult, environment: Environment) -> Report:
     }
 
 
+def headline(report: Report) -> str:
+    """GO or NO-GO and what stands behind it, in one line; a GO with what it says nothing of beside the word."""
+    word = f"{report['clearance']}, but" if tells_open(report) else f"{report['clearance']}:"
+    return f"{word} {report['why']}"
+
+
+def tells_open(report: Report) -> bool:
+    """Whether it is a GO of less than could be judged."""
+    return report["clearance"] != "NO-GO" and bool(report["open"])
+
+
 def explain_clearance(result: SessionResult) -> str:
-    """What stands behind GO or NO-GO, in one line."""
+    """What stands behind GO or NO-GO, in one line: what could be judged and was not, and how many of each verdict."""
     counts = result.counts
     told = [f"{counts['passed']} passed", f"{counts['failed']} failed"]
     told += [f"{counts[word]} {word}" for word in ("advice", "accepted") if counts[word]]
@@ -165,7 +189,10 @@ def explain_clearance(result: SessionResult) -> str:
         told.append("interrupted before the end")
     elif not result.judged:
         told.append("nothing was judged")
-    return ", ".join(told) + explain_scope(result)
+    counted = ", ".join(told) + explain_scope(result)
+    is_told = result.strict or result.clearance != "NO-GO"
+    opened = explain_open(result.open) if is_told else ""
+    return f"{opened}; {counted}" if opened else counted
 
 
 def merge_predictions(verdicts: Iterable[CaseVerdict]) -> list[Prediction]:
@@ -181,6 +208,14 @@ def join_predictions(predictions: Iterable[Prediction]) -> list[Prediction]:
         largest = {**earlier["largest_settings"], **one["largest_settings"]}
         found[one["trainer"]] = {**one, "largest_settings": largest}
     return list(found.values())
+
+
+def _list_open(verdicts: Iterable[CaseVerdict]) -> list[OpenEntry]:
+    groups: dict[tuple[str, str], list[str]] = {}
+    for verdict in verdicts:
+        if verdict.open:
+            groups.setdefault((verdict.trainer, verdict.mend), []).append(verdict.slug)
+    return [{"trainer": trainer, "mend": mend, "cases": cases} for (trainer, mend), cases in groups.items()]
 
 
 def _make_trainer(name: str, spec: object, verdicts: list[CaseVerdict]) -> TrainerEntry:
@@ -210,6 +245,7 @@ def _make_case(verdict: CaseVerdict) -> CaseEntry:
         "grade": verdict.grade,
         "reason": verdict.reason,
         "left_out": verdict.left_out,
+        "mend": verdict.mend,
         "problems": [_make_problem(problem) for problem in verdict.problems],
         "seconds": verdict.seconds,
         "evidence": verdict.evidence,

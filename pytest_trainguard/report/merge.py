@@ -52,6 +52,7 @@ def merge_reports(reports: Mapping[str, Report]) -> Report:
         gpu_budget=None,
         exitstatus=max(_find_exit(report) for report in every),
         problems=[],
+        strict=any(report.get("strict", False) for report in every),
         acceptances=_join_acceptances([one for report in every for one in report.get("acceptances", [])]),
     )
     report = assemble_report(result, _join_environments([report["environment"] for report in every]))
@@ -143,6 +144,7 @@ def _read_verdict(case: CaseEntry) -> CaseVerdict:
         seconds=case["seconds"],
         memory=None,
         left_out=case.get("left_out", False),
+        mend=case.get("mend", ""),
     )
 
 
@@ -171,7 +173,9 @@ def _read_acceptance(entry: AcceptanceEntry) -> Acceptance:
 def _find_exit(report: Report) -> int:
     """How a session ended, where its cases do not explain it: interrupted, or something beside them went wrong."""
     counts, status = report["coverage"], report["exitstatus"]
-    explained = counts["failed"] or counts["error"] or not counts["judged"]  # of a part, nothing may apply
+    strict = report.get("strict", False) and report.get("open")
+    # Of a part, nothing may apply.
+    explained = counts["failed"] or counts["error"] or strict or not counts["judged"]
     harmless = status == pytest.ExitCode.NO_TESTS_COLLECTED or (status == pytest.ExitCode.TESTS_FAILED and explained)
     return 0 if harmless else status
 

@@ -1,11 +1,14 @@
-"""Of how many cases and trainers a session's GO is, where it is not of all."""
+"""Of how many cases and trainers a session's GO is, where it is not of all, and what it says nothing of."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from pytest_trainguard import catalog
-from pytest_trainguard.report.data import SessionResult
+from pytest_trainguard.report.data import CaseVerdict, SessionResult
+
+MOST_MENDS = 3  # that are told in one line
 
 
 def explain_scope(result: SessionResult) -> str:
@@ -19,6 +22,20 @@ def explain_scope(result: SessionResult) -> str:
     reasons = [*result.narrowed, *(["skip marks"] if any(verdict.left_out for verdict in result.verdicts) else [])]
     why = f": {join_words(reasons)} left the others out" if reasons else ""
     return f" (of {join_words(parts)}{why})"
+
+
+def explain_open(verdicts: Sequence[CaseVerdict]) -> str:
+    """What keeps critical cases from being judged, the line that most need first; empty where there are none.
+
+    `13 critical cases could not be judged: seed the program with run.seed (11), save a checkpoint (2)`.
+    """
+    if not verdicts:
+        return ""
+    mends = Counter(verdict.mend for verdict in verdicts).most_common()
+    told = [mend if len(mends) == 1 else f"{mend} ({count})" for mend, count in mends[:MOST_MENDS]]
+    more = [f"and {len(mends) - MOST_MENDS} more"] if len(mends) > MOST_MENDS else []
+    cases = f"{len(verdicts)} critical case{'' if len(verdicts) == 1 else 's'}"
+    return f"{cases} could not be judged: {', '.join([*told, *more])}"
 
 
 def _count_cases(result: SessionResult) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 from pytest_trainguard.catalog import CATALOGUE, CATEGORIES, EdgeCase
 from pytest_trainguard.printing import printable
 from pytest_trainguard.report.data import CaseVerdict, Prediction, SessionResult
-from pytest_trainguard.report.json_report import Report, explain_clearance, make_report, merge_predictions
+from pytest_trainguard.report.json_report import Report, headline, make_report, merge_predictions, tells_open
 from pytest_trainguard.report.screen import MOST_GROUPS, WIDTH, format_causes, format_reasons
 
 SLOWEST = 5
@@ -40,7 +40,7 @@ def format_summary(result: SessionResult, verbose: bool) -> list[Line]:
     head = format_grid(verdicts) + _format_memory(merge_predictions(verdicts))
     foot = [*_format_acceptances(result), *_format_open(report, verbose)]
     foot += [*_format_slowest(verdicts), *_format_left_out(result)]
-    rest = [(line, PLAIN) for line in foot] + _format_clearance(result)
+    rest = [(line, PLAIN) for line in foot] + _format_clearance(result, report)
     progress = -(-len(verdicts) // DOTS) + len({verdict.category for verdict in verdicts})
     room = MOST_LINES - PYTESTS_OWN - progress - len(head) - len(rest)
     causes = format_causes(report, 10**6 if verbose else room)
@@ -141,11 +141,13 @@ def _format_left_out(result: SessionResult) -> list[str]:
     return textwrap.wrap(shown, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
 
 
-def _format_clearance(result: SessionResult) -> list[Line]:
+def _format_clearance(result: SessionResult, report: Report) -> list[Line]:
     lines: list[Line] = [(f"ERROR: {problem}", {"red": True}) for problem in result.problems]
     colours = {"GO": "green", "GO WITH ADVICE": "yellow", "NO-GO": "red"}
     markup = {"bold": True, colours[result.clearance]: True}
-    return [*lines, (f"{result.clearance}: {explain_clearance(result)}", markup)]
+    if tells_open(report):
+        markup = {"bold": True, "yellow": True}
+    return [*lines, (headline(report), markup)]
 
 
 def format_keys(cases: Iterable[EdgeCase]) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import pytest
 
-Kind = Literal["string", "float", "linelist"]
+Kind = Literal["string", "float", "linelist", "bool"]
 KINDS: tuple[Kind, ...] = ("string", "float")  # tried where a value is not of the setting's own
 NUMBER: Kind = "float" if pytest.version_tuple >= (8, 4) else "string"  # pytest 8.2 knows no numbers
 
@@ -29,6 +29,7 @@ SETTINGS = {
     "trainguard_bar": Setting(
         "the mildest grade that is NO-GO: loses, misleads, wastes (default) or unclear", "string", "wastes"
     ),
+    "trainguard_strict": Setting("as --trainguard-strict", "bool", False),
     "trainguard_timeout": Setting(
         "seconds that one run of a trainer may take before the harness ends it (default: 60)", NUMBER, 60.0
     ),
@@ -79,6 +80,18 @@ def read_list(config: pytest.Config, name: str) -> list[str]:
     """
     value = _read(config, name)
     return [str(each) for each in value] if isinstance(value, list) else str(value).split("\n")
+
+
+def read_flag(config: pytest.Config, name: str) -> bool:
+    """A setting that is true or false.
+
+    Raises:
+        pytest.UsageError: it is neither.
+    """
+    value = _read(config, name)
+    if isinstance(value, bool):
+        return value
+    raise pytest.UsageError(f"{name}: {value!r} is neither true nor false")
 
 
 def read_seconds(config: pytest.Config, name: str) -> float:

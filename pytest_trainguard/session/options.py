@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import pytest
 
 from pytest_trainguard import catalog
-from pytest_trainguard.session.ini_file import read_list, read_text
+from pytest_trainguard.session.ini_file import read_flag, read_list, read_text
 from pytest_trainguard.session.short_names import full_name, name_option
 
 if TYPE_CHECKING:
@@ -129,6 +129,11 @@ def set_bar(config: pytest.Config, today: datetime.date) -> None:
     given = config.option.trainguard_bar
     flag, text = ("--trainguard-bar", given) if given else ("trainguard_bar", read_text(config, "trainguard_bar"))
     config.stash[BAR] = replace(parse_option(flag, parse_bar, text), acceptances=read_acceptances(config, today))
+
+
+def is_strict(config: pytest.Config) -> bool:
+    """Whether a critical case that could be judged, and is not, is NO-GO."""
+    return bool(config.option.trainguard_strict or read_flag(config, "trainguard_strict"))
 
 
 def read_acceptances(config: pytest.Config, today: datetime.date) -> Acceptances:

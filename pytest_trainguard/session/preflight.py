@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime
 import shlex
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_trainguard import catalog
+from pytest_trainguard import catalog, folders
 from pytest_trainguard.session import options
 from pytest_trainguard.session.deselection import take_out_preflights
 from pytest_trainguard.session.ini_file import read_seconds
@@ -229,7 +228,7 @@ class Preflight:
         if self.config.pluginmanager.hasplugin("dsession"):
             factory: pytest.TempPathFactory = self.config._tmp_path_factory  # type: ignore[attr-defined]
             for folder in factory.getbasetemp().glob(f"popen-*/{FOLDER}*"):
-                shutil.rmtree(folder, ignore_errors=True)
+                folders.remove(folder)
 
     def close(self) -> None:
         """End every server and run."""
@@ -294,4 +293,5 @@ class Preflight:
             problems=self.problems,
             acceptances=bar.acceptances.judge(verdicts),
             own_cases=self.own_cases,
+            strict=options.is_strict(self.config),
         )

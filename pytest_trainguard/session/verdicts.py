@@ -29,6 +29,8 @@ NOTED = pytest.StashKey[list[Problem]]()  # what a test found without ending for
 FRAMEWORK = pytest.StashKey[Callable[[], str]]()  # what a test's trainer trains with, once it has run
 XPASSED = "[XPASS(strict)]"  # how pytest begins what it says of a test that should have failed
 ATTRIBUTE = "trainguard"  # of pytest's report: what xdist carries from a worker
+BEGUN = "trainguard_begun"  # of the report of a setup: the verdict, should the worker crash in what follows
+CRASHED = "the process that ran it (a worker of pytest-xdist) crashed, or was killed"
 
 
 # The category of a verdict that pytest knows none for, and its letter.
@@ -64,9 +66,21 @@ class VerdictStore:
 
     def __init__(self) -> None:
         self._by_test: dict[str, CaseVerdict] = {}
+        self._begun: dict[str, CaseVerdict] = {}
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
+        """A worker of pytest-xdist is gone in the middle of a test: its case was not judged."""
+        verdict = self._begun.get(crashitem)
+        if verdict is not None:
+            setattr(report, ATTRIBUTE, verdict.as_values())
+            report.longrepr = represent_block(verdict, crashitem.partition("::")[0])
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Gather the verdicts; under xdist they come from the workers, on their reports."""
+        begun = getattr(report, BEGUN, None)
+        if begun:
+            self._begun[report.nodeid] = CaseVerdict.from_values(begun)
         verdict = read_verdict(report)
         earlier = self._by_test.get(report.nodeid)
         # A second one is of the same test's teardown: what failed stays failed, what passed is left open.
@@ -99,6 +113,9 @@ def attach_verdict(item: pytest.Item, call: pytest.CallInfo[None], report: pytes
     if isinstance(problem, NotApplicable) and not noted:
         report.outcome = "skipped"
         report.longrepr = (str(item.path), 0, printable(f"Skipped: not applicable: {problem}"))
+    if case is not None and report.when == "setup" and problem is None and hasattr(item.config, "workerinput"):
+        crashed = _judge(case, item, CannotJudge(CRASHED), report, call.duration, None)
+        setattr(report, BEGUN, crashed.as_values())
     if case is None or (report.when != "call" and problem is None):
         return report
     xfail = _take_xfail(report)
@@ -166,6 +183,7 @@ def _judge(
         memory=item.stash.get(MEMORY, None),
         xfail="" if left_out else xfail or "",
         left_out=left_out,
+        mend=problem.mend if isinstance(problem, NotApplicable) else "",
     )
 
 

@@ -13,6 +13,10 @@ from pytest_trainguard.launch import child
 from pytest_trainguard.launch.protocol import RUN_STEPS, LoadedModules, RunRequest, from_json
 from pytest_trainguard.subject.framework import name_framework
 from pytest_trainguard.subject.subject import Subject
+from pytest_trainguard.verdicts.errors import CannotJudge
+
+MANY_TIMES = 10  # as many optimizer steps as asked for: more than several optimizers can take for one step
+_IGNORES = "it takes no notice of run.max_steps"
 
 
 class Reference:
@@ -48,20 +52,52 @@ class Reference:
         subject.server.require_sound()
         started = subject.start(RunRequest("trained undisturbed", states=True, tell_modules=True))
         outcome = started.outcome()
+        overrun = _ignored(outcome) if self._ignores_max_steps(outcome) else find_overrun(outcome)
+        if overrun:  # neither its log nor its stacks say more
+            raise subject.server.give_up(f"{subject.name}: {overrun}", "")
         problem = _what_is_wrong_with(outcome)
         if problem:
-            said = (outcome.stack if outcome.timed_out else outcome.last_words).splitlines()
-            detail = f" ({said[-1]})" if said and outcome.exit != 0 and not outcome.timed_out else ""
-            evidence = outcome.output[-4000:] + outcome.stack
-            raise subject.server.give_up(f"{subject.name}: {problem}{detail}", evidence)
+            evidence = outcome.stack if outcome.timed_out else outcome.output[-4000:]
+            raise subject.server.give_up(f"{subject.name}: {problem}{_last_line(outcome)}", evidence)
         modules = _read_modules(started.folder / child.MODULES_FILE)
         subject.server.load_libraries(modules.libraries)
         return outcome, modules
 
+    def _ignores_max_steps(self, outcome: Outcome) -> bool:
+        """Whether it takes as many steps when it is asked for more than it took; one of two optimizers takes more then.
+
+        Only programs that took more steps than they were asked for are started for this, and not for much longer.
+        """
+        taken = len(outcome.recording.steps)
+        if outcome.exit != 0 or outcome.timed_out or taken <= RUN_STEPS:
+            return False
+        limit = 5 + 2 * outcome.seconds
+        more = RunRequest(f"asked for {taken + 1} optimizer steps", steps=taken + 1, time_limit=limit)
+        again = self._subject.start(more).outcome()
+        return again.exit == 0 and not again.timed_out and len(again.recording.steps) == taken
+
     @cached_property
     def second_outcome(self) -> Outcome:
-        """A second undisturbed run: whether it equals the first tells whether equality says anything."""
+        """A second undisturbed run: whether it equals the first tells whether equality says anything.
+
+        Whether it succeeded is for `require_second`.
+        """
         return self._subject.start(RunRequest("trained undisturbed again")).outcome()
+
+    def require_second(self) -> Outcome:
+        """The second undisturbed run, where it succeeded like the first.
+
+        Raises:
+            CannotJudge: it failed, which says nothing of seeds: the program cannot be started twice.
+        """
+        outcome = self.second_outcome
+        if outcome.exit == 0 and not outcome.timed_out:
+            return outcome
+        raise CannotJudge(
+            f"{self._subject.name}: its first undisturbed run succeeds and a second one fails: {outcome.how}"
+            f"{_last_line(outcome)}; each has an output folder of its own: look for what the first leaves elsewhere",
+            outcome.output[-4000:] + outcome.stack,
+        )
 
     @property
     def framework(self) -> str:
@@ -119,10 +155,44 @@ def _read_modules(file: Path) -> LoadedModules:
     return from_json(LoadedModules, json.loads(file.read_text())) if file.exists() else LoadedModules((), ())
 
 
+def _last_line(outcome: Outcome) -> str:
+    """The last line of what a run that failed said, in brackets, to follow `how`; empty where there is none."""
+    said = outcome.last_words.splitlines()
+    return f" ({said[-1]})" if said and outcome.exit != 0 and not outcome.timed_out else ""
+
+
+def find_overrun(outcome: Outcome) -> str | None:
+    """What to say of an undisturbed run that the time limit ended while it was taking steps; None of any other."""
+    taken = len(outcome.recording.steps)
+    if not outcome.timed_out or not outcome.stepping:
+        return None
+    if taken < MANY_TIMES * RUN_STEPS:
+        return tell_slow(outcome, RUN_STEPS)
+    after = f"when it was ended after {outcome.seconds:.0f} s"
+    return f"{_IGNORES}: {taken} optimizer steps, and no end, {after}; {RUN_STEPS} were asked for"
+
+
+def tell_slow(outcome: Outcome, asked: int) -> str:
+    """Where a run was that was asked for so many optimizer steps, when the time limit ended it; and what to set."""
+    taken = len(outcome.recording.steps)
+    place = f"was at optimizer step {taken} of {asked}" if taken <= asked else f"had taken {taken} optimizer steps"
+    ended = f"it {place} when it was ended after {outcome.seconds:.0f} s"
+    return (
+        f"it is slow: {ended}: raise trainguard_timeout (seconds, in the ini file), or make the tiny settings smaller"
+    )
+
+
+def _ignored(outcome: Outcome) -> str:
+    taken = len(outcome.recording.steps)
+    return f"{_IGNORES}: {taken} optimizer steps whether it is asked for {RUN_STEPS} or for {taken + 1}"
+
+
 def _what_is_wrong_with(outcome: Outcome) -> str | None:
     """Why disturbed runs cannot be held against this undisturbed one, if they cannot."""
     taken = len(outcome.recording.steps)
-    if outcome.exit != 0 or outcome.timed_out:
+    if outcome.timed_out:
+        return f"the undisturbed run fails: {outcome.how}: where it is only slow, raise trainguard_timeout"
+    if outcome.exit != 0:
         return f"the undisturbed run fails: {outcome.how}"
     if not outcome.output_dir.exists():
         return "the undisturbed run removes its own output folder (run.output_dir): what it was to leave there is lost"

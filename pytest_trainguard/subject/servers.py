@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
+from pytest_trainguard import folders
 from pytest_trainguard.contract.trainer import TrainerSpec
 from pytest_trainguard.isolation.policy import Confined, Policy, Reach
 from pytest_trainguard.launch.client import LaunchError, Server
@@ -48,34 +47,43 @@ class Servers:
         self.root, self.folder, self.time_limit, self.shared = root, folder, time_limit, shared
         self._reach = reach
         self._paths, self._cache = paths, cache
+        self._base: Server | None = None
         self._warm: list[Closable] = []  # those with a server, the last used at the end
         self._tmps = 0
         too_long = len(str(folder / "t" / "00000")) > TMP_LENGTH
         self._short = Path(tempfile.mkdtemp(prefix="tg-")) if too_long else None
         self._server_tmp = self.new_tmp()
 
-    @cached_property
+    @property
     def base(self) -> Server:
-        """The base server, started when the first run needs it."""
+        """The base server, started when the first run needs it, and again where the kernel or somebody ended it."""
+        if self._base is not None and not self._base.alive:
+            self._base.close()
+            self._base = None
+        if self._base is None:
+            self._base = self._start()
+        return self._base
+
+    def _start(self) -> Server:
         try:
             self._server_tmp.mkdir(parents=True, exist_ok=True)
-            return Server.start(self._policy, self._paths, self.folder / "server.log", self._server_tmp)
+            return Server.start(self._make_policy(), self._paths, self.folder / "server.log", self._server_tmp)
         except LaunchError as error:
             raise CannotJudge(str(error).splitlines()[0], str(error)) from error
 
-    @property
-    def _policy(self) -> Policy:
+    def _make_policy(self) -> Policy:
         """How runs are held: they write for real to this session's folders and to the interpreter's alone."""
         own = [self.folder, self._server_tmp, *self._reach.own, *([self._short] if self._short else [])]
         through = [*own, Path(sys.prefix), Path(sys.base_prefix), Path(sys.exec_prefix)]
         real = tuple(sorted({path.resolve() for path in through}))
-        return Policy(self.root.resolve(), self.folder.resolve() / "elsewhere", real, self._reach)
+        # A new one for each server: mounts of one that is gone may still be there.
+        scratch = Path(tempfile.mkdtemp(prefix="elsewhere-", dir=self.folder)).resolve()
+        return Policy(self.root.resolve(), scratch, real, self._reach)
 
     @property
     def confined(self) -> Confined | None:
         """How runs are held, as it turned out; None where no server was started."""
-        base = self.__dict__.get("base")
-        return base.confined if base else None
+        return self._base.confined if self._base else None
 
     def keep_warm(self, used: Closable) -> None:
         """Have a trainer's server stay; of the others, those used last. Each takes memory of its own."""
@@ -106,11 +114,11 @@ class Servers:
     def close(self) -> None:
         """End the base server, and remove what the runs left. Closing twice is fine."""
         self._warm.clear()
-        base = self.__dict__.pop("base", None)
-        if base is not None:
-            base.close()
+        if self._base is not None:
+            self._base.close()
+            self._base = None
         for folder in (self._server_tmp, self.folder, *([self._short] if self._short else [])):
-            shutil.rmtree(folder, ignore_errors=True)
+            folders.remove(folder)
 
 
 def _cache_key(spec: TrainerSpec) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from pytest_trainguard.contract.outcome import Outcome
@@ -63,12 +64,13 @@ class StartedRun:
             ended = self._running.wait()
         except LaunchError as error:
             raise CannotJudge(str(error)) from error
+        ended_at, recording = time.time(), self.recording
         return Outcome(
             did=self.did,
             exit=ended.exit,
             output=ended.output,
             output_bytes=ended.output_bytes,
-            recording=self.recording,
+            recording=recording,
             output_dir=self.output_dir,
             before=self._before or {},
             after={} if self._before is None else snapshot(self.output_dir),
@@ -81,6 +83,7 @@ class StartedRun:
             small_disk=ended.small_disk,
             logs=self._logs,
             elsewhere=ended.elsewhere,
+            idle=max(0.0, ended_at - recording.steps[-1].time) if recording.steps else 0.0,
         )
 
 

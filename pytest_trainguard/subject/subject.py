@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from functools import cached_property
 from pathlib import Path
 
+from pytest_trainguard import folders
 from pytest_trainguard.contract import checkpoints, settings
 from pytest_trainguard.contract.trainer import Run, TrainerSpec
 from pytest_trainguard.launch import questions
@@ -100,5 +100,5 @@ def _output_dir(given: Path | None, folder: Path, disk: Path | None) -> Path:
     output_dir = (disk or folder) / "output"
     output_dir.mkdir(parents=True)
     if given is not None:
-        shutil.copytree(given, output_dir, dirs_exist_ok=True, symlinks=True)
+        folders.copy(given, output_dir)
     return output_dir

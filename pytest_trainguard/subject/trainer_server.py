@@ -43,6 +43,10 @@ class TrainerServer:
         return self._warm_server().pid
 
     def _warm_server(self) -> Server:
+        if (
+            self._server is not None and not self._server.alive
+        ):  # ended by the kernel, by somebody, with the base server
+            self.close()
         if self._server is None:
             self._server = self._fork()
         self._servers.keep_warm(self)

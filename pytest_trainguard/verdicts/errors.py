@@ -73,7 +73,16 @@ class Finding(VerdictError, AssertionError):
 
 
 class NotApplicable(VerdictError):
-    """The case says nothing about this trainer; the message says what to add so that it does."""
+    """The case says nothing about this trainer; the message says what to add so that it does.
+
+    Attributes:
+        mend: where the team can mend that, how, in the same few words for all cases that it keeps from being judged;
+            empty where it is the program's nature: it has no queue, no tokenizer, no text in its rows.
+    """
+
+    def __init__(self, reason: str, mend: str = ""):
+        super().__init__(reason)
+        self.mend = mend
 
 
 class CannotJudge(VerdictError):
