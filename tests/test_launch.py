@@ -511,12 +511,12 @@ def test_a_supervisor_that_ended_while_it_waited(start):
 
 def test_a_base_server_that_was_ended_is_started_again(start, pad):
     assert start("Returns").outcome().exit == 0
-    base, own = pad.servers.base.pid, pad.subject("Returns", "odd:Returns").server.pid
+    base, own = pad.servers.base().pid, pad.subject("Returns", "odd:Returns").server.pid
     os.kill(base, signal.SIGKILL)
     assert until(lambda: not psutil.Process(base).is_running() or psutil.Process(base).status() == "zombie")
     assert until(lambda: not psutil.pid_exists(own)), "it ends with the base server"
     assert start("Returns").outcome().exit == 0
-    assert pad.servers.base.pid != base
+    assert pad.servers.base().pid != base
 
 
 def test_a_trainers_server_that_was_ended_is_started_again(start, pad):
@@ -533,7 +533,7 @@ def test_closing_ends_every_server(tmp_path):
     pad.servers.folder.mkdir()
     outcome = pad.subject("Returns", "odd:Returns").start(RunRequest("tried", steps=1)).outcome()
     assert outcome.exit == 0
-    pids = [pad.servers.base.pid, pad.subject("Returns", "odd:Returns").server.pid]
+    pids = [pad.servers.base().pid, pad.subject("Returns", "odd:Returns").server.pid]
     assert all(map(psutil.pid_exists, pids))
     pad.close()
     pad.close()

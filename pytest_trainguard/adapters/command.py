@@ -8,6 +8,7 @@ import os
 import re
 import runpy
 import shlex
+import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ _KEYS = (
     "queue", "labels", "logs",
 )  # fmt: skip
 _PLACE = re.compile(r"\{(\w*)\}")
+PLAIN_PATH = "TRAINGUARD_SYS_PATH"  # in a run's environment: `sys.path` of a Python that the harness has not started
 _PYTHON = re.compile(r"(^|/)python(3(\.\d+)?)?$")
 
 
@@ -109,6 +111,9 @@ def become(command: str, run: Run, config: Path | None) -> None:
         if len(argv) > 1 and (argv[1] == "-m" or not argv[1].startswith("-")):
             return _become_python(argv[1:])
         argv[0] = sys.executable
+    if shutil.which(argv[0]) is None:
+        beside = f"{os.path.dirname(sys.executable)} and PATH" if os.sep not in argv[0] else "this place"
+        raise SystemExit(f"{argv[0]}: no such program: looked for it in {beside}")
     os.execvp(argv[0], argv)
 
 
@@ -137,7 +142,10 @@ def is_this_python(program: str) -> bool:
 
 
 def _become_python(argv: list[str]) -> None:
-    """Go on as `python argv...` would: same `sys.argv`, same first entry of `sys.path`, run as `__main__`."""
+    """Go on as `python argv...` would: same `sys.argv`, same `sys.path`, run as `__main__`."""
+    plain = os.environ.get(PLAIN_PATH)
+    if plain is not None:
+        sys.path[:] = json.loads(plain)
     if argv[0] == "-m":
         sys.path.insert(0, os.getcwd())
         sys.modules.pop(argv[1], None)  # a warm process may have it already, and `runpy` would warn of that

@@ -35,6 +35,7 @@ from pytest_trainguard.launch.stacks import write_stack_on_signal
 
 RESULT_FILE = "result.json"
 MODULES_FILE = "modules.json"
+OWN_PATH = "TRAINGUARD_PYTHONPATH"  # PYTHONPATH as it was given to pytest
 STARTUP = Path(__file__).parent / "startup"
 
 
@@ -80,8 +81,10 @@ def _stream(fd: int) -> TextIOWrapper:
 def _set_environment(launch: Launch) -> None:
     os.environ.update(launch.job.request.env)
     # A Python process that the run starts gets the recorder as well.
-    search = [str(STARTUP), *filter(None, [os.environ.get("PYTHONPATH")])]
+    search = [str(STARTUP), *filter(None, [os.environ.pop(OWN_PATH, None)])]
     os.environ["PYTHONPATH"] = os.pathsep.join(search)
+    # What is installed beside the interpreter is found, also where its environment is not activated.
+    os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
     os.environ["TMPDIR"] = tempfile.tempdir = str(launch.tmp)
     os.makedirs(tempfile.tempdir, exist_ok=True)
 

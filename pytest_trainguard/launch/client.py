@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import signal
@@ -13,10 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pytest_trainguard import linux
+from pytest_trainguard.adapters.command import PLAIN_PATH
 from pytest_trainguard.contract.trainer import TrainerSpec
 from pytest_trainguard.isolation.environment import confine
 from pytest_trainguard.isolation.policy import Confined, Policy
 from pytest_trainguard.launch import protocol, wire
+from pytest_trainguard.launch.child import OWN_PATH
 from pytest_trainguard.launch.protocol import Ended, Fork, Forked, Launch, Load, Loaded, Lost, Message, Signal, Started
 
 # Loaded by the base server. The first optimizer made in a process imports torch._dynamo, over a second's work.
@@ -104,10 +107,11 @@ class Server:
         self._closed = False
 
     @classmethod
-    def start(cls, policy: Policy, paths: list[str], log: Path, tmp: Path) -> Server:
+    def start(cls, policy: Policy, paths: list[str], log: Path, tmp: Path, hash_seed: int) -> Server:
         """Start the base server in the project's root, with `paths` put before its module search path.
 
-        What a trainer's module puts into temporary files as it is imported goes to the folder `tmp`.
+        What a trainer's module puts into temporary files as it is imported goes to the folder `tmp`. Strings hash by
+        `hash_seed`, where the environment sets no other.
 
         Raises:
             LaunchError: it did not come up; the message holds what it printed.
@@ -116,9 +120,16 @@ class Server:
             raise LaunchError("a preflight needs os.fork (Linux, macOS; on Windows use WSL)")
         ours, theirs = socket.socketpair()
         # One thread a run: as many runs as cores go side by side, and results do not depend on their number.
-        environment = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        environment = {
+            "PYTHONHASHSEED": str(hash_seed),
+            "OMP_NUM_THREADS": "1",
+            "MKL_NUM_THREADS": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
         inherited = confine(os.environ, policy.reach.keep, hubs=bool(policy.reach.network))
-        search = os.pathsep.join([*paths, *filter(None, [os.environ.get("PYTHONPATH")])])
+        own = inherited.get("PYTHONPATH", "")
+        environment |= {OWN_PATH: own, PLAIN_PATH: json.dumps(_plain_path(inherited, policy.root))}
+        search = os.pathsep.join([*paths, *filter(None, [own])])
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "pytest_trainguard.launch.server", str(theirs.fileno())],
@@ -261,6 +272,15 @@ class Server:
             wire.send(self._control, protocol.encode(message), (link.fileno(),))
         except OSError as error:
             raise LaunchError(f"the warm server is gone: {error}") from error
+
+
+def _plain_path(environment: Mapping[str, str], cwd: Path) -> list[str]:
+    """`sys.path` of a script that is started here by hand, without the entry for its own folder."""
+    told = subprocess.run(
+        [sys.executable, "-c", "import json, sys; print(json.dumps(sys.path[1:]))"],
+        env=environment, cwd=cwd, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return list(json.loads(told.stdout.splitlines()[-1])) if told.returncode == 0 else sys.path[1:]
 
 
 def _wait_for(descriptors: Sequence[int], seconds: float) -> set[int]:

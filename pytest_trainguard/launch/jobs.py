@@ -38,7 +38,7 @@ def train(job: Train, folder: Path, disk: Path | None) -> int:
     leave_note(note)
     if request.recorder and request.repeats == 1:
         observe(note)
-    _seed(job.run.seed)
+    _begin_generators_anew()
     run = _complete(job.run, trainer, request)
     if request.settings_file:
         assert trainer.command is not None
@@ -132,8 +132,20 @@ def observe(note: RunNote) -> None:
     Surroundings(recorder.write, [note.output_dir, *note.folder.parents[:2]]).install()
 
 
+def _begin_generators_anew() -> None:
+    """Have every generator begin somewhere else than the server's, as in a process of its own: from the system's noise.
+
+    A program that does not seed them is as little repeatable here as in production.
+    """
+    random.seed()
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed()
+    if "torch" in sys.modules:
+        sys.modules["torch"].seed()
+
+
 def _seed(seed: int) -> None:
-    """Seed every generator, as most programs do themselves; those that do not become repeatable all the same."""
+    """Seed every generator: of several runs in one process each is to be like the other."""
     random.seed(seed)
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(seed)

@@ -73,6 +73,7 @@ class RunRequest(ProcessRequest):
         recorder: what torch does is recorded.
         states: digests of its states are recorded with each step; those of a run that resumes are in any case.
         tell_modules: at its end it writes down which modules are loaded.
+        anew: in an interpreter that was started anew, with another seed of its strings' hashes.
     """
 
     steps: int = RUN_STEPS
@@ -88,6 +89,7 @@ class RunRequest(ProcessRequest):
     recorder: bool = True
     states: bool = False
     tell_modules: bool = False
+    anew: bool = False
 
 
 class RunOptions(TypedDict, total=False):

@@ -37,5 +37,5 @@ class Launchpad:
     def close(self) -> None:
         """End every server, and remove what the runs left; runs end with their connections. Closing twice is fine."""
         while self._subjects:
-            self._subjects.popitem()[1].server.close()
+            self._subjects.popitem()[1].close()
         self.servers.close()

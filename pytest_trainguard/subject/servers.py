@@ -19,6 +19,9 @@ from pytest_trainguard.verdicts.errors import CannotJudge
 
 MOST_WARM = 6  # trainers whose servers are kept at the same time
 NOTHING = Reach()
+# Of the first start's strings and of a second one's: of 34 small sets of labels such as {"0", "1", "2"} or {"yes", "no"},
+# 31 have another order with the second; of the seeds from 1 to 259 no two tell more of them apart.
+HASH_SEEDS = (113, 196)
 TMP_LENGTH = 70  # characters; a socket's name has at most 107, of which multiprocessing adds 32
 
 
@@ -47,27 +50,33 @@ class Servers:
         self.root, self.folder, self.time_limit, self.shared = root, folder, time_limit, shared
         self._reach = reach
         self._paths, self._cache = paths, cache
-        self._base: Server | None = None
+        self._bases: dict[int, Server] = {}  # by the seed of their string hashes
         self._warm: list[Closable] = []  # those with a server, the last used at the end
         self._tmps = 0
         too_long = len(str(folder / "t" / "00000")) > TMP_LENGTH
         self._short = Path(tempfile.mkdtemp(prefix="tg-")) if too_long else None
         self._server_tmp = self.new_tmp()
 
-    @property
-    def base(self) -> Server:
-        """The base server, started when the first run needs it, and again where the kernel or somebody ended it."""
-        if self._base is not None and not self._base.alive:
-            self._base.close()
-            self._base = None
-        if self._base is None:
-            self._base = self._start()
-        return self._base
+    def base(self, hash_seed: int = HASH_SEEDS[0]) -> Server:
+        """The base server, started when the first run needs it, and again where the kernel or somebody ended it.
 
-    def _start(self) -> Server:
+        Args:
+            hash_seed: of its strings' hashes, which decide the order of sets; where the environment sets one
+                (PYTHONHASHSEED), every server has that.
+        """
+        there = self._bases.get(hash_seed)
+        if there is not None and not there.alive:
+            there.close()
+            del self._bases[hash_seed]
+        if hash_seed not in self._bases:
+            self._bases[hash_seed] = self._start(hash_seed)
+        return self._bases[hash_seed]
+
+    def _start(self, hash_seed: int) -> Server:
+        log = self.folder / f"server-{hash_seed}.log"
         try:
             self._server_tmp.mkdir(parents=True, exist_ok=True)
-            return Server.start(self._make_policy(), self._paths, self.folder / "server.log", self._server_tmp)
+            return Server.start(self._make_policy(), self._paths, log, self._server_tmp, hash_seed)
         except LaunchError as error:
             raise CannotJudge(str(error).splitlines()[0], str(error)) from error
 
@@ -83,7 +92,7 @@ class Servers:
     @property
     def confined(self) -> Confined | None:
         """How runs are held, as it turned out; None where no server was started."""
-        return self._base.confined if self._base else None
+        return next((base.confined for base in self._bases.values()), None)
 
     def keep_warm(self, used: Closable) -> None:
         """Have a trainer's server stay; of the others, those used last. Each takes memory of its own."""
@@ -114,9 +123,8 @@ class Servers:
     def close(self) -> None:
         """End the base server, and remove what the runs left. Closing twice is fine."""
         self._warm.clear()
-        if self._base is not None:
-            self._base.close()
-            self._base = None
+        while self._bases:
+            self._bases.popitem()[1].close()
         for folder in (self._server_tmp, self.folder, *([self._short] if self._short else [])):
             folders.remove(folder)
 

@@ -12,7 +12,7 @@ from pytest_trainguard.launch import questions
 from pytest_trainguard.launch.protocol import SEED, Command, Description, RunRequest, Train
 from pytest_trainguard.subject.description import TrainerSettings
 from pytest_trainguard.subject.findings import Findings
-from pytest_trainguard.subject.servers import Servers
+from pytest_trainguard.subject.servers import HASH_SEEDS, Servers
 from pytest_trainguard.subject.snapshot import snapshot
 from pytest_trainguard.subject.started import StartedRun
 from pytest_trainguard.subject.trainer_server import TrainerServer
@@ -37,6 +37,14 @@ class Subject:
         self.server = TrainerServer(servers, name, spec)
         self.folder = self.server.folder
         self.findings = Findings()
+        self._servers = servers
+
+    @cached_property
+    def second_server(self) -> TrainerServer:
+        """For second starts: another interpreter, whose strings hash otherwise."""
+        server = TrainerServer(self._servers, self.name, self.spec, HASH_SEEDS[1])
+        server.libraries = self.server.libraries
+        return server
 
     @cached_property
     def description(self) -> Description:
@@ -56,6 +64,12 @@ class Subject:
             CannotJudge: the sample is missing or unreadable.
         """
         return self.make_data(self.folder / "data", self.description.rows)
+
+    def close(self) -> None:
+        """End its servers."""
+        self.server.close()
+        if "second_server" in self.__dict__:
+            self.second_server.close()
 
     def make_data(self, folder: Path, rows: int, seed: int = SEED) -> Path | None:
         """Have the trainer make `rows` rows of data in `folder`. Raises as `data`."""
@@ -84,7 +98,8 @@ class Subject:
             resume_from=request.resume_from,
         )
         before = snapshot(output_dir)  # ahead of the start: a run may write at once
-        running = self.server.launch(Train(request, self.spec, run), folder, disk)
+        server = self.second_server if request.anew else self.server
+        running = server.launch(Train(request, self.spec, run), folder, disk)
         return StartedRun(running, request.did, folder, output_dir, before, self.description.logs)
 
     def start_command(self, command: Command) -> StartedRun:

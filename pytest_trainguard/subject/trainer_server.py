@@ -13,7 +13,7 @@ from pytest_trainguard.contract.trainer import Trainer, TrainerSpec
 from pytest_trainguard.launch import calls, child
 from pytest_trainguard.launch.client import LaunchError, Running, Server
 from pytest_trainguard.launch.protocol import Call, Command, Ended, Launch, ProcessRequest, Train
-from pytest_trainguard.subject.servers import Servers
+from pytest_trainguard.subject.servers import HASH_SEEDS, Servers
 from pytest_trainguard.verdicts.errors import CannotJudge
 
 P = ParamSpec("P")
@@ -27,13 +27,16 @@ class TrainerServer:
         name: the trainer's.
         spec: what it is known by in another process.
         folder: for its runs, one folder each.
+        libraries: that it loads ahead of its runs.
     """
 
-    def __init__(self, servers: Servers, name: str, spec: TrainerSpec):
+    def __init__(self, servers: Servers, name: str, spec: TrainerSpec, hash_seed: int = HASH_SEEDS[0]):
+        """`hash_seed`: see `Servers.base`."""
+        self._hash_seed = hash_seed
         self.name, self.spec, self._servers = name, spec, servers
         self.folder = Path(tempfile.mkdtemp(prefix="".join(filter(str.isalnum, name))[:20] + "-", dir=servers.folder))
         self._server: Server | None = None
-        self._libraries = servers.recall_libraries(spec)
+        self.libraries = servers.recall_libraries(spec)
         self._folders = 0
         self._broken = ""
 
@@ -54,9 +57,9 @@ class TrainerServer:
 
     def _fork(self) -> Server:
         self.require_sound()
-        server = self._servers.base.fork()
+        server = self._servers.base(self._hash_seed).fork()
         try:
-            error = server.load(self._libraries, self.spec)
+            error = server.load(self.libraries, self.spec)
         except BaseException:  # Ctrl-C while it is being imported
             server.close()
             raise
@@ -81,9 +84,9 @@ class TrainerServer:
 
     def load_libraries(self, libraries: Sequence[str]) -> None:
         """Have the server import what a run imported, so that later ones need not; in later sessions from the start."""
-        new = [name for name in libraries if name not in set(self._libraries)]
+        new = [name for name in libraries if name not in set(self.libraries)]
         if new:
-            self._libraries += new
+            self.libraries += new
             self._warm_server().load(libraries, None)
             self._servers.remember_libraries(self.spec, libraries)
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BEGINS_AGAIN",
     "HALF_WRITTEN",
+    "HASH_ORDER",
     "HOLDS",
     "LATE_CHECKS",
     "LEAVES_FILES",
@@ -44,6 +45,7 @@ UNCHECKED_SETTINGS = Cause("unchecked-settings", "it does not check its settings
 UNCHECKED_STATE = Cause("unchecked-state", "it does not check the state that it resumes from", "trainer-state-corrupt")
 HALF_WRITTEN = Cause("half-written", "a save that breaks off leaves a checkpoint that cannot be loaded", "partial-save")
 NO_FSYNC = Cause("no-fsync", "nothing that it saves is fsynced", "power-loss")
+HASH_ORDER = Cause("resume:hash-order", "the order of a set of strings goes into its training", "killed")
 WANTS_NETWORK = Cause("reach:network", "it reaches for other machines", "no-network")
 WRITES_ELSEWHERE = Cause("reach:files", "it writes outside its output folder", "writes-elsewhere")
 HOLDS = Cause("reach:held", "two runs of it cannot be side by side on one machine", "two-instances")

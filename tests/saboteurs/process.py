@@ -26,6 +26,19 @@ class ForgetsOptimizer(Sound):
         torch.set_rng_state(state["rng"])
 
 
+class OrderOfASet(Sound):
+    """The number of a label is its place in a set of strings: another one in each new process."""
+
+    case = 41
+    grade = "misleads"
+    says = "another training than the undisturbed run's where strings hash otherwise"
+
+    def read_rows(self, path):
+        rows = super().read_rows(path)
+        labels = list({str(row["y"]) for row in rows})
+        return [{**row, "y": labels.index(str(row["y"]))} for row in rows]
+
+
 class ForgetsGenerator(Sound):
     """Restores weights and optimizer, but not the random generator that dropout draws from."""
 
