@@ -122,7 +122,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """From here on SIGTERM ends a preflight as Ctrl-C does."""
+    """From here on SIGTERM ends a preflight as Ctrl-C does; any other session from its first run on."""
     from pytest_trainguard.session.preflight import get_preflight
 
     get_preflight(session.config).begin()
