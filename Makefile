@@ -11,7 +11,7 @@ UNIT_TESTS := $(addprefix tests/, test_architecture.py test_changed_cases.py tes
 	memory/test_rooms.py memory/test_memory_allocator.py memory/test_memory_budget.py memory/test_memory_replay.py \
 	memory/test_memory_verdict.py trainers/test_imports.py)
 
-.PHONY: preflight test check coverage lint bench proof catalogue docs torch-versions clean
+.PHONY: preflight test check coverage lint bench proof catalogue docs torch-versions pytest-versions clean
 
 preflight: $(READY)  ## the catalogue and the post-mortem's pre-launch checks against the repository's own trainers
 	$(BIN)/pytest -n 2 -m preflight tests/prelaunch
@@ -46,6 +46,9 @@ bench: $(READY)  ## the project's figures, as ratios in one run
 
 torch-versions: $(READY)  ## the memory prediction on the oldest and the newest torch (downloads gigabytes)
 	$(BIN)/python -m tests.torch_versions
+
+pytest-versions: $(READY)  ## the plugin on the oldest and the newest pytest, beside common plugins
+	$(BIN)/python -m tests.pytest_versions
 
 clean:
 	rm -rf $(VENV) build dist site .cache *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*

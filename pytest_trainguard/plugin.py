@@ -54,24 +54,28 @@ MARKERS = (
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of the command line, by their full names (see `session.short_names`), and of the ini file."""
     from pytest_trainguard.session import ini_file
+    from pytest_trainguard.session.short_names import full_name
 
     group = parser.getgroup(
         "trainguard",
-        "preflight of training programs (with -m preflight); where no other option has that name, --NAME does for "
-        "--trainguard-NAME",
+        "preflight of training programs (with -m preflight); short names hold where no other option has them",
     )
-    group.addoption("--trainguard-trainer", action="append", default=[], metavar="NAME", help=TRAINER)
-    group.addoption("--trainguard-edge-case", metavar="CASES", help=EDGE_CASE)
-    group.addoption("--trainguard-category", action="append", default=[], metavar="NAME", help=CATEGORY)
-    group.addoption("--trainguard-fast", action="store_true", help=FAST)
-    group.addoption("--trainguard-catalogue", action="store_true", help="print the catalogue of edge cases and exit")
-    group.addoption("--trainguard-preflight-report", action="append", default=[], metavar="PATH", help=REPORT)
-    group.addoption("--trainguard-gpu-budget", metavar="SIZE", help=GPU_BUDGET)
-    group.addoption("--trainguard-memory-timeline", metavar="PATH", help=TIMELINE)
+
+    def add(short: str, told: str, **more: Any) -> None:
+        group.addoption(full_name(short), help=f"{told}; short: {short}", **more)
+
+    add("--trainer", TRAINER, action="append", default=[], metavar="NAME")
+    add("--edge-case", EDGE_CASE, metavar="CASES")
+    add("--category", CATEGORY, action="append", default=[], metavar="NAME")
+    add("--fast", FAST, action="store_true")
+    add("--catalogue", "print the catalogue of edge cases and exit", action="store_true")
+    add("--preflight-report", REPORT, action="append", default=[], metavar="PATH")
+    add("--gpu-budget", GPU_BUDGET, metavar="SIZE")
+    add("--memory-timeline", TIMELINE, metavar="PATH")
+    add("--accept", ACCEPT, metavar="WHY")
+    add("--explain", EXPLAIN, metavar="CASE")
     group.addoption("--trainguard-bar", metavar="GRADE", help=f"{BAR}; what is milder is advice")
     group.addoption("--trainguard-strict", action="store_true", help=STRICT)
-    group.addoption("--trainguard-accept", metavar="WHY", help=ACCEPT)
-    group.addoption("--trainguard-explain", metavar="CASE", help=EXPLAIN)
     ini_file.register(parser)
 
 
@@ -124,7 +128,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """From here on SIGTERM ends a preflight as Ctrl-C does."""
+    """From here on SIGTERM ends a preflight as Ctrl-C does; any other session from its first run on."""
     from pytest_trainguard.session.preflight import get_preflight
 
     get_preflight(session.config).begin()

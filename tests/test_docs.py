@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from pytest_trainguard import case_pages
+from pytest_trainguard.session import ini_file
 from tests import doc_pages, projects, report_picture
 from tests.doc_pages import ROOT, PageProject, read_blocks
 from tests.report_picture import README, TUTORIAL
@@ -95,7 +96,7 @@ def test_batch_scripts_and_workflows_name_options_that_exist(options):
 def test_the_options_page_tells_every_option(options):
     source = (ROOT / "pytest_trainguard" / "plugin.py").read_text(encoding="utf-8")
     page = (DOCS / "reference" / "options.md").read_text(encoding="utf-8")
-    own = set(re.findall(r'"(--[a-z-]+)"', source)) | set(re.findall(r'addini\("(\w+)"', source))
+    own = {*re.findall(r'"(--[a-z-]+)"', source), *ini_file.SETTINGS}
     assert own >= {"--trainer", "--edge-case", "trainguard_trainers"}
     assert [name for name in sorted(own) if f"`{name}" not in page] == []
 

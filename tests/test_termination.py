@@ -1,11 +1,13 @@
 """SIGTERM, with which a CI or SLURM ends a job: a real one to a real pytest, which tells of it and leaves no run."""
 
+import contextlib
 import json
 import os
 import signal
 import threading
 import time
 
+import psutil
 import pytest
 
 from pytest_trainguard.session.termination import interrupt_on_sigterm
@@ -57,11 +59,15 @@ class Mine(Trainer):
 """
 
 
-def wait_for(path):
+def wait_until(holds):
     deadline = time.monotonic() + 90
-    while not path.exists():
-        assert time.monotonic() < deadline, path
+    while not holds():
+        assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def wait_for(path):
+    wait_until(path.exists)
 
 
 @pytest.fixture
@@ -117,6 +123,25 @@ def test_with_workers_no_run_is_left(project, signum):
     assert process.returncode == pytest.ExitCode.INTERRUPTED, output
     assert "interrupted before the end" in output
     assert not [*project.folder.rglob("recording-*"), *project.folder.rglob("server.log")]
+
+
+@pytest.mark.parametrize(
+    ("signum", "everybody", "args"),
+    [(signal.SIGTERM, False, []), (signal.SIGTERM, True, ["-n1"]), (signal.SIGINT, False, ["-n1"])],
+)
+def test_a_plain_test_that_has_started_a_run_leaves_none(project, signum, everybody, args):
+    """Sent to pytest alone, as a shell does, or to every process of the job, as SLURM does."""
+    project.write("preflight.py", TRAINER)
+    project.write("test_plain.py", "def test_it(guard):\n    guard.run('trained')\n")
+    process = project.start("test_plain.py", "-p", "no:cacheprovider", *args)
+    wait_for(project.folder / "ready")
+    started = psutil.Process(process.pid)
+    for each in [started, *(started.children(recursive=True) if everybody else [])]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.send_signal(signum)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode in (pytest.ExitCode.INTERRUPTED, -signal.SIGTERM), output
+    wait_until(lambda: not [*project.folder.rglob("recording-*"), *project.folder.rglob("server.log")])
 
 
 def test_the_former_handler_is_put_back():

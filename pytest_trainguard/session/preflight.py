@@ -200,6 +200,7 @@ class Preflight:
         from pytest_trainguard.session.trainers import find_search_path
         from pytest_trainguard.subject.launchpad import Launchpad
 
+        self._heed_sigterm()
         factory: pytest.TempPathFactory = self.config._tmp_path_factory  # type: ignore[attr-defined]
         limit = read_seconds(self.config, "trainguard_timeout")
         cache = getattr(self.config, "cache", None)  # none with -p no:cacheprovider
@@ -212,6 +213,11 @@ class Preflight:
     def begin(self) -> None:
         """Have SIGTERM end a preflight with its report; a worker of pytest-xdist is ended by what started it."""
         if self.active and not self.config.option.collectonly and not hasattr(self.config, "workerinput"):
+            self._heed_sigterm()
+
+    def _heed_sigterm(self) -> None:
+        """From here on SIGTERM ends the session as Ctrl-C does; in any session, once there are runs to be removed."""
+        if self._put_back is None:
             from pytest_trainguard.session.termination import interrupt_on_sigterm
 
             self._put_back = interrupt_on_sigterm()
@@ -231,15 +237,15 @@ class Preflight:
                 folders.remove(folder)
 
     def close(self) -> None:
-        """End every server and run."""
+        """End every server and run, and remove what they left."""
         if "launchpad" in self.__dict__:
             self.launchpad.close()
+        self._sweep_workers()
 
     def finish(self, session: pytest.Session) -> None:
         """At the end: NO-GO becomes exit code 1, and what was asked for is written: acceptances, reports."""
         if self.config.option.collectonly:
             return
-        self._sweep_workers()
         if self.config.option.trainguard_accept:
             self._write_acceptances()
         if session.exitstatus == 0 and self.summarize(0).clearance == "NO-GO":

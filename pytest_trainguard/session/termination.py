@@ -1,4 +1,4 @@
-"""SIGTERM, with which a CI or SLURM ends a job: it ends a preflight as Ctrl-C does, so that there is a report."""
+"""SIGTERM, with which a CI or SLURM ends a job: as Ctrl-C it leaves time for a report, and to remove what runs left."""
 
 from __future__ import annotations
 
