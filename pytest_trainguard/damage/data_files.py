@@ -212,10 +212,14 @@ def grow_file(data: Path, folder: Path, new: Sequence[object], size: int) -> Tam
     grown = replace_rows(data, folder, dict(enumerate(new)))
     content = grown.file.read_bytes().rstrip(b"\n") + b"\n"
     rows = content[len(form.split(content).before(0)) :]  # a table's names come once
-    with grown.file.open("wb") as out:
-        out.write(_target(data).read_bytes().rstrip(b"\n") + b"\n")
-        for _ in range(-(-size // len(rows))):
-            out.write(rows)
+    try:
+        with grown.file.open("wb") as out:
+            out.write(_target(data).read_bytes().rstrip(b"\n") + b"\n")
+            for _ in range(-(-size // len(rows))):
+                out.write(rows)
+    except OSError:  # it does not fit: what there is of it would leave no room for what follows
+        grown.file.unlink(missing_ok=True)
+        raise
     return grown
 
 

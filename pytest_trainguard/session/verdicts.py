@@ -18,6 +18,7 @@ from pytest_trainguard.report.data import CaseVerdict, Prediction, Word
 from pytest_trainguard.session.bar import BAR, sum_up
 from pytest_trainguard.session.short_names import name_option
 from pytest_trainguard.session.trainers import find_parametrized
+from pytest_trainguard.subject import room
 from pytest_trainguard.verdicts.errors import CannotJudge, Finding, NotApplicable, VerdictError
 from pytest_trainguard.verdicts.gathering import gathering
 
@@ -67,12 +68,15 @@ class VerdictStore:
     def __init__(self) -> None:
         self._by_test: dict[str, CaseVerdict] = {}
         self._begun: dict[str, CaseVerdict] = {}
+        self._kills = room.count_oom_kills()
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
         """A worker of pytest-xdist is gone in the middle of a test: its case was not judged."""
         verdict = self._begun.get(crashitem)
         if verdict is not None:
+            if room.count_oom_kills() > self._kills:
+                verdict = replace(verdict, reason=room.tell_out_of_memory())
             setattr(report, ATTRIBUTE, verdict.as_values())
             report.longrepr = represent_block(verdict, crashitem.partition("::")[0])
 
@@ -165,6 +169,8 @@ def _judge(
         problems = tuple(replace(each, verdict="accepted") if each.verdict == "failed" else each for each in problems)
     left_out = not problems and _is_left_out(item, problem, report)
     word, reason = _explain(problem, problems)
+    if word == "error" and room.NO_SPACE.search(reason):  # met by the harness itself: pytest's folders, a copy
+        reason = room.tell_full(item.config._tmp_path_factory.getbasetemp())  # type: ignore[attr-defined]
     return CaseVerdict(
         slug=case.slug,
         number=case.number,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from pathlib import Path
 
 from pytest_trainguard.contract.outcome import Outcome
+from pytest_trainguard.faults import Fault
 from pytest_trainguard.launch.client import LaunchError, Running
 from pytest_trainguard.launch.stacks import STACK_FILE
 from pytest_trainguard.recorder.timeline import Recording
+from pytest_trainguard.subject import room
 from pytest_trainguard.subject.snapshot import snapshot
 from pytest_trainguard.verdicts.errors import CannotJudge
 
@@ -31,11 +34,15 @@ class StartedRun:
         output_dir: Path,
         before: dict[str, tuple[int, str]] | None = None,
         logs: tuple[str, ...] = (),
+        small_disk: bool = False,
+        fault: Fault | None = None,
     ):
         """`before`: what `output_dir` held ahead of the start; None where the caller looks at it by itself.
 
-        `logs`: see `Outcome`.
+        `logs`: see `Outcome`. `small_disk`: it was given a disk to be filled. `fault`: what goes wrong in it.
         """
+        self._deadly = fault is not None and fault.kind == "signal"
+        self._small_disk, self._kills, self._killed = small_disk, room.count_oom_kills(), False
         self._logs = logs
         self._running, self.did, self.folder = running, did, folder
         self.output_dir, self._before = output_dir, before
@@ -43,6 +50,7 @@ class StartedRun:
 
     def signal(self, signum: int, *, group: bool = False) -> None:
         """Send the run a real signal; with `group`, its whole process group."""
+        self._killed = True
         self._running.signal(signum, group=group)
 
     def kill(self) -> None:
@@ -58,13 +66,18 @@ class StartedRun:
         """Wait for the end.
 
         Raises:
-            CannotJudge: the run could not be followed to its end.
+            CannotJudge: the run could not be followed to its end, or the harness ran out of space or memory.
         """
         try:
             ended = self._running.wait()
         except LaunchError as error:
-            raise CannotJudge(str(error)) from error
+            short = self._find_shortage(-signal.SIGKILL, str(error))
+            raise CannotJudge(short or str(error), str(error) if short else "") from error
         ended_at, recording = time.time(), self.recording
+        self._killed |= ended.timed_out or (self._deadly and recording.fault_fired)
+        short = self._find_shortage(ended.exit, ended.output)
+        if short:
+            raise CannotJudge(short)
         return Outcome(
             did=self.did,
             exit=ended.exit,
@@ -84,6 +97,11 @@ class StartedRun:
             logs=self._logs,
             elsewhere=ended.elsewhere,
             idle=max(0.0, ended_at - recording.steps[-1].time) if recording.steps else 0.0,
+        )
+
+    def _find_shortage(self, exit: int, output: str) -> str | None:
+        return room.find_shortage(
+            self.folder, exit, output, self._kills, small_disk=self._small_disk, killed=self._killed
         )
 
 

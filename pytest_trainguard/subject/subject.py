@@ -100,7 +100,8 @@ class Subject:
         before = snapshot(output_dir)  # ahead of the start: a run may write at once
         server = self.second_server if request.anew else self.server
         running = server.launch(Train(request, self.spec, run), folder, disk)
-        return StartedRun(running, request.did, folder, output_dir, before, self.description.logs)
+        small = request.small_disk is not None
+        return StartedRun(running, request.did, folder, output_dir, before, self.description.logs, small, request.fault)
 
     def start_command(self, command: Command) -> StartedRun:
         """Start a command of the trainer's; its caller looks at the folder that it works in."""

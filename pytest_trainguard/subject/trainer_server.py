@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from pytest_trainguard.contract.trainer import Trainer, TrainerSpec
 from pytest_trainguard.launch import calls, child
 from pytest_trainguard.launch.client import LaunchError, Running, Server
 from pytest_trainguard.launch.protocol import Call, Command, Ended, Launch, ProcessRequest, Train
+from pytest_trainguard.subject import room
 from pytest_trainguard.subject.servers import HASH_SEEDS, Servers
 from pytest_trainguard.verdicts.errors import CannotJudge
 
@@ -107,8 +109,10 @@ class TrainerServer:
         """Start a process and do not wait for it.
 
         Raises:
-            CannotJudge: the trainer's module cannot be imported, or no process can be started.
+            CannotJudge: the trainer's module cannot be imported, no process can be started, or there is no disk space.
         """
+        if room.find_free(folder) < room.LEAST_FREE:
+            raise CannotJudge(room.tell_full(self._servers.folder))
         limit = job.request.time_limit or self._servers.time_limit
         try:
             return self._warm_server().run(
@@ -152,11 +156,15 @@ class TrainerServer:
         return (result[0] if result else None), ended
 
     def _perform(self, function: Callable[..., R], call: Call) -> tuple[tuple[R] | None, Ended]:
-        folder = self.new_folder(function.__name__)
+        folder, kills = self.new_folder(function.__name__), room.count_oom_kills()
         try:
             ended = self.launch(call, folder).wait()
         except LaunchError as error:
-            raise CannotJudge(f"{self.name}: {error}") from error
+            short = room.find_shortage(folder, -signal.SIGKILL, str(error), kills)
+            raise CannotJudge(short or f"{self.name}: {error}") from error
+        short = room.find_shortage(folder, ended.exit, ended.output, kills)
+        if short:
+            raise CannotJudge(short)
         written = folder / child.RESULT_FILE
         result = (calls.result_of(function, json.loads(written.read_text())),) if written.exists() else None
         shutil.rmtree(folder, ignore_errors=True)
