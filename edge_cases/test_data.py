@@ -176,7 +176,7 @@ def test_malformed_row(guard: Guard) -> None:
 
     Where the data has no lines (Parquet, `.pt`), the file is to be named.
     """
-    variants = data_files.corrupt_row(guard.needs.data(), guard.folder)
+    variants = data_files.corrupt_row(damaged_data.find_read_data(guard), guard.folder)
     for variant, outcome in zip(variants, damaged_data.run_on_each(variants, guard), strict=True):
         with noting():
             rejects(outcome, *variant.naming)
@@ -200,7 +200,7 @@ def test_required_field_missing(guard: Guard) -> None:
     the same. A program that has a default for a field may also take it, as long as it says so, naming the row.
     At least one field must be required: a program that needs none has not read its data.
     """
-    data, reference = guard.needs.data(), guard.needs.repeatable_run()
+    data, reference = damaged_data.find_read_data(guard), guard.needs.repeatable_run()
     fields = data_files.field_names(data)
     variants = [data_files.drop_field(data, guard.folder, field) for field in fields]
     unused = []
@@ -245,7 +245,7 @@ def test_required_field_empty(guard: Guard) -> None:
     A field that is empty in some rows as they are may be so. A program may skip the row if it says so: which, or how
     many. An empty list with which it trains on, leaving no row out, is data: a graph without edges is a graph.
     """
-    data, reference = guard.needs.data(), guard.needs.repeatable_run()
+    data, reference = damaged_data.find_read_data(guard), guard.needs.repeatable_run()
     rows = row_values.read_named_rows(data)
     variants = []
     for place in row_values.common_places(rows):
@@ -285,7 +285,7 @@ def test_value_outside_its_vocabulary(guard: Guard) -> None:
     A vocabulary is, by the data's own witness, a field of few different whole numbers, each in several rows; of text
     it is a field called role, label, class or the like.
     """
-    data, reference = guard.needs.data(), guard.needs.repeatable_run()
+    data, reference = damaged_data.find_read_data(guard), guard.needs.repeatable_run()
     rows = row_values.read_named_rows(data)
     variants = []
     for place in row_values.common_places(rows):
@@ -322,7 +322,7 @@ def test_wrong_type(guard: Guard) -> None:
     Null is taken where some row has it already, and every cell of a CSV is text, so that there only numbers can be
     of a wrong type. What a program does not make use of may be of any type.
     """
-    data, reference = guard.needs.data(), guard.needs.repeatable_run()
+    data, reference = damaged_data.find_read_data(guard), guard.needs.repeatable_run()
     rows = row_values.read_named_rows(data)
     variants = []
     for place in row_values.common_places(rows):
@@ -362,7 +362,7 @@ def test_unicode(guard: Guard) -> None:
     characters, and with question marks for them; and equal those of the same text in JSON's `\u` escapes. A tokenizer
     that has one token for all that it does not know may use it.
     """
-    data, reference = guard.needs.data(), guard.needs.repeatable_run()
+    data, reference = damaged_data.find_read_data(guard), guard.needs.repeatable_run()
     place = damaged_data.find_read_text(guard)
     everywhere = list(range(len(row_values.read_named_rows(data))))
     texts = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_trainguard.contract.outcome import Outcome
@@ -14,8 +15,8 @@ from pytest_trainguard.probes.guard import Guard
 from pytest_trainguard.verdicts.errors import Finding, NotApplicable
 
 __all__ = [
-    "find_memory_limit", "find_read_text", "make_few_rows", "make_large_file", "require_unused", "run_on_each",
-    "takes_empty_lists", "trains_without",
+    "find_memory_limit", "find_read_data", "find_read_text", "make_few_rows", "make_large_file", "require_unused",
+    "run_on_each", "takes_empty_lists", "trains_without",
 ]  # fmt: skip
 
 ROOM = 32 << 20  # bytes for a batch of long rows, beside what a run takes with short ones
@@ -36,6 +37,46 @@ def make_few_rows(guard: Guard) -> Path:
     data = guard.subject.make_data(guard.folder / "few", rows)
     assert data is not None
     return data
+
+
+@dataclass(frozen=True)
+class ReadRows:
+    """How many of its rows a trainer's undisturbed run gets to."""
+
+    count: int
+
+
+def find_read_data(guard: Guard) -> Path:
+    """The data; where the run does not get to its middle, as with a stream, so many rows that it does.
+
+    What is damaged stands in the middle, or at the end. Of a row that is never read no program can say anything.
+
+    Raises:
+        NotApplicable: the trainer has no data.
+    """
+    data, rows = guard.needs.data(), guard.subject.description.rows
+    read = guard.subject.findings.get(ReadRows, lambda: ReadRows(_count_read_rows(guard, rows)))
+    return data if read.count == rows else _make_first_rows(guard, read.count)
+
+
+def _count_read_rows(guard: Guard, rows: int) -> int:
+    """All, halved as long as every loss stays the same; all where one row would do, since then none is made use of."""
+    count = rows
+    while count > 1:
+        half = count // 2
+        did = f"trained on the first {half} rows of its data alone"
+        outcome = guard.run(did, data=_make_first_rows(guard, half), time_limit=guard.patience)
+        if outcome.exit != 0 or outcome.losses != guard.reference.outcome.losses:
+            return count
+        count = half
+    return rows
+
+
+def _make_first_rows(guard: Guard, rows: int) -> Path:
+    folder = guard.folder / f"first-{rows}"
+    made = folder / guard.needs.data().name if folder.exists() else guard.subject.make_data(folder, rows)
+    assert made is not None
+    return made
 
 
 def find_read_text(guard: Guard) -> Place:
@@ -105,7 +146,7 @@ def require_unused(place: Place, variant: Tampered, outcome: Outcome, guard: Gua
     Raises:
         Finding: the field matters.
     """
-    gone = row_values.drop_value(guard.needs.data(), guard.folder, place)
+    gone = row_values.drop_value(find_read_data(guard), guard.folder, place)
     without = guard.run(gone.did, data=gone.path, time_limit=guard.patience)
     if without.exit != 0 or without.losses != guard.reference.outcome.losses:
         raise Finding(
@@ -126,7 +167,7 @@ def takes_empty_lists(place: Place, guard: Guard) -> bool:
 
     A list of objects, as the messages of a chat, is a row's content, and no row without content is data.
     """
-    data, reference = guard.needs.data(), guard.reference.outcome
+    data, reference = find_read_data(guard), guard.reference.outcome
     rows = row_values.read_named_rows(data)
     lists = [row_values.value_at(row, place) for row in rows]
     if not all(isinstance(each, list) and not any(isinstance(part, dict) for part in each) for each in lists):
@@ -152,7 +193,7 @@ def _trains_on(outcome: Outcome, reference: Outcome) -> bool:
 def trains_without(variant: Tampered, guard: Guard, reference: Outcome) -> bool:
     """Whether every loss is as before without the variant's field in any row."""
     assert variant.field is not None
-    everywhere = data_files.drop_field(guard.needs.data(), guard.folder, variant.field, everywhere=True)
+    everywhere = data_files.drop_field(find_read_data(guard), guard.folder, variant.field, everywhere=True)
     outcome = guard.run(everywhere.did, data=everywhere.path, time_limit=guard.patience)
     return outcome.exit == 0 and outcome.losses == reference.losses
 

@@ -1,7 +1,9 @@
 """Sound programs that look unsound: every case that applies must pass them."""
 
+import contextlib
 import csv
 import hashlib
+import itertools
 import json
 import math
 import threading
@@ -215,6 +217,17 @@ class Graphs(Sound):
         for start, end in edges:
             x[end] += checked["x"][start]
         return {**checked, "x": x, "edges": edges}
+
+
+class ReadsAsManyAsItNeeds(Sound):
+    """Takes the first rows of a large file, and reads no further: of what stands behind them it knows nothing."""
+
+    only = (4, 5, 6, 7, 8, 9)
+
+    @contextlib.contextmanager
+    def open_data(self, path):
+        with super().open_data(path) as lines:
+            yield itertools.islice(lines, 16)
 
 
 class Checksummed(Sound):
