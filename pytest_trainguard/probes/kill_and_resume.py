@@ -52,8 +52,8 @@ class Recovery:
                 recovers(self.resumed, self.reference, from_scratch=self.from_scratch)
         except Finding as finding:
             told = (
-                "it is another training than the undisturbed run's where strings hash otherwise, as in every new process "
-                "(PYTHONHASHSEED): the order of a set of strings, or hash(), goes into it; sort the set"
+                "it is another training than the undisturbed run's where strings hash otherwise, as in every new "
+                "process (PYTHONHASHSEED): the order of a set of strings, or hash(), goes into it; sort the set"
             )
             raise Finding(
                 self.resumed.did, f"{told}: {finding.problems[0].said}", self.resumed.last_words, grade="misleads",

@@ -19,8 +19,8 @@ from pytest_trainguard.verdicts.errors import CannotJudge
 
 MOST_WARM = 6  # trainers whose servers are kept at the same time
 NOTHING = Reach()
-# Of the first start's strings and of a second one's: of 34 small sets of labels such as {"0", "1", "2"} or {"yes", "no"},
-# 31 have another order with the second; of the seeds from 1 to 259 no two tell more of them apart.
+# Of the first start's strings and of a second one's: of 34 small sets of labels, {"0", "1", "2"} or {"yes", "no"} among
+# them, 31 have another order with the second; of the seeds from 1 to 259 no two tell more of them apart.
 HASH_SEEDS = (113, 196)
 TMP_LENGTH = 70  # characters; a socket's name has at most 107, of which multiprocessing adds 32
 
