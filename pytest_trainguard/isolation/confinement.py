@@ -45,8 +45,8 @@ class Confinement:
         os.environ[HOSTS_VARIABLE] = ",".join(policy.reach.hosts)
         covered = self._prepare_mounts() if inside else ()
         self.confined = Confined(network, covered)
-        if network == "refused":
-            os.environ.update(environment.refused() if not policy.reach.hosts else {})
+        if network == "refused" and not policy.reach.hosts:
+            environment.refuse_programs()
         if network == "refused" or not covered:
             refusals.install()
         if not covered:

@@ -126,9 +126,16 @@ def of_run(tmp: Path, keep: Sequence[str]) -> dict[str, str]:
     return {name: value.format(run=tmp) for name, value in every.items() if not _is_of(name, keep)}
 
 
-def refused() -> dict[str, str]:
-    """What keeps programs that are not Python from the network where the kernel cannot: a proxy that nobody is."""
-    return {**dict.fromkeys(PROXIES, NOBODY), "no_proxy": "", "NO_PROXY": ""}
+def refuse_programs() -> None:
+    """Keep programs that are not Python from the network where the kernel cannot: by a proxy that nobody is.
+
+    Set below `os.environ`, where programs find it that this process starts, and what runs in it does not: that is to
+    name the host that it wanted.
+    """
+    for name in (*PROXIES, "no_proxy", "NO_PROXY"):
+        os.environ.pop(name, None)
+    for name in PROXIES:
+        os.putenv(name, NOBODY)
 
 
 def list_secret_files(home: Path, keep: Sequence[str]) -> list[Path]:

@@ -77,6 +77,8 @@ class Runs:
         """
         outcomes: list[Outcome] = []
         passed_by: list[NotApplicable] = []
+        if self._needs_the_machine():
+            side_by_side = 1
         for first in range(0, len(requests), side_by_side):
             batch = requests[first : first + side_by_side]
             started = [self._start(request) for request in batch]
@@ -94,6 +96,11 @@ class Runs:
     def _start(self, request: RunRequest) -> StartedRun:
         self.reference.make()  # first: nothing can be said of a trainer that fails undisturbed
         return self.subject.start(request)
+
+    def _needs_the_machine(self) -> bool:
+        """Whether the program holds what two runs on a machine share, a port or a lock, and here they do share it."""
+        recording = self.reference.outcome.recording
+        return not self.subject.apart and bool(recording.reached("port") or recording.reached("lock"))
 
     def _require_time(self, outcome: Outcome, limit: float | None, asked: int) -> None:
         """It was not ended by the session's own time limit on its way to the steps that it was asked for.

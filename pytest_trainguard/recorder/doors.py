@@ -309,7 +309,7 @@ class Doors:
 
         @functools.wraps(original)
         def save(obj: object, f: object, *args: object, **kwargs: object) -> None:
-            self._touched(f, "open")
+            _tell_of_opening(f)
             self._tell("saving")
             try:
                 original(obj, f, *args, **kwargs)
@@ -346,7 +346,7 @@ class Doors:
 
         @functools.wraps(original)
         def serialize_file(tensors: object, filename: object, *args: object, **kwargs: object) -> object:
-            self._touched(filename, "open")
+            _tell_of_opening(filename)
             return original(tensors, filename, *args, **kwargs)
 
         module.serialize_file = serialize_file  # type: ignore[attr-defined]
@@ -395,6 +395,12 @@ class Doors:
                 self._touched(args[1] if event == "os.rename" else args[0], event.partition(".")[2])
         finally:
             self._local.telling = False
+
+
+def _tell_of_opening(path: object) -> None:
+    """Raise the audit event that opening a file raises, for one that is opened where Python does not see it."""
+    if isinstance(path, str | bytes | os.PathLike):
+        sys.audit("open", path, "wb", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
 
 
 def _replace_imported(original: object, replacement: object) -> None:

@@ -133,6 +133,7 @@ class SessionResult:
         acceptances: what the team has accepted, and what this session made of each.
         own_cases: trainer and slug of each of the project's own cases that there are, run or not.
         strict: a critical case that could be judged, and was not, is NO-GO.
+        isolation: how runs were kept from the world, in a line; empty where none was started.
     """
 
     verdicts: list[CaseVerdict]
@@ -149,6 +150,7 @@ class SessionResult:
     acceptances: Sequence[Acceptance] = ()
     own_cases: Sequence[tuple[str, str]] = ()
     strict: bool = False
+    isolation: str = ""
 
     @property
     def counts(self) -> Counter[str]:

@@ -113,6 +113,7 @@ class Environment(TypedDict):
     cpus: int | None
     torch: str | None
     gpu_budget: str | None
+    isolation: str | None
 
 
 class Report(TypedDict):
@@ -308,6 +309,7 @@ def _describe_environment(result: SessionResult) -> Environment:
         "cpus": os.cpu_count(),
         "torch": _find_version("torch"),
         "gpu_budget": result.gpu_budget,
+        "isolation": result.isolation or None,
     }
 
 

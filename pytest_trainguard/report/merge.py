@@ -205,6 +205,7 @@ def _join_environments(every: list[Environment]) -> Environment:
         "cpus": max(one["cpus"] or 0 for one in every) or None,
         "torch": _join(one["torch"] for one in every),
         "gpu_budget": _join(one["gpu_budget"] for one in every),
+        "isolation": _join(one.get("isolation") for one in every),
     }
 
 

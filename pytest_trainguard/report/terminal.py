@@ -39,7 +39,7 @@ def format_summary(result: SessionResult, verbose: bool) -> list[Line]:
     verdicts = sorted(result.verdicts, key=lambda verdict: (verdict.trainer, verdict.order))
     head = format_grid(verdicts) + _format_memory(merge_predictions(verdicts))
     foot = [*_format_acceptances(result), *_format_open(report, verbose)]
-    foot += [*_format_slowest(verdicts), *_format_left_out(result)]
+    foot += [*_format_slowest(verdicts), *_format_left_out(result), *_format_isolation(result)]
     rest = [(line, PLAIN) for line in foot] + _format_clearance(result, report)
     progress = -(-len(verdicts) // DOTS) + len({verdict.category for verdict in verdicts})
     room = MOST_LINES - PYTESTS_OWN - progress - len(head) - len(rest)
@@ -139,6 +139,10 @@ def _format_left_out(result: SessionResult) -> list[str]:
     flag = next((name for name in result.narrowed if name.endswith("-fast")), "--fast")
     shown = f"left out by {flag}, {len(result.left_out)} cases: {format_keys(result.left_out)}: run them without it"
     return textwrap.wrap(shown, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+
+
+def _format_isolation(result: SessionResult) -> list[str]:
+    return textwrap.wrap(result.isolation, WIDTH, subsequent_indent="  ", max_lines=2, placeholder=" …")
 
 
 def _format_clearance(result: SessionResult, report: Report) -> list[Line]:

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 KEY = pytest.StashKey["Preflight"]()
 FOLDER = "trainguard"  # of what runs leave, in pytest's temporary folder
-PROBLEM, CASES = "trainguard_problem", "trainguard_cases"  # in what a worker of pytest-xdist hands over at its end
+# In what a worker of pytest-xdist hands over at its end.
+PROBLEM, CASES, ISOLATION = "trainguard_problem", "trainguard_cases", "trainguard_isolation"
 
 
 def get_preflight(config: pytest.Config) -> Preflight:
@@ -62,6 +63,7 @@ class Preflight:
         selection: which cases are to run, in a preflight.
         problems: what went wrong with the session itself, a line each.
         own_cases: trainer and slug of each of the project's own cases that was collected, run or not.
+        isolation: how runs were kept from the world, in a line; empty where none was started.
     """
 
     def __init__(self, config: pytest.Config):
@@ -75,6 +77,7 @@ class Preflight:
         self.began = time.time()  # seconds since the epoch
         self.problems: list[str] = []
         self.own_cases: list[tuple[str, str]] = []
+        self.isolation = ""
         options.check_categories(config, list(catalog.CATEGORIES))
         options.check_budget(config)
         self._put_back: Callable[[], None] | None = None
@@ -183,6 +186,9 @@ class Preflight:
         cases = output.get(CASES)
         if isinstance(cases, list):
             self.own_cases = [(trainer, slug) for trainer, slug in cases]
+        told = output.get(ISOLATION)
+        if isinstance(told, str) and len(told) > len(self.isolation):  # one that started no run tells less
+            self.isolation = told
 
     def find_subject(self, chosen: object) -> Subject:
         """The trainer that a test is about: one of the session's by name, or what a test's own fixture returned."""
@@ -239,8 +245,19 @@ class Preflight:
     def close(self) -> None:
         """End every server and run, and remove what they left."""
         if "launchpad" in self.__dict__:
+            self._note_isolation()
             self.launchpad.close()
         self._sweep_workers()
+
+    def _note_isolation(self) -> None:
+        from pytest_trainguard.session.isolation import describe_isolation
+
+        confined = self.launchpad.servers.confined
+        if confined is not None:
+            self.isolation = describe_isolation(confined, self.launchpad.servers.reach, self.launchpad.list_modules())
+            output = getattr(self.config, "workeroutput", None)
+            if output is not None:
+                output[ISOLATION] = self.isolation
 
     def finish(self, session: pytest.Session) -> None:
         """At the end: NO-GO becomes exit code 1, and what was asked for is written: acceptances, reports."""
@@ -299,5 +316,6 @@ class Preflight:
             problems=self.problems,
             acceptances=bar.acceptances.judge(verdicts),
             own_cases=self.own_cases,
+            isolation=self.isolation,
             strict=options.is_strict(self.config),
         )

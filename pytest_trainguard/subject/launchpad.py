@@ -8,6 +8,7 @@ import pytest
 
 from pytest_trainguard.contract.trainer import TrainerSpec
 from pytest_trainguard.isolation.policy import Reach
+from pytest_trainguard.subject.reference import Reference
 from pytest_trainguard.subject.servers import NOTHING, Servers
 from pytest_trainguard.subject.subject import Subject
 
@@ -33,6 +34,10 @@ class Launchpad:
         if key not in self._subjects:
             self._subjects[key] = Subject(self.servers, name, spec)
         return self._subjects[key]
+
+    def list_modules(self) -> list[str]:
+        """The libraries that the undisturbed runs loaded, of all trainers that were started."""
+        return sorted({name for subject in self._subjects.values() for name in Reference.shared(subject).modules})
 
     def close(self) -> None:
         """End every server, and remove what the runs left; runs end with their connections. Closing twice is fine."""

@@ -12,6 +12,7 @@ from pytest_trainguard.contract.outcome import Outcome
 from pytest_trainguard.launch import child
 from pytest_trainguard.launch.protocol import RUN_STEPS, LoadedModules, RunRequest, from_json
 from pytest_trainguard.subject.framework import name_framework
+from pytest_trainguard.subject.hints import explain_isolation
 from pytest_trainguard.subject.subject import Subject
 from pytest_trainguard.verdicts.errors import CannotJudge
 
@@ -58,7 +59,9 @@ class Reference:
         problem = _what_is_wrong_with(outcome)
         if problem:
             evidence = outcome.stack if outcome.timed_out else outcome.output[-4000:]
-            raise subject.server.give_up(f"{subject.name}: {problem}{_last_line(outcome)}", evidence)
+            hint = explain_isolation(outcome, subject.reach)
+            told = f"{subject.name}: {problem}{_last_line(outcome)}{f'; {hint}' if hint else ''}"
+            raise subject.server.give_up(told, evidence)
         modules = _read_modules(started.folder / child.MODULES_FILE)
         subject.server.load_libraries(modules.libraries)
         return outcome, modules
@@ -103,6 +106,11 @@ class Reference:
     def framework(self) -> str:
         """What the program trains with, as the guides call it; empty where it never ran."""
         return name_framework(self._made[1].libraries) if self._made else ""
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The libraries that its process had loaded at the end; empty where it never ran."""
+        return self._made[1].libraries if self._made else ()
 
     @property
     def own_modules(self) -> tuple[Path, ...]:

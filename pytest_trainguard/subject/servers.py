@@ -40,15 +40,16 @@ class Servers:
         folder: for all that runs leave.
         time_limit: seconds that a run may take where nothing else is said.
         shared: a folder that the session's other processes have too; see `find_once`.
+        reach: what is open to runs of the world.
     """
 
     def __init__(
         self, root: Path, folder: Path, paths: list[str], time_limit: float, cache: pytest.Cache | None = None,
         shared: Path | None = None, reach: Reach = NOTHING,
     ):  # fmt: skip
-        """`paths` are put before the servers' module search path; `reach`: what is open to runs."""
+        """`paths` are put before the servers' module search path."""
         self.root, self.folder, self.time_limit, self.shared = root, folder, time_limit, shared
-        self._reach = reach
+        self.reach = reach
         self._paths, self._cache = paths, cache
         self._bases: dict[int, Server] = {}  # by the seed of their string hashes
         self._warm: list[Closable] = []  # those with a server, the last used at the end
@@ -82,12 +83,12 @@ class Servers:
 
     def _make_policy(self) -> Policy:
         """How runs are held: they write for real to this session's folders and to the interpreter's alone."""
-        own = [self.folder, self._server_tmp, *self._reach.own, *([self._short] if self._short else [])]
+        own = [self.folder, self._server_tmp, *self.reach.own, *([self._short] if self._short else [])]
         through = [*own, Path(sys.prefix), Path(sys.base_prefix), Path(sys.exec_prefix)]
         real = tuple(sorted({path.resolve() for path in through}))
         # A new one for each server: mounts of one that is gone may still be there.
         scratch = Path(tempfile.mkdtemp(prefix="elsewhere-", dir=self.folder)).resolve()
-        return Policy(self.root.resolve(), scratch, real, self._reach)
+        return Policy(self.root.resolve(), scratch, real, self.reach)
 
     @property
     def confined(self) -> Confined | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from pytest_trainguard import folders
 from pytest_trainguard.contract import checkpoints, settings
 from pytest_trainguard.contract.trainer import Run, TrainerSpec
+from pytest_trainguard.isolation.policy import Reach
 from pytest_trainguard.launch import questions
 from pytest_trainguard.launch.protocol import SEED, Command, Description, RunRequest, Train
 from pytest_trainguard.subject.description import TrainerSettings
@@ -38,6 +39,17 @@ class Subject:
         self.folder = self.server.folder
         self.findings = Findings()
         self._servers = servers
+
+    @property
+    def reach(self) -> Reach:
+        """What is open to its runs of the world."""
+        return self._servers.reach
+
+    @property
+    def apart(self) -> bool:
+        """Whether runs side by side have a network and the machine's folders each for itself."""
+        confined = self._servers.confined
+        return confined is not None and confined.network == "namespace" and bool(confined.covered)
 
     @cached_property
     def second_server(self) -> TrainerServer:

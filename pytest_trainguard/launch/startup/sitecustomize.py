@@ -1,5 +1,7 @@
 """Brings the recorder into a Python process that a run starts: once torch is imported, and not before.
 
+Where no namespaces can be had, what the run is kept from is refused in that process too, from its start on.
+
 Python imports a module of this name at its start when its folder is on PYTHONPATH. One that was there already is run
 as well. Where this interpreter does not have the plugin, nothing happens.
 """
@@ -44,9 +46,17 @@ _earlier = importlib.machinery.PathFinder.find_spec("sitecustomize", _others)
 if _earlier is not None and _earlier.loader is not None:
     _earlier.loader.exec_module(importlib.util.module_from_spec(_earlier))
 
+_has_plugin = importlib.util.find_spec("pytest_trainguard") is not None
+if _has_plugin and (os.environ.get("TRAINGUARD_NETWORK") == "refused" or os.environ.get("TRAINGUARD_KEPT")):
+    from pytest_trainguard.isolation import environment, refusals
+
+    refusals.install()
+    if os.environ.get("TRAINGUARD_NETWORK") == "refused" and not os.environ.get("TRAINGUARD_HOSTS"):
+        environment.refuse_programs()
+
 # Not imported from `launch.protocol`, whose imports each of these processes would have to wait for.
 _note = Path(os.environ.get("TRAINGUARD_RUN", ""))
-if _note.is_file() and importlib.util.find_spec("pytest_trainguard") is not None:
+if _note.is_file() and _has_plugin:
     from pytest_trainguard.launch.stacks import write_stack_on_signal
 
     write_stack_on_signal(_note.parent)
