@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_trainguard import catalog, folders
+from pytest_trainguard import catalog
 from pytest_trainguard.session import options
 from pytest_trainguard.session.deselection import take_out_preflights
 from pytest_trainguard.session.ini_file import read_seconds
@@ -238,6 +238,8 @@ class Preflight:
     def _sweep_workers(self) -> None:
         """Remove what runs left in the folders of workers of pytest-xdist: one that was killed could not do it."""
         if self.config.pluginmanager.hasplugin("dsession"):
+            from pytest_trainguard import folders
+
             factory: pytest.TempPathFactory = self.config._tmp_path_factory  # type: ignore[attr-defined]
             for folder in factory.getbasetemp().glob(f"popen-*/{FOLDER}*"):
                 folders.remove(folder)

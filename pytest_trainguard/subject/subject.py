@@ -118,7 +118,8 @@ class Subject:
     def start_command(self, command: Command) -> StartedRun:
         """Start a command of the trainer's; its caller looks at the folder that it works in."""
         folder = self.server.new_folder("command")
-        return StartedRun(self.server.launch(command, folder), command.request.did, folder, command.output_dir)
+        running = self.server.launch(command, folder)
+        return StartedRun(running, command.request.did, folder, command.output_dir, fault=command.fault)
 
 
 def _output_dir(given: Path | None, folder: Path, disk: Path | None) -> Path:
