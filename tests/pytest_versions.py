@@ -53,8 +53,10 @@ def _tried(version: str, folder: Path) -> tuple[bool, list[str]]:
     found = _run(python, "-c", "import pytest; print(pytest.__version__)").stdout.strip()
     print(f"pytest {found}: {' '.join(TESTS)} ...", file=sys.stderr, flush=True)
     options = ["-q", "--tb=short", "-p", "no:cacheprovider", *(f"--deselect={name}" for name in LEFT_OUT)]
-    # A neighbour's own warnings, which are errors in this project, are not what is tried here.
-    done = _run(python, "-m", "pytest", *TESTS, *options, "-o", "filterwarnings=")
+    # A neighbour's own warnings, which are errors in this project, are not what is tried here; other sessions of pytest
+    # on this machine clear up the usual folder for temporary files.
+    options += ["-o", "filterwarnings=", f"--basetemp={folder / 'tmp'}"]
+    done = _run(python, "-m", "pytest", *TESTS, *options)
     print(done.stdout[-6000:] if done.returncode else "", flush=True)
     told = re.findall(r"\d+ (?:passed|failed|skipped|errors?|xfailed)", done.stdout)
     outcome = f"exit {done.returncode}: {', '.join(told[-4:]) or 'nothing said'}"
