@@ -179,7 +179,7 @@ def pytest_runtest_makereport(
     """Put the verdict on the report, in plain values: it has to cross to another process under xdist."""
     from pytest_trainguard.session.verdicts import attach_verdict, clean_message
 
-    clean_message(call)
+    clean_message(item, call)
     report = yield
     return attach_verdict(item, call, report)
 

@@ -8,7 +8,7 @@ import pytest
 
 from pytest_trainguard.printing import printable
 from pytest_trainguard.report import __main__ as commands
-from pytest_trainguard.report import block, files, json_report, terminal
+from pytest_trainguard.report import block, files, terminal
 from pytest_trainguard.session import acceptances
 from tests.projects import Project
 from tests.reports import problem, report, result, verdict
@@ -107,6 +107,11 @@ def test_needs(trainer):
     raise NotApplicable(NASTY)
 
 
+@edge_case("cannot", title="cannot", **TOLD)
+def test_cannot(trainer):
+    raise CannotJudge(NASTY, NASTY)
+
+
 @pytest.mark.parametrize("error", [Finding(NASTY, NASTY, NASTY), NotApplicable(NASTY), CannotJudge(NASTY, NASTY)])
 def test_plain(error):
     raise error
@@ -133,6 +138,7 @@ def test_the_command_that_shows_a_failure_alone(pytester):
     project.write("test_own.py", RAISES)
     told = json_report_of(pytester, "-m", "preflight", "--edge-case=finds")
     (case,) = told["cases"]
+    assert case["problems"][0]["evidence"] == NASTY  # the data is as it was found
     name = "it's $(date) `x`; y"
     assert shlex.split(case["alone"]) == ["pytest", "-m", "preflight", "--trainer", name, "--edge-case", "finds"]
     assert json_report_of(pytester, *shlex.split(case["alone"])[1:])["cases"][0]["alone"] == case["alone"]
@@ -196,8 +202,3 @@ def umask():
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def test_reports_hold_what_was_said():
-    """The data is as it was found: only what shows it takes out what would be obeyed."""
-    assert json_report.make_report(result(*nasty_verdicts()))["cases"][0]["problems"][0]["evidence"] == NASTY

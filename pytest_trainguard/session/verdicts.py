@@ -102,10 +102,10 @@ def read_verdict(report: Report) -> CaseVerdict | None:
     return CaseVerdict.from_values(values) if values else None
 
 
-def clean_message(call: pytest.CallInfo[None]) -> None:
-    """Before pytest shows what a test raised: have a verdict's message, which quotes a trainer, be one to print."""
+def clean_message(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    """Before pytest shows what a test other than a case raised: have what it quotes of a trainer be printable."""
     problem = call.excinfo.value if call.excinfo else None
-    if isinstance(problem, VerdictError):
+    if isinstance(problem, VerdictError) and case_of(item.iter_markers()) is None:
         problem.args = tuple(printable(arg) if isinstance(arg, str) else arg for arg in problem.args)
 
 
