@@ -1,7 +1,8 @@
 """`config_fuzz`: settings inside and outside the ranges that the program itself states.
 
-Hypothesis makes the values, and shrinks what fails to the smallest settings that do. Its profile, database and
-`--hypothesis-seed` count as for any other test; it is imported when the fixture is used.
+Hypothesis makes the values, and shrinks what fails to the smallest settings that do. Its profile and
+`--hypothesis-seed` count as for any other test; what it keeps is in the session's folder, not in the project's. It is
+imported when the fixture is used.
 """
 
 from __future__ import annotations
@@ -147,8 +148,9 @@ class ConfigFuzz:
 
     def _search(self, what: str, strategy: SearchStrategy[T], check: Callable[[T], None], examples: int) -> None:
         """Have hypothesis look for a value that `check` raises a finding for, and raise that of the smallest one."""
-        import hypothesis
+        import hypothesis.configuration
 
+        hypothesis.configuration.set_hypothesis_home_dir(self.guard.subject.folder / "hypothesis")
         known: dict[str, Finding | None] = {}
         stopped: list[VerdictError] = []
 

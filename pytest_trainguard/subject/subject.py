@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -50,6 +51,10 @@ class Subject:
         """Whether runs side by side have a network and the machine's folders each for itself."""
         confined = self._servers.confined
         return confined is not None and confined.network == "namespace" and bool(confined.covered)
+
+    def make_server(self, env: Mapping[str, str]) -> TrainerServer:
+        """A server in which these environment variables were set before the trainer's module was imported."""
+        return TrainerServer(self._servers, self.name, self.spec, env=env)
 
     @cached_property
     def second_server(self) -> TrainerServer:

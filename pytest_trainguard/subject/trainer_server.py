@@ -6,7 +6,7 @@ import json
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -32,9 +32,12 @@ class TrainerServer:
         libraries: that it loads ahead of its runs.
     """
 
-    def __init__(self, servers: Servers, name: str, spec: TrainerSpec, hash_seed: int = HASH_SEEDS[0]):
-        """`hash_seed`: see `Servers.base`."""
-        self._hash_seed = hash_seed
+    def __init__(
+        self, servers: Servers, name: str, spec: TrainerSpec, hash_seed: int = HASH_SEEDS[0],
+        env: Mapping[str, str] | None = None,
+    ):  # fmt: skip
+        """`hash_seed`: see `Servers.base`; `env` is set before the trainer's module is imported."""
+        self._hash_seed, self._env = hash_seed, env or {}
         self.name, self.spec, self._servers = name, spec, servers
         self.folder = Path(tempfile.mkdtemp(prefix="".join(filter(str.isalnum, name))[:20] + "-", dir=servers.folder))
         self._server: Server | None = None
@@ -61,7 +64,7 @@ class TrainerServer:
         self.require_sound()
         server = self._servers.base(self._hash_seed).fork()
         try:
-            error = server.load(self.libraries, self.spec)
+            error = server.load(self.libraries, self.spec, self._env)
         except BaseException:  # Ctrl-C while it is being imported
             server.close()
             raise

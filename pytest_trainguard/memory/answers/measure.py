@@ -33,15 +33,17 @@ def measure_on_gpu(tracing: Tracing, cap: int | None, changes: dict[str, Any] | 
     values = merge(subject.description.production, changes or {})
     data, _ = tracing.make_longest_rows(values, MEASURED_STEPS)
     folder = Path(tempfile.mkdtemp(prefix="measured-", dir=subject.folder))
-    # Runs see no GPU unless they are to; this one sees those that its caller does.
+    # Runs see no GPU unless they are to, nor do the modules that they import; this one sees those that its caller does.
     visible = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0")}
     request = ProcessRequest("measured its memory", time_limit=TRACE_TIME_LIMIT, env=visible)
     path = str(data) if data else None
+    server = subject.make_server(visible)
     try:
-        found, ended = subject.server.perform(
+        found, ended = server.perform(
             request, run_measured, subject.spec, values, path, str(folder), MEASURED_STEPS, SEED, cap
         )
     finally:
+        server.close()
         shutil.rmtree(folder, ignore_errors=True)
     if found is None:
         last = ended.output.strip().splitlines()[-1:] or [f"exit {ended.exit}"]
