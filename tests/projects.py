@@ -121,13 +121,13 @@ class Project:
             **options,
         )
 
-    def pytest(self, *args, **options):
-        """Run `pytest ARGS` to its end."""
+    def pytest(self, *args, time_limit=180, **options):
+        """Run `pytest ARGS` to its end, which takes `time_limit` seconds at most."""
         files = self.folder / "report.json", self.folder / "junit.xml"
         for file in files:
             file.unlink(missing_ok=True)
         process = self.start(f"--preflight-report={files[0]}", f"--junitxml={files[1]}", *args, **options)
-        output, _ = process.communicate(timeout=180)
+        output, _ = process.communicate(timeout=time_limit)
         assert "INTERNALERROR" not in output, output
         return Result(
             process.returncode,

@@ -219,6 +219,18 @@ class Graphs(Sound):
         return {**checked, "x": x, "edges": edges}
 
 
+class GraphsWithSomeEdges(Graphs):
+    """A graph without edges is a graph; a file without one edge is of something else."""
+
+    only = (6,)
+
+    def read_rows(self, path):
+        rows = super().read_rows(path)
+        if not any(rows[number]["edges"] for number in range(len(rows))):
+            raise Reject(f"{path}: not one edge in {len(rows)} rows")
+        return rows
+
+
 class ReadsAsManyAsItNeeds(Sound):
     """Takes the first rows of a large file, and reads no further: of what stands behind them it knows nothing."""
 
