@@ -14,9 +14,11 @@ import pytest
 from pytest_trainguard.contract.outcome import Outcome
 from pytest_trainguard.isolation import covers, environment, refusals
 from pytest_trainguard.isolation.policy import Confined, Reach
+from pytest_trainguard.launch import questions
 from pytest_trainguard.recorder.timeline import Recording
 from pytest_trainguard.session.isolation import describe_isolation
 from pytest_trainguard.subject.hints import explain_isolation
+from pytest_trainguard.subject.launchpad import Launchpad
 from tests.projects import Project
 
 CANARY = "canary-4f1d"
@@ -163,6 +165,34 @@ def test_a_program_beside_the_interpreter_is_found_and_another_is_named(tmp_path
     told = {case["trainer"]: case["reason"] for case in result.report["cases"]}
     assert "no-such-program: no such program" in told["no-such-program"]
     assert "no such program" not in told["torchrun"]
+
+
+SEES = """
+import os
+
+from pytest_trainguard import Trainer
+
+DEVICE = os.environ["CUDA_VISIBLE_DEVICES"]  # as a module decides where it will train
+
+
+class Decides(Trainer):
+    production = {"device": DEVICE}
+"""
+
+
+def test_a_module_sees_no_gpu_as_it_is_imported_unless_its_memory_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    (tmp_path / "decides.py").write_text(SEES)
+    (tmp_path / "pad").mkdir()
+    pad = Launchpad(tmp_path, tmp_path / "pad", [str(tmp_path)], 60.0)
+    try:
+        subject = pad.subject("Decides", "decides:Decides")
+        assert subject.server.ask(questions.describe).production == {"device": ""}
+        measured = subject.make_server({"CUDA_VISIBLE_DEVICES": "1"})
+        assert measured.ask(questions.describe).production == {"device": "1"}
+        measured.close()
+    finally:
+        pad.close()
 
 
 # --- the parts
