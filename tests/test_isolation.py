@@ -355,6 +355,7 @@ def test_why_a_run_fails_here_only_is_told(monkeypatch):
     ("setting", "said"),
     [
         ('trainguard_isolation = "jail"', "trainguard_isolation: 'jail' is not one of namespaces, hooks"),
+        ('trainguard_writable = ["data/cache"]', "data/cache: no such folder"),
         ('trainguard_network = ["allow", "hub.example"]', "'allow' opens every host: leave hub.example out"),
     ],
 )

@@ -47,32 +47,41 @@ class Confinement:
         self.confined = Confined(network, covered)
         if network == "refused" and not policy.reach.hosts:
             environment.refuse_programs()
-        if network == "refused" or not covered:
+        root = policy.root
+        self._root_covered = any(folder == root or folder in root.parents for folder in covered)
+        if network == "refused" or not self._root_covered:
             refusals.install()
-        if not covered:
+        if not self._root_covered:
             sys.dont_write_bytecode = True  # the project's folder stays as it is
         self._kept = policy.scratch / "kept-of-server"
         self._tell_refusals(self._kept)
 
     def _prepare_mounts(self) -> tuple[Path, ...]:
-        """Hide what is secret, cover the caches, and try whether the rest can be covered."""
-        scratch = self.policy.scratch
+        """Hide what is secret, cover the caches; the folders that can be covered for a run."""
+        scratch, real = self.policy.scratch, self.policy.through
         every = covers.choose(self.policy.root, self._home, *map(Path, ("/tmp", "/var/tmp")))
-        real = self.policy.through
         folders = [folder for folder in every if not any(path == folder or path in folder.parents for path in real)]
         try:
             if any(folder in scratch.parents for folder in folders):
                 linux.mount_tmpfs(scratch)  # what a folder is covered with must not be inside of it
             self._hide()
             self._know_own_name()
-            for number, cache in enumerate(_caches(self._home)):
-                covers.put_on(cache, scratch / f"cache-{number}", [], self.policy.through)
-            for number, folder in enumerate(folders):
-                covers.put_on(folder, scratch / f"try-{number}", [], self.policy.through)
-                covers.take_off(folder)
         except OSError:
             return ()
-        return tuple(folders)
+        for number, cache in enumerate(_caches(self._home)):
+            self._can_cover(cache, f"cache-{number}")
+        covered = [folder for number, folder in enumerate(folders) if self._can_cover(folder, f"try-{number}")]
+        for folder in covered:
+            covers.take_off(folder)
+        return tuple(covered)
+
+    def _can_cover(self, folder: Path, name: str) -> bool:
+        """Cover a folder; whether that can be done."""
+        try:
+            covers.put_on(folder, self.policy.scratch / name, [], self.policy.through)
+        except OSError:
+            return False
+        return True
 
     def _hide(self) -> None:
         nothing = self.policy.scratch / "nothing"
@@ -108,7 +117,7 @@ class Confinement:
             linux.raise_loopback()
         if self.confined.covered:
             linux.enter_mount_namespace()
-            for folder in self.confined.covered:
+            for folder in self._imported:
                 covers.take_off(folder)
 
     def _place(self, name: str) -> Path:
@@ -137,7 +146,7 @@ class Confinement:
         return 0
 
     def _tell_refusals(self, kept: Path) -> None:
-        if not self.confined.covered:
+        if not self._root_covered:
             told = refusals.environment(self.policy.root, self.policy.through, kept, self._hidden)
             os.environ.update(told)
 

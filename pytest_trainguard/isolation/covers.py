@@ -33,7 +33,7 @@ def put_on(folder: Path, place: Path, beneath: Sequence[Path], through: Sequence
         through: folders inside of it that are not covered.
 
     Raises:
-        OSError: it cannot be covered.
+        OSError: it cannot be covered; it is as it was.
     """
     upper, work = place / "upper", place / "work"
     upper.mkdir(parents=True)
@@ -44,15 +44,19 @@ def put_on(folder: Path, place: Path, beneath: Sequence[Path], through: Sequence
     held = [(path, os.open(path, os.O_PATH | os.O_CLOEXEC)) for path in open_ones]
     try:
         linux.mount_overlay(folder, [*beneath, folder], upper, work)
-        for path, descriptor in held:
-            linux.bind(Path(f"/proc/self/fd/{descriptor}"), path)
+        try:
+            for path, descriptor in held:
+                linux.bind(Path(f"/proc/self/fd/{descriptor}"), path)
+        except OSError:
+            take_off(folder)
+            raise
     finally:
         for _, descriptor in held:
             os.close(descriptor)
 
 
 def take_off(folder: Path) -> None:
-    """Take a cover off again; nothing where there is none."""
+    """Take a cover off again; there must be one, else what is mounted there comes off."""
     linux.unmount(folder)
 
 

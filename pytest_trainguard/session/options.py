@@ -211,7 +211,8 @@ def find_reach(config: pytest.Config, own: Path) -> Reach:
         own: pytest's temporary folder, which runs write to for real.
 
     Raises:
-        pytest.UsageError: `trainguard_isolation` is of no known kind, or `trainguard_network` says two things.
+        pytest.UsageError: `trainguard_isolation` is of no known kind, `trainguard_network` says two things, or a folder
+            of `trainguard_writable` does not exist.
     """
     from pytest_trainguard.isolation.policy import Reach
 
@@ -220,6 +221,9 @@ def find_reach(config: pytest.Config, own: Path) -> Reach:
         raise pytest.UsageError(f"trainguard_isolation: {kind!r} is not one of {', '.join(ISOLATIONS)}")
     root = config.rootpath
     writable = [(root / path).expanduser().resolve() for path in read_list(config, "trainguard_writable")]
+    missing = [str(path) for path in writable if not path.is_dir()]
+    if missing:
+        raise pytest.UsageError(f"trainguard_writable: {missing[0]}: no such folder")
     network = tuple(read_list(config, "trainguard_network"))
     if "allow" in network and len(network) > 1:
         raise pytest.UsageError(f"trainguard_network: 'allow' opens every host: leave {', '.join(network[1:])} out")
