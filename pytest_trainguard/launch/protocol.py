@@ -301,6 +301,8 @@ class Description:
         fields: of its settings type.
         roles: the settings that it names for a role, by role.
         own_checkpoints: it finds its checkpoints in a way of its own.
+        resumes: it can be told to resume.
+        takes_path: it can be told what to resume from, by its path.
     """
 
     production: Mapping[str, object]
@@ -316,6 +318,8 @@ class Description:
     own_checkpoints: bool
     logs: tuple[str, ...] = ()
     overfit_below: float | None = None
+    resumes: bool = True
+    takes_path: bool = True
 
 
 @dataclass(frozen=True)

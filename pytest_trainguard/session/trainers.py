@@ -83,11 +83,11 @@ def _from_ini(config: pytest.Config) -> dict[str, TrainerSpec]:
 def _from_tables(config: pytest.Config) -> dict[str, TrainerSpec]:
     found: dict[str, TrainerSpec] = {}
     for name, table in _read_tables(config).items():
-        from pytest_trainguard.adapters.command import faults_in
+        from pytest_trainguard.adapters.tables import faults_in
 
         if not isinstance(table, dict):
             raise pytest.UsageError(f"[tool.trainguard.trainers.{name}] is not a table")
-        wrong = faults_in(table)
+        wrong = faults_in(table, config.rootpath)
         if wrong:
             raise pytest.UsageError(f"[tool.trainguard.trainers.{name}] {wrong}")
         found[name] = table
@@ -98,7 +98,7 @@ def _read_tables(config: pytest.Config) -> Mapping[str, object]:
     path = config.rootpath / "pyproject.toml"
     if not path.exists():
         return {}
-    from pytest_trainguard.adapters.command import read_settings
+    from pytest_trainguard.adapters.settings_files import read_settings
 
     tables: Mapping[str, object] = read_settings(path)
     for key in TABLES:

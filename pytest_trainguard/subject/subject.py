@@ -26,7 +26,6 @@ class Subject:
 
     Attributes:
         name: as it stands in test ids.
-        spec: what it is known by in another process.
         root: the project's root.
         shared: a folder that the session's other processes have too; see `find_once`.
         server: asks it things.
@@ -35,11 +34,16 @@ class Subject:
     """
 
     def __init__(self, servers: Servers, name: str, spec: TrainerSpec):
-        self.name, self.spec, self.root, self.shared = name, spec, servers.root, servers.shared
+        self.name, self.root, self.shared = name, servers.root, servers.shared
         self.server = TrainerServer(servers, name, spec)
         self.folder = self.server.folder
         self.findings = Findings()
         self._servers = servers
+
+    @property
+    def spec(self) -> TrainerSpec:
+        """What it is known by in another process. Raises as `TrainerServer.spec`."""
+        return self.server.spec
 
     @property
     def reach(self) -> Reach:

@@ -7,9 +7,12 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
+from pytest_trainguard.adapters.command import show_help
+from pytest_trainguard.adapters.known import HELP, faults_in_known, needs_help, read_known
 from pytest_trainguard.contract.trainer import Trainer, TrainerSpec
 from pytest_trainguard.launch import calls, child
 from pytest_trainguard.launch.client import LaunchError, Running, Server
@@ -17,6 +20,9 @@ from pytest_trainguard.launch.protocol import Call, Command, Ended, Launch, Proc
 from pytest_trainguard.subject import room
 from pytest_trainguard.subject.servers import HASH_SEEDS, Servers
 from pytest_trainguard.verdicts.errors import CannotJudge
+
+# Help is laid out in wide lines, without boxes and colours.
+HELP_ENVIRONMENT = {"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1", "TYPER_USE_RICH": "0"}
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,7 +33,6 @@ class TrainerServer:
 
     Attributes:
         name: the trainer's.
-        spec: what it is known by in another process.
         folder: for its runs, one folder each.
         libraries: that it loads ahead of its runs.
     """
@@ -38,7 +43,7 @@ class TrainerServer:
     ):  # fmt: skip
         """`hash_seed`: see `Servers.base`; `env` is set before the trainer's module is imported."""
         self._hash_seed, self._env = hash_seed, env or {}
-        self.name, self.spec, self._servers = name, spec, servers
+        self.name, self._given, self._servers = name, spec, servers
         self.folder = Path(tempfile.mkdtemp(prefix="".join(filter(str.isalnum, name))[:20] + "-", dir=servers.folder))
         self._server: Server | None = None
         self.libraries = servers.recall_libraries(spec)
@@ -49,6 +54,29 @@ class TrainerServer:
     def pid(self) -> int:
         """Its process id. Raises as `launch`."""
         return self._warm_server().pid
+
+    @cached_property
+    def spec(self) -> TrainerSpec:
+        """What the trainer is known by in another process: a command's table with what its `--help` said.
+
+        The program is asked once, and nothing is trained.
+
+        Raises:
+            CannotJudge: the table does not fit what the program says of its settings.
+        """
+        table, root = self._given, self._servers.root
+        if isinstance(table, str) or HELP in table or not needs_help(table, root):
+            return table
+        request = ProcessRequest("asked for its --help", env=HELP_ENVIRONMENT)
+        _, ended = self.perform(request, show_help, str(table["command"]))
+        told = {**table, HELP: ended.output}
+        try:
+            wrong = faults_in_known(told, read_known(told, root))
+        except (OSError, ValueError) as error:
+            wrong = f"cannot be loaded: {error}"
+        if wrong:
+            raise self.give_up(f"{self.name}: {wrong}", ended.output[-4000:])
+        return told
 
     def _warm_server(self) -> Server:
         if (
@@ -64,7 +92,7 @@ class TrainerServer:
         self.require_sound()
         server = self._servers.base(self._hash_seed).fork()
         try:
-            error = server.load(self.libraries, self.spec, self._env)
+            error = server.load(self.libraries, self._given, self._env)
         except BaseException:  # Ctrl-C while it is being imported
             server.close()
             raise
@@ -93,7 +121,7 @@ class TrainerServer:
         if new:
             self.libraries += new
             self._warm_server().load(libraries, None)
-            self._servers.remember_libraries(self.spec, libraries)
+            self._servers.remember_libraries(self._given, libraries)
 
     def close(self) -> None:
         """End this trainer's server. Runs in progress go on; for the next one there is a new server."""
