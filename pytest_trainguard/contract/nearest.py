@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -14,6 +13,8 @@ def nearest(name: str, known: Iterable[str], likeness: float = 0.6) -> str | Non
         known: what it might have been.
         likeness: from 0 to 1, as `difflib` counts it.
     """
+    import difflib  # when it is needed: pytest's start is not to be slower for it
+
     return next(iter(difflib.get_close_matches(name, list(known), 1, likeness)), None)
 
 

@@ -303,6 +303,7 @@ class Description:
         own_checkpoints: it finds its checkpoints in a way of its own.
         resumes: it can be told to resume.
         takes_path: it can be told what to resume from, by its path.
+        mistake: what the team wrote and would be passed over, in one line; None where there is nothing.
     """
 
     production: Mapping[str, object]
@@ -320,6 +321,7 @@ class Description:
     overfit_below: float | None = None
     resumes: bool = True
     takes_path: bool = True
+    mistake: str | None = None
 
 
 @dataclass(frozen=True)

@@ -181,8 +181,8 @@ class Preflight:
             output: what it handed over at its end.
         """
         problem = output.get(PROBLEM)
-        if isinstance(problem, str) and problem not in self.problems:
-            self.problems.append(problem)
+        if isinstance(problem, str):
+            self.problems += [line for line in problem.split("\n") if line not in self.problems]
         cases = output.get(CASES)
         if isinstance(cases, list):
             self.own_cases = [(trainer, slug) for trainer, slug in cases]
@@ -248,6 +248,7 @@ class Preflight:
         """End every server and run, and remove what they left."""
         if "launchpad" in self.__dict__:
             self._note_isolation()
+            self._note_mistakes()
             self.launchpad.close()
         self._sweep_workers()
 
@@ -278,6 +279,14 @@ class Preflight:
             self.problems += [f"{flag} {problem}" for problem in files.write_all(paths, report)]
         if self.problems:
             session.exitstatus = pytest.ExitCode.USAGE_ERROR
+
+    def _note_mistakes(self) -> None:
+        """Have what the team wrote of a trainer, and has to mend, be a problem of the session's: a usage error."""
+        found = self.launchpad.list_mistakes()
+        output = getattr(self.config, "workeroutput", None)
+        if output is not None and found:
+            output[PROBLEM] = "\n".join(found)
+        self.problems += [mistake for mistake in found if mistake not in self.problems]
 
     def _write_acceptances(self) -> None:
         from pytest_trainguard.session import acceptances

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import pytest
 
 from pytest_trainguard.contract.modules import module_exists
+from pytest_trainguard.contract.nearest import nearest
 from pytest_trainguard.contract.trainer import TrainerSpec
-from pytest_trainguard.session.ini_file import read_list
+from pytest_trainguard.session.ini_file import SETTINGS, read_list
 from pytest_trainguard.session.short_names import name_option
 
 NAMES = pytest.StashKey[frozenset[str]]()  # of the trainers that the session has chosen
@@ -94,6 +95,25 @@ def _from_tables(config: pytest.Config) -> dict[str, TrainerSpec]:
     return found
 
 
+def _check_keys(table: Mapping[str, object]) -> None:
+    """Whether `[tool.trainguard]` holds trainers alone.
+
+    Raises:
+        pytest.UsageError: it does not; with what was probably meant.
+    """
+    for key in table:
+        if key == TABLES[-1]:
+            continue
+        settings = [name.removeprefix("trainguard_") for name in SETTINGS]
+        meant = nearest(key.removeprefix("trainguard_"), [TABLES[-1], *settings])
+        hint = "; known is trainers"
+        if meant in settings and meant != TABLES[-1]:
+            hint = f"; trainguard_{meant} stands in [tool.pytest.ini_options]"
+        elif meant:
+            hint = f"; did you mean {meant!r}?"
+        raise pytest.UsageError(f"pyproject.toml: [tool.trainguard] has an unknown key {key!r}{hint}")
+
+
 def _read_tables(config: pytest.Config) -> Mapping[str, object]:
     path = config.rootpath / "pyproject.toml"
     if not path.exists():
@@ -102,6 +122,8 @@ def _read_tables(config: pytest.Config) -> Mapping[str, object]:
 
     tables: Mapping[str, object] = read_settings(path)
     for key in TABLES:
+        if key == TABLES[-1]:
+            _check_keys(tables)
         inner = tables.get(key, {})
         if not isinstance(inner, dict):
             raise pytest.UsageError(f"pyproject.toml: {key} of [tool.trainguard.trainers] is not a table")

@@ -69,8 +69,15 @@ class Subject:
 
     @cached_property
     def description(self) -> Description:
-        """What the trainer says of itself."""
-        return self.server.ask(questions.describe)
+        """What the trainer says of itself.
+
+        Raises:
+            CannotJudge: it cannot be loaded, or something in it would be passed over.
+        """
+        described = self.server.ask(questions.describe)
+        if described.mistake:
+            raise self.server.refuse(described.mistake)
+        return described
 
     @cached_property
     def settings(self) -> TrainerSettings:

@@ -35,6 +35,7 @@ class TrainerServer:
         name: the trainer's.
         folder: for its runs, one folder each.
         libraries: that it loads ahead of its runs.
+        mistake: what the team wrote and has to mend before anything can be judged, in one line; empty where nothing is.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class TrainerServer:
         self.libraries = servers.recall_libraries(spec)
         self._folders = 0
         self._broken = ""
+        self.mistake = ""
 
     @property
     def pid(self) -> int:
@@ -75,7 +77,7 @@ class TrainerServer:
         except (OSError, ValueError) as error:
             wrong = f"cannot be loaded: {error}"
         if wrong:
-            raise self.give_up(f"{self.name}: {wrong}", ended.output[-4000:])
+            raise self.refuse(wrong, ended.output[-4000:])
         return told
 
     def _warm_server(self) -> Server:
@@ -105,6 +107,11 @@ class TrainerServer:
         """Note that nothing can be said of this trainer; the error to raise, with the evidence this once."""
         self._broken = reason
         return CannotJudge(reason, evidence)
+
+    def refuse(self, mistake: str, evidence: str = "") -> CannotJudge:
+        """As `give_up`, for what the team wrote and has to mend: it makes the session a usage error."""
+        self.mistake = mistake
+        return self.give_up(f"{self.name}: {mistake}", evidence)
 
     def require_sound(self) -> None:
         """Nothing is known that keeps this trainer from being judged.
