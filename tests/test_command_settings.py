@@ -369,3 +369,4 @@ def test_a_program_that_is_known_by_its_options_alone(tmp_path):
     project.write("train.py", SCRIPT)
     result = project.pytest("-m", "preflight", "--edge-case", "14,41")
     assert result.verdicts("options") == {14: "passed", 41: "passed"}, result.output
+    assert "options: its settings are given as --key=value; its --help tells of 3\n" in result.output

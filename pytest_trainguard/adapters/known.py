@@ -134,6 +134,13 @@ def _given_in(table: Mapping[str, Any]) -> set[str]:
     return found
 
 
+def describe_known(known: Known) -> str:
+    """How a program is given its settings, and what is known of them, in a few words."""
+    form = f"as {known.form}" if known.form else "each in a place of its own"
+    told = len(known.options) or len(known.fields)
+    return f"its settings are given {form}{f'; its --help tells of {told}' if known.told else ''}"
+
+
 def faults_in_known(table: Mapping[str, Any], known: Known) -> str | None:
     """What is wrong with a table, now that the program's settings are known, in one line; None where nothing is."""
     names = [*(field.path for field in known.fields), *(name for option in known.options for name in option.names)]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from pytest_trainguard.adapters.command import show_help
-from pytest_trainguard.adapters.known import HELP, faults_in_known, needs_help, read_known
+from pytest_trainguard.adapters.known import HELP, describe_known, faults_in_known, needs_help, read_known
 from pytest_trainguard.contract.trainer import Trainer, TrainerSpec
 from pytest_trainguard.launch import calls, child
 from pytest_trainguard.launch.client import LaunchError, Running, Server
@@ -35,6 +35,7 @@ class TrainerServer:
         name: the trainer's.
         folder: for its runs, one folder each.
         libraries: that it loads ahead of its runs.
+        settings_told: how a command is given its settings, in a few words; empty of any other trainer.
         mistake: what the team wrote and has to mend before anything can be judged, in one line; empty where nothing is.
     """
 
@@ -50,7 +51,7 @@ class TrainerServer:
         self.libraries = servers.recall_libraries(spec)
         self._folders = 0
         self._broken = ""
-        self.mistake = ""
+        self.mistake = self.settings_told = ""
 
     @property
     def pid(self) -> int:
@@ -73,7 +74,9 @@ class TrainerServer:
         _, ended = self.perform(request, show_help, str(table["command"]))
         told = {**table, HELP: ended.output}
         try:
-            wrong = faults_in_known(told, read_known(told, root))
+            known = read_known(told, root)
+            wrong = faults_in_known(told, known)
+            self.settings_told = describe_known(known)
         except (OSError, ValueError) as error:
             wrong = f"cannot be loaded: {error}"
         if wrong:
