@@ -312,7 +312,17 @@ def test_what_does_not_fit_the_help():
     assert "{nmae}: no setting has that name; did you mean 'name'?" in wrong({"command": f"{COMMAND} {{nmae}}"}, CLICK)
     assert 'settings_form = "--key=value"' in wrong({}, "Traceback")
     assert wrong({"settings_form": "key=value"}, "Traceback") is None
-    assert wrong({"fields": {"learning_rate": "lr"}}, CLICK) is None, "any name of an option"
+    assert "tiny: its --help tells of no 'bach_size'; did you mean 'batch_size'?" in wrong(
+        {"tiny": {"bach_size": 3}}, CLICK
+    )
+    assert wrong({"fields": {"learning_rate": "lr"}, "tiny": {"hidden": 3, "lr": 0.1}}, CLICK) is None
+
+
+def test_any_name_of_an_option_will_do():
+    table = {"command": COMMAND, HELP: CLICK, "fields": {"learning_rate": "lr"}, "tiny": {"lr": 0.5}}
+    trainer = CommandTrainer(table)
+    assert trainer.tiny == {"learning_rate": 0.5}
+    assert trainer.fields == {"learning_rate": "learning_rate"}
 
 
 SCRIPT = """

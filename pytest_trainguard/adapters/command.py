@@ -61,7 +61,11 @@ class CommandTrainer(Trainer):
         }
         if named:
             set_here["settings_name"] = table.get("settings_name") or Path(named).name
-        for name in ("production", "tiny", "overfit", "overfit_below", "fields", "sample", "rows", "labels"):
+        paths = self.known.paths
+        for name in ("production", "tiny", "overfit"):
+            set_here[name] = {paths.get(path, path): value for path, value in table.get(name, {}).items()}
+        set_here["fields"] = {role: paths.get(path, path) for role, path in table.get("fields", {}).items()}
+        for name in ("overfit_below", "sample", "rows", "labels"):
             if name in table:
                 set_here[name] = table[name]
         for name in ("preload", "logs"):
@@ -125,9 +129,8 @@ class CommandTrainer(Trainer):
         """A setting's value in a run; None where neither the run nor the program says one."""
         if field is None:
             return None
-        names = [field.path, *(name for one in self.known.options if one.field == field for name in one.names)]
-        values = (settings.value_at(run.settings, name) for name in names)
-        return next((value for value in values if value is not None), field.default)
+        value = settings.value_at(run.settings, field.path)
+        return field.default if value is None else value
 
 
 def _find_function(name: str) -> Callable[..., Any]:

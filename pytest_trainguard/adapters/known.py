@@ -14,12 +14,13 @@ from pytest_trainguard.adapters.help_text import Help, Option, read_help
 from pytest_trainguard.adapters.options import form_of, leaves
 from pytest_trainguard.adapters.settings_files import read_settings
 from pytest_trainguard.contract import settings
-from pytest_trainguard.contract.nearest import did_you_mean
+from pytest_trainguard.contract.nearest import did_you_mean, nearest
 from pytest_trainguard.contract.settings import Field
 
 HELP = "help_text"  # the key under which a table bears what the program said; no team writes it
 RUNS_OWN = ("config", "data", "output_dir", "max_steps", "resume_from", "seed", "epochs")
 PLACEHOLDERS = (*RUNS_OWN, "settings", "resume")
+ALIKE = 0.82  # of the names of two settings: `hiden` and `hidden` are, `lr_min` and `lr_max` are not
 PLACE = re.compile(r"\{(\w[\w.]*)\}|\{\}")
 _FIXED = re.compile(r"(?:--?)?([A-Za-z][\w.\-]*)(?:=.*)?$", re.DOTALL)
 
@@ -44,13 +45,14 @@ class Known:
 
     def find(self, name: str, roles: Mapping[str, str]) -> Field | None:
         """A setting by its own name, by another name of its option, or by the role that it plays."""
-        by_path = {field.path: field for field in self.fields}
-        if name in by_path:
-            return by_path[name]
-        for option in self.options:
-            if name in option.names:
-                return by_path.get(option.field.path)
-        return settings.role(name, self.fields, roles)
+        path = self.paths.get(name, name)
+        own = next((field for field in self.fields if field.path == path), None)
+        return own or settings.role(name, self.fields, roles)
+
+    @property
+    def paths(self) -> Mapping[str, str]:
+        """The path of the setting that each name of an option stands for."""
+        return {name: option.field.path for option in self.options for name in option.names}
 
 
 def places_in(command: str) -> list[str]:
@@ -148,6 +150,12 @@ def faults_in_known(table: Mapping[str, Any], known: Known) -> str | None:
     wrong = unknown_settings(roles, names)
     if wrong:
         return wrong
+    told = read_help(table.get(HELP, "")).options
+    for key in ("production", "tiny", "overfit") if known.options else ():
+        for name in table.get(key, {}):
+            meant = nearest(name, [name for option in told for name in option.names], ALIKE)
+            if meant and meant != name:
+                return f"{key}: its --help tells of no {name!r}; did you mean {meant!r}?"
     for place in places_in(table["command"]):
         if place not in PLACEHOLDERS and known.find(place, roles) is None:
             meant = did_you_mean(place, [*PLACEHOLDERS, *names])
