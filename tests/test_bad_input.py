@@ -96,6 +96,13 @@ def test_narrowing_nothing(usage_error, option):
         (["nowhere.preflight:Classifier"], "", "no module named 'nowhere.preflight'"),
         ([], "[tool.trainguard.trainers]\nmine = 3", "[tool.trainguard.trainers.mine] is not a table"),
         ([], "[tool.trainguard]\ntrainers = 3", "trainers of [tool.trainguard.trainers] is not a table"),
+        (
+            [],
+            "[tool.trainguard]\ntrainer = 3",
+            "has an unknown key 'trainer'; did you mean 'trainers'?",
+        ),
+        ([], "[tool.trainguard]\ntimeout = 3", "'timeout'; trainguard_timeout stands in [tool.pytest.ini_options]"),
+        ([], "[tool.trainguard]\nzzz = 3", "unknown key 'zzz'; known is trainers"),
         ([], "[tool.trainguard.trainers.mine]\nsample = 'x'", "mine] has no command"),
         ([], f"[tool.trainguard.trainers.mine]\n{COMMAND}\nsampel = 'x'", "mine] unknown key 'sampel'"),
         (

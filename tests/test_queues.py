@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from pytest_trainguard import Guard, NotApplicable, Queue, TrainingQueue
-from pytest_trainguard.adapters.command import faults_in
+from pytest_trainguard.adapters.tables import faults_in
 from pytest_trainguard.contract.queues import filled
 from pytest_trainguard.launch.watch import Leases, Watch
 from pytest_trainguard.subject.launchpad import Launchpad

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pytest_trainguard.adapters import command
+from pytest_trainguard.adapters import settings_files
 from pytest_trainguard.damage import settings_file
 from pytest_trainguard.verdicts import wording
 
@@ -13,15 +13,15 @@ VALUES = {"epochs": 3, "model": {"layers": 2, "name": "a b"}, "lr": 0.5, "betas"
 @pytest.mark.parametrize("values", [VALUES, {"lr": 0.5}, {}], ids=["nested", "one", "none"])
 def test_every_variant_is_rejected_by_its_parser(tmp_path, suffix, values):
     whole = tmp_path / f"settings{suffix}"
-    command.write_settings(whole, values)
+    settings_files.write_settings(whole, values)
     variants = settings_file.break_settings_file(whole, tmp_path)
     assert len({variant.did for variant in variants}) == len(variants) >= 2
     for variant in variants:
         with pytest.raises(ValueError, match="settings ") as error:
-            command.read_settings(variant.path)
+            settings_files.read_settings(variant.path)
         unnamed = [wanted for wanted in variant.naming if not wording.names(str(error.value), wanted)]
         assert not unnamed, str(error.value)
-    assert command.read_settings(whole) == values
+    assert settings_files.read_settings(whole) == values
 
 
 def test_the_place_is_named_by_line_and_column(tmp_path):

@@ -19,7 +19,7 @@ import pytest
 from pytest_trainguard.edge_cases.test_process import NEGATIVE_TIME
 
 from pytest_trainguard import catalog, edge_case, linux
-from pytest_trainguard.adapters import command
+from pytest_trainguard.adapters import command, settings_files
 from pytest_trainguard.casework.bystander import reassign_pid, start_bystander
 from pytest_trainguard.contract import checkpoints, settings
 from pytest_trainguard.contract.outcome import Outcome, exit_words, message_of
@@ -474,10 +474,10 @@ def test_arguments(text, argv):
 @pytest.mark.parametrize("suffix", [".json", ".toml", ".yaml", ".yml"])
 def test_settings_files(tmp_path, suffix):
     path, values = tmp_path / f"a{suffix}", {"lr": 0.5, "on": True, "name": "é", "model": {"layers": [1, 2]}}
-    command.write_settings(path, values)
-    assert command.read_settings(path) == values
-    command.write_settings(path, {"a": None, "b": {"c": None, "d": 1}})
-    read = command.read_settings(path)
+    settings_files.write_settings(path, values)
+    assert settings_files.read_settings(path) == values
+    settings_files.write_settings(path, {"a": None, "b": {"c": None, "d": 1}})
+    read = settings_files.read_settings(path)
     assert read == ({"b": {"d": 1}} if suffix == ".toml" else {"a": None, "b": {"c": None, "d": 1}})
 
 
@@ -496,7 +496,7 @@ def test_settings_files(tmp_path, suffix):
 def test_bad_settings_files(tmp_path, name, text, said):
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match="settings ") as error:
-        command.read_settings(tmp_path / name)
+        settings_files.read_settings(tmp_path / name)
     assert said in str(error.value)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
+import math
 import os
 import re
 import runpy
@@ -11,101 +13,181 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pytest_trainguard.contract import queues
+from pytest_trainguard.adapters.known import HELP, PLACE, PLACEHOLDERS, Known, help_command, places_in, read_known
+from pytest_trainguard.adapters.options import as_text, spread
+from pytest_trainguard.adapters.settings_files import write_settings
+from pytest_trainguard.adapters.tables import FUNCTIONS, faults_in
+from pytest_trainguard.contract import settings
+from pytest_trainguard.contract.queues import Queue
+from pytest_trainguard.contract.settings import Field
 from pytest_trainguard.contract.trainer import Run, Trainer
 
-PLACEHOLDERS = ("config", "data", "output_dir", "max_steps", "resume_from", "seed")
-WRITABLE = (".json", ".toml", ".yaml", ".yml")  # forms of a settings file
-_NEEDED = ("output_dir", "max_steps")
-_KEYS = (
-    "command", "settings", "sample", "production", "tiny", "overfit", "overfit_below", "fields", "rows", "resume",
-    "queue", "labels", "logs",
-)  # fmt: skip
-_PLACE = re.compile(r"\{(\w*)\}")
 PLAIN_PATH = "TRAINGUARD_SYS_PATH"  # in a run's environment: `sys.path` of a Python that the harness has not started
 _PYTHON = re.compile(r"(^|/)python(3(\.\d+)?)?$")
 
 
-def faults_in(table: Mapping[str, object]) -> str | None:
-    """What is wrong with a trainer's table, in one line; None where nothing is."""
-    unknown = [key for key in table if key not in _KEYS]
-    if unknown:
-        return f"unknown key {unknown[0]!r}; known are {', '.join(_KEYS)}"
-    command = table.get("command")
-    if not isinstance(command, str) or not command.strip():
-        return "has no command"
-    places = _PLACE.findall(command)
-    for place in places:
-        if place not in PLACEHOLDERS:
-            return f"command has an unknown placeholder {{{place}}}; known are {', '.join(PLACEHOLDERS)}"
-    for place in _NEEDED:
-        if place not in places:
-            return f"command lacks {{{place}}}: without it a run cannot be bounded"
-    if table.get("settings") and "config" not in places:
-        return "has settings, but its command lacks {config}"
-    if table.get("resume", "checkpoint") not in ("checkpoint", "folder"):
-        return "resume is 'checkpoint' (the newest one's path) or 'folder' (the output folder)"
-    if "overfit_below" in table and type(table["overfit_below"]) not in (int, float):
-        return f"overfit_below is a number, not {table['overfit_below']!r}"
-    try:
-        shlex.split(command)
-    except ValueError as error:
-        return f"command cannot be split: {error}"
-    return _faults_in_queue(table["queue"]) if "queue" in table else None
-
-
-def _faults_in_queue(queue: object) -> str | None:
-    wrong = queues.faults_in(queue) if isinstance(queue, Mapping) else "is not a table"
-    return f"queue: {wrong}" if wrong else None
-
-
 class CommandTrainer(Trainer):
-    """Runs a team's command. `python script.py` and `python -m module` go on in the warm process, others by exec."""
+    """Runs a team's command. `python script.py` and `python -m module` go on in the warm process, others by exec.
+
+    Attributes:
+        known: what is known of its settings.
+    """
 
     def __init__(self, table: Mapping[str, Any]):
-        wrong = faults_in(table)
+        """Take over what a table says, and what the program's `--help` says where the table bears that.
+
+        Raises:
+            ValueError: something is wrong with it, or its settings file cannot be parsed.
+            OSError: its settings file cannot be read.
+            ImportError, AttributeError: a function that it names does not exist.
+        """
+        wrong = faults_in({key: value for key, value in table.items() if key != HELP})
         if wrong:
             raise ValueError(wrong)
-        self._resume = table.get("resume", "checkpoint")
-        self._settings = Path(table["settings"]) if table.get("settings") else None
+        self.known: Known = read_known(table)
+        self._resume: str = table.get("resume", "checkpoint")
+        self._steps_per_epoch: int | None = table.get("steps_per_epoch")
+        self._places = frozenset(places_in(table["command"]))
+        named = table.get("settings") or table.get("settings_name")
+        self._has_file = bool(named) and "config" in self._places
         set_here: dict[str, Any] = {
-            "config": read_settings(self._settings) if self._settings else None,
-            "sample": table.get("sample"),
-            "rows": table.get("rows", Trainer.rows),
-            "queue": queues.Queue(**table["queue"]) if "queue" in table else None,
+            "config": self.known.defaults,
+            "queue": Queue(**table["queue"]) if "queue" in table else None,
             "command": table["command"],
-            "labels": table.get("labels"),
-            "logs": table.get("logs", ()),
-            "overfit_below": table.get("overfit_below"),
         }
-        if self._settings is not None:
-            set_here["settings_name"] = self._settings.name
-        for name in ("production", "tiny", "overfit", "fields"):
-            set_here[name] = table.get(name, {})
+        if named:
+            set_here["settings_name"] = table.get("settings_name") or Path(named).name
+        paths = self.known.paths
+        for name in ("production", "tiny", "overfit"):
+            set_here[name] = {paths.get(path, path): value for path, value in table.get(name, {}).items()}
+        set_here["fields"] = {role: paths.get(path, path) for role, path in table.get("fields", {}).items()}
+        for name in ("overfit_below", "sample", "rows", "labels"):
+            if name in table:
+                set_here[name] = table[name]
+        for name in ("preload", "logs"):
+            if name in table:
+                set_here[name] = (table[name],) if isinstance(table[name], str) else table[name]
+        for name in FUNCTIONS:
+            if name in table:
+                set_here[name] = _find_function(table[name])
         vars(self).update(set_here)
 
+    @property
+    def resumes_by_words(self) -> bool:
+        """Whether there are words that are put in on a resume alone."""
+        return self._resume not in ("checkpoint", "folder")
+
+    @property
+    def takes_path(self) -> bool:
+        """Whether the program is told the path of what it is to resume from."""
+        return "resume_from" in {*self._places, *places_in(self._resume)}
+
     def resume_from(self, output_dir: Path) -> Path | None:
-        """The newest checkpoint, or the output folder where the table says `resume = "folder"`."""
-        return output_dir if self._resume == "folder" else super().resume_from(output_dir)
+        """The newest checkpoint, or the output folder where the program finds it there by itself."""
+        by_itself = self._resume == "folder" or (self.resumes_by_words and not self.takes_path)
+        return output_dir if by_itself else super().resume_from(output_dir)
 
     def train(self, run: Run) -> None:
         """Become the command. Does not return, except where the command is a Python program that ends by returning."""
         config = None
-        if self._settings is not None:
-            config = Path(tempfile.mkdtemp(prefix="settings-")) / self._settings.name
+        if self._has_file:
+            config = Path(tempfile.mkdtemp(prefix="settings-")) / self.settings_name
             write_settings(config, run.config)
+        become(self.words(run, config))
+
+    def words(self, run: Run, config: Path | None) -> list[str]:
+        """The words that start the program for one run, with its settings in the file `config` where it takes one."""
         assert self.command is not None
-        become(self.command, run, config)
+        known, own = self.known, {}
+        for place in self._places.difference(PLACEHOLDERS):
+            field = known.find(place, self.fields)
+            if field is not None:
+                own[place] = field
+        epochs = math.ceil(run.max_steps / self._steps_per_epoch) if self._steps_per_epoch else None
+        values = {
+            **{place: self._value(field, run) for place, field in own.items()},
+            **_values_of(run, config),
+            "epochs": epochs if epochs is not None else self._value(known.find("epochs", self.fields), run),
+        }
+        given = {field.path for field in own.values()}
+        if "epochs" in self._places and (counted := known.find("epochs", self.fields)):
+            given.add(counted.path)
+        values["settings"] = spread(run.settings, known.form or "", known.fields, known.options, given)
+        values["resume"] = self._words_of_resume(run, values)
+        words = arguments(self.command, values)
+        return words if "resume" in self._places else [*words, *values["resume"]]
+
+    def _words_of_resume(self, run: Run, values: Mapping[str, object]) -> list[str]:
+        """The words that are put in on a resume alone."""
+        return arguments(self._resume, values) if self.resumes_by_words and run.resume_from is not None else []
+
+    def _value(self, field: Field | None, run: Run) -> object:
+        """A setting's value in a run; None where neither the run nor the program says one."""
+        if field is None:
+            return None
+        value = settings.value_at(run.settings, field.path)
+        return field.default if value is None else value
 
 
-def become(command: str, run: Run, config: Path | None) -> None:
-    """Go on as a command, for one run, with its settings in the file `config`; see `CommandTrainer.train`."""
-    values = {name: getattr(run, name) for name in PLACEHOLDERS if name != "config"}
-    argv = arguments(command, {**values, "config": config})
+def _find_function(name: str) -> Callable[..., Any]:
+    """The function that `module:function` names.
+
+    Raises:
+        ImportError, AttributeError: there is none.
+        TypeError: it is none.
+    """
+    module, _, path = name.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in path.split("."):
+        found = getattr(found, part)
+    if not callable(found):
+        raise TypeError(f"{name} is {found!r}, and not a function")
+    return found  # type: ignore[no-any-return]
+
+
+def words_of(trainer: Trainer, run: Run, config: Path) -> list[str]:
+    """The words of a trainer's command, for one run with its settings in the file `config`."""
+    if isinstance(trainer, CommandTrainer):
+        return trainer.words(run, config)
+    assert trainer.command is not None
+    return arguments(trainer.command, _values_of(run, config))
+
+
+def known_fields(trainer: Trainer) -> tuple[Field, ...]:
+    """The settings of a trainer."""
+    if isinstance(trainer, CommandTrainer):
+        return trainer.known.fields
+    return tuple(settings.fields_of(trainer.config)) if trainer.config is not None else ()
+
+
+def _values_of(run: Run, config: Path | None) -> dict[str, Any]:
+    """The values of the placeholders that every command may have."""
+    own = ("data", "output_dir", "max_steps", "resume_from", "seed")
+    return {"config": config, **{name: getattr(run, name) for name in own}}
+
+
+def show_help(command: str) -> None:
+    """Go on as the program that is asked for its `--help`; one that trains instead is ended at its first step.
+
+    Raises:
+        SystemExit: as the program ends, or where there is no such program.
+    """
+    if "torch.optim.optimizer" in sys.modules:
+        sys.modules["torch.optim.optimizer"].register_optimizer_step_pre_hook(_end_at_a_step)
+    become(help_command(command))
+
+
+def _end_at_a_step(*_: object) -> None:
+    raise SystemExit("trains, instead of printing its help")
+
+
+def become(argv: Sequence[str]) -> None:
+    """Go on as the command of these words."""
+    argv = list(argv)
     sys.stdout.flush()
     if is_this_python(argv[0]):
         if len(argv) > 1 and (argv[1] == "-m" or not argv[1].startswith("-")):
@@ -117,20 +199,22 @@ def become(command: str, run: Run, config: Path | None) -> None:
     os.execvp(argv[0], argv)
 
 
-def arguments(command: str, values: Mapping[str, object]) -> list[str]:
+def arguments(command: str, values: Mapping[str, Any]) -> list[str]:
     """The command's words with its placeholders filled in.
 
     A word whose placeholder has no value (`--resume {resume_from}` on a fresh start) is left out, and with it the
-    option before it.
+    option before it. One whose value is a list of words becomes these.
     """
     argv: list[str] = []
     for word in shlex.split(command):
-        places = _PLACE.findall(word)
-        if any(values[place] is None for place in places):
+        places = places_in(word)
+        if len(places) == 1 and isinstance(values[places[0]], list) and word == f"{{{places[0]}}}":
+            argv += values[places[0]]
+        elif any(values.get(place) is None for place in places):
             if word.startswith("{") and argv and argv[-1].startswith("-"):
                 argv.pop()
-            continue
-        argv.append(_PLACE.sub(lambda place: str(values[place[1]]), word))
+        else:
+            argv.append(PLACE.sub(lambda place: as_text(values[place[1]]), word))
     return argv
 
 
@@ -163,63 +247,3 @@ def _source_of(module: str) -> str:
     if spec is not None and spec.submodule_search_locations is not None:
         spec = importlib.util.find_spec(f"{module}.__main__")
     return spec.origin if spec is not None and spec.origin else module
-
-
-def read_settings(path: Path) -> dict[str, object]:
-    """A settings file in JSON, TOML or YAML.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it cannot be parsed, is of an unknown kind, or holds no mapping.
-    """
-    try:
-        content = _parsed(path.read_text(encoding="utf-8"), path.suffix)
-    except ValueError as error:
-        raise ValueError(f"settings {path}: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"settings {path}: holds no table of names and values")
-    return content
-
-
-def _parsed(text: str, suffix: str) -> object:
-    if suffix == ".json":
-        return json.loads(text)
-    if suffix == ".toml":
-        if sys.version_info >= (3, 11):
-            import tomllib
-        else:
-            import tomli as tomllib
-        return tomllib.loads(text)
-    if suffix not in (".yaml", ".yml"):
-        raise ValueError(f"unknown kind {suffix!r}; known are .json, .toml, .yaml")
-    try:
-        import yaml
-    except ImportError as error:
-        raise ValueError("reading YAML needs pytest-trainguard[yaml]") from error
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from error
-
-
-def write_settings(path: Path, values: Mapping[str, object]) -> None:
-    """Write settings in the form that the suffix names."""
-    if path.suffix == ".json":
-        path.write_text(json.dumps(values))
-    elif path.suffix == ".toml":
-        import tomli_w
-
-        path.write_text(tomli_w.dumps(_without_none(values)))
-    else:
-        import yaml
-
-        path.write_text(yaml.safe_dump(dict(values)))
-
-
-def _without_none(values: Mapping[str, object]) -> dict[str, object]:
-    """TOML has no null: a setting that is None is left out."""
-    return {
-        name: _without_none(value) if isinstance(value, Mapping) else value
-        for name, value in values.items()
-        if value is not None
-    }

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from pytest_trainguard.adapters import load_trainer
-from pytest_trainguard.adapters.command import become, is_this_python
+from pytest_trainguard.adapters.command import become, is_this_python, words_of
 from pytest_trainguard.contract.trainer import Run, Trainer
 from pytest_trainguard.launch.protocol import (
     NOTE_FILE,
@@ -41,8 +41,7 @@ def train(job: Train, folder: Path, disk: Path | None) -> int:
     _begin_generators_anew()
     run = _complete(job.run, trainer, request)
     if request.settings_file:
-        assert trainer.command is not None
-        become(trainer.command, run, request.settings_file)
+        become(words_of(trainer, run, request.settings_file))
         return 0
     if request.repeats > 1:
         return _train_repeatedly(trainer, run, request.repeats, folder)

@@ -301,6 +301,9 @@ class Description:
         fields: of its settings type.
         roles: the settings that it names for a role, by role.
         own_checkpoints: it finds its checkpoints in a way of its own.
+        resumes: it can be told to resume.
+        takes_path: it can be told what to resume from, by its path.
+        mistake: what the team wrote and would be passed over, in one line; None where there is nothing.
     """
 
     production: Mapping[str, object]
@@ -316,6 +319,9 @@ class Description:
     own_checkpoints: bool
     logs: tuple[str, ...] = ()
     overfit_below: float | None = None
+    resumes: bool = True
+    takes_path: bool = True
+    mistake: str | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,9 @@ import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from pytest_trainguard.adapters.command import write_settings
+from pytest_trainguard.adapters.command import CommandTrainer, known_fields
+from pytest_trainguard.adapters.mistakes import find_mistake
+from pytest_trainguard.adapters.settings_files import write_settings
 from pytest_trainguard.contract import settings
 from pytest_trainguard.contract.trainer import Trainer
 from pytest_trainguard.contract.validation import Validated
@@ -24,15 +26,18 @@ def describe(trainer: Trainer) -> Description:
         tiny=dict(trainer.tiny),
         overfit=dict(trainer.overfit),
         overfit_below=trainer.overfit_below,
-        fields=tuple(settings.fields_of(trainer.config)) if trainer.config is not None else (),
+        fields=known_fields(trainer),
         roles=dict(trainer.fields),
         rows=trainer.rows,
         labels=trainer.labels,
         command=trainer.command,
         settings_name=trainer.settings_name,
         queue=trainer.queue,
-        own_checkpoints=type(trainer).checkpoints is not Trainer.checkpoints,
+        own_checkpoints=getattr(trainer.checkpoints, "__func__", None) is not Trainer.checkpoints,
         logs=tuple(trainer.logs),
+        resumes=not isinstance(trainer, CommandTrainer) or trainer.takes_path or trainer.resumes_by_words,
+        takes_path=not isinstance(trainer, CommandTrainer) or trainer.takes_path,
+        mistake=find_mistake(trainer),
     )
 
 

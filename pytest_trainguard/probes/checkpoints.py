@@ -49,6 +49,11 @@ class Checkpoints:
         """The finished checkpoints in an output folder, oldest first, found as the trainer finds them."""
         return self._subject.find_checkpoints(folder)
 
+    @property
+    def by_path(self) -> bool:
+        """Whether the program can be told what to resume from, and not only to resume."""
+        return self._subject.description.takes_path
+
     def resume_point(self, folder: Path) -> Path | None:
         """What the trainer is told to carry on from in an output folder; the folder itself where it chooses."""
         return self._subject.server.ask(questions.resume_point, folder)

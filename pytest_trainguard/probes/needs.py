@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from pytest_trainguard.adapters.command import WRITABLE, faults_in
+from pytest_trainguard.adapters.settings_files import WRITABLE
+from pytest_trainguard.adapters.tables import faults_in_class_command
 from pytest_trainguard.contract.outcome import Outcome
 from pytest_trainguard.contract.settings import Field, value_at
 from pytest_trainguard.launch import questions
@@ -124,7 +125,8 @@ class Needs:
             raise NotApplicable('no command line: name it, command = "python train.py --config {config} ..."')
         if "{config}" not in described.command:
             raise NotApplicable("its command takes no settings file: give it {config}")
-        wrong = faults_in({"command": described.command})
+        # A table was looked at before anything ran.
+        wrong = faults_in_class_command(described.command) if isinstance(subject.spec, str) else None
         if wrong:
             raise CannotJudge(f"{subject.name}: {wrong}")
         if Path(described.settings_name).suffix not in WRITABLE:

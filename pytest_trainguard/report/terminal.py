@@ -19,6 +19,7 @@ SLOWEST = 5
 MOST_LINES = 60  # of a whole run's output, pytest's own lines among them; with -v there is no limit
 PYTESTS_OWN = 11  # lines of pytest's before and after
 DOTS = 48  # tests in a line of pytest's progress, beside a file's name
+MOST_FORMS = 4  # trainers of which it is told how they are given their settings
 LONGEST_NAME = 14  # of a trainer, in the grid
 Markup = dict[str, bool]
 Line = tuple[str, Markup]
@@ -39,7 +40,7 @@ def format_summary(result: SessionResult, verbose: bool) -> list[Line]:
     verdicts = sorted(result.verdicts, key=lambda verdict: (verdict.trainer, verdict.order))
     head = format_grid(verdicts) + _format_memory(merge_predictions(verdicts))
     foot = [*_format_acceptances(result), *_format_open(report, verbose)]
-    foot += [*_format_slowest(verdicts), *_format_left_out(result), *_format_isolation(result)]
+    foot += [*_format_slowest(verdicts), *_format_left_out(result), *_format_forms(result), *_format_isolation(result)]
     rest = [(line, PLAIN) for line in foot] + _format_clearance(result, report)
     progress = -(-len(verdicts) // DOTS) + len({verdict.category for verdict in verdicts})
     room = MOST_LINES - PYTESTS_OWN - progress - len(head) - len(rest)
@@ -139,6 +140,10 @@ def _format_left_out(result: SessionResult) -> list[str]:
     flag = next((name for name in result.narrowed if name.endswith("-fast")), "--fast")
     shown = f"left out by {flag}, {len(result.left_out)} cases: {format_keys(result.left_out)}: run them without it"
     return textwrap.wrap(shown, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+
+
+def _format_forms(result: SessionResult) -> list[str]:
+    return [line for form in result.forms[:MOST_FORMS] for line in textwrap.wrap(form, WIDTH, subsequent_indent="  ")]
 
 
 def _format_isolation(result: SessionResult) -> list[str]:

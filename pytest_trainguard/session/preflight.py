@@ -33,6 +33,7 @@ KEY = pytest.StashKey["Preflight"]()
 FOLDER = "trainguard"  # of what runs leave, in pytest's temporary folder
 # In what a worker of pytest-xdist hands over at its end.
 PROBLEM, CASES, ISOLATION = "trainguard_problem", "trainguard_cases", "trainguard_isolation"
+FORMS = "trainguard_forms"
 
 
 def get_preflight(config: pytest.Config) -> Preflight:
@@ -64,6 +65,7 @@ class Preflight:
         problems: what went wrong with the session itself, a line each.
         own_cases: trainer and slug of each of the project's own cases that was collected, run or not.
         isolation: how runs were kept from the world, in a line; empty where none was started.
+        forms: how programs were given their settings as options, a line each.
     """
 
     def __init__(self, config: pytest.Config):
@@ -78,6 +80,7 @@ class Preflight:
         self.problems: list[str] = []
         self.own_cases: list[tuple[str, str]] = []
         self.isolation = ""
+        self.forms: list[str] = []
         options.check_categories(config, list(catalog.CATEGORIES))
         options.check_budget(config)
         self._put_back: Callable[[], None] | None = None
@@ -181,11 +184,14 @@ class Preflight:
             output: what it handed over at its end.
         """
         problem = output.get(PROBLEM)
-        if isinstance(problem, str) and problem not in self.problems:
-            self.problems.append(problem)
+        if isinstance(problem, str):
+            self.problems += [line for line in problem.split("\n") if line not in self.problems]
         cases = output.get(CASES)
         if isinstance(cases, list):
             self.own_cases = [(trainer, slug) for trainer, slug in cases]
+        forms = output.get(FORMS)
+        if isinstance(forms, list):
+            self._note_forms(forms)
         told = output.get(ISOLATION)
         if isinstance(told, str) and len(told) > len(self.isolation):  # one that started no run tells less
             self.isolation = told
@@ -248,6 +254,8 @@ class Preflight:
         """End every server and run, and remove what they left."""
         if "launchpad" in self.__dict__:
             self._note_isolation()
+            self._note_mistakes()
+            self._note_forms(self.launchpad.list_forms())
             self.launchpad.close()
         self._sweep_workers()
 
@@ -278,6 +286,20 @@ class Preflight:
             self.problems += [f"{flag} {problem}" for problem in files.write_all(paths, report)]
         if self.problems:
             session.exitstatus = pytest.ExitCode.USAGE_ERROR
+
+    def _note_forms(self, found: list[str]) -> None:
+        self.forms += [form for form in found if form not in self.forms]
+        output = getattr(self.config, "workeroutput", None)
+        if output is not None:
+            output[FORMS] = self.forms
+
+    def _note_mistakes(self) -> None:
+        """Have what the team wrote of a trainer, and has to mend, be a problem of the session's: a usage error."""
+        found = self.launchpad.list_mistakes()
+        output = getattr(self.config, "workeroutput", None)
+        if output is not None and found:
+            output[PROBLEM] = "\n".join(found)
+        self.problems += [mistake for mistake in found if mistake not in self.problems]
 
     def _write_acceptances(self) -> None:
         from pytest_trainguard.session import acceptances
@@ -319,5 +341,6 @@ class Preflight:
             acceptances=bar.acceptances.judge(verdicts),
             own_cases=self.own_cases,
             isolation=self.isolation,
+            forms=self.forms,
             strict=options.is_strict(self.config),
         )

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import pytest
 
 from pytest_trainguard.contract.modules import module_exists
+from pytest_trainguard.contract.nearest import nearest
 from pytest_trainguard.contract.trainer import TrainerSpec
-from pytest_trainguard.session.ini_file import read_list
+from pytest_trainguard.session.ini_file import SETTINGS, read_list
 from pytest_trainguard.session.short_names import name_option
 
 NAMES = pytest.StashKey[frozenset[str]]()  # of the trainers that the session has chosen
@@ -83,25 +84,46 @@ def _from_ini(config: pytest.Config) -> dict[str, TrainerSpec]:
 def _from_tables(config: pytest.Config) -> dict[str, TrainerSpec]:
     found: dict[str, TrainerSpec] = {}
     for name, table in _read_tables(config).items():
-        from pytest_trainguard.adapters.command import faults_in
+        from pytest_trainguard.adapters.tables import faults_in
 
         if not isinstance(table, dict):
             raise pytest.UsageError(f"[tool.trainguard.trainers.{name}] is not a table")
-        wrong = faults_in(table)
+        wrong = faults_in(table, config.rootpath)
         if wrong:
             raise pytest.UsageError(f"[tool.trainguard.trainers.{name}] {wrong}")
         found[name] = table
     return found
 
 
+def _check_keys(table: Mapping[str, object]) -> None:
+    """Whether `[tool.trainguard]` holds trainers alone.
+
+    Raises:
+        pytest.UsageError: it does not; with what was probably meant.
+    """
+    for key in table:
+        if key == TABLES[-1]:
+            continue
+        settings = [name.removeprefix("trainguard_") for name in SETTINGS]
+        meant = nearest(key.removeprefix("trainguard_"), [TABLES[-1], *settings])
+        hint = "; known is trainers"
+        if meant in settings and meant != TABLES[-1]:
+            hint = f"; trainguard_{meant} stands in [tool.pytest.ini_options]"
+        elif meant:
+            hint = f"; did you mean {meant!r}?"
+        raise pytest.UsageError(f"pyproject.toml: [tool.trainguard] has an unknown key {key!r}{hint}")
+
+
 def _read_tables(config: pytest.Config) -> Mapping[str, object]:
     path = config.rootpath / "pyproject.toml"
     if not path.exists():
         return {}
-    from pytest_trainguard.adapters.command import read_settings
+    from pytest_trainguard.adapters.settings_files import read_settings
 
     tables: Mapping[str, object] = read_settings(path)
     for key in TABLES:
+        if key == TABLES[-1]:
+            _check_keys(tables)
         inner = tables.get(key, {})
         if not isinstance(inner, dict):
             raise pytest.UsageError(f"pyproject.toml: {key} of [tool.trainguard.trainers] is not a table")

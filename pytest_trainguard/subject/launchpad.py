@@ -35,6 +35,18 @@ class Launchpad:
             self._subjects[key] = Subject(self.servers, name, spec)
         return self._subjects[key]
 
+    def list_mistakes(self) -> list[str]:
+        """What teams wrote of the trainers that were started, and have to mend, a line each."""
+        subjects = self._subjects.values()
+        return [f"{subject.name}: {subject.server.mistake}" for subject in subjects if subject.server.mistake]
+
+    def list_forms(self) -> list[str]:
+        """How programs that were asked for their `--help` are given their settings, a line each."""
+        subjects = self._subjects.values()
+        return [
+            f"{subject.name}: {subject.server.settings_told}" for subject in subjects if subject.server.settings_told
+        ]
+
     def list_modules(self) -> list[str]:
         """The libraries that the undisturbed runs loaded, of all trainers that were started."""
         return sorted({name for subject in self._subjects.values() for name in Reference.shared(subject).modules})

@@ -26,7 +26,6 @@ class Subject:
 
     Attributes:
         name: as it stands in test ids.
-        spec: what it is known by in another process.
         root: the project's root.
         shared: a folder that the session's other processes have too; see `find_once`.
         server: asks it things.
@@ -35,11 +34,16 @@ class Subject:
     """
 
     def __init__(self, servers: Servers, name: str, spec: TrainerSpec):
-        self.name, self.spec, self.root, self.shared = name, spec, servers.root, servers.shared
+        self.name, self.root, self.shared = name, servers.root, servers.shared
         self.server = TrainerServer(servers, name, spec)
         self.folder = self.server.folder
         self.findings = Findings()
         self._servers = servers
+
+    @property
+    def spec(self) -> TrainerSpec:
+        """What it is known by in another process. Raises as `TrainerServer.spec`."""
+        return self.server.spec
 
     @property
     def reach(self) -> Reach:
@@ -65,8 +69,15 @@ class Subject:
 
     @cached_property
     def description(self) -> Description:
-        """What the trainer says of itself."""
-        return self.server.ask(questions.describe)
+        """What the trainer says of itself.
+
+        Raises:
+            CannotJudge: it cannot be loaded, or something in it would be passed over.
+        """
+        described = self.server.ask(questions.describe)
+        if described.mistake:
+            raise self.server.refuse(described.mistake)
+        return described
 
     @cached_property
     def settings(self) -> TrainerSettings:

@@ -7,9 +7,12 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
+from pytest_trainguard.adapters.command import show_help
+from pytest_trainguard.adapters.known import HELP, describe_known, faults_in_known, needs_help, read_known
 from pytest_trainguard.contract.trainer import Trainer, TrainerSpec
 from pytest_trainguard.launch import calls, child
 from pytest_trainguard.launch.client import LaunchError, Running, Server
@@ -17,6 +20,9 @@ from pytest_trainguard.launch.protocol import Call, Command, Ended, Launch, Proc
 from pytest_trainguard.subject import room
 from pytest_trainguard.subject.servers import HASH_SEEDS, Servers
 from pytest_trainguard.verdicts.errors import CannotJudge
+
+# Help is laid out in wide lines, without boxes and colours.
+HELP_ENVIRONMENT = {"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1", "TYPER_USE_RICH": "0"}
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,9 +33,10 @@ class TrainerServer:
 
     Attributes:
         name: the trainer's.
-        spec: what it is known by in another process.
         folder: for its runs, one folder each.
         libraries: that it loads ahead of its runs.
+        settings_told: how a command is given its settings, in a few words; empty of any other trainer.
+        mistake: what the team wrote and has to mend before anything can be judged, in one line; empty where nothing is.
     """
 
     def __init__(
@@ -38,17 +45,43 @@ class TrainerServer:
     ):  # fmt: skip
         """`hash_seed`: see `Servers.base`; `env` is set before the trainer's module is imported."""
         self._hash_seed, self._env = hash_seed, env or {}
-        self.name, self.spec, self._servers = name, spec, servers
+        self.name, self._given, self._servers = name, spec, servers
         self.folder = Path(tempfile.mkdtemp(prefix="".join(filter(str.isalnum, name))[:20] + "-", dir=servers.folder))
         self._server: Server | None = None
         self.libraries = servers.recall_libraries(spec)
         self._folders = 0
         self._broken = ""
+        self.mistake = self.settings_told = ""
 
     @property
     def pid(self) -> int:
         """Its process id. Raises as `launch`."""
         return self._warm_server().pid
+
+    @cached_property
+    def spec(self) -> TrainerSpec:
+        """What the trainer is known by in another process: a command's table with what its `--help` said.
+
+        The program is asked once, and nothing is trained.
+
+        Raises:
+            CannotJudge: the table does not fit what the program says of its settings.
+        """
+        table, root = self._given, self._servers.root
+        if isinstance(table, str) or HELP in table or not needs_help(table, root):
+            return table
+        request = ProcessRequest("asked for its --help", env=HELP_ENVIRONMENT)
+        _, ended = self.perform(request, show_help, str(table["command"]))
+        told = {**table, HELP: ended.output}
+        try:
+            known = read_known(told, root)
+            wrong = faults_in_known(told, known)
+            self.settings_told = describe_known(known)
+        except (OSError, ValueError) as error:
+            wrong = f"cannot be loaded: {error}"
+        if wrong:
+            raise self.refuse(wrong, ended.output[-4000:])
+        return told
 
     def _warm_server(self) -> Server:
         if (
@@ -64,7 +97,7 @@ class TrainerServer:
         self.require_sound()
         server = self._servers.base(self._hash_seed).fork()
         try:
-            error = server.load(self.libraries, self.spec, self._env)
+            error = server.load(self.libraries, self._given, self._env)
         except BaseException:  # Ctrl-C while it is being imported
             server.close()
             raise
@@ -77,6 +110,11 @@ class TrainerServer:
         """Note that nothing can be said of this trainer; the error to raise, with the evidence this once."""
         self._broken = reason
         return CannotJudge(reason, evidence)
+
+    def refuse(self, mistake: str, evidence: str = "") -> CannotJudge:
+        """As `give_up`, for what the team wrote and has to mend: it makes the session a usage error."""
+        self.mistake = mistake
+        return self.give_up(f"{self.name}: {mistake}", evidence)
 
     def require_sound(self) -> None:
         """Nothing is known that keeps this trainer from being judged.
@@ -93,7 +131,7 @@ class TrainerServer:
         if new:
             self.libraries += new
             self._warm_server().load(libraries, None)
-            self._servers.remember_libraries(self.spec, libraries)
+            self._servers.remember_libraries(self._given, libraries)
 
     def close(self) -> None:
         """End this trainer's server. Runs in progress go on; for the next one there is a new server."""

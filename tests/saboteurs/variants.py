@@ -23,7 +23,7 @@ class WarmsUp(Sound):
     """
 
     EVERY = 5
-    fields = {"validation_data": "nowhere"}
+    fields = {"validation_data": ""}  # no setting is one
 
     def held_out(self, data):
         return [row for row in range(len(self.read_rows(data))) if row % self.EVERY == self.EVERY - 1]
@@ -290,7 +290,7 @@ class ValidatesThenSaves(Sound):
     """Validates before each save, every third step, as nobody can set; of its last step there is none."""
 
     only = (18, 25, 41, 42, 43, 44, 63, 64)
-    fields = {"save_every": "nowhere"}
+    fields = {"save_every": ""}  # no setting is one
 
     def fit(self, settings, *rest):
         super().fit(settings.model_copy(update={"save_every": 3}), *rest)

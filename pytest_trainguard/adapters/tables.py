@@ -1,0 +1,156 @@
+"""A trainer's table, `[tool.trainguard.trainers.NAME]`: its keys, and what is wrong with it before anything runs."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pytest_trainguard.adapters.known import (
+    PLACEHOLDERS,
+    faults_in_known,
+    needs_help,
+    places_in,
+    read_known,
+    unknown_roles,
+)
+from pytest_trainguard.adapters.options import FORMS
+from pytest_trainguard.contract import queues, settings
+from pytest_trainguard.contract.nearest import did_you_mean, nearest
+
+# Keys that name a function, `module:function`: each takes what the method of `Trainer` takes, but for `self`.
+FUNCTIONS = (
+    "make_data", "make_longest", "make_varied", "make_model", "checkpoints", "resume_from", "held_out",
+    "validation_losses", "best_checkpoint",
+)  # fmt: skip
+# Keys of other kinds than text.
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    "production": (Mapping,), "tiny": (Mapping,), "overfit": (Mapping,), "fields": (Mapping,), "queue": (object,),
+    "overfit_below": (int, float), "rows": (int,), "steps_per_epoch": (int,),
+    "preload": (str, list, tuple), "logs": (str, list, tuple),
+}  # fmt: skip
+_TEXTS = ("command", "settings", "settings_form", "settings_name", "resume", "sample", "labels")
+KEYS = (*_TEXTS, *_KINDS, *FUNCTIONS)
+_CALLED: Mapping[type, str] = {Mapping: "a table", int: "a number", float: "a number", str: "a text", list: "a list"}
+
+
+def faults_in(table: Mapping[str, Any], root: Path = Path()) -> str | None:
+    """What is wrong with a trainer's table, in one line; None where nothing is.
+
+    Args:
+        table: as the team wrote it.
+        root: the folder in which the path of its settings file starts.
+    """
+    for key, value in table.items():
+        if key not in KEYS:
+            return f"unknown key {key!r}{did_you_mean(key, KEYS) or known_are(KEYS)}"
+        kinds = _KINDS.get(key, (str,))
+        if key != "command" and (not isinstance(value, kinds) or isinstance(value, bool)):
+            wanted = " or ".join(dict.fromkeys(_CALLED[kind] for kind in kinds if kind in _CALLED))
+            return f"{key} is {wanted}, not {value!r}"
+    wrong = faults_in_command(table.get("command")) or _faults_in_placeholders(table)
+    return wrong or _faults_in_values(table) or _faults_in_settings(table, root)
+
+
+def faults_in_command(command: object) -> str | None:
+    """What is wrong with a command, whatever its placeholders are."""
+    if not isinstance(command, str) or not command.strip():
+        return "has no command"
+    try:
+        shlex.split(command)
+    except ValueError as error:
+        return f"command cannot be split: {error}"
+    return None
+
+
+def faults_in_class_command(command: str) -> str | None:
+    """What is wrong with the command of a `Trainer` subclass, whose settings are in a file alone."""
+    known = [place for place in PLACEHOLDERS if place not in ("settings", "resume", "epochs")]
+    wrong = faults_in_command(command)
+    for place in [] if wrong else places_in(command):
+        if place not in known:
+            return _unknown_place(place, known)
+    return wrong or _lacks(places_in(command), ("output_dir", "max_steps"))
+
+
+def _faults_in_placeholders(table: Mapping[str, Any]) -> str | None:
+    places = places_in(table["command"])
+    for place in places:
+        mistyped = not place or (nearest(place, PLACEHOLDERS) and not _is_setting(place, table))
+        if place not in PLACEHOLDERS and mistyped:
+            return _unknown_place(place, PLACEHOLDERS)
+    if "epochs" in places and "max_steps" not in places and "steps_per_epoch" not in table:
+        return "command has {epochs} and no {max_steps}: say how many optimizer steps an epoch has, steps_per_epoch = 4"
+    if "steps_per_epoch" in table and "epochs" not in places:
+        return "has steps_per_epoch, but its command lacks {epochs}"
+    wrong = _lacks(places, ("output_dir",) if "epochs" in places else ("output_dir", "max_steps"))
+    if wrong:
+        return wrong
+    if "settings" in places and "{settings}" not in shlex.split(table["command"]):
+        return "command has {settings} inside a word: it becomes several, and stands alone"
+    if table.get("settings") and not {"config", "settings"}.intersection(places):
+        return "has settings, but its command lacks {config} (a file) and {settings} (options)"
+    return None
+
+
+def _is_setting(place: str, table: Mapping[str, Any]) -> bool:
+    """Whether a placeholder is a role, a name that is known for one, or a setting that the table itself names."""
+    if place in settings.ROLES or any(place in names for names in settings.ROLES.values()):
+        return True
+    return any(place in table.get(key, {}) for key in ("production", "tiny", "overfit", "fields"))
+
+
+def _unknown_place(place: str, known: tuple[str, ...] | list[str]) -> str:
+    return f"command has an unknown placeholder {{{place}}}{did_you_mean(place, known) or known_are(known)}"
+
+
+def known_are(names: Iterable[str]) -> str:
+    """All names that are known, to end a message about one that is not."""
+    return f"; known are {', '.join(names)}"
+
+
+def _lacks(places: list[str], needed: tuple[str, ...]) -> str | None:
+    for place in needed:
+        if place not in places:
+            epochs = " (or {epochs}, with steps_per_epoch)" if place == "max_steps" else ""
+            return f"command lacks {{{place}}}{epochs}: without it a run cannot be bounded"
+    return None
+
+
+def _faults_in_values(table: Mapping[str, Any]) -> str | None:
+    form, resume = table.get("settings_form"), table.get("resume", "checkpoint")
+    if form is not None and form not in FORMS:
+        return f"settings_form is one of {', '.join(map(repr, FORMS))}, not {form!r}"
+    if resume not in ("checkpoint", "folder") and not (resume.startswith("-") or "=" in resume):
+        return (
+            "resume is 'checkpoint' (the newest one's path), 'folder' (the output folder), or the words that are added "
+            f"on a resume, as '--resume'; not {resume!r}"
+        )
+    wrong = faults_in_command(resume)
+    if wrong:
+        return f"resume: {wrong}"
+    for key in ("rows", "steps_per_epoch"):
+        if table.get(key, 1) < 1:
+            return f"{key} is {table[key]}, and has to be 1 or more"
+    for key in FUNCTIONS:
+        module, colon, name = table.get(key, "module:function").partition(":")
+        if not (module and colon and name):
+            return f"{key} is 'module:function', not {table[key]!r}"
+    if "queue" in table:
+        queue = table["queue"]
+        wrong = queues.faults_in(queue) if isinstance(queue, Mapping) else "is not a table"
+        return f"queue: {wrong}" if wrong else None
+    return None
+
+
+def _faults_in_settings(table: Mapping[str, Any], root: Path) -> str | None:
+    """What can be told of the settings before the program was asked for its `--help`."""
+    wrong = unknown_roles(table.get("fields", {}))
+    if wrong or needs_help(table, root):
+        return wrong
+    try:
+        known = read_known(table, root)
+    except (OSError, ValueError):
+        return None  # the trainer itself says so, when it is loaded
+    return faults_in_known(table, known)
