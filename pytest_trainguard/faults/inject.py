@@ -82,9 +82,7 @@ class Injector(Observer):
 
     def _exhaust(self) -> None:
         """Have the system refuse, for real, what the program asks for here."""
-        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        limit = taken + HOST_MEMORY_LEFT
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        linux.limit_memory(HOST_MEMORY_LEFT)
         if self.fault.value == "torch":
             torch.empty(16 * HOST_MEMORY_LEFT, dtype=torch.uint8)
         else:
