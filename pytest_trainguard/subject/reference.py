@@ -135,7 +135,7 @@ class Reference:
             event["step"]
             for event in recording.of("write")
             if event["step"] > 0
-            and event["how"] in ("open", "rename")
+            and event["how"] in ("open", "rename", "move")
             and checkpoints.belongs_to(os.path.relpath(event["path"], output_dir), kinds)
         }
         named = {step for step in map(checkpoints.step_of, found) if step is not None}
@@ -144,8 +144,8 @@ class Reference:
     @cached_property
     def first_save(self) -> int:
         """Optimizer steps that were complete when it first wrote to a checkpoint (all of them where it never did)."""
-        writes = [event for event in self.outcome.recording.of("write") if event["how"] == "open" and event["step"] > 0]
-        steps = self.saves or [event["step"] for event in writes]
+        written = [event for event in self.outcome.recording.of("write") if event["how"] in ("open", "move")]
+        steps = self.saves or [event["step"] for event in written if event["step"] > 0]
         return min(steps, default=len(self.outcome.recording.steps))
 
     @cached_property
