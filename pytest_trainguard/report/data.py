@@ -134,6 +134,7 @@ class SessionResult:
         own_cases: trainer and slug of each of the project's own cases that there are, run or not.
         strict: a critical case that could be judged, and was not, is NO-GO.
         isolation: how runs were kept from the world, in a line; empty where none was started.
+        notes: what else is to be known of it, a line each: files of the project that failed to load.
     """
 
     verdicts: list[CaseVerdict]
@@ -151,6 +152,7 @@ class SessionResult:
     own_cases: Sequence[tuple[str, str]] = ()
     strict: bool = False
     isolation: str = ""
+    notes: Sequence[str] = ()
 
     @property
     def counts(self) -> Counter[str]:

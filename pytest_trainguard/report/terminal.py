@@ -22,6 +22,7 @@ DOTS = 48  # tests in a line of pytest's progress, beside a file's name
 LONGEST_NAME = 14  # of a trainer, in the grid
 Markup = dict[str, bool]
 Line = tuple[str, Markup]
+MOST_NOTES = 3
 PLAIN: Markup = {}
 MARKUP: dict[str, Markup] = {"failed": {"red": True}, "advice": {"yellow": True}, "accepted": {}}
 
@@ -39,7 +40,8 @@ def format_summary(result: SessionResult, verbose: bool) -> list[Line]:
     verdicts = sorted(result.verdicts, key=lambda verdict: (verdict.trainer, verdict.order))
     head = format_grid(verdicts) + _format_memory(merge_predictions(verdicts))
     foot = [*_format_acceptances(result), *_format_open(report, verbose)]
-    foot += [*_format_slowest(verdicts), *_format_left_out(result), *_format_isolation(result)]
+    foot += [*_format_slowest(verdicts), *_format_left_out(result), *_format_notes(result)]
+    foot += _format_isolation(result)
     rest = [(line, PLAIN) for line in foot] + _format_clearance(result, report)
     progress = -(-len(verdicts) // DOTS) + len({verdict.category for verdict in verdicts})
     room = MOST_LINES - PYTESTS_OWN - progress - len(head) - len(rest)
@@ -139,6 +141,12 @@ def _format_left_out(result: SessionResult) -> list[str]:
     flag = next((name for name in result.narrowed if name.endswith("-fast")), "--fast")
     shown = f"left out by {flag}, {len(result.left_out)} cases: {format_keys(result.left_out)}: run them without it"
     return textwrap.wrap(shown, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+
+
+def _format_notes(result: SessionResult) -> list[str]:
+    shown = [textwrap.shorten(note, 2 * WIDTH, placeholder=" …") for note in result.notes[:MOST_NOTES]]
+    more = len(result.notes) - len(shown)
+    return [*shown, *([f"and {more} more files that cannot be loaded"] if more else [])]
 
 
 def _format_isolation(result: SessionResult) -> list[str]:
