@@ -205,7 +205,10 @@ def _what_is_wrong_with(outcome: Outcome) -> str | None:
     if not outcome.output_dir.exists():
         return "the undisturbed run removes its own output folder (run.output_dir): what it was to leave there is lost"
     if not taken:
-        return "the undisturbed run takes no optimizer step that torch knows of"
+        return (
+            "the undisturbed run takes no optimizer step that torch knows of (it updates parameters itself, as with "
+            "p.data.add_(...)?): step a torch.optim.Optimizer, whose step may do just that"
+        )
     if not outcome.recording.finite:
         return "the undisturbed run has a loss that is not finite"
     if taken < RUN_STEPS and not outcome.recording.ended:
