@@ -420,8 +420,9 @@ def test_unicode(guard: Guard) -> None:
 def test_file_larger_than_memory(guard: Guard) -> None:
     """`json.load`, `list(file)`, `pd.read_csv`: the whole file in memory, once in bytes and several times in objects.
 
-    The limit is a real one (RLIMIT_AS), over what is loaded: the lowest of several with which the undisturbed run comes
-    to its end, and 32 MiB. The file is the trainer's own rows again and again, with long texts where it cuts them.
+    The limit is a real one (RLIMIT_DATA), over what is loaded: the lowest of several with which the undisturbed run
+    comes to its end, and 32 MiB. What a mapped file takes does not count. The file is the trainer's own rows again and
+    again, with long texts where it cuts them.
     """
     data = guard.needs.data()
     limit = damaged_data.find_memory_limit(guard)

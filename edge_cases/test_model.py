@@ -101,7 +101,7 @@ def test_corrupted_model_files(guard: Guard) -> None:
             f"it does not start from {model}: make_model() is to make one that it takes ({last})",
             guard.needs.BASE_MODEL,
         )
-    weights = [file for file in checkpoints.files(model) if file.suffix in suffixes.WEIGHTS][:MOST_FILES]
+    weights = [file for file in checkpoints.files(model) if suffixes.weights(file)][:MOST_FILES]
     if not weights:
         raise NotApplicable(f"no file of weights in {model}; known are {', '.join(suffixes.WEIGHTS)}")
     requests: list[RunRequest] = []
@@ -266,7 +266,8 @@ def test_trainer_state_missing(guard: Guard) -> None:
     steps = damaged_checkpoints.find_entries(guard, newest, checkpoints.STEP_NAMES)
     doomed = damaged_checkpoints.state_files(newest, list(steps))[:MOST_FILES]
     if not doomed and not steps:
-        raise NotApplicable(f"no file of {newest.name} is one of a trainer's state, or holds a step count to miss")
+        lacks = f"no file of {newest.name} is one of a trainer's state, or holds a step count to miss"
+        raise damaged_checkpoints.not_to_be_changed(guard, [newest], lacks)
     requests, missing = [], []
     for file in doomed:
         copy = guard.copy(killed.output_dir)
@@ -308,7 +309,8 @@ def test_trainer_state_corrupt(guard: Guard) -> None:
     state = damaged_checkpoints.state_files(newest, list(steps))
     written = [file for file in state if file.suffix == ".json"][:MOST_FILES]
     if not written and not steps:
-        raise NotApplicable(f"no file of {newest.name} is JSON of a trainer's state, or holds a step count")
+        lacks = f"no file of {newest.name} is JSON of a trainer's state, or holds a step count"
+        raise damaged_checkpoints.not_to_be_changed(guard, [newest], lacks)
     requests, corrupt = [], []
 
     def add(file: Path, did: str, change: Callable[[Path, Path], object]) -> None:
@@ -403,9 +405,9 @@ def test_old_checkpoint_format(guard: Guard) -> None:
     saved = guard.checkpoints.find(killed.output_dir)
     marks = damaged_checkpoints.find_entries(guard, saved[-1], checkpoints.VERSION_NAMES) if saved else {}
     if not marks:
-        raise NotApplicable(
-            f'its checkpoints state no version of their format: save and check one, "{checkpoints.VERSION_NAMES[0]}": 1'
-        )
+        known = checkpoints.VERSION_NAMES[0]
+        lacks = f'its checkpoints state no version of their format: save and check one, "{known}": 1'
+        raise damaged_checkpoints.not_to_be_changed(guard, saved, lacks)
     copy = guard.copy(killed.output_dir)
     for checkpoint in saved:
         for file, (key, version) in damaged_checkpoints.find_entries(

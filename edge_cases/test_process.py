@@ -33,6 +33,7 @@ from pytest_trainguard import (
     survives,
 )
 from pytest_trainguard.casework.bystander import reassign_pid, start_bystander
+from pytest_trainguard.casework.unsaved import require_something_saved
 from pytest_trainguard.damage import power
 
 WORKERS_GRACE = 9.0  # seconds; torch's loader workers look every 5 s whether their parent still lives
@@ -57,7 +58,11 @@ NEGATIVE_TIME = re.compile(
     fast=True,
 )
 def test_killed(kill_and_resume: KillAndResume) -> None:
-    """A preempted machine, the out-of-memory killer: no handler runs, nothing is flushed."""
+    """A preempted machine, the out-of-memory killer: no handler runs, nothing is flushed.
+
+    A program that saves nothing at all is told so here, once: the other cases about checkpoints do not apply to it.
+    """
+    require_something_saved(kill_and_resume.guard)
     kill_and_resume().check()
 
 

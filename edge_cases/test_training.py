@@ -31,6 +31,7 @@ from pytest_trainguard import (
     survives,
     wording,
 )
+from pytest_trainguard.casework import damaged_checkpoints
 from pytest_trainguard.casework.relabelled import RELABELLED_STEPS, Relabelled
 from pytest_trainguard.damage import checkpoints as damaged
 from pytest_trainguard.damage import weights
@@ -139,9 +140,11 @@ def test_negative_global_step(guard: Guard) -> None:
     saved = guard.checkpoints.find(folder)
     changed = guard.subject.server.call(damaged.negate_step_counts, [str(path) for path in saved], str(folder))
     if not changed:
-        raise NotApplicable(
+        raise damaged_checkpoints.not_to_be_changed(
+            guard,
+            saved,
             "its checkpoints hold no step count that could be made negative: a whole number named 'step' or "
-            "'global_step' in a JSON file, or at the top of what torch.save wrote"
+            "'global_step' in a JSON file, or at the top of what torch.save wrote",
         )
     newest = Path(list(changed)[-1])
     outcome = guard.run(

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import mmap
 import os
 import re
+import resource
 import socket
 import struct
 import sys
@@ -20,6 +22,7 @@ _PR_SET_PDEATHSIG, _PR_CAPBSET_DROP, _PR_SET_CHILD_SUBREAPER = 1, 24, 36
 _CAPABILITY_VERSION_3, _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 0x20080522, 1, 2
 _CLONE_NEWNS, _CLONE_NEWUSER, _CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
 _M_ARENA_MAX = -8
+_MAP_NORESERVE = 0x4000
 _MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 1 << 18
 _MNT_DETACH = 2
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
@@ -51,14 +54,54 @@ def open_process(pid: int) -> int | None:
 
 
 def one_arena() -> None:
-    """Have C's allocator keep to one arena (mallopt(3)), before a limit is put on the address space.
+    """Have C's allocator keep to one arena (mallopt(3)), before memory is limited.
 
-    Each further one takes 64 to 128 MiB of it, and is made where two threads happen to meet: on one day and not on the
-    next.
+    Further ones are made where two threads happen to meet, on one day and not on the next, and each keeps what was
+    freed in it.
     """
     mallopt = getattr(_libc(), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 1)
+
+
+def limit_memory(extra: int) -> None:
+    """Have the kernel refuse this process, and each that it starts, more than `extra` bytes over what it has taken.
+
+    What counts is memory of its own (RLIMIT_DATA: private and writable, as objects and tensors are). A file that is
+    mapped to be read does not, nor does shared memory. Where the system does not count so (Linux before 4.7, others
+    than Linux) it is address space (RLIMIT_AS), mapped files included.
+    """
+    own = _taken("VmData")
+    if own is not None and _refuses_beyond(resource.RLIMIT_DATA, own + extra):
+        return
+    _set_limit(resource.RLIMIT_AS, (_taken("VmSize") or 0) + extra)
+
+
+def _taken(what: str) -> int | None:
+    """Bytes of one kind that this process has taken, by its name in proc_pid_status(5); None where none are told."""
+    try:
+        told = re.search(rf"^{what}:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.M)
+    except OSError:
+        return None
+    return int(told[1]) << 10 if told else None
+
+
+def _refuses_beyond(kind: int, limit: int) -> bool:
+    """Set a limit; whether it holds for memory that is asked of the system without a file."""
+    _set_limit(kind, limit)
+    try:
+        mmap.mmap(-1, limit, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE).close()
+    except OSError:
+        return True
+    return False
+
+
+def _set_limit(kind: int, limit: int) -> None:
+    """Set a limit, or leave the one that is set already where that is lower."""
+    hard = resource.getrlimit(kind)[1]
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)
+    resource.setrlimit(kind, (limit, limit))
 
 
 class _Mallinfo2(ctypes.Structure):

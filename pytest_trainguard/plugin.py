@@ -84,9 +84,10 @@ def pytest_load_initial_conftests(
     early_config: pytest.Config, parser: pytest.Parser, args: list[str]
 ) -> Generator[None, object, object]:
     """Read the short names of the options, once it is known which of them somebody else has."""
+    from pytest_trainguard.session.bystanders import forgive_conftest
     from pytest_trainguard.session.short_names import read_command_line
 
-    return (yield from read_command_line(early_config, parser, args))
+    return (yield from read_command_line(early_config, parser, args, forgive_conftest))
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -132,6 +133,21 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     from pytest_trainguard.session.preflight import get_preflight
 
     get_preflight(session.config).begin()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """In a preflight a file of the project's that fails to load, and holds no case, does not stop the catalogue."""
+    from pytest_trainguard.session.preflight import get_preflight
+
+    preflight = get_preflight(collector.config)
+    if not preflight.active:
+        return (yield)
+    from pytest_trainguard.session.bystanders import load_or_leave
+
+    return (yield from load_or_leave(collector, preflight.left_behind))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -275,3 +275,39 @@ def test_programs_known_by_their_command_line(command_line_project, monkeypatch)
         assert result.verdicts(name) == {41: "passed", 1001: "passed"}, name
     assert {trainer["source"] for trainer in result.report["trainers"]} == {"command"}
     assert_plain_pytest_runs_none(command_line_project)
+
+
+SAVES_NOTHING = """
+import torch
+import pytest_trainguard as trainguard
+
+
+class Leaves(trainguard.Trainer):
+    def train(self, run):
+        torch.manual_seed(run.seed)
+        model = torch.nn.Linear(2, 2)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for step in range(run.max_steps):
+            loss = model(torch.randn(4, 2)).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+"""
+SAVES_SELDOM = (
+    SAVES_NOTHING.replace("Leaves", "Seldom")
+    + """            if step and step % 1000 == 0:
+                torch.save(model.state_dict(), run.output_dir / "ckpt.pt")
+"""
+)
+
+
+def test_a_program_that_saves_nothing_is_told_so_once(tmp_path):
+    project = Project(tmp_path, ["nothing:Leaves", "seldom:Seldom"])
+    project.write("nothing.py", SAVES_NOTHING)
+    project.write("seldom.py", SAVES_SELDOM)
+    result = project.pytest("-m", "preflight", "--edge-case=41,42,43", "-p", "no:cacheprovider")
+    assert result.verdicts("Leaves") == {41: "failed", 42: "not_applicable", 43: "not_applicable"}, result.output
+    assert set(result.verdicts("Seldom").values()) == {"not_applicable"}
+    (cause,) = result.report["causes"]
+    assert (cause["key"], cause["grade"]) == ("resume:nothing-saved", "loses")
+    assert "began again at step 0 and took 8 steps, for it saves nothing" in cause["happened"]

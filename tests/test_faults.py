@@ -125,6 +125,29 @@ class Penalised(Trainer):
             loss.backward()
             optimizer.step()
 '''
+SAVES = """
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+
+from pytest_trainguard import Trainer
+
+
+class Moves(Trainer):
+    def train(self, run):
+        model = torch.nn.Linear(2, 2)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for step in range(1, run.max_steps + 1):
+            model(torch.ones(1, 2)).sum().backward()
+            optimizer.step()
+            made = Path(tempfile.mkdtemp()) / "made.pt"
+            torch.save(model.state_dict(), made)
+            shutil.move(made, run.output_dir / f"checkpoint-{step}.pt")
+            os.rename(run.output_dir / f"checkpoint-{step}.pt", run.output_dir / "ckpt.pt")
+"""
 TRAINS = ("in training mode", "in evaluation mode")
 VALIDATES = ("in evaluation mode without a graph", "in evaluation mode alone", "without a graph alone")
 # What validates with a graph is not told from what trains in evaluation mode.
@@ -135,6 +158,7 @@ WAYS = [(TRAINS[0], validates) for validates in VALIDATES] + [(TRAINS[1], VALIDA
 def pad(tmp_path_factory):
     root = tmp_path_factory.mktemp("root")
     (root / "faulty.py").write_text(PROGRAMS)
+    (root / "saves.py").write_text(SAVES)
     pad = Launchpad(root, tmp_path_factory.mktemp("pad"), [str(root)], 60.0)
     yield pad
     pad.close()
@@ -203,3 +227,12 @@ def test_undone_steps(run):
     assert outcome.exit == 0, outcome.output
     assert len(set(outcome.losses)) == 1
     assert outcome.recording.fault_fired
+
+
+def test_a_disk_fails_where_a_file_made_elsewhere_is_moved_to(pad):
+    request = RunRequest("tried", steps=3, fault=faults.io_error("save", 2))
+    outcome = pad.subject("Moves", "saves:Moves").start(request).outcome()
+    moved = [event["step"] for event in outcome.recording.of("write") if event["how"] == "move"]
+    assert (outcome.exit, moved) == (1, [1, 2]), outcome.output
+    assert "checkpoint-2.pt" in outcome.last_words.splitlines()[-1]
+    assert sorted(outcome.after) == ["ckpt.pt"]

@@ -1,9 +1,12 @@
 """What counts as a weight in a checkpoint: what training moves, under any name, and nothing else that is written."""
 
+import argparse
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from pytest_trainguard.damage.pickled import look_into
 from pytest_trainguard.probes.finite_weights import find_bad_weights
 
 INF, NAN = torch.tensor(float("inf")), float("nan")
@@ -90,6 +93,32 @@ def test_what_was_so_undisturbed_is_so_on_purpose(tmp_path):
     assert bad_in(tmp_path, masked, undisturbed={"model": weights()}) == "model.mask is not finite"
     damaged = {"model": {"mask": MASK, **weights(), "first.bias": torch.tensor([0.0, NAN])}}
     assert bad_in(tmp_path, damaged, undisturbed=masked) == "model.first.bias is not finite"
+
+
+class Kept:
+    """What a program of its own might save whole; it cannot be made anew without its code."""
+
+    def __init__(self, **values):
+        self.__dict__.update(values)
+
+    def __reduce__(self):
+        return _made_by, (self.__dict__,), self.__dict__
+
+
+def _made_by(values):
+    raise AssertionError("what a file names was called")
+
+
+def test_classes_of_a_program_are_looked_into_and_never_made(tmp_path):
+    arguments = argparse.Namespace(lr=0.1, layers=[2, {3}])
+    assert bad_in(tmp_path, {"args": arguments, "model": weights()}) is None
+    bad = weights(scale=torch.tensor([NAN, 1.0]))
+    assert bad_in(tmp_path, {"args": arguments, "model": bad}) == "model.scale is not finite"
+    assert bad_in(tmp_path, Kept(step=3, model=bad)) == "model.scale is not finite"
+    assert bad_in(tmp_path, {"net": torch.nn.Linear(2, 2), "half": bad["scale"].half()}) == "half is not finite"
+    content, classes = look_into(tmp_path / "checkpoint.pt")
+    assert content["net"]["in_features"] == 2
+    assert "torch.nn.modules.linear.Linear" in classes
 
 
 def test_safetensors_and_files_that_cannot_be_loaded(tmp_path):

@@ -24,6 +24,7 @@ PROGRAMS = (
     f"MARK = {SLEEP!r}\n"
     + '''
 import ctypes
+import mmap
 import multiprocessing
 import os
 import shutil
@@ -144,6 +145,16 @@ class Wanders(Trainer):
 class Allocates(Trainer):
     def train(self, run):
         torch.ones(run.settings["mebibytes"] << 18)
+        steps(1)
+
+
+class MapsItsData(Trainer):
+    def train(self, run):
+        with open(run.output_dir / "data", "wb") as out:
+            out.truncate(1 << 30)
+        with open(run.output_dir / "data", "rb") as file:
+            data = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+        assert sum(data[place] for place in range(0, len(data), 1 << 16)) == 0
         steps(1)
 
 
@@ -371,6 +382,11 @@ def test_memory_limit(run):
     assert big.exit == 1
     assert "allocate" in big.message
     assert run("Allocates", settings={"mebibytes": 1024}).exit == 0
+
+
+def test_mapped_files_do_not_count_against_the_memory_limit(run):
+    outcome = run("MapsItsData", memory_limit=256 << 20)
+    assert (outcome.exit, len(outcome.losses)) == (0, 1), outcome.output
 
 
 def test_a_small_disk(run):

@@ -169,6 +169,37 @@ def test_the_catalogues_fixtures_are_ours(project, pytester):
     assert "nowhere" not in shown
 
 
+# --- files that fail to load
+
+
+def test_files_that_fail_to_load_do_not_stop_the_catalogue(project, pytester):
+    killed = "edge_cases/test_process.py::test_killed[[]Mine[]]"
+    project.write("tests/test_old.py", "import nowhere")
+    project.write("tests/test_script.py", "raise SystemExit(2)")
+    project.write("tests/test_wrong.py", "def test(:")
+    project.write("tests/fixed/conftest.py", "raise RuntimeError('no license')")
+    project.write("tests/fixed/test_it.py", "def test_it(): pass")
+    asked = ("-m", "preflight", "--trainer=Mine", "--edge-case=41")
+    result = pytester.runpytest_inprocess(*asked, "--collect-only", "-q")
+    assert result.ret == 0, result.stdout.str()
+    result.stdout.fnmatch_lines([killed])
+    # Paths that are named, and files that may hold cases, are another matter.
+    assert pytester.runpytest_inprocess(*asked, "--collect-only", "tests/test_old.py").ret == 2
+    assert pytester.runpytest_inprocess("--collect-only", "tests/test_old.py").ret == 2
+    project.write("tests/test_old.py", "import nowhere\nfrom pytest_trainguard import edge_case")
+    assert pytester.runpytest_inprocess(*asked, "--collect-only").ret == 2
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "1")])
+def test_files_that_fail_to_load_are_told_of(project, pytester, workers):
+    project.write("conftest.py", "import nowhere")
+    project.write("tests/test_it.py", "def test_it(): pass")
+    asked = ("-m", "preflight", "--trainer=Mine", "--edge-case=41", *workers)
+    result = pytester.runpytest_subprocess(*asked)
+    told = "conftest.py cannot be loaded, and was left out: ModuleNotFoundError: No module named 'nowhere'"
+    result.stdout.fnmatch_lines([told, "NO-GO: *not judged*"])
+
+
 # --- the ini file
 
 INI_FILES = [

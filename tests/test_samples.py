@@ -536,3 +536,42 @@ def test_semicolons_are_read_back_by_a_strict_reader(cut):
         rows = list(csv.reader(lines, delimiter=";", strict=True))
     assert len(rows) == 65
     assert rows[64] == ['one\ntwo; "quoted" 63', "1"]
+
+
+def write_splits(folder, **rows):
+    folder.mkdir(exist_ok=True)
+    for name, many in rows.items():
+        lines = [json.dumps({"text": f"a text {n}", "label": n % 2}) + "\n" for n in range(many)]
+        (folder / f"{name}.json").write_text("".join(lines))
+    return folder
+
+
+def read_lines(file):
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_rows_of_every_file_in_a_folder_are_made_longer(tmp_path):
+    folder = write_splits(tmp_path / "data", train=4, validation=3)
+    (folder / "numbers.csv").write_text("a,b\n1,2\n")
+    assert stretch_rows(folder, 8, 10) == folder
+    for name in ("train", "validation"):
+        rows = read_lines(folder / f"{name}.json")
+        assert len(rows) == 8
+        assert sum(len(row["text"]) >= 120 for row in rows) == 4
+    assert (folder / "numbers.csv").read_text() == "a,b\n1,2\n"
+    (tmp_path / "numbers").mkdir()
+    (tmp_path / "numbers/train.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match=r"train\.csv: holds no text to make longer: override make_longest"):
+        stretch_rows(tmp_path / "numbers", 8, 10)
+
+
+def test_labels_in_a_folder_are_those_of_its_parts(tmp_path):
+    folder = write_splits(tmp_path / "data", train=4, validation=3, test=2)
+    assert labels.read_labels(folder, "label") == [0, 1, 0, 1]
+    made = labels.write_split_labels(folder, tmp_path / "out", "label", 1, (0, 1))
+    assert [row["label"] for row in read_lines(made / "train.json")] == [1, 1, 1, 1]
+    assert [row["label"] for row in read_lines(made / "validation.json")] == [0, 1, 0]
+    assert (made / "test.json").read_text() == (folder / "test.json").read_text()
+    (folder / "validation.json").unlink()
+    with pytest.raises(NotApplicable, match="which file in it is trained and which validated on"):
+        labels.read_labels(folder, "label")

@@ -1,13 +1,16 @@
 """Broken data, in every form that data comes in: what is said to be broken is, and nothing else."""
 
+import argparse
 import csv
 import json
+from types import SimpleNamespace
 
 import pyarrow
 import pyarrow.parquet as parquet
 import pytest
 
 from pytest_trainguard import NotApplicable
+from pytest_trainguard.casework import damaged_checkpoints
 from pytest_trainguard.damage import checkpoints, data_files, row_values, weights
 
 ROWS = [{"text": f"row {n}", "label": n % 2} for n in range(6)]
@@ -229,6 +232,23 @@ def test_entries_of_a_checkpoint_are_found_put_and_dropped(tmp_path, kind):
     assert checkpoints.find_entries([str(file)], ["step"]) == {str(file): {"step": 5}}
     checkpoints.drop_entry(str(file), "step", str(tmp_path))
     assert checkpoints.find_entries([str(file)], ["step"]) == {}
+
+
+def test_a_checkpoint_with_classes_of_its_own_is_read_and_not_changed(tmp_path):
+    import torch
+
+    file = tmp_path / "ckpt.pt"
+    torch.save({"args": argparse.Namespace(lr=0.1), "step": 6}, file)
+    assert checkpoints.read_step_count(file) == 6
+    assert checkpoints.find_entries([str(file)], ["step"]) == {}
+    assert checkpoints.negate_step_counts([str(file)], str(tmp_path)) == {}
+    assert checkpoints.own_classes([str(file)]) == {str(file): ["argparse.Namespace"]}
+    asked = SimpleNamespace(call=lambda function, *args: function(*args))
+    guard = SimpleNamespace(subject=SimpleNamespace(server=asked))
+    told = str(damaged_checkpoints.not_to_be_changed(guard, [file], "no step count"))
+    assert told.startswith("ckpt.pt holds objects of classes (argparse.Namespace)")
+    torch.save({"name": "x"}, file)
+    assert str(damaged_checkpoints.not_to_be_changed(guard, [file], "no step count")) == "no step count"
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "pt"])

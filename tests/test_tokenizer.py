@@ -52,3 +52,10 @@ def test_what_cannot_outgrow(tmp_path, data):
     model = _model(tmp_path / "model", {"<unk>": 0, "brook": 1, "cedar": 2, "amber": 3})
     with pytest.raises(NotApplicable, match="no word that is not a token already"):
         tokenizer.outgrow_embedding(model, data, tmp_path)
+
+
+def test_names_of_columns_are_no_words_of_the_data(tmp_path):
+    data = tmp_path / "rows.csv"
+    data.write_bytes("sentence,label\ncaf\xe9 amber,1\n".encode("latin-1"))  # nothing that can be read as UTF-8
+    model = _model(tmp_path / "model", {"<unk>": 0})
+    assert tokenizer.outgrow_embedding(model, data, tmp_path).words == ("caf", "amber")

@@ -278,6 +278,21 @@ def names(folder, *paths):
         (["filter3.pt", "footstep2.pt"], ["filter3.pt", "footstep2.pt"]),
         (["model.pt", "sub/model.safetensors"], ["model.pt", "sub/model.safetensors"]),
         (["checkpoint-2.txt", "log.json"], []),
+        (
+            ["c/epoch_010.ckpt", "c/epoch_009.ckpt", "c/last.ckpt"],
+            ["c/epoch_009.ckpt", "c/epoch_010.ckpt", "c/last.ckpt"],
+        ),
+        (["epoch=2-step=8.ckpt", "epoch=9-step=4.ckpt"], ["epoch=9-step=4.ckpt", "epoch=2-step=8.ckpt"]),
+        (["last.ckpt", "step=10.ckpt"], ["step=10.ckpt", "last.ckpt"]),
+        (["checkpoint.pth.tar", "data.tar"], ["checkpoint.pth.tar"]),
+        (["checkpoint-3.pth.tar", "iteration_4.pt"], ["checkpoint-3.pth.tar", "iteration_4.pt"]),
+        (
+            ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"],
+            ["model-00001-of-00002.safetensors"],
+        ),
+        (["state/.metadata", "state/__0_0.distcp", "state/__1_0.distcp"], ["state"]),
+        (["best/mp_rank_00_model_states.pt", "best/zero_pp_rank_0_mp_rank_00_optim_states.pt"], ["best"]),
+        ([".metadata", "__0_0.distcp", "__1_0.distcp"], ["__0_0.distcp"]),
         ([], []),
     ],
 )
@@ -292,9 +307,16 @@ def test_a_link_to_the_newest_is_no_checkpoint_of_its_own(tmp_path):
     assert checkpoints.find(tmp_path / "nowhere") == []
 
 
+def test_the_shares_of_a_checkpoint_are_its_files(tmp_path):
+    shares = [f"model-0000{share}-of-00002.safetensors" for share in (1, 2)]
+    names(tmp_path, *shares, "adapter-00001-of-00001.safetensors")
+    assert [file.name for file in checkpoints.files(tmp_path / shares[0])] == shares
+
+
 def test_steps_and_files_of_checkpoints(tmp_path):
     assert checkpoints.step_of(Path("a/epoch=1-step=40.ckpt")) == 40
     assert checkpoints.step_of(Path("a/model.pt")) is None
+    assert checkpoints.step_of(Path("epoch_000.ckpt")) is None  # an epoch is no step
     names(tmp_path, "checkpoint-2/")
     assert checkpoints.files(tmp_path / "checkpoint-2") == [tmp_path / "checkpoint-2/weights.bin"]
     assert checkpoints.files(tmp_path / "checkpoint-2/weights.bin") == [tmp_path / "checkpoint-2/weights.bin"]

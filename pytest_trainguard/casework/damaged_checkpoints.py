@@ -90,6 +90,20 @@ def find_entries(guard: Guard, checkpoint: Path, names: Sequence[str]) -> dict[P
     return {Path(file): next(iter(values.items())) for file, values in found.items()}
 
 
+def not_to_be_changed(guard: Guard, saved: Sequence[Path], lacks: str) -> NotApplicable:
+    """That a case can change nothing in some checkpoints: what they lack, or that they hold what is never unpickled."""
+    files = [str(file) for checkpoint in saved for file in checkpoints.files(checkpoint)]
+    own = guard.subject.server.call(damaged.own_classes, files)
+    if not own:
+        return NotApplicable(lacks)
+    file, classes = next(iter(own.items()))
+    return NotApplicable(
+        f"{Path(file).name} holds objects of classes ({', '.join(classes[:3])}), for which it would have to be "
+        "unpickled, and is not: save them as tables, vars(args)",
+        f"save objects in checkpoints as tables, vars(args), not {classes[0]}",
+    )
+
+
 def state_files(checkpoint: Path, known: Sequence[Path] = ()) -> list[Path]:
     """The files of a checkpoint that hold a trainer's state: by their names, or among those that are `known` to.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -124,16 +124,24 @@ class Relabelled:
         """The outcome of a run, made once for each trainer."""
         known = self._findings.outcomes
         if name not in known:
-            known[name] = self._run(name, did, lambda nth: held_out[nth % len(held_out)])
+            known[name] = self._run(name, did, held_out)
         return known[name]
 
-    def _run(self, name: str, did: str, label: Callable[[int], object]) -> Outcome:
+    def _run(self, name: str, did: str, turns: Sequence[object]) -> Outcome:
+        """A run; the rows to validate on have these labels, by turns."""
+
+        def label(nth: int) -> object:
+            return turns[nth % len(turns)]
+
         subject, first = self.guard.subject, self._two_labels[0]
         values, file = self._settings(), subject.settings.role("validation_data")
         rows = len(self._labels)
         if file is not None:
             values[file.path] = str(self._write_labels(f"{name}-validation", [label(nth) for nth in range(rows)]))
             data = self._write_labels(name, [first] * rows)
+        elif self.guard.needs.data().is_dir():
+            folder = self.guard.folder / name
+            data = labels.write_split_labels(self.guard.needs.data(), folder, self._field, first, turns)
         else:
             held_out = subject.server.ask(questions.held_out, self.guard.needs.data())
             if not held_out:

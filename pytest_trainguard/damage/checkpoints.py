@@ -17,9 +17,14 @@ from typing import TypeGuard
 from pytest_trainguard.contract import checkpoints as names
 from pytest_trainguard.contract.checkpoints import STEP_NAMES
 from pytest_trainguard.damage.manifests import replace_file
-from pytest_trainguard.rows.suffixes import JSON, SAVED_BY_TORCH
+from pytest_trainguard.damage.pickled import look_into
+from pytest_trainguard.rows import suffixes
+from pytest_trainguard.rows.suffixes import JSON
 
-__all__ = ["drop_entry", "find_entries", "negate_step_counts", "read_content", "read_step_count", "set_entry"]
+__all__ = [
+    "drop_entry", "find_entries", "negate_step_counts", "own_classes", "read_content", "read_only", "read_step_count",
+    "set_entry",
+]  # fmt: skip
 
 DEPTH = 2  # tables in tables that a step count is looked for in: an optimizer's own, of each parameter, lie deeper
 _SETTINGS = re.compile(r"config|settings|args|hparams|hyper", re.I)  # what is to be done, not what was
@@ -85,7 +90,7 @@ def negate_step_counts(checkpoints: Sequence[str], within: str) -> dict[str, int
 def read_step_count(checkpoint: Path) -> int | None:
     """The step count that is saved in a checkpoint; None where none is found."""
     for file in names.files(checkpoint):
-        for _, _, step in _step_counts(read_content(file), DEPTH):
+        for _, _, step in _step_counts(read_only(file), DEPTH):
             return step
     return None
 
@@ -95,9 +100,40 @@ def read_content(file: Path) -> object:
     try:
         if file.suffix == JSON:
             return json.loads(file.read_bytes())
-        return _load(file) if file.suffix in SAVED_BY_TORCH else None
+        return _load(file) if saved_by_torch(file) else None
     except Exception:  # whatever torch makes of a file that is none of its own, or that only unpickling would read
         return None
+
+
+def read_only(file: Path) -> object:
+    """What stands in a file as in `read_content`, objects of a program's own classes among it as tables.
+
+    It is for looking: what is found cannot be saved again as the program saved it.
+    """
+    content = read_content(file)
+    if content is not None or not saved_by_torch(file):
+        return content
+    try:
+        return look_into(file)[0]
+    except Exception:  # as in read_content
+        return None
+
+
+def own_classes(files: Sequence[str]) -> dict[str, list[str]]:
+    """The files that torch saved with objects of a program's own classes, so that they cannot be changed, and these."""
+    found: dict[str, list[str]] = {}
+    for file in map(Path, files):
+        if saved_by_torch(file) and read_content(file) is None:
+            try:
+                found[str(file)] = look_into(file)[1]
+            except Exception:  # as in read_content
+                continue
+    return {file: classes for file, classes in found.items() if classes}
+
+
+def saved_by_torch(file: Path) -> bool:
+    """Whether a file is one that `torch.save` wrote, by its name."""
+    return suffixes.weights(file) in suffixes.SAVED_BY_TORCH
 
 
 def _load(file: Path) -> object:

@@ -6,22 +6,25 @@ A label is named by the field of a row that it stands in, dotted where fields ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pytest_trainguard.rows import folders
 from pytest_trainguard.rows.codec import JsonColumns, NoRows, TextForm, form_of, read_content, write_content
 from pytest_trainguard.verdicts.errors import NotApplicable
 
-__all__ = ["read_labels", "write_labels"]
+__all__ = ["read_labels", "write_labels", "write_split_labels"]
 
 
 def read_labels(data: Path, field: str) -> list[object]:
-    """The label of each row, in the order of the file.
+    """The label of each row, in the order of the file; of a folder those of the file that is trained on.
 
     Raises:
         NotApplicable: the data is of another form, or a row has no such field.
     """
-    return [_label(row, field) for row in _rows(data)]
+    return [_label(row, field) for row in _rows(_splits(data)[0] if data.is_dir() else data)]
 
 
 def write_labels(data: Path, folder: Path, field: str, labels: Sequence[object]) -> Path:
@@ -31,13 +34,51 @@ def write_labels(data: Path, folder: Path, field: str, labels: Sequence[object])
         NotApplicable: as `read_labels`.
         FileExistsError: the folder is there already.
     """
-    rows = _rows(data)
-    for row, label in zip(rows, labels, strict=True):
-        _replace_label(row, field, label)
     folder.mkdir(parents=True)
     path = folder / data.name
-    write_content(path, _form(data).write(rows, like=read_content(data)))
+    write_content(path, _relabelled(data, field, iter(labels)))
     return path
+
+
+def write_split_labels(data: Path, folder: Path, field: str, trained: object, validated: Sequence[object]) -> Path:
+    """A copy of a folder of data in `folder`, a new one, with other labels.
+
+    Args:
+        data: with a file to train on and one to validate on.
+        folder: for the copy, under its own name.
+        field: of the label.
+        trained: the label of every row that is trained on.
+        validated: those of the rows that are validated on, by turns.
+
+    Raises:
+        NotApplicable: as `read_labels`.
+        FileExistsError: the folder is there already.
+    """
+    copy = folder / data.name
+    parts = _splits(data)
+    folder.mkdir(parents=True)
+    shutil.copytree(data, copy)
+    for part, turns in zip(parts, ([trained], validated), strict=True):
+        write_content(copy / part.relative_to(data), _relabelled(part, field, itertools.cycle(turns)))
+    return copy
+
+
+def _splits(data: Path) -> tuple[Path, Path]:
+    found = folders.find_splits(data)
+    if found is None:
+        raise NotApplicable(
+            f"its data is the folder {data.name}, and which file in it is trained and which validated on is not told "
+            "by names such as train.jsonl and validation.jsonl"
+        )
+    return found
+
+
+def _relabelled(file: Path, field: str, labels: Iterator[object]) -> bytes:
+    """A file's content with other labels; they run out with its rows, or later."""
+    rows = _rows(file)
+    for row in rows:
+        _replace_label(row, field, next(labels))
+    return _form(file).write(rows, like=read_content(file))
 
 
 def _form(data: Path) -> TextForm | JsonColumns:

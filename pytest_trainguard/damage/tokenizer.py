@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from pytest_trainguard.rows import suffixes
 from pytest_trainguard.rows.codec import form_of
 from pytest_trainguard.verdicts.errors import NotApplicable
 
@@ -101,6 +102,8 @@ def _texts(file: Path) -> Iterator[str]:
         yield from _strings(_first_rows(file))
     except (ValueError, ImportError):
         with file.open("rb") as content:
+            if suffixes.inside(file) in (suffixes.CSV, suffixes.TSV):
+                content.readline()  # the names of its columns
             yield content.read(READ).decode(errors="replace")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_trainguard.contract import checkpoints
-from pytest_trainguard.damage.checkpoints import read_content
+from pytest_trainguard.damage.checkpoints import read_only
 from pytest_trainguard.rows.suffixes import SAFETENSORS
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _tensors_in_file(path: Path, passing_over: tuple[str, ...] = ()) -> Iterator
 
         content: object = load_file(path)
     else:
-        content = read_content(path)
+        content = read_only(path)
     yield from _tensors_in(content, "", passing_over)
 
 

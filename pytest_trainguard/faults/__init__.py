@@ -22,7 +22,7 @@ OOM_MESSAGE = (
     "free. Including non-PyTorch memory, this process has 38.26 GiB memory in use. Of the allocated memory 36.87 GiB "
     "is allocated by PyTorch, and 913.41 MiB is reserved by PyTorch but unallocated."
 )  # torch's own words, c10/cuda/CUDACachingAllocator.cpp
-HOST_MEMORY_LEFT = 512 * 2**20  # bytes of address space, for a run to end in order: threads reserve much of it
+HOST_MEMORY_LEFT = 512 * 2**20  # bytes for a run to end in order
 FILLER = "filler"  # the file on a small disk that leaves no room there
 DEVICE_ERRORS = {
     "illegal access": "CUDA error: an illegal memory access was encountered",
@@ -120,7 +120,7 @@ def io_error(where: str, step: int, nth: int = 1) -> Fault:
 
 
 def exhaust_memory(where: str, step: int = 1, nth: int = 1, asks: str = "torch") -> Fault:
-    """A real limit (RLIMIT_AS) on what the process may take beside `HOST_MEMORY_LEFT`, and a request for more.
+    """A real limit (RLIMIT_DATA) on what the process may take beside `HOST_MEMORY_LEFT`, and a request for more.
 
     Args:
         where: one of the `DOORS`; the request is made there, in the program's place, and really refused.

@@ -39,6 +39,7 @@ class Injector(Observer):
         self.done = False
         self._events = 0  # writes, fsyncs or reads that could have been the one
         self._path, self._broken = "", False  # of the data, the last that was opened; the kernel's reads of it fail
+        self._unwritable: str | None = None  # a path to which a file could not be moved
         self._passes = TrainingPasses()
         self._gradient = SpoiltGradient(self._spoilt, self._fire)
         self._batch: list[tuple[torch.Tensor, torch.Tensor]] = []  # spoilt, with what was in it, until it is used
@@ -78,13 +79,11 @@ class Injector(Observer):
         file = Path(self._path)
         self._broken = self.fault.where == "read" and file.suffix in TEXT and linux.break_file(file)
         if not self._broken:
-            _io_error()
+            _io_error(self._unwritable)
 
     def _exhaust(self) -> None:
         """Have the system refuse, for real, what the program asks for here."""
-        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        limit = taken + HOST_MEMORY_LEFT
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        linux.limit_memory(HOST_MEMORY_LEFT)
         if self.fault.value == "torch":
             torch.empty(16 * HOST_MEMORY_LEFT, dtype=torch.uint8)
         else:
@@ -239,8 +238,13 @@ class Injector(Observer):
         self._kept = []
 
     def writing(self, path: str, how: str) -> None:
-        written = how == "open" or self.fault.kind != "io_error"  # programs rightly pass over what cannot be removed
+        if self._unwritable == path and self.done and how == "open":
+            _io_error(path)  # a move that failed is tried again as a copy, to the same disk
+        # What cannot be removed programs rightly pass over, and what is renamed there has been written there before.
+        written = how in ("open", "move") or self.fault.kind != "io_error"
         if self.fault.where == "save" and written and self.recorder.steps >= self.fault.step:
+            if not self.done and how == "move" and self.fault.kind == "io_error":
+                self._unwritable = path
             self._count("save")
         if self.done and self.fault.kind == "reboot":
             self._events += 1
@@ -258,8 +262,9 @@ class Injector(Observer):
             raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
 
 
-def _io_error() -> None:
-    raise OSError(errno.EIO, os.strerror(errno.EIO))
+def _io_error(path: str | None = None) -> None:
+    """Raise EIO: reads and writes name no file; opening one and moving one do."""
+    raise OSError(errno.EIO, os.strerror(errno.EIO), *filter(None, [path]))
 
 
 def _device_error(text: str) -> RuntimeError:

@@ -93,10 +93,7 @@ def _limit_memory(limit: int | None) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a provoked segfault leaves no core file behind
     if limit:
         linux.one_arena()
-        # The address space that the warm server brought along does not count against the run.
-        pages = int(Path("/proc/self/statm").read_text().split()[0]) if sys.platform == "linux" else 0
-        limit += pages * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        linux.limit_memory(limit)  # over what the warm server brought along, which is not the run's
 
 
 def _work(launch: Launch, disk: Path | None) -> int:

@@ -38,7 +38,7 @@ class ProcessRequest:
     Attributes:
         did: what is done, in words; a finding begins with this.
         time_limit: seconds until it is ended; None for the session's own limit.
-        memory_limit: bytes of address space over what is loaded already.
+        memory_limit: bytes of its own over what is loaded already; mapped files do not count.
         small_disk: bytes of a file system of its own for the output folder.
         ordinary_user: file permissions apply to it, also where pytest runs as root.
         grace: seconds for processes that end after the run.

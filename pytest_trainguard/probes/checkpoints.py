@@ -15,7 +15,7 @@ from pytest_trainguard.launch.protocol import RunRequest
 from pytest_trainguard.probes.finite_weights import NOT_FINITE, find_bad_weights
 from pytest_trainguard.probes.needs import Needs
 from pytest_trainguard.probes.runs import Runs
-from pytest_trainguard.rows.suffixes import WEIGHTS
+from pytest_trainguard.rows import suffixes
 from pytest_trainguard.verdicts import causes
 from pytest_trainguard.verdicts.errors import Finding, NotApplicable
 
@@ -120,7 +120,7 @@ class Checkpoints:
 
     def _weights(self, outcome: Outcome) -> list[Path]:
         found = [file for checkpoint in self.find(outcome.output_dir) for file in checkpoints.files(checkpoint)]
-        return [file for file in found if file.suffix in WEIGHTS]
+        return [file for file in found if suffixes.weights(file)]
 
 
 def _content(outcome: Outcome) -> FolderContent:

@@ -1,6 +1,7 @@
 """Whether files of weights can be loaded, and every weight in them is finite; done where torch is loaded.
 
-Files are read as safetensors or with `torch.load(weights_only=True)`: never unpickled. A checkpoint holds more than
+Files are read as safetensors or with `torch.load(weights_only=True)`, those with objects of a program's own classes as
+`damage.pickled` looks into them: never unpickled. A checkpoint holds more than
 weights: the best score so far begins at infinity, and says nothing of them.
 """
 
@@ -13,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard
 
+from pytest_trainguard.damage.pickled import look_into
 from pytest_trainguard.rows.suffixes import SAFETENSORS
 
 if TYPE_CHECKING:
@@ -33,8 +35,6 @@ WEIGHTS = re.compile(r"model|state_dict|weight|module|param|optim|exp_avg|(^|_)(
 def find_bad_weights(files: list[Path], undisturbed: list[Path]) -> dict[Path, str]:
     """The files that cannot be loaded, or hold a weight that is not finite; path to what is wrong.
 
-    A file of another kind that the restricted reader refuses (a pickled Python object) is not judged.
-
     Args:
         files: what is looked at.
         undisturbed: those of a run that nothing disturbed: what is not finite in one of them, as an attention mask of
@@ -45,10 +45,6 @@ def find_bad_weights(files: list[Path], undisturbed: list[Path]) -> dict[Path, s
     for file in files:
         try:
             bad = _names_not_finite(_load(file))
-        except pickle.UnpicklingError as error:
-            if os.path.getsize(file) == 0 or "Unsupported" not in str(error):
-                found[file] = f"cannot be loaded ({_first_line(error)})"
-            continue
         except Exception as error:
             found[file] = f"cannot be loaded ({_first_line(error)})"
             continue
@@ -79,7 +75,15 @@ def _load(file: Path) -> object:
 
         loaded: object = load_file(file)
         return loaded
-    return torch.load(file, map_location="cpu", weights_only=True)
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if os.path.getsize(file) == 0 or "Unsupported" not in str(error):
+            raise
+    try:
+        return look_into(file)[0]
+    except Exception:  # whole, as far as the restricted reader came, and nothing that can be judged
+        return None
 
 
 def _first_line(error: Exception) -> str:

@@ -8,8 +8,9 @@ from pathlib import Path
 from pytest_trainguard.adapters.settings_files import WRITABLE
 from pytest_trainguard.adapters.tables import faults_in_class_command
 from pytest_trainguard.contract.outcome import Outcome
-from pytest_trainguard.contract.settings import Field, value_at
+from pytest_trainguard.contract.settings import Field
 from pytest_trainguard.launch import questions
+from pytest_trainguard.rows import suffixes
 from pytest_trainguard.subject.reference import Reference
 from pytest_trainguard.subject.subject import Subject
 from pytest_trainguard.verdicts.errors import CannotJudge, NotApplicable
@@ -40,6 +41,8 @@ class Needs:
             NotApplicable: there is none.
         """
         found = self._subject.settings.role(role)
+        if found is None and role == "model":
+            found = next((field for field in self._subject.settings.fields if self._local_model(field)), None)
         if found is None:
             to_add = f'fields = {{"{role}": "..."}}'
             known = role in IN_EVERY_PROGRAM and self._subject.settings.fields  # it is among them by another name
@@ -146,12 +149,29 @@ class Needs:
         made = self._subject.server.ask(questions.make_model, folder)
         if made:
             return made
-        set_to = value_at(self._subject.settings.base, field.path)
-        local = self._subject.root / Path(set_to).expanduser() if isinstance(set_to, str) else None
-        if local is None or not local.exists():
+        local = self._local_model(field)
+        if local is None:
             raise NotApplicable(
                 "no small base model at hand: write make_model(folder), or name one in tiny", self.BASE_MODEL
             )
         folder.mkdir(exist_ok=True)
         copy = shutil.copytree if local.is_dir() else shutil.copy
         return Path(copy(local, folder / local.name))
+
+    def _local_model(self, field: Field) -> Path | None:
+        """The model that a setting names by its place on this disk, as it is tried or else as it is launched.
+
+        Of a setting that is not called the model's: a folder of weights and their configuration.
+        """
+        settings = self._subject.settings
+        called = settings.role("model") == field
+        for set_to in (settings.tiny(field), settings.production(field)):
+            local = self._subject.root / Path(set_to).expanduser() if isinstance(set_to, str) and set_to else None
+            if local is not None and local.exists() and (called or _holds_weights(local)):
+                return local
+        return None
+
+
+def _holds_weights(path: Path) -> bool:
+    """Whether a folder is a model's: its configuration and its weights."""
+    return (path / "config.json").is_file() and any(suffixes.weights(file) for file in path.iterdir())

@@ -88,7 +88,7 @@ class Observer:
         """`torch.save` is over, by an exception too."""
 
     def writing(self, path: str, how: str) -> None:
-        """A file in the output folder is about to be opened for writing, renamed or removed."""
+        """A file in the output folder is about to be opened to write (`how`: `open`), renamed, moved there, removed."""
 
     def synced(self, path: str) -> None:
         """A file or folder has been fsynced."""
@@ -356,10 +356,7 @@ class Doors:
 
     def _touched(self, path: object, how: str) -> None:
         if isinstance(path, str | bytes | os.PathLike):
-            absolute = os.path.join(
-                os.path.realpath(os.path.dirname(os.fsdecode(path)) or "."),
-                os.path.basename(os.fsdecode(path)),
-            )
+            absolute = _absolute(path)
             if self._ours(absolute):
                 self._tell("writing", absolute, how)
 
@@ -391,10 +388,18 @@ class Doors:
                     "None",
                 ):
                     self._tell("connecting", f"{address[0]}:{address[1]}")
+            elif event == "os.rename":
+                self._touched(args[1], "rename" if self._ours(_absolute(args[0])) else "move")
             else:
-                self._touched(args[1] if event == "os.rename" else args[0], event.partition(".")[2])
+                self._touched(args[0], event.partition(".")[2])
         finally:
             self._local.telling = False
+
+
+def _absolute(path: str | bytes | os.PathLike[Any]) -> str:
+    """Where a name stands, whatever it may be a link to itself."""
+    name = os.fsdecode(path)
+    return os.path.join(os.path.realpath(os.path.dirname(name) or "."), os.path.basename(name))
 
 
 def _tell_of_opening(path: object) -> None:

@@ -135,6 +135,7 @@ class SessionResult:
         strict: a critical case that could be judged, and was not, is NO-GO.
         isolation: how runs were kept from the world, in a line; empty where none was started.
         forms: how programs were given their settings as options, a line each.
+        notes: what else is to be known of it, a line each: files of the project that failed to load.
     """
 
     verdicts: list[CaseVerdict]
@@ -153,6 +154,7 @@ class SessionResult:
     strict: bool = False
     isolation: str = ""
     forms: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
     @property
     def counts(self) -> Counter[str]:

@@ -155,7 +155,7 @@ def assemble_report(result: SessionResult, environment: Environment) -> Report:
         "strict": result.strict,
         "open": _list_open(verdicts),
         "exitstatus": result.exitstatus,
-        "notes": [],
+        "notes": list(result.notes),
         "causes": group_by_cause(verdicts),
         "acceptances": [_make_acceptance(acceptance) for acceptance in result.acceptances],
         "left_out": [case.slug for case in result.left_out],

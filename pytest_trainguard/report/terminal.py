@@ -23,6 +23,7 @@ MOST_FORMS = 4  # trainers of which it is told how they are given their settings
 LONGEST_NAME = 14  # of a trainer, in the grid
 Markup = dict[str, bool]
 Line = tuple[str, Markup]
+MOST_NOTES = 3
 PLAIN: Markup = {}
 MARKUP: dict[str, Markup] = {"failed": {"red": True}, "advice": {"yellow": True}, "accepted": {}}
 
@@ -40,7 +41,8 @@ def format_summary(result: SessionResult, verbose: bool) -> list[Line]:
     verdicts = sorted(result.verdicts, key=lambda verdict: (verdict.trainer, verdict.order))
     head = format_grid(verdicts) + _format_memory(merge_predictions(verdicts))
     foot = [*_format_acceptances(result), *_format_open(report, verbose)]
-    foot += [*_format_slowest(verdicts), *_format_left_out(result), *_format_forms(result), *_format_isolation(result)]
+    foot += [*_format_slowest(verdicts), *_format_left_out(result), *_format_notes(result)]
+    foot += [*_format_forms(result), *_format_isolation(result)]
     rest = [(line, PLAIN) for line in foot] + _format_clearance(result, report)
     progress = -(-len(verdicts) // DOTS) + len({verdict.category for verdict in verdicts})
     room = MOST_LINES - PYTESTS_OWN - progress - len(head) - len(rest)
@@ -144,6 +146,12 @@ def _format_left_out(result: SessionResult) -> list[str]:
 
 def _format_forms(result: SessionResult) -> list[str]:
     return [line for form in result.forms[:MOST_FORMS] for line in textwrap.wrap(form, WIDTH, subsequent_indent="  ")]
+
+
+def _format_notes(result: SessionResult) -> list[str]:
+    shown = [textwrap.shorten(note, 2 * WIDTH, placeholder=" …") for note in result.notes[:MOST_NOTES]]
+    more = len(result.notes) - len(shown)
+    return [*shown, *([f"and {more} more files that cannot be loaded"] if more else [])]
 
 
 def _format_isolation(result: SessionResult) -> list[str]:

@@ -11,7 +11,15 @@ from typing import NamedTuple
 from pytest_trainguard.rows import suffixes
 from pytest_trainguard.rows.codec import Form, Json, PlainText, TorchFile, cutting_form, read_content
 
-__all__ = ["FolderContent", "choose_examples", "is_media", "is_saved_dataset", "look_into", "named_examples"]
+__all__ = [
+    "FolderContent",
+    "choose_examples",
+    "find_splits",
+    "is_media",
+    "is_saved_dataset",
+    "look_into",
+    "named_examples",
+]
 
 # What many programs keep beside their data and read whole, although it has the form of rows.
 BESIDE = re.compile(
@@ -19,6 +27,8 @@ BESIDE = re.compile(
     r"|(vocab\w*|merges|class(es|_names)|label_names|categories)\.(json|txt)|(labels|requirements|readme|license)\.txt",
     re.I,
 )
+TRAINED = re.compile(r"(?<![a-z])train(ing)?(?![a-z])", re.I)
+VALIDATED = re.compile(r"(?<![a-z])(val|valid|validation|dev|eval)(?![a-z])", re.I)
 DESCRIBES = (suffixes.JSON, suffixes.PLAIN_TEXT)  # a file so called like a picture is what is said of that one
 PAIRED = 3  # folders at most that hold parts of one example each: pictures, masks, depths
 
@@ -61,6 +71,18 @@ def look_into(folder: Path) -> FolderContent:
     is_text_data = not examples and all(isinstance(form, PlainText) for _, form in files)
     rows = [path for path, form in files if is_text_data or not isinstance(form, PlainText)]
     return FolderContent(rows, examples, sorted([*beside, *({path for path, _ in files} - set(rows))]))
+
+
+def find_splits(folder: Path) -> tuple[Path, Path] | None:
+    """The one file that is trained on and the one that is validated on, by their names; None where that is not told.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    files = look_into(folder).files
+    trained = [path for path in files if TRAINED.search(path.stem)]
+    validated = [path for path in files if VALIDATED.search(path.stem)]
+    return (trained[0], validated[0]) if len(trained) == 1 and len(validated) == 1 else None
 
 
 def is_media(path: Path) -> bool:

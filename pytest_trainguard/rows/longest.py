@@ -1,6 +1,7 @@
 """Rows made as long as a program reads them, or of all lengths up to that: texts repeated, the rest as it was.
 
-JSONL, JSON, CSV and TSV. What counts as a text is a string with a space in it; labels, names and paths have none.
+JSONL, JSON, CSV and TSV, and folders of these. What counts as a text is a string with a space in it; labels, names and
+paths have none.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pytest_trainguard.rows.codec import JsonColumns, NoRows, TextForm, form_of, read_content, write_content
+from pytest_trainguard.rows.folders import look_into
 
 __all__ = ["stretch_rows", "vary_rows"]
 
@@ -45,6 +47,24 @@ def _share(number: int) -> float:
 
 
 def _rewrite(data: Path, rows: int, lengthen: Lengthen, method: str) -> Path:
+    """Rewrite a file, or in a folder each file of rows that has text; a folder of examples has none to be longer."""
+    if not data.is_dir():
+        return _rewrite_file(data, rows, lengthen, method)
+    content = look_into(data)
+    if not content.files or content.examples:
+        raise ValueError(f"{data.name}: files that are an example each cannot be made longer: override {method}")
+    refused: list[ValueError] = []
+    for file in content.files:
+        try:
+            _rewrite_file(file, rows, lengthen, method)
+        except ValueError as error:
+            refused.append(error)
+    if len(refused) == len(content.files):
+        raise refused[0]
+    return data
+
+
+def _rewrite_file(data: Path, rows: int, lengthen: Lengthen, method: str) -> Path:
     form = form_of(data)
     if not isinstance(form, TextForm | JsonColumns):
         raise ValueError(f"{data.name}: rows of this kind cannot be made longer: override {method}")

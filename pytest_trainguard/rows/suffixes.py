@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import PurePath
 
 __all__ = [
-    "ARRAY", "CSV", "DATABASE", "JSON", "JSON_LINES", "MEDIA", "PACKED", "PARQUET", "PLAIN_TEXT", "SAFETENSORS",
-    "SAVED_BY_TORCH", "SHARD", "TENSOR_DATA", "TEXT", "TOKENS", "TSV", "WEIGHTS",
-    "inside", "whole",
+    "ARRAY", "CSV", "DATABASE", "DISTRIBUTED", "JSON", "JSON_LINES", "MEDIA", "PACKED", "PARQUET", "PLAIN_TEXT",
+    "SAFETENSORS", "SAVED_BY_TORCH", "SHARD", "TENSOR_DATA", "TEXT", "TOKENS", "TSV", "WEIGHTS",
+    "inside", "weights", "whole",
 ]  # fmt: skip
 
 SAVED_BY_TORCH = (".pt", ".pth", ".ckpt", ".bin")
 SAFETENSORS = ".safetensors"
 WEIGHTS = (SAFETENSORS, ".bin", ".pt", ".pth", ".ckpt")
+DISTRIBUTED = ".distcp"  # one process's share of a checkpoint, by torch.distributed.checkpoint
 
 JSON_LINES = (".jsonl", ".ndjson")
 JSON = ".json"
@@ -39,6 +40,15 @@ def inside(file: PurePath) -> str:
     """The suffix of what is in a file, in lower case: `.jsonl` of `rows.jsonl` and of `rows.jsonl.gz`."""
     unpacked = file.with_suffix("") if file.suffix.lower() in PACKED else file
     return unpacked.suffix.lower()
+
+
+def weights(file: PurePath) -> str:
+    """The suffix that says that weights are in a file, `.pth` of `checkpoint.pth.tar` too, where they are no archive.
+
+    Empty where there is none.
+    """
+    name = file.with_suffix("") if file.suffix == SHARD else file
+    return name.suffix if name.suffix in WEIGHTS else ""
 
 
 def whole(file: PurePath) -> str:

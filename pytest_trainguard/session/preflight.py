@@ -34,6 +34,7 @@ FOLDER = "trainguard"  # of what runs leave, in pytest's temporary folder
 # In what a worker of pytest-xdist hands over at its end.
 PROBLEM, CASES, ISOLATION = "trainguard_problem", "trainguard_cases", "trainguard_isolation"
 FORMS = "trainguard_forms"
+LEFT_BEHIND = "trainguard_left_behind"
 
 
 def get_preflight(config: pytest.Config) -> Preflight:
@@ -64,6 +65,7 @@ class Preflight:
         selection: which cases are to run, in a preflight.
         problems: what went wrong with the session itself, a line each.
         own_cases: trainer and slug of each of the project's own cases that was collected, run or not.
+        left_behind: files of the project that failed to load, a line each.
         isolation: how runs were kept from the world, in a line; empty where none was started.
         forms: how programs were given their settings as options, a line each.
     """
@@ -79,6 +81,7 @@ class Preflight:
         self.began = time.time()  # seconds since the epoch
         self.problems: list[str] = []
         self.own_cases: list[tuple[str, str]] = []
+        self.left_behind: list[str] = []
         self.isolation = ""
         self.forms: list[str] = []
         options.check_categories(config, list(catalog.CATEGORIES))
@@ -176,6 +179,7 @@ class Preflight:
         output = getattr(self.config, "workeroutput", None)
         if output is not None:
             output[CASES] = own
+            output[LEFT_BEHIND] = self.left_behind
 
     def note_worker(self, output: Mapping[str, object]) -> None:
         """Take over what a worker of pytest-xdist found wrong, and what it collected; each finds the same.
@@ -192,6 +196,9 @@ class Preflight:
         forms = output.get(FORMS)
         if isinstance(forms, list):
             self._note_forms(forms)
+        left_behind = output.get(LEFT_BEHIND)
+        if isinstance(left_behind, list):
+            self.left_behind = [str(line) for line in left_behind]
         told = output.get(ISOLATION)
         if isinstance(told, str) and len(told) > len(self.isolation):  # one that started no run tells less
             self.isolation = told
@@ -342,5 +349,6 @@ class Preflight:
             own_cases=self.own_cases,
             isolation=self.isolation,
             forms=self.forms,
+            notes=self.left_behind,
             strict=options.is_strict(self.config),
         )

@@ -7,9 +7,10 @@ Before pytest reads the command line, those that nobody else has are replaced by
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 import pytest
+from _pytest.config import ConftestImportFailure
 
 PREFIX = "--trainguard-"
 SHORT = (
@@ -55,7 +56,7 @@ def name_option(config: pytest.Config, short: str) -> str:
 
 
 def read_command_line(
-    early_config: pytest.Config, parser: pytest.Parser, args: list[str]
+    early_config: pytest.Config, parser: pytest.Parser, args: list[str], forgives: Callable[[pytest.Config], bool]
 ) -> Generator[None, object, object]:
     """Around the loading of the first conftests, which may take short names: the others become full names in `args`.
 
@@ -63,13 +64,19 @@ def read_command_line(
         early_config: pytest's, before the command line is read for good.
         parser: of the command line.
         args: the command line; changed in place, as pytest lets a plugin do here.
+        forgives: whether the session goes on without the conftests, where one fails to load.
     """
     # Pytest has read the command line without the short names: `--trainer NAME` may have become an option that it does
     # not know and a test's path, and it would look for conftests there.
     known = spell_out(args, _find_taken(parser))
     paths = parser.parse_known_args(known, namespace=copy.copy(early_config.option)).file_or_dir
     early_config.known_args_namespace.file_or_dir = paths
-    result = yield
+    try:
+        result = yield
+    except ConftestImportFailure:
+        if not forgives(early_config):
+            raise
+        result = None
     taken = early_config.stash[TAKEN] = _find_taken(parser)
     args[:] = spell_out(args, taken)
     return result

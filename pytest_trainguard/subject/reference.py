@@ -135,7 +135,7 @@ class Reference:
             event["step"]
             for event in recording.of("write")
             if event["step"] > 0
-            and event["how"] in ("open", "rename")
+            and event["how"] in ("open", "rename", "move")
             and checkpoints.belongs_to(os.path.relpath(event["path"], output_dir), kinds)
         }
         named = {step for step in map(checkpoints.step_of, found) if step is not None}
@@ -144,8 +144,8 @@ class Reference:
     @cached_property
     def first_save(self) -> int:
         """Optimizer steps that were complete when it first wrote to a checkpoint (all of them where it never did)."""
-        writes = [event for event in self.outcome.recording.of("write") if event["how"] == "open" and event["step"] > 0]
-        steps = self.saves or [event["step"] for event in writes]
+        written = [event for event in self.outcome.recording.of("write") if event["how"] in ("open", "move")]
+        steps = self.saves or [event["step"] for event in written if event["step"] > 0]
         return min(steps, default=len(self.outcome.recording.steps))
 
     @cached_property
@@ -205,7 +205,10 @@ def _what_is_wrong_with(outcome: Outcome) -> str | None:
     if not outcome.output_dir.exists():
         return "the undisturbed run removes its own output folder (run.output_dir): what it was to leave there is lost"
     if not taken:
-        return "the undisturbed run takes no optimizer step that torch knows of"
+        return (
+            "the undisturbed run takes no optimizer step that torch knows of (it updates parameters itself, as with "
+            "p.data.add_(...)?): step a torch.optim.Optimizer, whose step may do just that"
+        )
     if not outcome.recording.finite:
         return "the undisturbed run has a loss that is not finite"
     if taken < RUN_STEPS and not outcome.recording.ended:

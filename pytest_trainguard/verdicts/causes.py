@@ -21,6 +21,7 @@ __all__ = [
     "LEAVES_FILES",
     "LEAVES_PROCESSES",
     "LEAVES_TEMPORARY",
+    "NOTHING_SAVED",
     "NOT_FINITE",
     "NO_FSYNC",
     "SWALLOWS",
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 BEGINS_AGAIN = Cause("resume:none", "a second start begins again at step 0", "killed")
+NOTHING_SAVED = Cause("resume:nothing-saved", "it saves nothing: a kill loses all of its work", "killed")
 SWALLOWS = Cause("exit-0", "it ends with exit 0 after a failure")
 UNNAMED = Cause("unnamed", "its messages do not say what is wrong, and where")
 LEAVES_PROCESSES = Cause("leaves-processes", "it leaves processes behind", "zombies")
