@@ -52,7 +52,7 @@ def killed_with_newest(guard: Guard) -> tuple[Outcome, Outcome, Path]:
     Raises:
         NotApplicable: it left none.
     """
-    reference = guard.needs.checkpoints()
+    reference = guard.checkpoints.require_resume()
     killed = guard.checkpoints.killed_late()
     saved = guard.checkpoints.find(killed.output_dir)
     if not saved:
