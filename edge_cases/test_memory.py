@@ -232,7 +232,7 @@ def test_host_memory_exhausted(guard: Guard) -> None:
 )
 def test_disk_full(guard: Guard) -> None:
     """Checkpoints filled the disk at night; the last one, half written, was the one the next start picked up."""
-    reference = guard.needs.checkpoints()
+    reference = guard.checkpoints.require_resume()
     step = guard.reference.first_save + 1
     outcome = guard.run(
         f"filled the disk in step {step}, before the next save", fault=faults.fill_disk(step), small_disk=DISK

@@ -171,7 +171,7 @@ def test_adapter_of_another_base(guard: Guard) -> None:
 )
 def test_no_checkpoint_yet(guard: Guard) -> None:
     """A job that is always started with `--resume` has a first start too; a mistyped path must not look like one."""
-    reference = guard.needs.checkpoints()
+    reference = guard.checkpoints.require_resume()
     if not guard.subject.description.resumes:
         to_add = 'give its command {resume_from}, or say its words for it, resume = "--resume"'
         raise NotApplicable(f"its command cannot be told to resume: {to_add}", to_add)
@@ -209,7 +209,7 @@ def test_no_checkpoint_yet(guard: Guard) -> None:
 )
 def test_checkpoint_folder_empty(guard: Guard) -> None:
     """`mkdir`, then the power goes; or a clean-up that removed the large files and left their folders."""
-    reference = guard.needs.checkpoints()
+    reference = guard.checkpoints.require_resume()
     newest = guard.checkpoints.find(reference.output_dir)[-1]
     if not newest.is_dir():
         raise NotApplicable("its checkpoints are files: this case is for those that are folders")
@@ -347,7 +347,7 @@ def test_checkpoint_of_another_model(guard: Guard) -> None:
 
     A program may take the sizes from the checkpoint, if it says so, naming both.
     """
-    reference = guard.needs.checkpoints()
+    reference = guard.checkpoints.require_resume()
     fields = [field for field in map(guard.subject.settings.role, ("hidden_size", "layers")) if field]
     changes = {field.path: values for field in fields if (values := mismatched_models.choose_two_sizes(guard, field))}
     if not changes:
@@ -400,7 +400,7 @@ def test_old_checkpoint_format(guard: Guard) -> None:
     What such a checkpoint holds, the program alone knows; that it is not of its own version, it must see. Its checksums
     fit: it was whole when the older program saved it.
     """
-    reference = guard.needs.checkpoints()
+    reference = guard.checkpoints.require_resume()
     killed = guard.checkpoints.killed_late()
     saved = guard.checkpoints.find(killed.output_dir)
     marks = damaged_checkpoints.find_entries(guard, saved[-1], checkpoints.VERSION_NAMES) if saved else {}
@@ -448,7 +448,7 @@ def test_partial_save(guard: Guard) -> None:
     of a checkpoint may also reject, naming the file or the checkpoint, and then has to carry on from the one before.
     One that has no other checkpoint may reject, or start afresh and say so.
     """
-    reference = guard.needs.checkpoints()
+    reference = guard.checkpoints.require_resume()
     killed = guard.checkpoints.killed_late()
     saved = guard.checkpoints.find(killed.output_dir)
     if not saved:

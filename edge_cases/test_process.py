@@ -77,7 +77,7 @@ def test_killed(kill_and_resume: KillAndResume) -> None:
 )
 def test_power_loss(kill_and_resume: KillAndResume, guard: Guard) -> None:
     """A rename without an fsync leaves a file of length zero under the final name (ext4, XFS)."""
-    reference = guard.needs.checkpoints()
+    reference = guard.checkpoints.require_resume()
     if len(guard.reference.saves) < 2:
         raise NotApplicable(
             f"fewer than two saves are seen in {len(reference.losses)} steps, none before the last to go back to: name "
@@ -112,7 +112,7 @@ def test_power_loss(kill_and_resume: KillAndResume, guard: Guard) -> None:
 )
 def test_reboot(guard: Guard) -> None:
     """After the update of the kernel the PID in the lock file was the SSH daemon's: "already running", for days."""
-    reference = guard.needs.checkpoints()
+    reference = guard.checkpoints.require_resume()
     step = guard.reference.first_save + 1
     middle = max(1, guard.reference.writes_after(guard.reference.first_save) // 2)
     ended = guard.run_all(
@@ -281,7 +281,7 @@ def test_clock_skew(guard: Guard) -> None:
         with noting():
             _same_losses(outcome, reference)
             _no_negative_time(outcome)
-    if guard.checkpoints.recoverable:
+    if guard.checkpoints.resumes:
         _newest_by_step(guard, guard.checkpoints.killed_late(), reference)
 
 

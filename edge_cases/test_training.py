@@ -135,7 +135,7 @@ def test_negative_global_step(guard: Guard) -> None:
     Where a checkpoint holds checksums they are made to fit, as if the program had saved the number itself. A number
     that stands there for readers alone, beside the one that the program goes by, may be any.
     """
-    reference = guard.needs.checkpoints()
+    reference = guard.checkpoints.require_resume()
     folder = guard.copy(reference.output_dir)
     saved = guard.checkpoints.find(folder)
     changed = guard.subject.server.call(damaged.negate_step_counts, [str(path) for path in saved], str(folder))
@@ -172,7 +172,7 @@ def test_negative_global_step(guard: Guard) -> None:
 )
 def test_already_trained(guard: Guard) -> None:
     """A job that was queued twice trained for another epoch over the weights that had been released."""
-    reference = guard.needs.checkpoints()
+    reference = guard.checkpoints.require_resume()
     saves, taken = guard.reference.saves, len(reference.losses)
     if saves and saves[-1] < taken:
         raise NotApplicable(f"no checkpoint of its last step: it takes {taken}, and saves step {saves[-1]} last")

@@ -301,13 +301,22 @@ SAVES_SELDOM = (
 )
 
 
-def test_a_program_that_saves_nothing_is_told_so_once(tmp_path):
-    project = Project(tmp_path, ["nothing:Leaves", "seldom:Seldom"])
+NEVER_RESUMES = SAVES_SELDOM.replace("Seldom", "Never").replace("% 1000", "% 2")
+
+
+def test_a_program_that_cannot_be_resumed_is_told_so_once(tmp_path):
+    project = Project(tmp_path, ["nothing:Leaves", "seldom:Seldom", "never:Never"])
+    project.write("never.py", NEVER_RESUMES)
     project.write("nothing.py", SAVES_NOTHING)
     project.write("seldom.py", SAVES_SELDOM)
     result = project.pytest("-m", "preflight", "--edge-case=41,42,43", "-p", "no:cacheprovider")
     assert result.verdicts("Leaves") == {41: "failed", 42: "not_applicable", 43: "not_applicable"}, result.output
     assert set(result.verdicts("Seldom").values()) == {"not_applicable"}
-    (cause,) = result.report["causes"]
-    assert (cause["key"], cause["grade"]) == ("resume:nothing-saved", "loses")
-    assert "began again at step 0 and took 8 steps, for it saves nothing" in cause["happened"]
+    assert result.verdicts("Never") == {41: "failed", 42: "not_applicable", 43: "not_applicable"}, result.output
+    assert "begins again at step 0, whatever is saved (case 41" in result.case("Never", 43)["reason"]
+    causes = {cause["trainer"]: cause for cause in result.report["causes"]}
+    told = {name: (cause["key"], cause["grade"], cause["cases"]) for name, cause in causes.items()}
+    assert told == {
+        "Leaves": ("resume:nothing-saved", "loses", ["killed"]), "Never": ("resume:none", "loses", ["killed"]),
+    }  # fmt: skip
+    assert "began again at step 0 and took 8 steps, for it saves nothing" in causes["Leaves"]["happened"]

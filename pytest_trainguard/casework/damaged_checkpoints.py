@@ -23,6 +23,7 @@ __all__ = [
     "find_entries",
     "killed_with_newest",
     "largest_size",
+    "not_to_be_changed",
     "rejects_or_recovers",
     "state_files",
 ]  # fmt: skip
@@ -52,7 +53,7 @@ def killed_with_newest(guard: Guard) -> tuple[Outcome, Outcome, Path]:
     Raises:
         NotApplicable: it left none.
     """
-    reference = guard.needs.checkpoints()
+    reference = guard.checkpoints.require_resume()
     killed = guard.checkpoints.killed_late()
     saved = guard.checkpoints.find(killed.output_dir)
     if not saved:

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pytest_trainguard import faults
+from pytest_trainguard import faults, folders
 from pytest_trainguard.contract import checkpoints
 from pytest_trainguard.contract.outcome import Outcome
 from pytest_trainguard.launch import questions
@@ -29,11 +29,13 @@ class CheckpointFindings:
 
     Attributes:
         killed_late: a run that was killed in its last step.
+        begins_again: a second start after that run took every step again; None where that was not tried.
         second_starts: by what stood in the output folder before.
         sound_files: the content of files that can be loaded and are finite.
     """
 
     killed_late: Outcome | None = None
+    begins_again: bool | None = None
     second_starts: dict[FolderContent, Outcome] = field(default_factory=dict)
     sound_files: set[Content] = field(default_factory=set)
 
@@ -57,6 +59,37 @@ class Checkpoints:
     def resume_point(self, folder: Path) -> Path | None:
         """What the trainer is told to carry on from in an output folder; the folder itself where it chooses."""
         return self._subject.server.ask(questions.resume_point, folder)
+
+    def require_resume(self) -> Outcome:
+        """The undisturbed run, as `Needs.checkpoints`, of a program that does carry on after a kill.
+
+        Raises:
+            NotApplicable: as there; or it begins again at step 0 whatever it has saved, which is case 41's to tell: any
+                other case would find the same, and take it for something else.
+        """
+        reference = self._needs.checkpoints()
+        if self._findings.begins_again is None:
+            killed = self.killed_late()
+            folder = folders.copy(killed.output_dir, self._runs.folder / "killed-late" / "output")
+            did = f"{killed.did}, then started again to resume"
+            again = self._runs.run(did, output_dir=folder, resume=True)
+            all_steps = again.exit == 0 and len(again.losses) >= len(reference.losses)
+            self._findings.begins_again = all_steps and bool(self.find(killed.output_dir))
+        if self._findings.begins_again:
+            raise NotApplicable(
+                "a second start begins again at step 0, whatever is saved (case 41, killed): let it carry on",
+                "let a second start carry on from what is saved",
+            )
+        return reference
+
+    @property
+    def resumes(self) -> bool:
+        """Whether what `require_resume` asks for is so."""
+        try:
+            self.require_resume()
+        except NotApplicable:
+            return False
+        return True
 
     @property
     def recoverable(self) -> bool:
