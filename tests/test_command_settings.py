@@ -280,6 +280,7 @@ PLAIN = "python train.py --out {output_dir} --steps {max_steps}"
         ({"command": f"{PLAIN} {{max_step}}"}, "unknown placeholder {max_step}; did you mean 'max_steps'?"),
         ({"command": "t {output_dir} {epochs}"}, "say how many optimizer steps an epoch has, steps_per_epoch = 4"),
         ({"command": "t {output_dir}"}, "lacks {max_steps} (or {epochs}, with steps_per_epoch)"),
+        ({"command": f"{PLAIN} {{config}}"}, "command has {config}, and no settings = "),
         ({"steps_per_epoch": 4}, "has steps_per_epoch, but its command lacks {epochs}"),
         ({"settings": "a.yaml"}, "its command lacks {config} (a file) and {settings} (options)"),
     ],
