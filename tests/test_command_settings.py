@@ -280,6 +280,7 @@ PLAIN = "python train.py --out {output_dir} --steps {max_steps}"
         ({"command": f"{PLAIN} {{max_step}}"}, "unknown placeholder {max_step}; did you mean 'max_steps'?"),
         ({"command": "t {output_dir} {epochs}"}, "say how many optimizer steps an epoch has, steps_per_epoch = 4"),
         ({"command": "t {output_dir}"}, "lacks {max_steps} (or {epochs}, with steps_per_epoch)"),
+        ({"command": f"{PLAIN} {{config}}"}, "command has {config}, and no settings = "),
         ({"steps_per_epoch": 4}, "has steps_per_epoch, but its command lacks {epochs}"),
         ({"settings": "a.yaml"}, "its command lacks {config} (a file) and {settings} (options)"),
     ],
@@ -371,12 +372,30 @@ sample = "train.jsonl"
 tiny = { hidden = 8 }
 resume = "--resume"
 steps_per_epoch = 4
+
+[tool.trainguard.trainers.deaf]
+command = "python deaf.py --out {output_dir} --steps {max_steps} {settings}"
+"""
+# It takes no notice of its arguments, and would train for ever.
+DEAF = """
+import torch
+
+weight = torch.nn.Parameter(torch.zeros(1))
+optimizer = torch.optim.SGD([weight], lr=0.1)
+while True:
+    weight.sum().backward()
+    optimizer.step()
 """
 
 
-def test_a_program_that_is_known_by_its_options_alone(tmp_path):
+def test_programs_that_are_known_by_their_options_alone(tmp_path):
     project = Project(tmp_path, toml=TABLE)
     project.write("train.py", SCRIPT)
+    project.write("deaf.py", DEAF)
     result = project.pytest("-m", "preflight", "--edge-case", "14,41")
     assert result.verdicts("options") == {14: "passed", 41: "passed"}, result.output
-    assert "options: its settings are given as --key=value; its --help tells of 3\n" in result.output
+    assert result.verdicts("deaf") == {14: "error", 41: "error"}
+    assert "ERROR: deaf: its --help does not tell how settings are given: say it, settings_form = " in result.output
+    assert "trains, instead of printing its help" in result.output
+    assert result.code == 4
+    assert "options: its settings are given as --key=value (by its --help); 3 are known\n" in result.output

@@ -139,8 +139,7 @@ def _given_in(table: Mapping[str, Any]) -> set[str]:
 def describe_known(known: Known) -> str:
     """How a program is given its settings, and what is known of them, in a few words."""
     form = f"as {known.form}" if known.form else "each in a place of its own"
-    told = len(known.options) or len(known.fields)
-    return f"its settings are given {form}{f'; its --help tells of {told}' if known.told else ''}"
+    return f"its settings are given {form}{' (by its --help)' if known.told else ''}; {len(known.fields)} are known"
 
 
 def faults_in_known(table: Mapping[str, Any], known: Known) -> str | None:

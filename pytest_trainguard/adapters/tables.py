@@ -89,6 +89,8 @@ def _faults_in_placeholders(table: Mapping[str, Any]) -> str | None:
         return wrong
     if "settings" in places and "{settings}" not in shlex.split(table["command"]):
         return "command has {settings} inside a word: it becomes several, and stands alone"
+    if "config" in places and not (table.get("settings") or table.get("settings_name")):
+        return 'command has {config}, and no settings = "base.yaml" says which file (or settings_name, a new one)'
     if table.get("settings") and not {"config", "settings"}.intersection(places):
         return "has settings, but its command lacks {config} (a file) and {settings} (options)"
     return None

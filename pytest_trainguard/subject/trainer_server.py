@@ -76,11 +76,11 @@ class TrainerServer:
         try:
             known = read_known(told, root)
             wrong = faults_in_known(told, known)
-            self.settings_told = describe_known(known)
         except (OSError, ValueError) as error:
             wrong = f"cannot be loaded: {error}"
         if wrong:
             raise self.refuse(wrong, ended.output[-4000:])
+        self.settings_told = describe_known(known)
         return told
 
     def _warm_server(self) -> Server:
