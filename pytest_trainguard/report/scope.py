@@ -14,7 +14,8 @@ MOST_MENDS = 3  # that are told in one line
 def explain_scope(result: SessionResult) -> str:
     """What ` (of 1 of 80 cases: -k left the others out)` says; nothing where all were judged or do not apply.
 
-    Of a project's own cases those count that were collected for the trainer.
+    Of a project's own cases those count that were collected for the trainer; of the catalogue's the 80, not those that
+    stand beside them without a number.
     """
     parts = [*_count_cases(result), *_count_trainers(result)]
     if not parts:
@@ -39,10 +40,12 @@ def explain_open(verdicts: Sequence[CaseVerdict]) -> str:
 
 
 def _count_cases(result: SessionResult) -> list[str]:
-    catalogue = {case.slug for case in catalog.read_cases()}
+    every = catalog.read_cases()
+    catalogue = {case.slug for case in every if case.number is not None}
+    beside = {case.slug for case in every} - catalogue
     counts, totals = [], []
     for trainer in result.trainers:
-        own = [verdict for verdict in result.verdicts if verdict.trainer == trainer]
+        own = [verdict for verdict in result.verdicts if verdict.trainer == trainer and verdict.slug not in beside]
         counts.append(len({verdict.slug for verdict in own if not verdict.left_out}))
         there = {slug for name, slug in result.own_cases if name == trainer}
         totals.append(len(catalogue | there | {verdict.slug for verdict in own}))
