@@ -104,5 +104,9 @@ def test_an_unseeded_program(tmp_path):
 
 @pytest.mark.parametrize(("given", "ini", "answer"), [(False, False, False), (True, False, True), (False, True, True)])
 def test_strict_is_an_option_and_a_setting(given, ini, answer):
-    config = SimpleNamespace(option=SimpleNamespace(trainguard_strict=given), getini=lambda name: ini)
+    config = SimpleNamespace(
+        option=SimpleNamespace(trainguard_strict=given),
+        getini=lambda name: ini,
+        _parser=SimpleNamespace(addini=lambda *_, **__: None),
+    )
     assert is_strict(config) is answer

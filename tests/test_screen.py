@@ -40,7 +40,11 @@ def every_case(make):
 
 def test_a_cause_is_told_once_with_its_cases():
     problem = Problem("misleads", "it parts from the undisturbed run at step 5", "sent SIGKILL in step 5", "", RESUME)
-    found = [verdict(case, problems=[problem], word="failed") for case in catalog.read_cases() if case.number > 70]
+    found = [
+        verdict(case, problems=[problem], word="failed")
+        for case in catalog.read_cases()
+        if case.number and case.number > 70
+    ]
     lines = lines_of(found)
     (title,) = [place for place, line in enumerate(lines) if RESUME.title in line]
     assert lines[title - 1] == "NO-GO for 1 cause:"
@@ -90,7 +94,7 @@ def test_a_whole_run_has_at_most_60_lines_of_80_columns(trainers, kind):
 def test_a_run_without_findings_is_short():
     lines = lines_of(every_case(lambda _, case: verdict(case)))
     assert len(lines) <= 6
-    assert lines[-1] == "GO: 80 passed, 0 failed, 0 not applicable"
+    assert lines[-1] == f"GO: {len(catalog.read_cases())} passed, 0 failed, 0 not applicable"
 
 
 def test_advice_alone_is_a_go():

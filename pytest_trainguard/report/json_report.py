@@ -285,7 +285,7 @@ def _make_acceptance(acceptance: Acceptance) -> AcceptanceEntry:
 def _count(result: SessionResult) -> Coverage:
     counts = result.counts
     return {
-        "catalogue": len(catalog.read_cases()),
+        "catalogue": sum(case.number is not None for case in catalog.read_cases()),
         "selected": len(result.verdicts),
         "judged": result.judged,
         "passed": counts["passed"],
