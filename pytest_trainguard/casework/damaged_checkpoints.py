@@ -21,7 +21,7 @@ __all__ = [
     "choose_cuts",
     "chooses_its_checkpoint",
     "find_entries",
-    "killed_with_newest",
+    "killed_with_newest", "not_to_be_changed",
     "largest_size",
     "rejects_or_recovers",
     "state_files",

@@ -13,6 +13,8 @@ from pytest_trainguard.subject.framework import PLAIN
 from pytest_trainguard.verdicts import causes
 from pytest_trainguard.verdicts.errors import Finding
 
+__all__ = ["require_something_saved"]
+
 _SAVES = re.compile(r"save|checkpoint|ckpt|pickle|joblib|export|to_?file|write_bytes|h5py|memmap", re.I)
 _TRAINS = ("backward", "grad")
 
