@@ -21,8 +21,9 @@ __all__ = [
     "choose_cuts",
     "chooses_its_checkpoint",
     "find_entries",
-    "killed_with_newest", "not_to_be_changed",
+    "killed_with_newest",
     "largest_size",
+    "not_to_be_changed",
     "rejects_or_recovers",
     "state_files",
 ]  # fmt: skip
