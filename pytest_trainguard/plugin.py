@@ -84,8 +84,12 @@ def pytest_load_initial_conftests(
     early_config: pytest.Config, parser: pytest.Parser, args: list[str]
 ) -> Generator[None, object, object]:
     """Read the short names of the options, once it is known which of them somebody else has."""
-    from pytest_trainguard.session.bystanders import forgive_conftest
     from pytest_trainguard.session.short_names import read_command_line
+
+    def forgive_conftest(config: pytest.Config) -> bool:
+        from pytest_trainguard.session import bystanders  # only where a conftest failed
+
+        return bystanders.forgive_conftest(config)
 
     return (yield from read_command_line(early_config, parser, args, forgive_conftest))
 
