@@ -653,7 +653,9 @@ class SavesBestInTheProject(Sound):
 
     case = "writes-elsewhere"
     grade = "loses"
-    says = r"it wrote best-of-all\.pt, not in its output folder: two runs side by side overwrite each other's"
+    says = (
+        r"it wrote best-of-all\.pt \(tests/saboteurs/process\.py:\d+\), not in its output folder: two runs side by side"
+    )
 
     def main(self, *arguments):
         code = super().main(*arguments)
