@@ -118,7 +118,6 @@ def test_start_up_imports_next_to_nothing(tmp_path):
         "pytest_trainguard.probes",
         "pytest_trainguard.probes.fixtures",
         "pytest_trainguard.session",
-        "pytest_trainguard.session.bystanders",
         "pytest_trainguard.session.deselection",
         "pytest_trainguard.session.ini_file",
         "pytest_trainguard.session.options",

@@ -1,5 +1,6 @@
 """Digests of a program's states: whatever it is made of, it trains as it does without them."""
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +22,17 @@ def network(inputs, outputs, norm=False):
     return torch.nn.Sequential(torch.nn.Linear(inputs, 8), inner, torch.nn.Linear(8, outputs))
 
 
+def begin(seed):
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
 class Adversaries(Trainer):
     """Two networks and an optimizer each; the generator's output goes into the critic, with its graph and without."""
 
     def train(self, run):
-        torch.manual_seed(run.seed)
+        begin(run.seed)
         generator, critic = network(2, 4, norm=True), network(4, 1)
         optimizers = [torch.optim.Adam(part.parameters(), lr=0.01) for part in (critic, generator)]
         if run.settings.get("other_weights"):
@@ -42,7 +49,7 @@ class Adversaries(Trainer):
 
 class Accumulates(Trainer):
     def train(self, run):
-        torch.manual_seed(run.seed)
+        begin(run.seed)
         model, loss = network(4, 2, norm=True), torch.nn.CrossEntropyLoss()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         for _ in range(run.max_steps):
@@ -59,7 +66,7 @@ class Closes(Trainer):
     """LBFGS calls the program back in its step, several times."""
 
     def train(self, run):
-        torch.manual_seed(run.seed)
+        begin(run.seed)
         model = network(4, 1)
         optimizer = torch.optim.LBFGS(model.parameters(), max_iter=3)
 
@@ -75,7 +82,7 @@ class Closes(Trainer):
 
 class Compiled(Trainer):
     def train(self, run):
-        torch.manual_seed(run.seed)
+        begin(run.seed)
         model = network(4, 1, norm=True)
         if run.settings["in_place"]:
             model.compile(backend="eager")
@@ -92,7 +99,7 @@ class MakesItsOptimizerLate(Trainer):
     """Lazy modules, an optimizer that is made after the first forward pass and gets a group more, then another one."""
 
     def train(self, run):
-        torch.manual_seed(run.seed)
+        begin(run.seed)
         model, more = (
             torch.nn.Sequential(torch.nn.LazyLinear(8), torch.nn.Tanh(), torch.nn.LazyLinear(1)),
             network(4, 1),
@@ -115,7 +122,7 @@ class HasNoDigests(Trainer):
     """Sparse gradients, a parameter without a dimension, an optimizer whose state is what it likes."""
 
     def train(self, run):
-        torch.manual_seed(run.seed)
+        begin(run.seed)
 
         class Odd(torch.optim.SGD):
             def step(self, closure=None):
@@ -139,7 +146,7 @@ class Recurs(Trainer):
     """The state of one step is the input of the next, without its graph."""
 
     def train(self, run):
-        torch.manual_seed(run.seed)
+        begin(run.seed)
         cell = torch.nn.GRUCell(4, 4)
         optimizer = torch.optim.SGD(cell.parameters(), lr=run.settings.get("rate", 0.1))
         state = torch.zeros(8, 4)
@@ -194,7 +201,7 @@ def test_programs_of_every_kind(steps, program, settings, states):
 def test_the_loss_of_a_critic_is_of_the_generators_weights_too(steps):
     ours, theirs = steps("Adversaries")[0], steps("Adversaries", other_weights=True)[0]
     differing = {name for name in ours.states if ours.states[name] != theirs.states[name]}
-    assert differing - {"python", "numpy"} == {"weights"}, "what the generator made is no data"
+    assert differing == {"weights"}, "what the generator made is no data"
 
 
 def test_a_state_that_is_handed_on_is_no_data(steps):

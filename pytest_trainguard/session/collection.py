@@ -17,7 +17,11 @@ from pytest_trainguard.session.trainers import find_parametrized
 
 
 def bring_in_catalogue(
-    session: pytest.Session, items: list[pytest.Item], selection: CaseSelection, printed_ids: list[str]
+    session: pytest.Session,
+    items: list[pytest.Item],
+    selection: CaseSelection,
+    printed_ids: list[str],
+    left_behind: list[str],
 ) -> list[tuple[str, str]]:
     """Add the catalogue to what was collected, and leave what was asked for.
 
@@ -26,6 +30,7 @@ def bring_in_catalogue(
         items: what it has collected; changed in place.
         selection: which cases are to run.
         printed_ids: of the catalogue's tests those to run; empty for all.
+        left_behind: the project's files that failed to load, a line each.
 
     Returns:
         Trainer and slug of each of the project's own cases, before any is left out.
@@ -42,7 +47,8 @@ def bring_in_catalogue(
     # A project's file that failed to load may hold the case that is missing: then pytest tells of that file.
     unknown = selection.named.find_unknown(cases) if selection.named and not session.testsfailed else ""
     if unknown:
-        raise pytest.UsageError(f"{name_option(session.config, '--edge-case')}: {unknown}")
+        maybe = f"; it may be in a file that failed to load: {left_behind[0]}" if left_behind else ""
+        raise pytest.UsageError(f"{name_option(session.config, '--edge-case')}: {unknown}{maybe}")
     keep(session, items, lambda item: item not in not_named and _is_chosen(item, selection))
     for item in items:
         _describe(item)

@@ -166,7 +166,7 @@ class Preflight:
         from pytest_trainguard.session.collection import bring_in_catalogue
 
         try:
-            self._note_cases(bring_in_catalogue(session, items, self.selection, self.printed_ids))
+            self._note_cases(bring_in_catalogue(session, items, self.selection, self.printed_ids, self.left_behind))
         except pytest.UsageError as error:
             output = getattr(self.config, "workeroutput", None)
             if output is None:
