@@ -339,6 +339,8 @@ def test_two_instances(guard: Guard) -> None:
     guard.needs.output()
     reference = guard.reference.outcome
     _note_what_is_held(reference)
+    if reference.recording.reached("lock") and not guard.subject.apart:
+        return  # a second start on this machine would only wait for the first
     release = guard.folder / "release"
     first = guard.start("held in step 3 while a second start came", fault=faults.pause(3, release))
     try:
