@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import re
 import shutil
@@ -102,7 +103,7 @@ def _same(path: Path, written: Path) -> bool:
     """Whether a file that was opened to be written is as it was."""
     if path.is_symlink() or written.is_symlink() or not path.is_file():
         return path.is_symlink() and written.is_symlink() and os.readlink(path) == os.readlink(written)
-    return path.stat().st_size == written.stat().st_size and path.read_bytes() == written.read_bytes()
+    return filecmp.cmp(path, written, shallow=False)
 
 
 def clear(place: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import filecmp
 import json
 import os
 import shutil
@@ -117,9 +118,13 @@ def _open(event: str, args: tuple[Any, ...]) -> None:
     hidden = os.environ.get(HIDDEN, "")
     if hidden and any(absolute == one or absolute.startswith(one + os.sep) for one in hidden.split(os.pathsep)):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fsdecode(path))
-    writes = bool(set(mode) & set("wax+")) if isinstance(mode, str) else bool((flags or 0) & _FOR_WRITING)
-    if writes:
+    if opens_for_writing(mode, flags):
         _keep(absolute)
+
+
+def opens_for_writing(mode: object, flags: int | None) -> bool:
+    """Whether the audit event `open`, by its second and third argument, is of a file that will be written."""
+    return bool(set(mode) & set("wax+")) if isinstance(mode, str) else bool((flags or 0) & _FOR_WRITING)
 
 
 def _change(event: str, args: tuple[Any, ...]) -> None:
@@ -167,7 +172,7 @@ def put_back(kept: Path) -> list[Elsewhere]:
         path, copy = Path(entry["path"]), entry["copy"]
         now = path.is_file()
         if copy:
-            if now and _same(path, Path(copy)):
+            if now and filecmp.cmp(path, copy, shallow=False):
                 continue
             found.append(Elsewhere(path, "changed" if now else "removed", path.stat().st_mtime if now else 0.0))
             shutil.copy2(copy, path)
@@ -178,10 +183,6 @@ def put_back(kept: Path) -> list[Elsewhere]:
             with contextlib.suppress(OSError):
                 path.rmdir()
     return found[::-1]
-
-
-def _same(path: Path, copy: Path) -> bool:
-    return path.stat().st_size == copy.stat().st_size and path.read_bytes() == copy.read_bytes()
 
 
 def environment(root: Path, through: Sequence[Path], kept: Path, hidden: Sequence[Path]) -> dict[str, str]:

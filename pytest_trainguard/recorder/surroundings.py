@@ -32,7 +32,6 @@ REMOTE = {
     "ssh": "",
     "rsync": "", "git": "push|pull|fetch|clone|ls-remote|lfs", "dvc": "push|pull|fetch", "docker": "push|pull",
 }  # fmt: skip
-_FOR_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _HERE = str(Path(__file__).parent.parent) + os.sep
 _SYSTEM = ("/dev", "/proc", "/sys", "/run")
 
@@ -104,8 +103,7 @@ class Surroundings:
 
     def _opens(self, event: str, args: tuple[Any, ...]) -> None:
         path, mode, flags = args[0], args[1], args[2]
-        writes = bool(set(mode) & set("wax+")) if isinstance(mode, str) else bool((flags or 0) & _FOR_WRITING)
-        if writes and isinstance(path, str | bytes | os.PathLike):
+        if refusals.opens_for_writing(mode, flags) and isinstance(path, str | bytes | os.PathLike):
             self._written(os.path.realpath(os.fsdecode(path)))
 
     def _renames(self, event: str, args: tuple[Any, ...]) -> None:
