@@ -89,8 +89,19 @@ def test_zero_training_steps(guard: Guard) -> None:
     with noting():
         if none.exit == 0 and taken:
             raise Finding(none.did, f"it took {taken} of them: it reads 0 as no limit", none.last_words)
-        if none.exit != 0 or not wording.names(none.message, NO_STEPS):  # what was asked for, done and said is no lie
+        if none.exit != 0:
             rejects(none, NO_STEPS, cause=causes.UNCHECKED_SETTINGS)
+        elif not wording.names(none.message, NO_STEPS):  # what was asked for, done and said is no lie
+            saved = bool(guard.checkpoints.find(none.output_dir))
+            told = "exit 0 after 0 optimizer steps, as asked for, and it does not say that nothing was trained"
+            told += ", and saves weights all the same" if saved else ""
+            raise Finding(
+                none.did,
+                told,
+                none.last_words,
+                grade="misleads" if saved else "unclear",
+                cause=causes.UNCHECKED_SETTINGS,
+            )
     for outcome, request in zip(others, requests[1:], strict=True):
         with noting():
             if outcome.exit == 0:

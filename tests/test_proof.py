@@ -90,7 +90,7 @@ def test_saboteur_is_found(trainer, case, noted, request):
     noted.update(kind="saboteur", case=case.key)
     with pytest.raises(Finding, match=trainer.says) as found:
         judge(case, request)
-    assert found.value.grade == trainer.grade
+    assert found.value.grade == trainer.grade, found.value
 
 
 def _about_queues(case):

@@ -58,6 +58,7 @@ class Tampered(NamedTuple):
         field: the field that is missing, or None.
         also: other numbers that a program may rightly give that line.
         list_name: the list that the row is in, where it has a name: `annotations[3]` names the row, too.
+        spare: every value of the row is still there, with one too many after them.
     """
 
     did: str
@@ -67,6 +68,7 @@ class Tampered(NamedTuple):
     field: str | None = None
     also: tuple[int, ...] = ()
     list_name: str | None = None
+    spare: bool = False
 
     @property
     def naming(self) -> tuple[Named, ...]:
@@ -247,7 +249,14 @@ def _write_copy(data: Path, folder: Path, files: list[Path], change: Change | Ca
         write_content(target, changed.content)
     name = targets[0].name if len(targets) == 1 else f"each of {len(targets)} files"
     return Tampered(
-        changed.did.format(file=name), path, targets[0], changed.line, None, changed.also, changed.list_name
+        changed.did.format(file=name),
+        path,
+        targets[0],
+        changed.line,
+        None,
+        changed.also,
+        changed.list_name,
+        changed.spare,
     )
 
 

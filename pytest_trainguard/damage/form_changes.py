@@ -35,6 +35,7 @@ class Change(NamedTuple):
         line: the line that was changed, counted from 1; None where there is none to name, or several.
         also: other numbers that a program may rightly give that line.
         list_name: the list that the row is in, where it has a name.
+        spare: every value of the row is still there, with one too many after them.
     """
 
     did: str
@@ -42,6 +43,7 @@ class Change(NamedTuple):
     line: int | None = None
     also: tuple[int, ...] = ()
     list_name: str | None = None
+    spare: bool = False
 
 
 def empty_rows(form: Form, content: bytes) -> list[Change]:
@@ -107,7 +109,7 @@ def _corrupt_table(form: Csv, content: bytes) -> list[Change]:
     line, also = document.line(middle), _other_numbers(form, document, middle)
     surplus = _with_row(form, content, middle, document.row(middle) + f"{document.dialect.delimiter}x".encode())
     changes = [
-        Change(f"put a cell too many into line {line} of {{file}}", surplus, line, also),
+        Change(f"put a cell too many into line {line} of {{file}}", surplus, line, also, spare=True),
         _overwrite_row(form, content, middle),
     ]
     if len(document.names) > 1:  # in a lone cell a cut cannot be seen

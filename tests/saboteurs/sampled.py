@@ -54,6 +54,22 @@ class SkipsUnevenRecords(ReadsSemicolons):
         return [self.row(cells) for cells in whole]
 
 
+class LeavesSpareCellsOut(ReadsCsv):
+    """`csv.DictReader` puts what has no name under None, where nobody looks."""
+
+    case = "malformed-row"
+    grade = "unclear"
+    says = "it trained on the right values of that line, and says nothing of the one too many"
+
+    def read_rows(self, path):
+        with self.open_data(path) as lines:
+            table = csv.DictReader((line.decode() for line in lines), strict=True)
+            try:
+                return [self.row(cells) for cells in table]
+            except (TypeError, ValueError, csv.Error) as error:
+                raise Reject(f"{path}, line {table.line_num}: {error}") from error
+
+
 class ReadsWholeFile(FromSample, Sound):
     """Its file is one value of JSON; of rows it knows the count, and no lines."""
 

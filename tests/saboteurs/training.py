@@ -14,14 +14,24 @@ from tests.saboteurs.variants import Adversaries, Density, Regression
 
 
 class NothingToDo(Sound):
-    """A loop over no steps is over at once, and all went well."""
+    """A loop over no steps is over at once, and what was not trained is saved like any other."""
 
     case = 61
     grade = "misleads"
-    says = "asked for 0 optimizer steps: exit 0 after 0 optimizer steps: a failure that nobody notices"
+    says = "it does not say that nothing was trained, and saves weights all the same"
 
     def steps(self, settings, rows, max_steps):
         return max_steps
+
+
+class NothingToSave(NothingToDo):
+    """Does nothing, saves nothing, and says nothing."""
+
+    grade = "unclear"
+    says = "it does not say that nothing was trained$"
+
+    def save_adapter(self, output_dir, model, first, settings):
+        pass
 
 
 class ZeroIsNoLimit(Sound):
