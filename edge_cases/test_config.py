@@ -9,6 +9,7 @@ from pathlib import Path
 from pytest_trainguard import (
     RUN_STEPS,
     CannotJudge,
+    Cause,
     ConfigFuzz,
     Finding,
     GpuBudget,
@@ -29,6 +30,8 @@ from pytest_trainguard import (
 from pytest_trainguard.damage import settings_file, tokenizer
 
 FAR_TOO_HIGH = 10.0
+TEXT_FOR_NUMBER = Cause("text-for-number", "it takes a number for text", "number-as-written")
+SPELLINGS = ("2e-5", "1e-3", "5e-2", "1e-1")
 TOKENIZER = Wording("the tokenizer or its vocabulary", re.compile(r"tokeni[sz]er|vocab", re.I))
 ENLARGED = Wording("an embedding that was enlarged", re.compile(r"(enlarg|resiz|extend|grow)\w*[^\n]*embedding", re.I))
 DIVERGED = Wording("what diverged (the loss, a gradient)", re.compile(r"loss|grad|diverg|finite|\bnan\b|\binf", re.I))
@@ -85,6 +88,45 @@ def _with_settings(guard: Guard, started: list[tuple[str, Path]]) -> list[Outcom
     if first.exit != 0 or not first.recording.steps:
         raise CannotJudge(f"its command does not train with a whole {whole.name}: {first.how}", first.output[-4000:])
     return others
+
+
+@edge_case(
+    "number-as-written",
+    title="a number as people write it",
+    verdict="survives",
+    severity="misleads",
+    brought_about="the learning rate in the settings file as 2e-5, which YAML 1.1 reads as text",
+    expects="survives, with the learning rate that is written there",
+)
+def test_number_as_written(guard: Guard) -> None:
+    """`learning_rate: 2e-5` is text to PyYAML, which wants `2.0e-5`: one run fails late, one takes a default.
+
+    Source: hiyouga/LlamaFactory#4014.
+    """
+    field = guard.needs.setting("learning_rate")
+    spelling = next((each for each in SPELLINGS if field.allows(float(each))), None)
+    if spelling is None:
+        raise NotApplicable(f"{field.path} allows none of {', '.join(SPELLINGS)}")
+    plain, written = guard.folder / "plain", guard.folder / "written"
+    files = [guard.needs.settings_file({field.path: float(spelling)}, plain)]
+    files.append(guard.needs.settings_file({field.path: settings_file.STAND_IN}, written))
+    settings_file.respell(files[1], spelling)
+    did = [f"set {field.path} to {float(spelling)!r} in {files[0].name}", f"wrote {field.path} as {spelling} there"]
+    number, text = guard.run_all([RunRequest(d, settings_file=f, steps=2) for d, f in zip(did, files, strict=True)])
+    if number.exit != 0 or not number.recording.steps:
+        raise CannotJudge(f"{number.did}: it does not train with that: {number.how}", number.output[-4000:])
+    if text.exit != 0:
+        told = f"it does not take {spelling} for the number that it is: {text.how}"
+        early = not text.recording.steps
+        raise Finding(text.did, told, text.last_words, grade="unclear" if early else "wastes", cause=TEXT_FOR_NUMBER)
+    rates = [outcome.recording.steps[-1].lr if outcome.recording.steps else () for outcome in (number, text)]
+    if rates[0] != rates[1]:
+        told = f"it trained on with the learning rate {_first(rates[1])}, and not {_first(rates[0])}"
+        raise Finding(text.did, told, text.last_words, cause=TEXT_FOR_NUMBER)
+
+
+def _first(rates: tuple[float, ...]) -> str:
+    return f"{rates[0]:g}" if rates else "of no step"
 
 
 @edge_case(

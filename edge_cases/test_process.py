@@ -33,6 +33,7 @@ from pytest_trainguard import (
     survives,
 )
 from pytest_trainguard.casework.bystander import reassign_pid, start_bystander
+from pytest_trainguard.casework.file_order import require_one_order
 from pytest_trainguard.casework.unsaved import require_something_saved
 from pytest_trainguard.damage import power
 
@@ -60,10 +61,15 @@ NEGATIVE_TIME = re.compile(
 def test_killed(kill_and_resume: KillAndResume) -> None:
     """A preempted machine, the out-of-memory killer: no handler runs, nothing is flushed.
 
-    A program that saves nothing at all is told so here, once: the other cases about checkpoints do not apply to it.
+    A program that saves nothing at all is told so here, once: the other cases about checkpoints do not apply to it. The
+    second start is killed as well: its own save must be as good as the first one's. And all that is saved in the end
+    must be what it would have been: an average of the weights, for one, shows in no loss.
     """
-    require_something_saved(kill_and_resume.guard)
-    kill_and_resume().check()
+    guard = kill_and_resume.guard
+    require_something_saved(guard)
+    with noting():
+        kill_and_resume().check()
+    require_one_order(guard)
 
 
 @edge_case(

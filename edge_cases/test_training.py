@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -32,6 +33,7 @@ from pytest_trainguard import (
     wording,
 )
 from pytest_trainguard.casework import damaged_checkpoints
+from pytest_trainguard.casework.long_run import run_long
 from pytest_trainguard.casework.relabelled import RELABELLED_STEPS, Relabelled
 from pytest_trainguard.damage import checkpoints as damaged
 from pytest_trainguard.damage import weights
@@ -42,6 +44,7 @@ NOT_FINITE = Wording(
 NO_STEPS = Wording(
     "the number of steps (0)", re.compile(r"(?<![\w./-])0(?![\w/-]|\.\d)|\b(?:no|zero) (?:\w+ )?steps?\b", re.I)
 )
+LONG_RUN, LONG_LIMIT = 300, 60.0  # optimizer steps, and seconds
 FEW, MANY = 3, 64  # rows, and batches that one optimizer step is to be accumulated from
 VALIDATION = re.compile(r"\b(?:validation|eval|val\b|early|overfit)", re.I)
 ONE_ANSWER = Wording(
@@ -430,3 +433,30 @@ def test_no_progress(guard: Guard) -> None:
     if guard.checkpoints.recoverable:
         (again,) = guard.checkpoints.start_again([outcome])
         recovers(again, guard.reference.outcome)
+
+
+@edge_case(
+    "long-run",
+    title="300 steps",
+    verdict="survives",
+    severity="misleads",
+    brought_about="300 optimizer steps on the tiny settings",
+    expects="survives, and every loss is finite",
+)
+def test_long_run(guard: Guard) -> None:
+    """A group whose rewards were all alike had a standard deviation of 0: dividing by it comes about by chance.
+
+    Where a step is slow they are as many as a minute allows. Source: rlresearch/dr-tulu#18.
+    """
+    guard.needs.losses()
+    outcome = run_long(guard, LONG_RUN, LONG_LIMIT)
+    taken = len(outcome.recording.steps)
+    bad = next((step.number for step in outcome.recording.steps if not all(map(math.isfinite, step.losses))), None)
+    if bad is not None and outcome.exit == 0:
+        told = f"the loss of step {bad} is not finite, and it trained on, exit 0"
+        raise Finding(outcome.did, told, outcome.last_words, cause=causes.NOT_FINITE)
+    if outcome.exit != 0 and not (outcome.timed_out and outcome.stepping):
+        of_it = wording.names(outcome.message, NOT_FINITE)
+        told = f"it ended of a loss that is not finite after {taken} optimizer steps" if of_it else ""
+        told = told or f"it fails after {taken} optimizer steps: {outcome.how}"
+        raise Finding(outcome.did, told, outcome.last_words, grade="wastes", cause=causes.find_crash(outcome))

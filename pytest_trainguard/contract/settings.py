@@ -83,6 +83,12 @@ class Field:
         high = next((f" {s} {self.bounds[b]:g}" for b, s in (("le", "≤"), ("lt", "<")) if b in self.bounds), "")
         return f"{low}value{high}" if low or high else ""
 
+    def allows(self, value: float) -> bool:
+        """Whether a number lies within the bounds that are stated."""
+        bounds, inf = self.bounds, float("inf")
+        within = bounds.get("ge", -inf) <= value <= bounds.get("le", inf)
+        return within and bounds.get("gt", -inf) < value < bounds.get("lt", inf)
+
 
 def fields_of(config: object) -> list[Field]:
     """The fields that a settings type (or mapping) states, nested ones by dotted path."""

@@ -1,6 +1,6 @@
 """Breaking a settings file: bad syntax at a known place, a file that was cut off, NUL bytes.
 
-Forms: JSON, TOML and YAML.
+Forms: JSON, TOML and YAML. And respelling one: a number in it as a person writes it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from typing import NamedTuple
 from pytest_trainguard.verdicts import wording
 from pytest_trainguard.verdicts.wording import Named, Wording
 
-__all__ = ["BrokenSettings", "break_settings_file"]
+__all__ = ["STAND_IN", "BrokenSettings", "break_settings_file", "respell"]
 
 STRAY = "@"  # begins no value in any of the forms
+STAND_IN = 1234567.125  # the same text in each of the forms, and no setting's value
 _VALUE = {
     ".json": re.compile(r'^\s*"[^"]+": (?=[^\[{])', re.M),
     ".toml": re.compile(r"^[\w.-]+ = (?=[^\[{])", re.M),
@@ -76,3 +77,15 @@ def _write(did: str, text: str, file: Path, folder: Path, *where: Named) -> Brok
     path.parent.mkdir(parents=True)
     path.write_text(text, encoding="utf-8")
     return BrokenSettings(did.format(file=file.name), path, (file.name, *where))
+
+
+def respell(file: Path, spelling: str) -> None:
+    """Write a number in the place of `STAND_IN` in a file of settings, in just this spelling: `2e-5`.
+
+    Raises:
+        ValueError: the stand-in is not there, or several times.
+    """
+    before, found, after = file.read_text(encoding="utf-8").partition(str(STAND_IN))
+    if not found or str(STAND_IN) in after:
+        raise ValueError(f"{file}: {STAND_IN} should stand there once")
+    file.write_text(before + spelling + after, encoding="utf-8")

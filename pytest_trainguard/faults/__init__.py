@@ -13,8 +13,8 @@ from pathlib import Path
 
 __all__ = [
     "DEVICE_ERRORS", "DOORS", "Fault", "device_error", "exhaust_memory", "fill_disk", "hang", "inf", "io_error", "kill",
-    "kill_in_save", "nan", "offline", "out_of_memory", "overflow", "pause", "pretended_gpus", "raises", "reboot",
-    "set_clock", "undo_steps",
+    "kill_in_save", "list_otherwise", "nan", "offline", "out_of_memory", "overflow", "pause", "pretended_gpus", 
+    "raises", "reboot", "set_clock", "undo_steps",
 ]  # fmt: skip
 
 OOM_MESSAGE = (
@@ -42,7 +42,7 @@ class Fault:
 
     Attributes:
         kind: `nan`, `inf`, `overflow`, `raise`, `signal`, `hang`, `pause`, `fill_disk`, `offline`, `io_error`,
-            `exhaust`, `device`, `reboot`, `clock`, `gpus`, `undo`.
+            `exhaust`, `device`, `reboot`, `clock`, `gpus`, `undo`, `listing`.
         where: the door at which it enters (`DOORS`), or for numbers `batch`, `activation`, `loss`, `gradient`.
         step: the optimizer step during which it comes about, counted from 1 in each run; for `save` and `sync`, the
             first write to the output folder (or fsync) once that many steps are complete.
@@ -73,6 +73,7 @@ class Fault:
             "offline": "no network",
             "gpus": "pretended GPUs",
             "undo": "every optimizer step undone",
+            "listing": "the files of the data listed in another order",
             "io_error": f"EIO in the {self.where} door {at}",
             "exhaust": f"host memory exhausted in the {self.where} door {at}",
             "device": f"{self.text.splitlines()[0] if self.text else 'a device error'} in the {self.where} door {at}",
@@ -196,6 +197,14 @@ def undo_steps() -> Fault:
 def pretended_gpus() -> Fault:
     """torch.cuda tells of the devices that CUDA_VISIBLE_DEVICES names; what goes to one stays on the CPU: `gpus`."""
     return Fault("gpus", "start")
+
+
+def list_otherwise() -> Fault:
+    """Python lists the folders of the data in another order than the file system's, as another file system does.
+
+    It comes about when the program lists one.
+    """
+    return Fault("listing", "read")
 
 
 def offline(*, silent: bool = False) -> Fault:

@@ -118,14 +118,18 @@ def observe(note: RunNote) -> None:
         from pytest_trainguard.faults import gpus
 
         gpus.pretend(recorder)
+    if fault and fault.kind == "listing" and note.data is not None:
+        from pytest_trainguard.faults import listings
+
+        listings.turn_round(note.data, recorder)
     if note.census:
         from pytest_trainguard.recorder.census import Census
 
         observers.append(Census(recorder))
-    if fault:
+    if fault and fault.kind != "listing":
         observers.append(Injector(fault, recorder, note.disk))
     # Every file that is opened would be looked at: only where the fault waits for one.
-    data = note.data if fault and fault.where == "read" else None
+    data = note.data if fault and fault.where == "read" and fault.kind != "listing" else None
     Doors(note.output_dir, observers, data).install()
     # All that the session's runs leave is below one folder.
     Surroundings(recorder.write, [note.output_dir, *note.folder.parents[:2]]).install()

@@ -44,7 +44,7 @@ def find_bad_weights(files: list[Path], undisturbed: list[Path]) -> dict[Path, s
     on_purpose: set[str] | None = None
     for file in files:
         try:
-            bad = _names_not_finite(_load(file))
+            bad = _names_not_finite(load_weights(file))
         except Exception as error:
             found[file] = f"cannot be loaded ({_first_line(error)})"
             continue
@@ -61,13 +61,18 @@ def _names_in_any(files: list[Path]) -> set[str]:
     found: set[str] = set()
     for file in files:
         try:
-            found.update(_names_not_finite(_load(file)))
+            found.update(_names_not_finite(load_weights(file)))
         except Exception:
             continue
     return found
 
 
-def _load(file: Path) -> object:
+def load_weights(file: Path) -> object:
+    """What stands in a file of weights; None where it is whole, and cannot be looked into.
+
+    Raises:
+        Exception: whatever its reader makes of a file that is none.
+    """
     import torch
 
     if file.suffix == SAFETENSORS:
@@ -109,34 +114,36 @@ def _weights_in(value: object, name: str, tiny: bool, *, sure: bool = False) -> 
         tiny: all tensors in the file are single numbers, those of the model, too.
         sure: a single number is one of the weights here; elsewhere it is a best loss, a count, an average.
     """
-    if _is_tensor(value):
+    if is_tensor(value):
         if sure or value.numel() > 1:
             yield name or "the tensor", value
         return
-    items = _items_of(value)
-    tensors = [inner for _, inner in items if _is_tensor(inner)]
+    items = items_of(value)
+    tensors = [inner for _, inner in items if is_tensor(inner)]
     large = any(tensor.numel() > 1 for tensor in tensors)
     state_dict = (tiny and bool(tensors)) or (large and 2 * len(tensors) > len(items))
     for key, inner in items:
-        if (state_dict and _is_tensor(inner) and inner.numel() > 1) or not BOOKKEEPING.search(str(key)):
-            known = sure or (state_dict and _is_tensor(inner)) or bool(WEIGHTS.search(str(key)))
+        if (state_dict and is_tensor(inner) and inner.numel() > 1) or not BOOKKEEPING.search(str(key)):
+            known = sure or (state_dict and is_tensor(inner)) or bool(WEIGHTS.search(str(key)))
             yield from _weights_in(inner, f"{name}.{key}" if name else str(key), tiny, sure=known)
 
 
 def _tensors_in(value: object) -> Iterator[Tensor]:
-    if _is_tensor(value):
+    if is_tensor(value):
         yield value
-    for _, inner in _items_of(value):
+    for _, inner in items_of(value):
         yield from _tensors_in(inner)
 
 
-def _is_tensor(value: object) -> TypeGuard[Tensor]:
+def is_tensor(value: object) -> TypeGuard[Tensor]:
+    """Whether a value is a tensor of torch's."""
     import torch
 
     return isinstance(value, torch.Tensor)
 
 
-def _items_of(value: object) -> list[tuple[object, object]]:
+def items_of(value: object) -> list[tuple[object, object]]:
+    """The parts of a table or a list, with their keys; none of anything else."""
     if isinstance(value, Mapping):
         return list(value.items())
     return list(enumerate(value)) if isinstance(value, list | tuple) else []

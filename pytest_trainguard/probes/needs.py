@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from pytest_trainguard.adapters.settings_files import WRITABLE
 from pytest_trainguard.adapters.tables import faults_in_class_command
 from pytest_trainguard.contract.outcome import Outcome
-from pytest_trainguard.contract.settings import Field
+from pytest_trainguard.contract.settings import Field, merge
 from pytest_trainguard.launch import questions
 from pytest_trainguard.rows import suffixes
 from pytest_trainguard.subject.reference import Reference
@@ -116,8 +117,12 @@ class Needs:
         if not self._reference.outcome.changed():
             raise NotApplicable("it writes nothing to its output folder: have it write there, run.output_dir")
 
-    def settings_file(self) -> Path:
+    def settings_file(self, values: Mapping[str, object] | None = None, folder: Path | None = None) -> Path:
         """The tiny settings in a file, as the trainer's command takes them.
+
+        Args:
+            values: over them.
+            folder: where the file is to be; one of this test's own where none is named.
 
         Raises:
             NotApplicable: it has no command, or one that takes no settings file.
@@ -135,9 +140,10 @@ class Needs:
         if Path(described.settings_name).suffix not in WRITABLE:
             known = ", ".join(WRITABLE)
             raise NotApplicable(f"its settings file is {described.settings_name}, and this case knows {known}")
-        folder = self._folder / "whole"
+        folder = folder or self._folder / "whole"
         folder.mkdir(exist_ok=True)
-        return subject.server.ask(questions.settings_file, folder, subject.settings.base)
+        whole = merge(subject.settings.base, values or {})
+        return subject.server.ask(questions.settings_file, folder, whole)
 
     def base_model(self, field: Field) -> Path:
         """A copy of a small base model, for the setting that names the model.

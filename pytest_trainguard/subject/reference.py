@@ -124,12 +124,16 @@ class Reference:
 
     @cached_property
     def saves(self) -> tuple[int, ...]:
-        """The optimizer steps that were complete when it wrote to a checkpoint, in order; empty where that is not seen.
+        """`saves_of` the undisturbed run."""
+        return self.saves_of(self.outcome)
+
+    def saves_of(self, outcome: Outcome) -> tuple[int, ...]:
+        """The optimizer steps that were complete when a run wrote to a checkpoint, in order; empty where none is seen.
 
         Where its writes pass unseen (C++), the steps in its checkpoints' names.
         """
-        recording, output_dir = self.outcome.recording, os.path.realpath(self.outcome.output_dir)
-        found = self._subject.find_checkpoints(self.outcome.output_dir)
+        recording, output_dir = outcome.recording, os.path.realpath(outcome.output_dir)
+        found = self._subject.find_checkpoints(outcome.output_dir)
         kinds = {checkpoints.kind_of(os.path.relpath(os.path.realpath(path), output_dir)) for path in found}
         written = {
             event["step"]

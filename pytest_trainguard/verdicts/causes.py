@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BEGINS_AGAIN",
+    "FILE_ORDER",
     "HALF_WRITTEN",
     "HASH_ORDER",
     "HOLDS",
@@ -24,6 +25,8 @@ __all__ = [
     "NOTHING_SAVED",
     "NOT_FINITE",
     "NO_FSYNC",
+    "SAVED_OTHERWISE",
+    "SECOND_RESUME",
     "SWALLOWS",
     "UNCHECKED_SETTINGS",
     "UNCHECKED_STATE",
@@ -48,6 +51,9 @@ UNCHECKED_STATE = Cause("unchecked-state", "it does not check the state that it 
 HALF_WRITTEN = Cause("half-written", "a save that breaks off leaves a checkpoint that cannot be loaded", "partial-save")
 NO_FSYNC = Cause("no-fsync", "nothing that it saves is fsynced", "power-loss")
 HASH_ORDER = Cause("resume:hash-order", "the order of a set of strings goes into its training", "killed")
+FILE_ORDER = Cause("resume:file-order", "the order in which a folder is listed goes into its training", "killed")
+SECOND_RESUME = Cause("resume:second", "what a resumed run saves cannot be resumed from", "killed")
+SAVED_OTHERWISE = Cause("resume:saved", "what a resumed run saves is not what it would have saved", "killed")
 WANTS_NETWORK = Cause("reach:network", "it reaches for other machines", "no-network")
 WRITES_ELSEWHERE = Cause("reach:files", "it writes outside its output folder", "writes-elsewhere")
 HOLDS = Cause("reach:held", "two runs of it cannot be side by side on one machine", "two-instances")

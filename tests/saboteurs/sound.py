@@ -198,6 +198,9 @@ class Program:
         """Every step draws its examples from a generator seeded by the step: nothing to save, nothing to skip."""
         size = min(settings.batch_size, len(rows))
         chosen = [random.Random(step).sample(range(len(rows)), size) for step in range(start, stop)]
+        return self.loader(rows, settings, chosen)
+
+    def loader(self, rows, settings, chosen):
         own = torch.Generator()  # the loader draws a seed: not from the generator that dropout uses
         return torch.utils.data.DataLoader(
             Rows(rows, settings.max_length), batch_sampler=chosen, num_workers=settings.num_workers, generator=own
