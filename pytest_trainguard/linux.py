@@ -38,6 +38,17 @@ def become_subreaper() -> bool:
     return libc is not None and libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
 
 
+def is_childless() -> bool:
+    """Whether this process has no child, alive or defunct (waitid(2)): so a subreaper has no descendant either."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except AttributeError:
+        return False
+    except ChildProcessError:
+        return True
+    return False
+
+
 def die_with_parent(signum: int) -> None:
     """Have the kernel send `signum` to this process when its parent ends, however that ends."""
     libc = _libc()

@@ -55,6 +55,30 @@ model(torch.ones(1, 2))
             "into Linear", "out of Linear, Tensor", "backward", "into Linear", "out of Linear, NoneType",
         ],
     ),
+    "torch.autograd.grad where a module took it by name, before and after a server noted who did": (
+        """
+import sys, types
+from pytest_trainguard.recorder import doors
+
+def took_grad(name, folder):
+    module = sys.modules[name] = types.ModuleType(name)
+    module.__file__, module.by_name = os.path.join(folder, name + ".py"), torch.autograd.grad
+    return module
+
+class Sees(Observer):
+    def differentiated(self, outputs, create_graph): told.append(len(outputs))
+
+before, library = took_grad("before", os.getcwd()), took_grad("library", os.path.join(os.getcwd(), "site-packages"))
+doors.note_imported()
+after, plain = took_grad("after", os.getcwd()), torch.autograd.grad
+Doors(None, [Sees()]).install()
+x = torch.ones(2, requires_grad=True)
+for module in (before, after):
+    module.by_name(x.sum(), x)
+told.append(library.by_name is plain)
+""",
+        [1, 1, True],
+    ),
     "gradients that are asked for by hand": (
         """
 class Sees(Observer):

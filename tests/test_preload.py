@@ -24,6 +24,20 @@ class Bare(Ahead):
 
 class Missing(Ahead):
     preload = ("latte",)
+
+class Late(Trainer):
+    # Tells which of the harness's modules were imported in the run itself.
+
+    def train(self, run):
+        import sys
+        print(sorted(name for name in set(sys.modules) - LOADED if name.startswith("pytest_trainguard")))
+
+def note():
+    import sys
+    global LOADED
+    LOADED = frozenset(sys.modules)
+
+os.register_at_fork(before=note)
 """
 
 
@@ -47,6 +61,12 @@ def test_a_late_module_that_is_named_is_imported_once_for_all_runs(ahead, name):
     assert made.exists()
     ahead.close()
     assert not made.exists()
+
+
+def test_a_run_imports_nothing_of_the_harness(ahead):
+    for states in (False, True):
+        outcome = ahead.subject("Late", "ahead:Late").start(RunRequest("tried", states=states)).outcome()
+        assert outcome.output == "[]\n"
 
 
 HELPER = """

@@ -67,12 +67,14 @@ def _outermost(paths: Sequence[Path]) -> list[Path]:
 
 def _mounted_below(folder: Path) -> list[Path]:
     """Where something is mounted below a folder (proc(5), mountinfo)."""
+    above = os.path.join(folder, "")
     found = []
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        escaped = line.split(" ")[4]
-        path = Path(re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), escaped))
-        if folder in path.parents:
-            found.append(path)
+    for line in os.fsdecode(Path("/proc/self/mountinfo").read_bytes()).splitlines():
+        path = line.split(" ")[4]
+        if "\\" in path:
+            path = re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), path)
+        if path.startswith(above):
+            found.append(Path(path))
     return found
 
 

@@ -29,7 +29,7 @@ from pytest_trainguard.adapters import load_trainer
 from pytest_trainguard.contract.trainer import TrainerSpec
 from pytest_trainguard.launch import protocol
 from pytest_trainguard.launch.exit_code import run_to_exit_code
-from pytest_trainguard.launch.protocol import Call, Command, Launch, LoadedModules
+from pytest_trainguard.launch.protocol import Call, Command, Launch, LoadedModules, Train
 from pytest_trainguard.launch.reach import modules_of_others
 from pytest_trainguard.launch.stacks import write_stack_on_signal
 
@@ -101,7 +101,9 @@ def _work(launch: Launch, disk: Path | None) -> int:
     from pytest_trainguard.launch import calls, jobs
 
     job, folder = launch.job, launch.folder
-    before, started = frozenset(sys.modules), time.time()
+    # To take hold of each module's name has the system copy the page that it stands on: only where it is asked for.
+    before = frozenset(sys.modules) if isinstance(job, Train) and job.request.tell_modules else frozenset()
+    started = time.time()
     if isinstance(job, Call):
         result = calls.answer(job)
         (folder / RESULT_FILE).write_text(json.dumps(protocol.to_json(result)))

@@ -27,9 +27,12 @@ PRELOAD = (
     "torch",
     "torch._dynamo",
     "torch.utils.data",
+    "pytest_trainguard.launch.calls",
     "pytest_trainguard.launch.jobs",
     "pytest_trainguard.launch.questions",
     "pytest_trainguard.faults.inject",
+    "pytest_trainguard.recorder.states",
+    "pytest_trainguard.recorder.surroundings",
 )
 LOAD_LIMIT = 300.0  # seconds for importing a trainer's modules
 

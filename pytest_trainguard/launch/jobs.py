@@ -144,7 +144,8 @@ def _begin_generators_anew() -> None:
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()
     if "torch" in sys.modules:
-        sys.modules["torch"].seed()
+        # Those of GPUs begin with a fixed seed in each process, until the program seeds them.
+        sys.modules["torch"].default_generator.seed()
 
 
 def _seed(seed: int) -> None:

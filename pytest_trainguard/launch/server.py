@@ -36,11 +36,15 @@ def load(modules: Sequence[str], trainer: TrainerSpec | None) -> str | None:
 
     `modules` are a hint (what an earlier run imported): one that cannot be imported is left to the run itself.
     """
+    collecting = gc.isenabled()
+    gc.disable()  # all that is imported stays: to look for garbage again and again takes a tenth of the time
     for name in modules:
         try:
             importlib.import_module(name)
         except Exception:  # only a hint: the run meets the same error and reports it
             continue
+    if collecting:
+        gc.enable()
     if trainer is not None:
         from pytest_trainguard.adapters import load_trainer
 
@@ -53,6 +57,9 @@ def load(modules: Sequence[str], trainer: TrainerSpec | None) -> str | None:
         finally:
             _mend()
     _leave_operators()
+    doors = sys.modules.get("pytest_trainguard.recorder.doors")
+    if doors is not None:  # else there is no torch, as the run will say
+        doors.note_imported()
     return None
 
 

@@ -10,6 +10,7 @@ changed.
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import sys
 import threading
@@ -159,6 +160,7 @@ class Doors:
         if self._wanted("backward", "forward", "forwarded"):
             torch.autograd.backward = self._around_backward(torch.autograd.backward)
         if self._wanted("differentiated", "forward", "forwarded"):
+            note_imported()
             plain, torch.autograd.grad = torch.autograd.grad, self._around_grad(torch.autograd.grad)
             _replace_imported(plain, torch.autograd.grad)
         if self._wanted("fetching", "fetched"):
@@ -408,10 +410,28 @@ def _tell_of_opening(path: object) -> None:
         sys.audit("open", path, "wb", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
 
 
+_took_grad: list[ModuleType] = []  # modules that took torch.autograd.grad by name, of those that were looked at
+_last_looked_at = ""  # the last of these, in the order of their import
+
+
+def note_imported() -> None:
+    """Note which modules took `torch.autograd.grad` by name, of those imported since this was done last.
+
+    A server does it for all of its runs: a run that looks at each of some thousand modules has the system copy the
+    page that each stands on, which takes as long as to train some steps.
+    """
+    global _last_looked_at
+    for name in list(itertools.takewhile(lambda name: name != _last_looked_at, reversed(sys.modules))):
+        module = sys.modules[name]
+        if isinstance(module, ModuleType) and any(value is torch.autograd.grad for value in vars(module).values()):
+            _took_grad.append(module)
+    _last_looked_at = next(reversed(sys.modules))
+
+
 def _replace_imported(original: object, replacement: object) -> None:
     """Put it into the program's own modules, too, which took it by name before the doors were there."""
     here = os.getcwd() + os.sep
-    for module in list(sys.modules.values()):
+    for module in _took_grad:
         file = getattr(module, "__file__", None) or ""
         if file.startswith(here) and "site-packages" not in file:  # a library takes torch.autograd.grad as it is called
             for name in [name for name, value in vars(module).items() if value is original]:
