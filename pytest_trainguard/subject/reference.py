@@ -128,18 +128,7 @@ class Reference:
 
         Where its writes pass unseen (C++), the steps in its checkpoints' names.
         """
-        recording, output_dir = self.outcome.recording, os.path.realpath(self.outcome.output_dir)
-        found = self._subject.find_checkpoints(self.outcome.output_dir)
-        kinds = {checkpoints.kind_of(os.path.relpath(os.path.realpath(path), output_dir)) for path in found}
-        written = {
-            event["step"]
-            for event in recording.of("write")
-            if event["step"] > 0
-            and event["how"] in ("open", "rename", "move")
-            and checkpoints.belongs_to(os.path.relpath(event["path"], output_dir), kinds)
-        }
-        named = {step for step in map(checkpoints.step_of, found) if step is not None}
-        return tuple(sorted(written or named))
+        return find_saves(self._subject, self.outcome)
 
     @cached_property
     def first_save(self) -> int:
@@ -157,6 +146,22 @@ class Reference:
     def writes_after(self, step: int) -> int:
         """How many writes to the output folder follow a step; 0 where none is seen."""
         return sum(event["step"] == step for event in self.outcome.recording.of("write"))
+
+
+def find_saves(subject: Subject, outcome: Outcome) -> tuple[int, ...]:
+    """The optimizer steps that were complete when a run wrote to a checkpoint; see `Reference.saves`."""
+    output_dir = os.path.realpath(outcome.output_dir)
+    found = subject.find_checkpoints(outcome.output_dir)
+    kinds = {checkpoints.kind_of(os.path.relpath(os.path.realpath(path), output_dir)) for path in found}
+    written = {
+        event["step"]
+        for event in outcome.recording.of("write")
+        if event["step"] > 0
+        and event["how"] in ("open", "rename", "move")
+        and checkpoints.belongs_to(os.path.relpath(event["path"], output_dir), kinds)
+    }
+    named = {step for step in map(checkpoints.step_of, found) if step is not None}
+    return tuple(sorted(written or named))
 
 
 def _read_modules(file: Path) -> LoadedModules:

@@ -70,8 +70,7 @@ class TrainerServer:
         table, root = self._given, self._servers.root
         if isinstance(table, str) or HELP in table or not needs_help(table, root):
             return table
-        request = ProcessRequest("asked for its --help", env=HELP_ENVIRONMENT)
-        _, ended = self.perform(request, show_help, str(table["command"]))
+        ended = ask_for_help(self, str(table["command"]))
         told = {**table, HELP: ended.output}
         try:
             known = read_known(told, root)
@@ -210,3 +209,13 @@ class TrainerServer:
         result = (calls.result_of(function, json.loads(written.read_text())),) if written.exists() else None
         shutil.rmtree(folder, ignore_errors=True)
         return result, ended
+
+
+def ask_for_help(server: TrainerServer, command: str) -> Ended:
+    """How a command ends that is asked for its `--help`, and what it prints; nothing is trained.
+
+    Raises:
+        CannotJudge: the process could not be followed to its end.
+    """
+    request = ProcessRequest("asked for its --help", env=HELP_ENVIRONMENT)
+    return server.perform(request, show_help, command)[1]
