@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pytest_trainguard.adapters.known import (
+    PLACE,
     PLACEHOLDERS,
     faults_in_known,
     needs_help,
@@ -72,6 +76,25 @@ def faults_in_command(command: object) -> str | None:
         shlex.split(command)
     except ValueError as error:
         return f"command cannot be split: {error}"
+    return None
+
+
+def find_missing_program(table: Mapping[str, Any], root: Path) -> str | None:
+    """That a command's program, or the script that Python is to run, is not there, in one line; None where it is.
+
+    Args:
+        table: without faults.
+        root: the folder in which the command is started.
+    """
+    program, *rest = shlex.split(table["command"])
+    script = rest[0] if rest and "python" in Path(program).name and rest[0].endswith(".py") else ""
+    if script and not PLACE.search(script) and not (root / script).is_file():
+        here = [path.name for path in root.glob("*.py")]
+        return f"command: no such file {script!r}{did_you_mean(script, here)} (looked for in {root})"
+    beside = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
+    named = str(root / program) if os.sep in program else program
+    if not PLACE.search(program) and "python" not in Path(program).name and shutil.which(named, path=beside) is None:
+        return f"command: {program}: no such program: looked for in {os.path.dirname(sys.executable)} and PATH"
     return None
 
 

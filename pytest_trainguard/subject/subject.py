@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pytest_trainguard import folders
 from pytest_trainguard.adapters.known import counts_epochs
+from pytest_trainguard.adapters.tables import find_missing_program
 from pytest_trainguard.contract import checkpoints, settings
 from pytest_trainguard.contract.trainer import Run, TrainerSpec
 from pytest_trainguard.isolation.policy import Reach
@@ -93,9 +94,12 @@ class Subject:
         Raises:
             CannotJudge: it cannot be loaded, or something in it would be passed over.
         """
+        missing = None if isinstance(self.server.spec, str) else find_missing_program(self.server.spec, self.root)
+        if missing:
+            raise self.server.refuse(f"{self.name}: {missing}")
         described = self.server.ask(questions.describe)
         if described.mistake:
-            raise self.server.refuse(described.mistake)
+            raise self.server.refuse(f"{self.name}: {described.mistake}")
         return described
 
     @cached_property
@@ -110,7 +114,10 @@ class Subject:
         Raises:
             CannotJudge: the sample is missing or unreadable.
         """
-        return self.make_data(self.folder / "data", self.description.rows)
+        try:
+            return self.make_data(self.folder / "data", self.description.rows)
+        except CannotJudge as error:
+            raise self.server.refuse(str(error), error.evidence) from None
 
     def close(self) -> None:
         """End its servers."""

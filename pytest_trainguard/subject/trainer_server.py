@@ -78,7 +78,7 @@ class TrainerServer:
         except (OSError, ValueError) as error:
             wrong = f"cannot be loaded: {error}"
         if wrong:
-            raise self.refuse(wrong, ended.output[-4000:])
+            raise self.refuse(f"{self.name}: {wrong}", ended.output[-4000:])
         self.settings_told = describe_known(known)
         return told
 
@@ -102,7 +102,7 @@ class TrainerServer:
             raise
         if error:
             server.close()
-            raise self.give_up(f"{self.name} cannot be loaded: {error.strip().splitlines()[-1]}", error)
+            raise self.refuse(f"{self.name} cannot be loaded: {error.strip().splitlines()[-1]}", error)
         return server
 
     def give_up(self, reason: str, evidence: str) -> CannotJudge:
@@ -113,7 +113,7 @@ class TrainerServer:
     def refuse(self, mistake: str, evidence: str = "") -> CannotJudge:
         """As `give_up`, for what the team wrote and has to mend: it makes the session a usage error."""
         self.mistake = mistake
-        return self.give_up(f"{self.name}: {mistake}", evidence)
+        return self.give_up(mistake, evidence)
 
     def require_sound(self) -> None:
         """Nothing is known that keeps this trainer from being judged.
@@ -149,8 +149,10 @@ class TrainerServer:
         """Start a process and do not wait for it.
 
         Raises:
-            CannotJudge: the trainer's module cannot be imported, no process can be started, or there is no disk space.
+            CannotJudge: it was given up, its module cannot be imported, no process can be started, or there is no disk
+                space.
         """
+        self.require_sound()
         if room.find_free(folder) < room.LEAST_FREE:
             raise CannotJudge(room.tell_full(self._servers.folder))
         limit = job.request.time_limit or self._servers.time_limit
