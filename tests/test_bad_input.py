@@ -105,6 +105,9 @@ def test_narrowing_nothing(usage_error, option):
         ([], "[tool.trainguard]\ntimeout = 3", "'timeout'; trainguard_timeout stands in [tool.pytest.ini_options]"),
         ([], "[tool.trainguard]\nzzz = 3", "unknown key 'zzz'; known is trainers"),
         ([], "[tool.trainguard.trainers.mine]\nsample = 'x'", "mine] has no command"),
+        ([], "[tool.trainguard.trainers.mine]\nclass = 'Mine'", "mine] class is 'module:Class', not 'Mine'"),
+        ([], "[tool.trainguard.trainers.mine]\nclass = 'a:B'\nrows = 3", "mine] has class, and so no other key: rows"),
+        ([], "[tool.trainguard.trainers.mine]\nclass = 'nowhere:B'", "'nowhere:B': no module named 'nowhere'"),
         ([], f"[tool.trainguard.trainers.mine]\n{COMMAND}\nsampel = 'x'", "mine] unknown key 'sampel'"),
         (
             [],

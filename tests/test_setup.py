@@ -1,11 +1,14 @@
 """`--trainguard-init` and `--trainguard-doctor`: a table is written of a program, and told what becomes of it."""
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from pytest_trainguard.adapters.tables import faults_in
-from pytest_trainguard.setup import table
+from pytest_trainguard.contract import settings
+from pytest_trainguard.contract.settings import Field
+from pytest_trainguard.setup import applies, roles, screen, table
 from pytest_trainguard.setup.init import SetUpError, initialize
 from pytest_trainguard.setup.sources import read_source
 from tests.projects import Project
@@ -279,6 +282,38 @@ def test_a_source_is_only_read(tmp_path):
     assert source.trains == "an optimizer's step"
     assert source.declaration("n_layer").default == 12
     assert source.declaration("train_file").required
+
+
+def test_known_names_of_roles():
+    names = ["checkpointing_steps", "ckpt_every", "max_len", "n_positions", "block_size", "per_device_train_batch_size"]
+    found = {name: [role for role in settings.ROLES if settings.role(role, [Field(name, "int")], {})] for name in names}
+    assert found == {
+        "checkpointing_steps": ["save_every"], "ckpt_every": ["save_every"], "max_len": ["max_length"],
+        "n_positions": ["max_length"], "block_size": ["max_length"], "per_device_train_batch_size": ["batch_size"],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("role", "fields", "meant"),
+    [
+        ("save_every", [Field("save_evry", "int")], "save_evry"),
+        ("save_every", [Field("train.save_evry", "other"), Field("save_best", "bool")], "train.save_evry"),
+        ("validation_data", [Field("eval_delay", "float")], ""),
+        ("device", [Field("accelerator_config", "str")], ""),
+        ("checkpointing", [Field("checkpointng", "bool")], "checkpointng"),
+    ],
+)
+def test_what_may_be_meant(role, fields, meant):
+    assert roles.find_meant(role, fields) == meant
+
+
+def test_a_screen_has_an_end():
+    cases = [SimpleNamespace(number=number, slug=f"case-{number}") for number in range(1, 80)]
+    lacking = [applies.DoesNotApply(case, f"{case.slug}: {'reason ' * 30}") for case in cases]
+    lines = screen.format_lacking(lacking, 20)
+    assert len(lines) <= 20
+    assert lines[-1].strip().startswith("and 7")
+    assert max(map(len, lines)) <= 80
 
 
 # A sound program whose settings have names that nobody knows.

@@ -39,7 +39,8 @@ def format_summary(result: SessionResult, verbose: bool) -> list[Line]:
     """The lines of the summary: so many that all of pytest's output has `MOST_LINES`, or every one if `verbose`."""
     report = make_report(result)
     verdicts = sorted(result.verdicts, key=lambda verdict: (verdict.trainer, verdict.order))
-    head = format_grid(verdicts) + _format_memory(merge_predictions(verdicts))
+    # Where no case was left, one line says so.
+    head = (format_grid(verdicts) if verdicts else []) + _format_memory(merge_predictions(verdicts))
     foot = [*_format_acceptances(result), *_format_open(report, result.problems, verbose)]
     foot += [*_format_slowest(verdicts), *_format_left_out(result), *_format_notes(result)]
     foot += [*_format_forms(result), *_format_isolation(result)]

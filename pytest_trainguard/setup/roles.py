@@ -62,14 +62,14 @@ def find_roles(guard: Guard) -> Roles:
                 shown[role] = found.path
     left = [field for field in free if field.path not in shown.values()]
     missing = {
-        role: _meant(role, left)
+        role: find_meant(role, left)
         for role in settings.ROLES
         if role not in known and role not in shown and role not in guard.subject.description.roles
     }
     return Roles(known, shown, missing)
 
 
-def _meant(role: str, free: Sequence[Field]) -> str:
+def find_meant(role: str, free: Sequence[Field]) -> str:
     """The setting whose name is most like those that are known for a role; empty where none is like them."""
     fits = [field.path for field in free if field.kind in (*KINDS.get(role, ("int", "float")), "other")]
     plain = {path.rpartition(".")[2]: path for path in reversed(fits)}

@@ -38,7 +38,7 @@ def format_diagnosis(found: Diagnosis) -> list[str]:
     count = len(found.lacking)
     end = _part("takes", f"a preflight will take about {_in_words(found.seconds)}, on one process")
     lines += _part("cases", f"{found.cases - count} of {found.cases} apply; {count} would with")
-    lines += _format_lacking(found.lacking, MOST_LINES - len(lines) - len(end) - 2)
+    lines += format_lacking(found.lacking, MOST_LINES - len(lines) - len(end) - 2)
     return [*lines, *end]
 
 
@@ -105,7 +105,7 @@ def _tell_resume(found: Diagnosis) -> str:
     return "yes, exactly: its losses are those of the undisturbed run, to the bit"
 
 
-def _format_lacking(lacking: Sequence[DoesNotApply], room: int) -> list[str]:
+def format_lacking(lacking: Sequence[DoesNotApply], room: int) -> list[str]:
     """Cases that would not apply, by their reason, those of most cases first; in so many lines."""
     groups: dict[str, list[EdgeCase]] = {}
     for one in lacking:
