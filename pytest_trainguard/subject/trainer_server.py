@@ -78,7 +78,9 @@ class TrainerServer:
         except (OSError, ValueError) as error:
             wrong = f"cannot be loaded: {error}"
         if wrong:
-            raise self.refuse(f"{self.name}: {wrong}", ended.output[-4000:])
+            said = ended.output.strip().splitlines() if ended.exit else []
+            last = f" (--help ended with exit {ended.exit}: {said[-1].strip()[:300]})" if said else ""
+            raise self.refuse(f"{self.name}: {wrong}{last}", ended.output[-4000:])
         self.settings_told = describe_known(known)
         return told
 
