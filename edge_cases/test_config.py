@@ -305,7 +305,7 @@ def test_unknown_model_name(guard: Guard) -> None:
 )
 def test_tokenizer_and_model_disagree(guard: Guard) -> None:
     """`add_tokens` without `resize_token_embeddings`: on a GPU a device-side assert, hours after the start."""
-    field = guard.needs.setting("model")
+    field = guard.needs.base_model_setting()
     model = guard.needs.base_model(field)
     grown = tokenizer.outgrow_embedding(model, guard.needs.data(), guard.folder)
     shown = ", ".join(map(repr, grown.words[:3]))

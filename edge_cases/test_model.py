@@ -53,7 +53,7 @@ DAMAGES: dict[str, Callable[[Guard, Path], bool]] = {
 )
 def test_base_model_path_does_not_exist(guard: Guard) -> None:
     """`from_pretrained` takes a path that is not there for a name on a hub, and asks the network for it."""
-    field = guard.needs.setting("model")
+    field = guard.needs.base_model_setting()
     launched = guard.subject.settings.production(field)
     path = launched if isinstance(launched, str) and launched.startswith(("/", "./", "../", "~")) else None
     if path and not (guard.subject.root / Path(path).expanduser()).exists():
@@ -92,7 +92,7 @@ def test_corrupted_model_files(guard: Guard) -> None:
 
     The bits are those of the exponent in a few weights: in a number's last places none would see them, nor need to.
     """
-    field = guard.needs.setting("model")
+    field = guard.needs.base_model_setting()
     model = guard.needs.base_model(field)
     sound = guard.run(f"set {field.path} to {model.name}, a small base model", settings={field.path: str(model)})
     if sound.exit != 0:

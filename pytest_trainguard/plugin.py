@@ -44,6 +44,8 @@ GPU_BUDGET = "GPU memory that the job may take: 40GiB, 40GB, 80%%, a100-40gb, by
 TIMELINE = "with --gpu-budget: draw each trainer's predicted memory, .svg or .png; its name is put in the file's"
 STRICT = "NO-GO where a critical case is not judged for a reason that can be mended (pytest has a --strict itself)"
 ACCEPT = "accept what is NO-GO for now, for this reason: list it in trainguard-accepted.toml, and fail what is new"
+INIT = "look at a program (the likely one, where none is named), write its table into pyproject.toml, and exit"
+DOCTOR = "say what the harness makes of each trainer, from undisturbed runs alone, and exit"
 EXPLAIN = "print the page of a case, by number or slug, and exit"
 MARKERS = (
     "preflight: runs a training program on purpose into trouble; only with -m preflight",
@@ -76,6 +78,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--explain", EXPLAIN, metavar="CASE")
     group.addoption("--trainguard-bar", metavar="GRADE", help=f"{BAR}; what is milder is advice")
     group.addoption("--trainguard-strict", action="store_true", help=STRICT)
+    group.addoption("--trainguard-init", help=INIT, nargs="?", const="", metavar="PROGRAM")
+    group.addoption("--trainguard-doctor", help=DOCTOR, action="store_true")
     ini_file.register(parser)
 
 
@@ -110,7 +114,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
-    """With --catalogue or --explain, print that and end."""
+    """With --catalogue, --explain, --trainguard-init or --trainguard-doctor, do that and end."""
+    if config.option.trainguard_init is not None or config.option.trainguard_doctor:
+        from pytest_trainguard.setup import started
+
+        return started.run_init(config) if config.option.trainguard_init is not None else started.run_doctor(config)
     if config.option.trainguard_explain:
         from pytest_trainguard.session.options import explain
 

@@ -12,8 +12,9 @@ from pytest_trainguard.subject import reference
 from pytest_trainguard.verdicts.errors import NotApplicable
 
 
-def needs(tmp_path, tiny, production=()):
-    """Those of a trainer that has these settings, and no make_model."""
+def needs(tmp_path, tiny, production=(), *, libraries=(), roles=(), made=None):
+    """Those of a trainer that has these settings, and no make_model; its undisturbed run has loaded these libraries."""
+    first = SimpleNamespace(make=lambda: None, modules=libraries)
     settings = SimpleNamespace(
         fields=fields_of(tiny),
         role=lambda name: role(name, fields_of(tiny), {}),
@@ -21,8 +22,8 @@ def needs(tmp_path, tiny, production=()):
         production=lambda field: value_at(dict(production), field.path),
     )
     subject = SimpleNamespace(
-        settings=settings, root=tmp_path, findings=SimpleNamespace(get=lambda kind, make: None),
-        server=SimpleNamespace(ask=lambda *asked: None),
+        settings=settings, root=tmp_path, findings=SimpleNamespace(get=lambda kind, make: first),
+        server=SimpleNamespace(ask=lambda *asked: made), description=SimpleNamespace(roles=dict(roles)),
     )  # fmt: skip
     folder = tmp_path / "own"
     folder.mkdir(exist_ok=True)
@@ -53,6 +54,26 @@ def test_a_model_that_a_setting_names_by_its_place_is_copied(tmp_path, model, ti
     copy = asked.base_model(field)
     assert copy != model
     assert sorted(file.name for file in copy.iterdir()) == ["config.json", "model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("value", "more"),
+    [
+        ("gpt2", {"libraries": ("torch", "transformers")}),
+        ("models/small", {}),
+        ("org/name", {}),
+        (None, {}),
+        ("LSTM", {"roles": {"model": "model"}}),
+        ("LSTM", {"made": "a folder"}),
+    ],
+)
+def test_a_base_model_has_files_or_a_place_in_a_registry(tmp_path, value, more):
+    assert needs(tmp_path, {"model": value}, **more).base_model_setting().path == "model"
+
+
+def test_an_architecture_is_no_base_model(tmp_path):
+    with pytest.raises(NotApplicable, match="model = 'LSTM' names an architecture"):
+        needs(tmp_path, {"model": "LSTM"}, libraries=("torch",)).base_model_setting()
 
 
 def test_without_one_it_is_told_what_to_add(tmp_path, model):

@@ -109,3 +109,8 @@ def test_what_a_finding_announces_is_told_with_it():
     problem = Problem("wastes", "1 place(s) that can end in NameError:\ntrain.py:7: Name `x` is not defined", "read it")
     shown = " ".join("\n".join(lines_of([verdict(case, problems=[problem], word="failed")])).split())
     assert "read it: 1 place(s) that can end in NameError: train.py:7: Name `x` is not defined" in shown
+
+
+def test_where_no_case_was_left_one_line_says_so():
+    (line,) = lines_of([])
+    assert line.startswith("NO-GO: 0 passed, 0 failed, 0 not applicable, nothing was judged")

@@ -60,6 +60,12 @@ def places_in(command: str) -> list[str]:
     return [found[1] or "" for found in PLACE.finditer(command)]
 
 
+def counts_epochs(table: Mapping[str, Any]) -> bool:
+    """Whether a program's runs are bounded by a number of epochs, which `{epochs}` then is."""
+    places = places_in(table["command"])
+    return "epochs" in places and ("max_steps" not in places or "steps_per_epoch" in table)
+
+
 def needs_help(table: Mapping[str, Any], root: Path = Path()) -> bool:
     """Whether a program is to be asked for its `--help`: its settings are words that the table does not tell of."""
     places = [place for place in places_in(table["command"]) if place not in (*RUNS_OWN, "resume")]
@@ -123,7 +129,7 @@ def _take_in(fields: dict[str, Field], path: str, field: Field) -> None:
 
 def _given_in(table: Mapping[str, Any]) -> set[str]:
     """The names of the options that a command gives itself, and not as a setting's own: no run gives them again."""
-    own = [place for place in RUNS_OWN if place != "epochs" or "steps_per_epoch" in table]
+    own = [place for place in RUNS_OWN if place != "epochs" or counts_epochs(table)]
     found = set()
     for words in map(shlex.split, (table["command"], table.get("resume", ""))):
         for word, following in zip(words, [*words, ""][1:], strict=True):

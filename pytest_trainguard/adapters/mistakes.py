@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator
 from types import CodeType
@@ -20,9 +21,24 @@ def find_mistake(trainer: Trainer) -> str | None:
         return None  # its table was looked at already
     return (
         _misspelt(type(trainer))
+        or _not_to_be_called(trainer)
         or unknown_roles(trainer.fields)
         or unknown_settings(trainer.fields, [field.path for field in known_fields(trainer)])
     )
+
+
+def _not_to_be_called(trainer: Trainer) -> str | None:
+    """That `train` is missing, or does not take the run that it is given."""
+    method = trainer.train
+    if getattr(method, "__func__", None) is Trainer.train:
+        return "has no train(self, run): write the one method that runs the program"
+    try:
+        inspect.signature(method).bind(None)
+    except TypeError:
+        return f"train{inspect.signature(method)} is called with one argument, the run: def train(self, run)"
+    except ValueError:
+        return None  # of a kind that states no signature
+    return None
 
 
 def _misspelt(trainer: type[Trainer]) -> str | None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pytest_trainguard.adapters.known import (
+    PLACE,
     PLACEHOLDERS,
     faults_in_known,
     needs_help,
@@ -31,6 +35,7 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "preload": (str, list, tuple), "logs": (str, list, tuple),
 }  # fmt: skip
 _TEXTS = ("command", "settings", "settings_form", "settings_name", "resume", "sample", "labels")
+CLASS = "class"  # `module:Class`: a trainer that Python presents; with it a table holds nothing else
 KEYS = (*_TEXTS, *_KINDS, *FUNCTIONS)
 _CALLED: Mapping[type, str] = {Mapping: "a table", int: "a number", float: "a number", str: "a text", list: "a list"}
 
@@ -44,13 +49,23 @@ def faults_in(table: Mapping[str, Any], root: Path = Path()) -> str | None:
     """
     for key, value in table.items():
         if key not in KEYS:
-            return f"unknown key {key!r}{did_you_mean(key, KEYS) or known_are(KEYS)}"
+            return f"unknown key {key!r}{did_you_mean(key, KEYS) or known_are((*KEYS, CLASS))}"
         kinds = _KINDS.get(key, (str,))
         if key != "command" and (not isinstance(value, kinds) or isinstance(value, bool)):
             wanted = " or ".join(dict.fromkeys(_CALLED[kind] for kind in kinds if kind in _CALLED))
             return f"{key} is {wanted}, not {value!r}"
     wrong = faults_in_command(table.get("command")) or _faults_in_placeholders(table)
     return wrong or _faults_in_values(table) or _faults_in_settings(table, root)
+
+
+def faults_in_class(table: Mapping[str, Any]) -> str | None:
+    """What is wrong with a table that names a class, in one line; None where nothing is."""
+    named = table[CLASS]
+    others = [key for key in table if key != CLASS]
+    if others:
+        return f"has {CLASS}, and so no other key: {others[0]} stands in the class"
+    module, colon, name = named.partition(":") if isinstance(named, str) else ("", "", "")
+    return None if module and colon and name else f"{CLASS} is 'module:Class', not {named!r}"
 
 
 def faults_in_command(command: object) -> str | None:
@@ -61,6 +76,25 @@ def faults_in_command(command: object) -> str | None:
         shlex.split(command)
     except ValueError as error:
         return f"command cannot be split: {error}"
+    return None
+
+
+def find_missing_program(table: Mapping[str, Any], root: Path) -> str | None:
+    """That a command's program, or the script that Python is to run, is not there, in one line; None where it is.
+
+    Args:
+        table: without faults.
+        root: the folder in which the command is started.
+    """
+    program, *rest = shlex.split(table["command"])
+    script = rest[0] if rest and "python" in Path(program).name and rest[0].endswith(".py") else ""
+    if script and not PLACE.search(script) and not (root / script).is_file():
+        here = [path.name for path in root.glob("*.py")]
+        return f"command: no such file {script!r}{did_you_mean(script, here)} (looked for in {root})"
+    beside = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
+    named = str(root / program) if os.sep in program else program
+    if not PLACE.search(program) and "python" not in Path(program).name and shutil.which(named, path=beside) is None:
+        return f"command: {program}: no such program: looked for in {os.path.dirname(sys.executable)} and PATH"
     return None
 
 
@@ -80,8 +114,6 @@ def _faults_in_placeholders(table: Mapping[str, Any]) -> str | None:
         mistyped = not place or (nearest(place, PLACEHOLDERS) and not _is_setting(place, table))
         if place not in PLACEHOLDERS and mistyped:
             return _unknown_place(place, PLACEHOLDERS)
-    if "epochs" in places and "max_steps" not in places and "steps_per_epoch" not in table:
-        return "command has {epochs} and no {max_steps}: say how many optimizer steps an epoch has, steps_per_epoch = 4"
     if "steps_per_epoch" in table and "epochs" not in places:
         return "has steps_per_epoch, but its command lacks {epochs}"
     wrong = _lacks(places, ("output_dir",) if "epochs" in places else ("output_dir", "max_steps"))
@@ -115,7 +147,7 @@ def known_are(names: Iterable[str]) -> str:
 def _lacks(places: list[str], needed: tuple[str, ...]) -> str | None:
     for place in needed:
         if place not in places:
-            epochs = " (or {epochs}, with steps_per_epoch)" if place == "max_steps" else ""
+            epochs = " (or {epochs})" if place == "max_steps" else ""
             return f"command lacks {{{place}}}{epochs}: without it a run cannot be bounded"
     return None
 

@@ -126,6 +126,17 @@ class Outcome:
         lines = [line.rstrip() for line in self.message.splitlines() if line.strip()]
         return "\n".join(line[:300] for line in lines[-4:])
 
+    @property
+    def failure(self) -> str:
+        """What ended it, in its own words and one line: the exception's, else the last line that it printed.
+
+        Of several tracebacks the last, but for those of a launcher, which only say that a process below it failed.
+        """
+        told = [lines for lines in map(_exception_lines, self.output.split(_TRACEBACK)[1:]) if lines]
+        own = [lines for lines in told if not _OF_A_LAUNCHER.search(lines[0])]
+        lines = (own or told)[-1] if told else [line for line in self.last_words.splitlines()[-1:] if line]
+        return " ".join(line.strip()[:300] for line in lines)
+
     def changed(self) -> list[str]:
         """The files of the output folder that this run added, changed or removed."""
         return sorted(name for name in {*self.before, *self.after} if self.before.get(name) != self.after.get(name))
@@ -152,11 +163,25 @@ def exit_words(code: int) -> str:
 
 
 _TRACEBACK = "Traceback (most recent call last):"
+_OF_A_LAUNCHER = re.compile(r"^[\w.]*(?:ChildFailedError|CalledProcessError|ProcessRaisedException)\b")
+MOST_OF_AN_EXCEPTION = 4  # lines of its own text
 _OF_AN_ERROR = re.compile(
     r"error|fatal|critical|fail|cannot|could not|can't|invalid|reject|refuse|incomplete|corrupt|damaged|broken|missing|"
     r"not found|no such|unreadable|mismatch",
     re.I,
 )
+
+
+def _exception_lines(after: str) -> list[str]:
+    """The lines of the exception that ends a traceback, from what stands behind the traceback's head."""
+    lines: list[str] = []
+    for line in _without_progress(after).splitlines():
+        if not lines and (not line.strip() or line.startswith(" ")):
+            continue
+        if not line.strip() or len(lines) == MOST_OF_AN_EXCEPTION:
+            break
+        lines.append(line)
+    return lines
 
 
 def message_of(output: str) -> str:

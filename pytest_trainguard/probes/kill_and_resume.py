@@ -15,6 +15,7 @@ from pytest_trainguard.launch.protocol import RunRequest
 from pytest_trainguard.probes.guard import Guard
 from pytest_trainguard.probes.saved_state import find_differing
 from pytest_trainguard.rows import suffixes
+from pytest_trainguard.subject.reference import find_saves
 from pytest_trainguard.verdicts import causes
 from pytest_trainguard.verdicts.errors import Finding
 from pytest_trainguard.verdicts.gathering import gathering
@@ -152,7 +153,7 @@ class KillAndResume:
         data = guard.subject.make_data(guard.folder / "short", rows)
         (short,) = guard.run_all([RunRequest(f"trained undisturbed on {rows} rows", data=data, states=True)])
         alike = len(short.losses) == len(outcome.losses) and short.recording.finite
-        if short.exit != 0 or not alike or guard.reference.saves_of(short) != saves:
+        if short.exit != 0 or not alike or find_saves(guard.subject, short) != saves:
             return usual
         return Course(data, short, saves)
 

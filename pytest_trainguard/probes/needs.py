@@ -16,6 +16,7 @@ from pytest_trainguard.subject.reference import Reference
 from pytest_trainguard.subject.subject import Subject
 from pytest_trainguard.verdicts.errors import CannotJudge, NotApplicable
 
+REGISTRIES = ("transformers", "timm", "diffusers", "sentence_transformers", "huggingface_hub", "open_clip", "peft")
 IN_EVERY_PROGRAM = ("batch_size", "learning_rate")  # roles that some setting plays, where there are any
 
 
@@ -51,6 +52,38 @@ class Needs:
                 f"no setting for the {role.replace('_', ' ')}: name it, {to_add}", to_add if known else ""
             )
         return found
+
+    def base_model_setting(self) -> Field:
+        """The setting that says which base model is started from, by its place or by its name in a registry.
+
+        Raises:
+            NotApplicable: there is none: the one that is called the model's names an architecture, as `LSTM`.
+        """
+        field = self.setting("model")
+        if not self.takes_base_model(field):
+            raise NotApplicable(
+                f"no setting for a base model: {field.path} = {self._subject.settings.tiny(field)!r} names an "
+                'architecture; name it where there is one, fields = {"model": "..."}'
+            )
+        return field
+
+    def takes_base_model(self, field: Field) -> bool:
+        """Whether what the setting for the model names has files: it is a path, or the name of one in a registry.
+
+        A plain word is such a name where the program has loaded a library that reads registries, or its trainer makes
+        base models.
+        """
+        settings = self._subject.settings
+        named = [value for value in (settings.tiny(field), settings.production(field)) if isinstance(value, str)]
+        if self._subject.description.roles.get("model") == field.path or not any(named):
+            return True
+        if any("/" in value or (self._subject.root / value).exists() for value in named if value):
+            return True
+        self._reference.make()  # what it has loaded is known then
+        if set(self._reference.modules) & set(REGISTRIES):
+            return True
+        own = self._folder / "own-model"
+        return self._subject.server.ask(questions.make_model, own) is not None
 
     def data(self) -> Path:
         """The trainer's piece of data.

@@ -14,6 +14,7 @@ WIDTH = 80
 INDENT = " " * 10  # the column of the grades
 MOST_GROUPS = 4  # of reasons why cases were not judged, or do not apply
 FIX_LINES = 4
+ADVICE = "HYDRA_FULL_ERROR=1"  # with which Hydra ends whatever an exception said
 
 
 @dataclass
@@ -113,13 +114,21 @@ def format_reasons(cases: Iterable[CaseEntry], title: Callable[[int], str], most
     lines = [title(sum(len(group) for _, group in every))] if every else []
     for reason, group in every[:most]:
         named = dict.fromkeys((case["number"], case["slug"]) for case in group)
-        lines += _wrap(f"  {reason} ({_format_cases(list(named))})", 2)
-        said = next((line.strip() for line in reversed(group[0]["evidence"].splitlines()) if line.strip()), "")
+        # Why nothing can be judged is told to its end, where there is room.
+        most_lines = 5 if group[0]["verdict"] == "error" and len(every) <= 2 else 2
+        lines += _wrap(f"  {reason} ({_format_cases(list(named))})", most_lines)
+        said = _last_said(group[0]["evidence"])
         if said and said not in reason:  # what could not be judged has its reason in the program's last words
             lines += _wrap(f"    {said}", 1)
     if len(every) > most:
         lines.append(f"  and {len(every) - most} more reasons: -v shows them")
     return lines
+
+
+def _last_said(evidence: str) -> str:
+    """The last line of what a program said, without what a progress bar wrote over, nor a launcher's advice."""
+    lines = (line.rpartition("\r")[2].strip() for line in reversed(evidence.rstrip("\r\n").split("\n")))
+    return next((line for line in lines if line and ADVICE not in line), "")
 
 
 def _wrap(text: str, most: int) -> list[str]:

@@ -39,8 +39,9 @@ def format_summary(result: SessionResult, verbose: bool) -> list[Line]:
     """The lines of the summary: so many that all of pytest's output has `MOST_LINES`, or every one if `verbose`."""
     report = make_report(result)
     verdicts = sorted(result.verdicts, key=lambda verdict: (verdict.trainer, verdict.order))
-    head = format_grid(verdicts) + _format_memory(merge_predictions(verdicts))
-    foot = [*_format_acceptances(result), *_format_open(report, verbose)]
+    # Where no case was left, one line says so.
+    head = (format_grid(verdicts) if verdicts else []) + _format_memory(merge_predictions(verdicts))
+    foot = [*_format_acceptances(result), *_format_open(report, result.problems, verbose)]
     foot += [*_format_slowest(verdicts), *_format_left_out(result), *_format_notes(result)]
     foot += [*_format_forms(result), *_format_isolation(result)]
     rest = [(line, PLAIN) for line in foot] + _format_clearance(result, report)
@@ -81,11 +82,18 @@ def _format_cell(verdicts: Sequence[CaseVerdict], category: str) -> str:
     return f"{good}/{judged}" if judged else "-"
 
 
-def _format_open(report: Report, verbose: bool) -> list[str]:
+def _format_open(report: Report, problems: Sequence[str], verbose: bool) -> list[str]:
     """What was not judged, and what does not apply: by reason."""
     most = 10**6 if verbose else MOST_GROUPS
-    errors = [case for case in report["cases"] if case["verdict"] == "error"]
-    others = [case for case in report["cases"] if case["verdict"] == "not_applicable"]
+    # What the team has to mend is told below, as an error; of a trainer of which nothing could be judged nothing else.
+    errors = [case for case in report["cases"] if case["verdict"] == "error" and case["reason"] not in problems]
+    failing = {case["trainer"] for case in report["cases"] if case["verdict"] == "error"}
+    judged = {case["trainer"] for case in report["cases"] if case["verdict"] not in ("error", "not_applicable")}
+    others = [
+        case
+        for case in report["cases"]
+        if case["verdict"] == "not_applicable" and case["trainer"] not in failing - judged
+    ]
     lines = format_reasons(errors, lambda count: f"not judged: {count}", most)
     return lines + format_reasons(others, lambda count: f"not applicable: {count}; they would apply with", most)
 
@@ -128,7 +136,7 @@ def _format_memory(predicted: Sequence[Prediction]) -> list[Line]:
 
 
 def _format_slowest(verdicts: Sequence[CaseVerdict]) -> list[str]:
-    if len(verdicts) <= SLOWEST:
+    if len(verdicts) <= SLOWEST or all(verdict.verdict in ("error", "not_applicable") for verdict in verdicts):
         return []
     slowest = sorted(verdicts, key=lambda verdict: -verdict.seconds)[:SLOWEST]
     several = len({verdict.trainer for verdict in verdicts}) > 1
@@ -159,7 +167,12 @@ def _format_isolation(result: SessionResult) -> list[str]:
 
 
 def _format_clearance(result: SessionResult, report: Report) -> list[Line]:
-    lines: list[Line] = [(f"ERROR: {problem}", {"red": True}) for problem in result.problems]
+    told = [
+        line
+        for problem in result.problems
+        for line in textwrap.wrap(f"ERROR: {problem}", WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+    ]
+    lines: list[Line] = [(line, {"red": True}) for line in told]
     colours = {"GO": "green", "GO WITH ADVICE": "yellow", "NO-GO": "red"}
     markup = {"bold": True, colours[result.clearance]: True}
     if tells_open(report):

@@ -90,7 +90,7 @@ class Preflight:
         runs = self.active and not config.option.collectonly
         self.gpu_limit = options.find_gpu_limit(config) if runs else None
         self.narrowing = options.list_narrowing_options(config)
-        if self.narrowing and not self.active:
+        if self.narrowing and not self.active and not config.option.trainguard_doctor:
             raise pytest.UsageError(f"{self.narrowing[0]} narrows a preflight: run it with -m preflight")
         self.printed_ids = options.take_printed_ids(config)
         if self.printed_ids and not self.active:

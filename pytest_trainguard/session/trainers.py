@@ -73,25 +73,35 @@ def _from_ini(config: pytest.Config) -> dict[str, TrainerSpec]:
         module, colon, name = entry.partition(":")
         if not (module and colon and name):
             raise pytest.UsageError(f"trainguard_trainers: {entry!r} is not of the form 'module:Class'")
-        if not module_exists(module, find_search_path(config)):
-            raise pytest.UsageError(
-                f"trainguard_trainers: {entry!r}: no module named {module!r}{_hint_at_other_folder(config)}"
-            )
+        _require_module(config, "trainguard_trainers", entry)
         found[entry if name in found else name] = entry
     return found
+
+
+def _require_module(config: pytest.Config, place: str, entry: str) -> None:
+    """Whether the module of `module:Class` is there.
+
+    Raises:
+        pytest.UsageError: it is not.
+    """
+    module = entry.partition(":")[0]
+    if not module_exists(module, find_search_path(config)):
+        raise pytest.UsageError(f"{place}: {entry!r}: no module named {module!r}{_hint_at_other_folder(config)}")
 
 
 def _from_tables(config: pytest.Config) -> dict[str, TrainerSpec]:
     found: dict[str, TrainerSpec] = {}
     for name, table in _read_tables(config).items():
-        from pytest_trainguard.adapters.tables import faults_in
+        from pytest_trainguard.adapters.tables import CLASS, faults_in, faults_in_class
 
         if not isinstance(table, dict):
             raise pytest.UsageError(f"[tool.trainguard.trainers.{name}] is not a table")
-        wrong = faults_in(table, config.rootpath)
+        wrong = faults_in_class(table) if CLASS in table else faults_in(table, config.rootpath)
         if wrong:
             raise pytest.UsageError(f"[tool.trainguard.trainers.{name}] {wrong}")
-        found[name] = table
+        if CLASS in table:
+            _require_module(config, f"[tool.trainguard.trainers.{name}] class", table[CLASS])
+        found[name] = table.get(CLASS, table)
     return found
 
 

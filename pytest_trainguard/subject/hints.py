@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 
 from pytest_trainguard.contract.outcome import Outcome
 from pytest_trainguard.isolation import environment
@@ -33,3 +34,9 @@ def explain_isolation(outcome: Outcome, reach: Reach) -> str:
     if taken:
         hints.append(f"{taken[0]} is taken out of its environment as a secret: trainguard_keep = {taken[0]} leaves it")
     return "; ".join(hints)
+
+
+def tell_missing_module(name: str) -> str:
+    """Where a module is looked for that is not there, and what to do."""
+    package = name.partition(".")[0]
+    return f"install {package} where pytest runs ({sys.prefix}), or run the pytest of the environment that trains"

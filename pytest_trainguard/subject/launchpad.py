@@ -38,7 +38,7 @@ class Launchpad:
     def list_mistakes(self) -> list[str]:
         """What teams wrote of the trainers that were started, and have to mend, a line each."""
         subjects = self._subjects.values()
-        return [f"{subject.name}: {subject.server.mistake}" for subject in subjects if subject.server.mistake]
+        return [subject.server.mistake for subject in subjects if subject.server.mistake]
 
     def list_forms(self) -> list[str]:
         """How programs that were asked for their `--help` are given their settings, a line each."""

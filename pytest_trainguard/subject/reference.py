@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from functools import cached_property
 from pathlib import Path
 
@@ -12,11 +13,14 @@ from pytest_trainguard.contract.outcome import Outcome
 from pytest_trainguard.launch import child
 from pytest_trainguard.launch.protocol import RUN_STEPS, LoadedModules, RunRequest, from_json
 from pytest_trainguard.subject.framework import name_framework
-from pytest_trainguard.subject.hints import explain_isolation
+from pytest_trainguard.subject.hints import explain_isolation, tell_missing_module
 from pytest_trainguard.subject.subject import Subject
 from pytest_trainguard.verdicts.errors import CannotJudge
 
 MANY_TIMES = 10  # as many optimizer steps as asked for: more than several optimizers can take for one step
+_NO_MODULE = re.compile(r"^ModuleNotFoundError: No module named '([^']+)'")
+# What argparse and click say of arguments that they do not know, or lack.
+_USAGE = re.compile(r"^usage: ", re.IGNORECASE | re.MULTILINE)
 _IGNORES = "it takes no notice of run.max_steps"
 
 
@@ -61,6 +65,9 @@ class Reference:
             evidence = outcome.stack if outcome.timed_out else outcome.output[-4000:]
             hint = explain_isolation(outcome, subject.reach)
             told = f"{subject.name}: {problem}{_last_line(outcome)}{f'; {hint}' if hint else ''}"
+            mend = _how_to_mend(outcome)
+            if mend:
+                raise subject.server.refuse(f"{told}: {mend}", evidence)
             raise subject.server.give_up(told, evidence)
         modules = _read_modules(started.folder / child.MODULES_FILE)
         subject.server.load_libraries(modules.libraries)
@@ -124,26 +131,8 @@ class Reference:
 
     @cached_property
     def saves(self) -> tuple[int, ...]:
-        """`saves_of` the undisturbed run."""
-        return self.saves_of(self.outcome)
-
-    def saves_of(self, outcome: Outcome) -> tuple[int, ...]:
-        """The optimizer steps that were complete when a run wrote to a checkpoint, in order; empty where none is seen.
-
-        Where its writes pass unseen (C++), the steps in its checkpoints' names.
-        """
-        recording, output_dir = outcome.recording, os.path.realpath(outcome.output_dir)
-        found = self._subject.find_checkpoints(outcome.output_dir)
-        kinds = {checkpoints.kind_of(os.path.relpath(os.path.realpath(path), output_dir)) for path in found}
-        written = {
-            event["step"]
-            for event in recording.of("write")
-            if event["step"] > 0
-            and event["how"] in ("open", "rename", "move")
-            and checkpoints.belongs_to(os.path.relpath(event["path"], output_dir), kinds)
-        }
-        named = {step for step in map(checkpoints.step_of, found) if step is not None}
-        return tuple(sorted(written or named))
+        """The optimizer steps that were complete when it wrote to a checkpoint; see `find_saves`."""
+        return find_saves(self._subject, self.outcome)
 
     @cached_property
     def first_save(self) -> int:
@@ -163,14 +152,30 @@ class Reference:
         return sum(event["step"] == step for event in self.outcome.recording.of("write"))
 
 
+def find_saves(subject: Subject, outcome: Outcome) -> tuple[int, ...]:
+    """The optimizer steps that were complete when a run wrote to a checkpoint; see `Reference.saves`."""
+    output_dir = os.path.realpath(outcome.output_dir)
+    found = subject.find_checkpoints(outcome.output_dir)
+    kinds = {checkpoints.kind_of(os.path.relpath(os.path.realpath(path), output_dir)) for path in found}
+    written = {
+        event["step"]
+        for event in outcome.recording.of("write")
+        if event["step"] > 0
+        and event["how"] in ("open", "rename", "move")
+        and checkpoints.belongs_to(os.path.relpath(event["path"], output_dir), kinds)
+    }
+    named = {step for step in map(checkpoints.step_of, found) if step is not None}
+    return tuple(sorted(written or named))
+
+
 def _read_modules(file: Path) -> LoadedModules:
     return from_json(LoadedModules, json.loads(file.read_text())) if file.exists() else LoadedModules((), ())
 
 
 def _last_line(outcome: Outcome) -> str:
-    """The last line of what a run that failed said, in brackets, to follow `how`; empty where there is none."""
-    said = outcome.last_words.splitlines()
-    return f" ({said[-1]})" if said and outcome.exit != 0 and not outcome.timed_out else ""
+    """What ended a run that failed, in its own words and in brackets, to follow `how`; empty where it said nothing."""
+    said = outcome.failure if outcome.exit != 0 and not outcome.timed_out else ""
+    return f" ({said})" if said else ""
 
 
 def find_overrun(outcome: Outcome) -> str | None:
@@ -197,6 +202,16 @@ def tell_slow(outcome: Outcome, asked: int) -> str:
 def _ignored(outcome: Outcome) -> str:
     taken = len(outcome.recording.steps)
     return f"{_IGNORES}: {taken} optimizer steps whether it is asked for {RUN_STEPS} or for {taken + 1}"
+
+
+def _how_to_mend(outcome: Outcome) -> str:
+    """What the team has to mend of its set-up, where that is why an undisturbed run failed; empty where it is not."""
+    missing = _NO_MODULE.search(outcome.failure)
+    if outcome.exit != 0 and missing:
+        return tell_missing_module(missing[1])
+    if outcome.exit == 2 and not outcome.recording.steps and _USAGE.search(outcome.output):
+        return "the program does not take these arguments: look at the trainer's command"
+    return ""
 
 
 def _what_is_wrong_with(outcome: Outcome) -> str | None:

@@ -7,11 +7,13 @@ from functools import cached_property
 from pathlib import Path
 
 from pytest_trainguard import folders
+from pytest_trainguard.adapters.known import counts_epochs
+from pytest_trainguard.adapters.tables import find_missing_program
 from pytest_trainguard.contract import checkpoints, settings
 from pytest_trainguard.contract.trainer import Run, TrainerSpec
 from pytest_trainguard.isolation.policy import Reach
 from pytest_trainguard.launch import questions
-from pytest_trainguard.launch.protocol import SEED, Command, Description, RunRequest, Train
+from pytest_trainguard.launch.protocol import RUN_STEPS, SEED, Command, Description, RunRequest, Train
 from pytest_trainguard.subject.description import TrainerSettings
 from pytest_trainguard.subject.findings import Findings
 from pytest_trainguard.subject.servers import HASH_SEEDS, Servers
@@ -19,6 +21,10 @@ from pytest_trainguard.subject.snapshot import snapshot
 from pytest_trainguard.subject.started import StartedRun
 from pytest_trainguard.subject.trainer_server import TrainerServer
 from pytest_trainguard.verdicts.errors import CannotJudge
+
+
+class Sealed(Exception):
+    """A run was asked for of a trainer of which no more are started; the message is what was to be done to it."""
 
 
 class Subject:
@@ -31,6 +37,7 @@ class Subject:
         server: asks it things.
         folder: of its runs.
         findings: what is known of it.
+        sealed: no more runs are started of it: whoever asks for one is told so.
     """
 
     def __init__(self, servers: Servers, name: str, spec: TrainerSpec):
@@ -38,12 +45,25 @@ class Subject:
         self.server = TrainerServer(servers, name, spec)
         self.folder = self.server.folder
         self.findings = Findings()
+        self.sealed = False
         self._servers = servers
 
-    @property
+    @cached_property
     def spec(self) -> TrainerSpec:
-        """What it is known by in another process. Raises as `TrainerServer.spec`."""
-        return self.server.spec
+        """What it is known by in another process. Raises as `TrainerServer.spec`.
+
+        Where a command counts epochs, and its table does not say how many optimizer steps one has, these are counted
+        in a run of one epoch.
+        """
+        spec = self.server.spec
+        if isinstance(spec, str) or not counts_epochs(spec) or "steps_per_epoch" in spec:
+            return spec
+        return {**spec, "steps_per_epoch": max(1, self._count_steps({**spec, "steps_per_epoch": RUN_STEPS}))}
+
+    def _count_steps(self, spec: TrainerSpec) -> int:
+        """The optimizer steps of a run of one epoch; 0 where it fails, as the undisturbed run will tell."""
+        outcome = self._start(RunRequest("trained for one epoch"), spec).outcome()
+        return len(outcome.recording.steps) if outcome.exit == 0 and not outcome.timed_out else 0
 
     @property
     def reach(self) -> Reach:
@@ -74,9 +94,12 @@ class Subject:
         Raises:
             CannotJudge: it cannot be loaded, or something in it would be passed over.
         """
+        missing = None if isinstance(self.server.spec, str) else find_missing_program(self.server.spec, self.root)
+        if missing:
+            raise self.server.refuse(f"{self.name}: {missing}")
         described = self.server.ask(questions.describe)
         if described.mistake:
-            raise self.server.refuse(described.mistake)
+            raise self.server.refuse(f"{self.name}: {described.mistake}")
         return described
 
     @cached_property
@@ -91,7 +114,10 @@ class Subject:
         Raises:
             CannotJudge: the sample is missing or unreadable.
         """
-        return self.make_data(self.folder / "data", self.description.rows)
+        try:
+            return self.make_data(self.folder / "data", self.description.rows)
+        except CannotJudge as error:
+            raise self.server.refuse(str(error), error.evidence) from None
 
     def close(self) -> None:
         """End its servers."""
@@ -113,7 +139,24 @@ class Subject:
         return checkpoints.find(output_dir)
 
     def start(self, request: RunRequest) -> StartedRun:
-        """Start a run and do not wait for it."""
+        """Start a run and do not wait for it.
+
+        Raises:
+            Sealed: no more are to be started.
+        """
+        self.require_open(request.did)
+        return self._start(request, self.spec)
+
+    def require_open(self, did: str) -> None:
+        """Runs may still be started of it.
+
+        Raises:
+            Sealed: they may not.
+        """
+        if self.sealed:
+            raise Sealed(did)
+
+    def _start(self, request: RunRequest, spec: TrainerSpec) -> StartedRun:
         folder = self.server.new_folder("run")
         disk = folder / "disk" if request.small_disk else None
         output_dir = _output_dir(request.output_dir, folder, disk)
@@ -127,12 +170,13 @@ class Subject:
         )
         before = snapshot(output_dir)  # ahead of the start: a run may write at once
         server = self.second_server if request.anew else self.server
-        running = server.launch(Train(request, self.spec, run), folder, disk)
+        running = server.launch(Train(request, spec, run), folder, disk)
         small = request.small_disk is not None
         return StartedRun(running, request.did, folder, output_dir, before, self.description.logs, small, request.fault)
 
     def start_command(self, command: Command) -> StartedRun:
-        """Start a command of the trainer's; its caller looks at the folder that it works in."""
+        """Start a command of the trainer's; its caller looks at the folder that it works in. Raises as `start`."""
+        self.require_open(command.request.did)
         folder = self.server.new_folder("command")
         running = self.server.launch(command, folder)
         return StartedRun(running, command.request.did, folder, command.output_dir, fault=command.fault)

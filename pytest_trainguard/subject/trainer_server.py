@@ -70,8 +70,7 @@ class TrainerServer:
         table, root = self._given, self._servers.root
         if isinstance(table, str) or HELP in table or not needs_help(table, root):
             return table
-        request = ProcessRequest("asked for its --help", env=HELP_ENVIRONMENT)
-        _, ended = self.perform(request, show_help, str(table["command"]))
+        ended = ask_for_help(self, str(table["command"]))
         told = {**table, HELP: ended.output}
         try:
             known = read_known(told, root)
@@ -79,7 +78,9 @@ class TrainerServer:
         except (OSError, ValueError) as error:
             wrong = f"cannot be loaded: {error}"
         if wrong:
-            raise self.refuse(wrong, ended.output[-4000:])
+            said = ended.output.strip().splitlines() if ended.exit else []
+            last = f" (--help ended with exit {ended.exit}: {said[-1].strip()[:300]})" if said else ""
+            raise self.refuse(f"{self.name}: {wrong}{last}", ended.output[-4000:])
         self.settings_told = describe_known(known)
         return told
 
@@ -103,7 +104,7 @@ class TrainerServer:
             raise
         if error:
             server.close()
-            raise self.give_up(f"{self.name} cannot be loaded: {error.strip().splitlines()[-1]}", error)
+            raise self.refuse(f"{self.name} cannot be loaded: {error.strip().splitlines()[-1]}", error)
         return server
 
     def give_up(self, reason: str, evidence: str) -> CannotJudge:
@@ -114,7 +115,7 @@ class TrainerServer:
     def refuse(self, mistake: str, evidence: str = "") -> CannotJudge:
         """As `give_up`, for what the team wrote and has to mend: it makes the session a usage error."""
         self.mistake = mistake
-        return self.give_up(f"{self.name}: {mistake}", evidence)
+        return self.give_up(mistake, evidence)
 
     def require_sound(self) -> None:
         """Nothing is known that keeps this trainer from being judged.
@@ -150,8 +151,10 @@ class TrainerServer:
         """Start a process and do not wait for it.
 
         Raises:
-            CannotJudge: the trainer's module cannot be imported, no process can be started, or there is no disk space.
+            CannotJudge: it was given up, its module cannot be imported, no process can be started, or there is no disk
+                space.
         """
+        self.require_sound()
         if room.find_free(folder) < room.LEAST_FREE:
             raise CannotJudge(room.tell_full(self._servers.folder))
         limit = job.request.time_limit or self._servers.time_limit
@@ -210,3 +213,13 @@ class TrainerServer:
         result = (calls.result_of(function, json.loads(written.read_text())),) if written.exists() else None
         shutil.rmtree(folder, ignore_errors=True)
         return result, ended
+
+
+def ask_for_help(server: TrainerServer, command: str) -> Ended:
+    """How a command ends that is asked for its `--help`, and what it prints; nothing is trained.
+
+    Raises:
+        CannotJudge: the process could not be followed to its end.
+    """
+    request = ProcessRequest("asked for its --help", env=HELP_ENVIRONMENT)
+    return server.perform(request, show_help, command)[1]

@@ -158,6 +158,7 @@ class Tracing:
         return CappedRun(found["exit"], found["steps"], ran_out, self.output, trace.unknown if untraceable else None)
 
     def _traced(self, values: dict[str, Any], steps: int, data: Path | None, cap: int | None = None) -> Trace:
+        self.subject.require_open("traced its memory")
         limit = TRACE_TIME_LIMIT if cap is None else CAPPED_TIME_LIMIT
         folder = Path(tempfile.mkdtemp(prefix="trace-", dir=self.subject.folder))
         (folder / "output").mkdir()
