@@ -19,7 +19,7 @@ import pytest
 from pytest_trainguard.edge_cases.test_process import NEGATIVE_TIME
 
 from pytest_trainguard import catalog, edge_case, linux
-from pytest_trainguard.adapters import command, settings_files
+from pytest_trainguard.adapters import command, launchers, settings_files
 from pytest_trainguard.casework.bystander import reassign_pid, start_bystander
 from pytest_trainguard.contract import checkpoints, settings
 from pytest_trainguard.contract.outcome import Outcome, exit_words, message_of
@@ -28,7 +28,7 @@ from pytest_trainguard.memory import parse_budget
 from pytest_trainguard.recorder.timeline import Recording
 from pytest_trainguard.rows import samples
 from pytest_trainguard.session import selection
-from pytest_trainguard.verdicts import kinds
+from pytest_trainguard.verdicts import causes, kinds
 
 
 class Color(enum.Enum):
@@ -453,6 +453,51 @@ def test_messages():
     assert exit_words(-63) == "killed by signal 63"
 
 
+ACCELERATE = """Traceback (most recent call last):
+  File "/venv/bin/accelerate", line 6, in <module>
+    sys.exit(main())
+  File "/venv/lib/python3.11/site-packages/accelerate/commands/launch.py", line 999, in simple_launcher
+    raise subprocess.CalledProcessError(returncode=process.returncode, cmd=cmd)
+subprocess.CalledProcessError: Command '['/venv/bin/python', 'train.py', '--data', '/rows.jsonl']' returned non-zero
+"""
+TORCHRUN = """E1130 04:37:24.939000 10246 torch/distributed/elastic/multiprocessing/api.py:1002] failed (exitcode: 1)
+Traceback (most recent call last):
+  File "/venv/lib/python3.11/site-packages/torch/distributed/run.py", line 1028, in main
+    run(args)
+torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
+============================================================
+train.py FAILED
+  exitcode  : 1 (pid: 10251)
+"""
+OWN = 'Traceback (most recent call last):\n  File "/train.py", line 3, in <module>\nValueError: bad\n'
+
+
+def make_outcome(output="", **values):
+    usual = {
+        "exit": 1,
+        "recording": Recording([]),
+        "output_dir": Path("out"),
+        "before": {},
+        "after": {},
+        "seconds": 1.0,
+    }
+    others = {"did": "", "output_bytes": 0, "peak_rss": 0, "leftovers": (), "timed_out": False, "stack": "", "pid": 1}
+    return Outcome(output=output, seconds=1.0, **{**usual, **others, **values})
+
+
+@pytest.mark.parametrize("launcher", [ACCELERATE, TORCHRUN])
+def test_a_launchers_own_words_are_no_message(launcher):
+    failed = make_outcome(output=f"epoch 1\n{OWN}{launcher}")
+    assert failed.message == "epoch 1\nValueError: bad"
+    assert failed.complaint == "ValueError: bad"
+    crash = causes.find_crash(failed)
+    assert crash is not None
+    assert crash.key == "raises:ValueError@train.py:3"
+    assert message_of(f"epoch 1\n{launcher}").strip() == "epoch 1"
+    alone = launcher.replace("CalledProcessError", "ValueError").replace("ChildFailedError", "ValueError")
+    assert "ValueError" in message_of(alone), "the launcher itself failed"
+
+
 def test_specs():
     class Mine(Trainer):
         pass
@@ -524,9 +569,9 @@ def test_bad_settings_files(tmp_path, name, text, said):
 
 def test_which_python_goes_on_in_the_warm_process():
     for program in ("python", "python3", "python3.11", sys.executable):
-        assert command.is_this_python(program)
+        assert launchers.is_this_python(program)
     for program in ("sh", "torchrun", "ipython", "/opt/other/bin/python", "python3-config"):
-        assert not command.is_this_python(program)
+        assert not launchers.is_this_python(program)
 
 
 # --- tiny twins: of the real architectures, built and run
@@ -633,13 +678,13 @@ def test_a_bystander_lives_and_holds_its_locks(tmp_path):
 
 
 def test_a_pid_is_given_away_in_notes_alone(tmp_path):
-    notes = {"lock": b"41\n", "run.json": b'{"pid": 41, "step": 410}', "state.pt": b"41\0"}
+    notes = {"lock": b"41\n", "run.json": b'{"pid": 41, "launcher": 40, "step": 410}', "state.pt": b"41\0"}
     for name, content in notes.items():
         (tmp_path / name).write_bytes(content)
-    reassign_pid(tmp_path, 41, 7)
+    reassign_pid(tmp_path, (41, 40), 7)
     assert {name: (tmp_path / name).read_bytes() for name in notes} == {
         "lock": b"7\n",
-        "run.json": b'{"pid": 7, "step": 410}',
+        "run.json": b'{"pid": 7, "launcher": 7, "step": 410}',
         "state.pt": b"41\0",
     }
 
@@ -706,12 +751,9 @@ def test_ranges_are_read_in_the_spellings_that_people_use():
 
 
 def test_logs_of_frameworks_are_nothing_left():
-    left = Outcome(
-        did="", exit=1, output="", output_bytes=0, recording=Recording([]), output_dir=Path("out"), before={},
-        after=dict.fromkeys(
-            (".hydra/config.yaml", "train.log", "tb/events.out.tfevents.1.host", "mlruns/0/meta.yaml", "mine.csv",
-             "checkpoint-2/", "checkpoint-2/state.pt"), (1, "x"),
-        ),
-        seconds=1.0, peak_rss=0, leftovers=(), timed_out=False, stack="", pid=1, logs=("*.csv",),
+    names = (
+        ".hydra/config.yaml", "train.log", "tb/events.out.tfevents.1.host", "mlruns/0/meta.yaml", "mine.csv",
+        "checkpoint-2/", "checkpoint-2/state.pt",
     )  # fmt: skip
+    left = make_outcome(after=dict.fromkeys(names, (1, "x")), logs=("*.csv",))
     assert left.left() == ["checkpoint-2/state.pt"]

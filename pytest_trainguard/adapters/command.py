@@ -7,7 +7,6 @@ import importlib.util
 import json
 import math
 import os
-import re
 import runpy
 import shlex
 import shutil
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_trainguard.adapters.known import HELP, PLACE, PLACEHOLDERS, Known, help_command, places_in, read_known
+from pytest_trainguard.adapters.launchers import find_script, is_this_python
 from pytest_trainguard.adapters.options import as_text, spread
 from pytest_trainguard.adapters.settings_files import write_settings
 from pytest_trainguard.adapters.tables import FUNCTIONS, faults_in
@@ -27,11 +27,12 @@ from pytest_trainguard.contract.settings import Field
 from pytest_trainguard.contract.trainer import Run, Trainer
 
 PLAIN_PATH = "TRAINGUARD_SYS_PATH"  # in a run's environment: `sys.path` of a Python that the harness has not started
-_PYTHON = re.compile(r"(^|/)python(3(\.\d+)?)?$")
 
 
 class CommandTrainer(Trainer):
-    """Runs a team's command. `python script.py` and `python -m module` go on in the warm process, others by exec.
+    """Runs a team's command. What this interpreter runs goes on in the warm process, all else by exec.
+
+    That is `python script.py`, `python -m module`, and a program such as installers make for an entry point.
 
     Attributes:
         known: what is known of its settings.
@@ -193,6 +194,9 @@ def become(argv: Sequence[str]) -> None:
         if len(argv) > 1 and (argv[1] == "-m" or not argv[1].startswith("-")):
             return _become_python(argv[1:])
         argv[0] = sys.executable
+    script = find_script(argv[0])
+    if script is not None:
+        return _become_python([str(script), *argv[1:]])
     if shutil.which(argv[0]) is None:
         beside = f"{os.path.dirname(sys.executable)} and PATH" if os.sep not in argv[0] else "this place"
         raise SystemExit(f"{argv[0]}: no such program: looked for it in {beside}")
@@ -216,13 +220,6 @@ def arguments(command: str, values: Mapping[str, Any]) -> list[str]:
         else:
             argv.append(PLACE.sub(lambda place: as_text(values[place[1]]), word))
     return argv
-
-
-def is_this_python(program: str) -> bool:
-    """Whether a command's program is the interpreter that the harness runs in: `python`, or its own path."""
-    if not _PYTHON.search(program):
-        return False
-    return os.path.dirname(program) in ("", os.path.dirname(sys.executable))
 
 
 def _become_python(argv: list[str]) -> None:
