@@ -37,6 +37,8 @@ COMMANDS = {
     "accelerate": f"accelerate launch --cpu --num_processes 1 --mixed_precision no {OPTIONS}",
     "torchrun": f"torchrun --nproc_per_node 1 {OPTIONS}",
     "module": f"python -m torch.distributed.run --nproc_per_node 1 {OPTIONS}",
+    "env": f"env ACCELERATE_MIXED_PRECISION='none of them' python {OPTIONS}",
+    "variables": f"ACCELERATE_MIXED_PRECISION='none of them' python {OPTIONS}",
     "several": f"torchrun --nproc_per_node 2 {OPTIONS}",
 }
 
@@ -83,6 +85,14 @@ def test_a_launcher_of_one_process_starts_no_interpreter(pad, by_python, name):
     assert [path.name for path in Reference.shared(subject).own_modules] == ["train.py"]
 
 
+def test_a_program_with_variables_before_it_starts_no_interpreter(pad, by_python):
+    for name in ("env", "variables"):
+        _, outcome = start(pad, name)
+        assert STARTED not in outcome.output
+        assert "mixed precision none of them" in outcome.output
+        assert outcome.losses == by_python.losses
+
+
 def test_a_launcher_of_several_processes_starts_them_as_ever(pad):
     _, outcome = start(pad, "several")
     assert outcome.exit == 0, outcome.output
@@ -100,6 +110,8 @@ def test_a_launcher_of_several_processes_starts_them_as_ever(pad):
         ("accelerate config", False),
         ("python -m accelerate.commands.launch train.py", True),
         ("torchrun train.py", True),
+        ("env OMP_NUM_THREADS=1 torchrun train.py", True),
+        ("OMP_NUM_THREADS=1 accelerate launch train.py", True),
         ("python train.py launch", False),
         ("python torchrun", False),
         ("sh torchrun", False),

@@ -482,12 +482,13 @@ def make_outcome(output="", **values):
         "seconds": 1.0,
     }
     others = {"did": "", "output_bytes": 0, "peak_rss": 0, "leftovers": (), "timed_out": False, "stack": "", "pid": 1}
-    return Outcome(output=output, seconds=1.0, **{**usual, **others, **values})
+    return Outcome(output=output, **{**usual, **others, **values})
 
 
 @pytest.mark.parametrize("launcher", [ACCELERATE, TORCHRUN])
 def test_a_launchers_own_words_are_no_message(launcher):
-    failed = make_outcome(output=f"epoch 1\n{OWN}{launcher}")
+    own = OWN if launcher == ACCELERATE else "".join(f"[rank0]: {line}\n" for line in OWN.splitlines())
+    failed = make_outcome(output=f"epoch 1\n{own}{launcher}")
     assert failed.message == "epoch 1\nValueError: bad"
     assert failed.complaint == "ValueError: bad"
     crash = causes.find_crash(failed)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_trainguard.adapters.known import HELP, PLACE, PLACEHOLDERS, Known, help_command, places_in, read_known
-from pytest_trainguard.adapters.launchers import find_script, is_this_python
+from pytest_trainguard.adapters.launchers import find_script, is_this_python, split_variables
 from pytest_trainguard.adapters.options import as_text, spread
 from pytest_trainguard.adapters.settings_files import write_settings
 from pytest_trainguard.adapters.tables import FUNCTIONS, faults_in
@@ -187,8 +187,9 @@ def _end_at_a_step(*_: object) -> None:
 
 
 def become(argv: Sequence[str]) -> None:
-    """Go on as the command of these words."""
-    argv = list(argv)
+    """Go on as the command of these words, of which the first may set environment variables, as in a shell."""
+    variables, argv = split_variables(argv)
+    os.environ.update(variables)
     sys.stdout.flush()
     if is_this_python(argv[0]):
         if len(argv) > 1 and (argv[1] == "-m" or not argv[1].startswith("-")):

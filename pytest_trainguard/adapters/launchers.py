@@ -11,6 +11,7 @@ from pathlib import Path
 
 _PYTHON = re.compile(r"(^|/)python(3(\.\d+)?)?$")
 _LONG = re.compile(rb"""'''exec' "?([^"]+?)"? "\$0" "\$@"$""")  # how a path too long for a first line is written
+_VARIABLE = re.compile(r"([A-Za-z_]\w*)=(.*)", re.S)
 # The words that such a command begins with; `python -m MODULE` by the module.
 _LAUNCHERS = (
     ("accelerate", "launch"),
@@ -28,6 +29,18 @@ def is_this_python(program: str) -> bool:
     if not _PYTHON.search(program):
         return False
     return os.path.dirname(program) in ("", os.path.dirname(sys.executable))
+
+
+def split_variables(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The environment variables that a command sets before its program, with or without `env`, and the rest of it."""
+    rest = list(words)
+    if len(rest) > 1 and os.path.basename(rest[0]) == "env" and not rest[1].startswith("-"):
+        rest = rest[1:]
+    found: dict[str, str] = {}
+    while rest and (variable := _VARIABLE.fullmatch(rest[0])):
+        found[variable[1]] = variable[2]
+        rest = rest[1:]
+    return found, rest
 
 
 def find_script(program: str) -> Path | None:
@@ -50,7 +63,7 @@ def find_script(program: str) -> Path | None:
 
 def is_launcher(words: Sequence[str]) -> bool:
     """Whether a command is one that starts a program given to it: `accelerate launch`, `torchrun`."""
-    own = list(words)
+    _, own = split_variables(words)
     if own and is_this_python(own[0]):
         own = own[2:] if own[1:2] == ["-m"] else []
     elif own:

@@ -170,6 +170,7 @@ _OF_A_LAUNCHER = re.compile(
     r"^(?:\w+\.)*(?:CalledProcessError|ChildFailedError)\b",
     re.M | re.S,
 )
+_RANK = re.compile(r"^\[rank\d+\]: ", re.M)  # put before each line of a traceback, where there are ranks
 _FAILED_BELOW = re.compile(r"^[EW]\d{4} .*torch/distributed/elastic/.*\n?", re.M)
 
 
@@ -178,6 +179,7 @@ def without_launcher(output: str) -> str:
 
     That repeats the whole command, its paths and numbers included, and names nothing that was wrong.
     """
+    output = _RANK.sub("", output)
     before, found, last = output.rpartition(_TRACEBACK)
     return _FAILED_BELOW.sub("", before) if found and _OF_A_LAUNCHER.search(last) else output
 
