@@ -300,6 +300,13 @@ def test_checkpoints_are_found(tmp_path, paths, found):
     assert names(tmp_path, *paths) == found
 
 
+def test_a_copy_of_the_best_is_not_the_newest(tmp_path):
+    for name in ("checkpoint.pth.tar", "model_best.pth.tar"):  # as timm's train.py leaves them
+        (tmp_path / name).write_bytes(b"x")
+    os.utime(tmp_path / "checkpoint.pth.tar", (0, 0))
+    assert [path.name for path in checkpoints.find(tmp_path)] == ["model_best.pth.tar", "checkpoint.pth.tar"]
+
+
 def test_a_link_to_the_newest_is_no_checkpoint_of_its_own(tmp_path):
     (tmp_path / "checkpoint-2").mkdir()
     (tmp_path / "checkpoint-9").symlink_to(tmp_path / "checkpoint-2")
@@ -495,6 +502,8 @@ def test_a_launchers_own_words_are_no_message(launcher):
     assert crash is not None
     assert crash.key == "raises:ValueError@train.py:3"
     assert message_of(f"epoch 1\n{launcher}").strip() == "epoch 1"
+    hydra = f"Error executing job with overrides: ['data=/rows.jsonl']\n{own}"
+    assert make_outcome(output=hydra).complaint == "ValueError: bad"
     alone = launcher.replace("CalledProcessError", "ValueError").replace("ChildFailedError", "ValueError")
     assert "ValueError" in message_of(alone), "the launcher itself failed"
 
@@ -537,6 +546,12 @@ VALUES = {
 )
 def test_arguments(text, argv):
     assert command.arguments(text, VALUES) == argv
+
+
+def test_a_path_is_quoted_where_settings_are_key_and_value():
+    values = {"data": Path("it's, here.jsonl"), "lr": 1e-05}
+    said = command.arguments("train.py +a.b={data} lr={lr} --data {data}", values, "key=value")
+    assert said == ["train.py", '+a.b="it\'s, here.jsonl"', "lr=1.0e-05", "--data", "it's, here.jsonl"]
 
 
 @pytest.mark.parametrize("suffix", [".json", ".toml", ".yaml", ".yml"])

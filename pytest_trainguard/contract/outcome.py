@@ -171,17 +171,20 @@ _OF_A_LAUNCHER = re.compile(
     re.M | re.S,
 )
 _RANK = re.compile(r"^\[rank\d+\]: ", re.M)  # put before each line of a traceback, where there are ranks
-_FAILED_BELOW = re.compile(r"^[EW]\d{4} .*torch/distributed/elastic/.*\n?", re.M)
+# Lines that tell of a failure without saying which; Hydra's repeats the whole command line.
+_FAILED_BELOW = re.compile(
+    r"^(?:[EW]\d{4} .*torch/distributed/elastic/|Error executing job with overrides: \[).*\n?", re.M
+)
 
 
 def without_launcher(output: str) -> str:
-    """What was printed, without the end in which a launcher says that what it started has failed.
+    """What was printed, without that in which a launcher, or Hydra, says that what it started has failed.
 
     That repeats the whole command, its paths and numbers included, and names nothing that was wrong.
     """
-    output = _RANK.sub("", output)
+    output = _FAILED_BELOW.sub("", _RANK.sub("", output))
     before, found, last = output.rpartition(_TRACEBACK)
-    return _FAILED_BELOW.sub("", before) if found and _OF_A_LAUNCHER.search(last) else output
+    return before if found and _OF_A_LAUNCHER.search(last) else output
 
 
 def message_of(output: str) -> str:

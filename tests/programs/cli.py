@@ -43,4 +43,5 @@ if __name__ == "__main__":
         "accelerator": "cpu", "logger": False, "enable_progress_bar": False, "use_distributed_sampler": False,
         "enable_model_summary": False,
     }  # fmt: skip
-    LightningCLI(Classifier, Rows, seed_everything_default=0, trainer_defaults=defaults)
+    overwritten = {"overwrite": True}  # else a second start in the same folder ends at the config.yaml of the first
+    LightningCLI(Classifier, Rows, seed_everything_default=0, trainer_defaults=defaults, save_config_kwargs=overwritten)
