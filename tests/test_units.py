@@ -19,7 +19,7 @@ import pytest
 from pytest_trainguard.edge_cases.test_process import NEGATIVE_TIME
 
 from pytest_trainguard import catalog, edge_case, linux
-from pytest_trainguard.adapters import command, launchers, settings_files
+from pytest_trainguard.adapters import command, launchers, options, settings_files
 from pytest_trainguard.casework.bystander import reassign_pid, start_bystander
 from pytest_trainguard.contract import checkpoints, settings
 from pytest_trainguard.contract.outcome import Outcome, exit_words, message_of
@@ -548,9 +548,19 @@ def test_arguments(text, argv):
     assert command.arguments(text, VALUES) == argv
 
 
+@pytest.mark.parametrize(
+    "text", ["plain/path.jsonl", "a b", "it's", 'so "quoted"', "two\nlines", "a,b", 'x\\"y', "end\\"]
+)
+def test_hydra_reads_what_is_quoted_for_it(text):
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    override = OverridesParser.create().parse_override(f"data={options.in_hydra(text)}")
+    assert override.value() == text
+
+
 def test_a_path_is_quoted_where_settings_are_key_and_value():
     values = {"data": Path("it's, here.jsonl"), "lr": 1e-05}
-    said = command.arguments("train.py +a.b={data} lr={lr} --data {data}", values, "key=value")
+    said = command.arguments("train.py +a.b={data} lr={lr} --data {data}", values, options.in_yaml)
     assert said == ["train.py", '+a.b="it\'s, here.jsonl"', "lr=1.0e-05", "--data", "it's, here.jsonl"]
 
 

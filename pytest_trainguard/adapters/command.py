@@ -19,7 +19,7 @@ from typing import Any
 
 from pytest_trainguard.adapters.known import HELP, PLACE, PLACEHOLDERS, Known, help_command, places_in, read_known
 from pytest_trainguard.adapters.launchers import find_script, is_this_python, split_variables
-from pytest_trainguard.adapters.options import as_text, in_yaml, spread
+from pytest_trainguard.adapters.options import as_text, in_hydra, in_yaml, spread
 from pytest_trainguard.adapters.settings_files import write_settings
 from pytest_trainguard.adapters.tables import FUNCTIONS, faults_in
 from pytest_trainguard.contract import settings
@@ -122,16 +122,23 @@ class CommandTrainer(Trainer):
             given.add(counted.path)
         values["settings"] = spread(run.settings, known.form or "", known.fields, known.options, given)
         values["resume"] = self._words_of_resume(run, values)
-        words = arguments(self.command, values, known.form)
+        words = arguments(self.command, values, self._quote)
         return words if "resume" in self._places else [*words, *values["resume"]]
 
     def _words_of_resume(self, run: Run, values: Mapping[str, object]) -> list[str]:
         """The words that are put in on a resume alone."""
         return (
-            arguments(self._resume, values, self.known.form)
+            arguments(self._resume, values, self._quote)
             if self.resumes_by_words and run.resume_from is not None
             else []
         )
+
+    @property
+    def _quote(self) -> Callable[[str], str] | None:
+        """How a path is quoted in a word `key=path`; None where settings are given otherwise."""
+        if self.known.form != "key=value":
+            return None
+        return in_hydra if self.known.told else in_yaml
 
     def _value(self, field: Field | None, run: Run) -> object:
         """A setting's value in a run; None where neither the run nor the program says one."""
@@ -211,11 +218,11 @@ def become(argv: Sequence[str]) -> None:
     os.execvp(argv[0], argv)
 
 
-def arguments(command: str, values: Mapping[str, Any], form: str | None = None) -> list[str]:
+def arguments(command: str, values: Mapping[str, Any], quote: Callable[[str], str] | None = None) -> list[str]:
     """The command's words with its placeholders filled in.
 
-    Where settings are given as `key=value`, so is what a word `key={place}` becomes: a path with a comma or a quote in
-    it is quoted, or Hydra reads something else.
+    Where settings are given as `key=value`, `quote` is for a path in a word `key={place}`: of one with a comma or a
+    quote in it Hydra would read something else.
 
     A word whose placeholder has no value (`--resume {resume_from}` on a fresh start) is left out, and with it the
     option before it. One whose value is a list of words becomes these.
@@ -228,9 +235,8 @@ def arguments(command: str, values: Mapping[str, Any], form: str | None = None) 
         elif any(values.get(place) is None for place in places):
             if word.startswith("{") and argv and argv[-1].startswith("-"):
                 argv.pop()
-        elif form == "key=value" and _KEY_VALUE.fullmatch(word):
-            value = values[places[0]]
-            argv.append(f"{word.partition('=')[0]}={in_yaml(str(value) if isinstance(value, Path) else value)}")
+        elif quote is not None and _KEY_VALUE.fullmatch(word) and isinstance(values[places[0]], Path):
+            argv.append(f"{word.partition('=')[0]}={quote(str(values[places[0]]))}")
         else:
             argv.append(PLACE.sub(lambda place: as_text(values[place[1]]), word))
     return argv

@@ -88,6 +88,13 @@ def as_text(value: object) -> str:
     return str(value)
 
 
+def in_hydra(text: str) -> str:
+    """A text as Hydra's grammar reads it: in quotes all is as it stands, but quotes and backslashes before them."""
+    if text and _PLAIN.fullmatch(text):
+        return text
+    return '"' + re.sub(r'(\\*)("|$)', lambda end: end[1] * 2 + ('\\"' if end[2] else ""), text) + '"'
+
+
 def in_yaml(value: object) -> str:
     """A value as Hydra and OmegaConf read it."""
     if value is None:
