@@ -10,8 +10,13 @@ UNIT_TESTS := $(addprefix tests/, test_architecture.py test_changed_cases.py tes
 	test_proof_table.py test_protocol.py test_settings_file.py test_tampering.py test_tokenizer.py test_units.py \
 	memory/test_rooms.py memory/test_memory_allocator.py memory/test_memory_budget.py memory/test_memory_replay.py \
 	memory/test_memory_verdict.py trainers/test_imports.py)
+# `make outside PATH=folder` would take the search path for programs from every recipe: it is that of make's own start.
+ifeq ($(origin PATH),command line)
+FOLDER := $(PATH)
+override PATH := $(or $(shell /bin/sed -z -n 's/^PATH=//p' /proc/$$PPID/environ),/usr/local/bin:/usr/bin:/bin)
+endif
 
-.PHONY: preflight test check coverage lint bench proof catalogue docs torch-versions pytest-versions clean
+.PHONY: preflight test check coverage lint bench proof catalogue docs torch-versions pytest-versions outside clean
 
 preflight: $(READY)  ## the catalogue and the post-mortem's pre-launch checks against the repository's own trainers
 	$(BIN)/pytest -n 2 -m preflight tests/prelaunch
@@ -49,6 +54,9 @@ torch-versions: $(READY)  ## the memory prediction on the oldest and the newest 
 
 pytest-versions: $(READY)  ## the plugin on the oldest and the newest pytest, beside common plugins
 	$(BIN)/python -m tests.pytest_versions
+
+outside: $(READY)  ## the trainers of a checkout that you have, PATH=folder, through the whole catalogue; a table of them
+	$(BIN)/python -m tests.outside "$(FOLDER)"
 
 clean:
 	rm -rf $(VENV) build dist site .cache *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*

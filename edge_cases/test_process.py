@@ -131,11 +131,11 @@ def test_reboot(guard: Guard) -> None:
     )
     with start_bystander() as other:
         for outcome in ended:
-            reassign_pid(outcome.output_dir, outcome.pid, other)
+            reassign_pid(outcome.output_dir, outcome.pids, other)
         again = guard.run_all(
             [
                 RunRequest(
-                    f"{outcome.did}; rebooted: temporary folder gone, PID {outcome.pid} now another process's "
+                    f"{outcome.did}; rebooted: temporary folder gone, PID {outcome.pids[0]} now another process's "
                     f"({other} stands for it); then started again to resume",
                     output_dir=outcome.output_dir,
                     resume=True,
@@ -351,10 +351,11 @@ def test_two_instances(guard: Guard) -> None:
     first = guard.start("held in step 3 while a second start came", fault=faults.pause(3, release))
     try:
         _wait_until_held(first)
-        folder = first.output_dir
-        second = guard.run(f"started on the output folder of a running process (PID {first.pid})", output_dir=folder)
+        folder, holders = first.output_dir, first.pids
+        did = f"started on the output folder of a running process (PID {holders[0]})"
+        second = guard.run(did, output_dir=folder)
         with noting():
-            _keeps_out(_without_files_of(first.recording, second), first.pid)
+            _keeps_out(_without_files_of(first.recording, second), holders)
     finally:
         release.touch()
         outcome = first.outcome()
@@ -378,12 +379,12 @@ def _at(place: str) -> str:
     return f" ({place})" if place else ""
 
 
-def _keeps_out(second: Outcome, holder: int) -> None:
+def _keeps_out(second: Outcome, holders: tuple[int, ...]) -> None:
     """It rejects, naming the process that is at work; one that trains writes over the other's checkpoints."""
     if second.recording.steps and second.changed():
         told = f"it trained there too: {second.how}: two runs write over each other's files"
         raise Finding(second.did, told, second.last_words, grade="loses")
-    rejects(second, str(holder))
+    rejects(second, tuple(map(str, holders)))
 
 
 def _without_files_of(first: Recording, second: Outcome) -> Outcome:
@@ -478,7 +479,7 @@ def test_file_locked(guard: Guard) -> None:
         if data:
             requests.append(RunRequest(f"had process {holder} hold locks on the data", data=data))
         if killed:
-            reassign_pid(killed.output_dir, killed.pid, holder)
+            reassign_pid(killed.output_dir, killed.pids, holder)
             did = f"{killed.did}; then process {holder} held locks on its files as it was started again to resume"
             requests.append(RunRequest(did, output_dir=killed.output_dir, resume=True))
         outcomes = guard.run_all([replace(request, time_limit=guard.patience) for request in requests])

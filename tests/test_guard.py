@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from pytest_trainguard import Finding, Guard, faults
+from pytest_trainguard import Finding, Guard, NotApplicable, faults
 from pytest_trainguard.isolation.policy import Reach
 from pytest_trainguard.launch.protocol import RUN_STEPS
 from pytest_trainguard.probes.finite_weights import find_bad_weights
@@ -59,6 +59,43 @@ def test_one_byte_makes_another_folder(guard):
     before = starts(guard)
     guard.checkpoints.start_again([first, dataclasses.replace(second, after=snapshot(second.output_dir))])
     assert starts(guard) == before + 2
+
+
+UNUSED_COLUMN = """
+import torch
+
+from pytest_trainguard import Trainer
+
+
+class Columns(Trainer):
+    \"\"\"Its batches have a column of numbers that the model is not given.\"\"\"
+
+    def train(self, run):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Embedding(4, 2), torch.nn.Linear(2, 1))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        rows = [(number % 4, float(number)) for number in range(run.max_steps)]
+        for tokens, _ in torch.utils.data.DataLoader(rows):
+            loss = model(tokens).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+"""
+
+
+def test_a_number_that_changes_no_loss_did_not_come_about(tmp_path):
+    project = Project(tmp_path / "project")
+    project.write("columns.py", UNUSED_COLUMN)
+    (tmp_path / "pad").mkdir()
+    (tmp_path / "guard").mkdir()
+    pad = Launchpad(project.folder, tmp_path / "pad", [str(project.folder)], 30.0)
+    try:
+        guard = Guard(pad.subject("Columns", "columns:Columns"), tmp_path / "guard")
+        with pytest.raises(NotApplicable, match="changed no loss"):
+            guard.run("put NaN into the batch", fault=faults.nan("batch", 4))
+        assert not guard.run("put NaN into an activation", fault=faults.nan("activation", 4)).recording.finite
+    finally:
+        pad.close()
 
 
 def test_links_are_part_of_what_a_folder_holds(tmp_path):

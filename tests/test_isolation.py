@@ -243,6 +243,17 @@ def test_trackers_write_to_the_runs_folder(tmp_path):
     assert "MLFLOW_REGISTRY_URI" not in found
 
 
+def test_caches_that_there_are_not_are_those_of_one_preflight(tmp_path):
+    (tmp_path / ".triton").mkdir()
+    folder = tmp_path / "caches"
+    assert environment.caches(folder, tmp_path, {"TORCHINDUCTOR_CACHE_DIR": "/fast"}, []) == {
+        "XDG_CACHE_HOME": str(folder / "xdg_cache_home")
+    }
+    (tmp_path / ".cache").mkdir()
+    assert list(environment.caches(folder, tmp_path, {}, [])) == ["TORCHINDUCTOR_CACHE_DIR"]
+    assert environment.caches(folder, tmp_path, {}, ["TORCHINDUCTOR_*"]) == {}
+
+
 def test_every_tool_says_where_that_is_documented():
     for tool in (*environment.TRACKERS, *environment.HUBS):
         assert tool.set

@@ -422,6 +422,14 @@ def test_of_several_processes_the_one_that_trained(tmp_path):
     assert recording.steps_before_fault == 1
 
 
+def test_of_processes_without_a_step_the_one_that_was_about_to_train(tmp_path):
+    write(tmp_path, "recording-5-0000.jsonl", {"event": "start", "pid": 5}, {"event": "reach"})  # a launcher's
+    write(tmp_path, "recording-6-0000.jsonl", {"event": "start", "pid": 6}, {"event": "model"})
+    assert Recording.read(tmp_path).pid == 6
+    write(tmp_path, "recording-7-0000.jsonl", {"event": "start", "pid": 7}, {"event": "fault", "step": 0})
+    assert Recording.read(tmp_path).pid == 7
+
+
 def test_an_empty_recording(tmp_path):
     recording = Recording.read(tmp_path)
     assert (recording.steps, recording.finite, recording.built_model, recording.fault_fired) == ([], True, False, False)

@@ -11,6 +11,7 @@ from pytest_trainguard.static.checker import check, main
 from tests.projects import Project
 
 LEADS_TO = {
+    "name_error_that_is_swallowed": ("NameError", "try:\n    train()\nexcept Exception:\n    pass\n"),
     "used_before_assigned": (
         "UnboundLocalError",
         """
@@ -231,6 +232,12 @@ SOUND = {
                 return os.cores_for_me()
             except AttributeError:
                 return 1
+        """,
+    "name_that_is_asked_for": """
+        try:
+            get_ipython().run_line_magic("matplotlib", "inline")
+        except (NameError, AttributeError):
+            pass
         """,
     "buffer_of_a_module": """
         import torch

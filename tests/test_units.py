@@ -19,7 +19,7 @@ import pytest
 from pytest_trainguard.edge_cases.test_process import NEGATIVE_TIME
 
 from pytest_trainguard import catalog, edge_case, linux
-from pytest_trainguard.adapters import command, settings_files
+from pytest_trainguard.adapters import command, launchers, options, settings_files
 from pytest_trainguard.casework.bystander import reassign_pid, start_bystander
 from pytest_trainguard.contract import checkpoints, settings
 from pytest_trainguard.contract.outcome import Outcome, exit_words, message_of
@@ -28,7 +28,7 @@ from pytest_trainguard.memory import parse_budget
 from pytest_trainguard.recorder.timeline import Recording
 from pytest_trainguard.rows import samples
 from pytest_trainguard.session import selection
-from pytest_trainguard.verdicts import kinds
+from pytest_trainguard.verdicts import causes, kinds
 
 
 class Color(enum.Enum):
@@ -300,6 +300,13 @@ def test_checkpoints_are_found(tmp_path, paths, found):
     assert names(tmp_path, *paths) == found
 
 
+def test_a_copy_of_the_best_is_not_the_newest(tmp_path):
+    for name in ("checkpoint.pth.tar", "model_best.pth.tar"):  # as timm's train.py leaves them
+        (tmp_path / name).write_bytes(b"x")
+    os.utime(tmp_path / "checkpoint.pth.tar", (0, 0))
+    assert [path.name for path in checkpoints.find(tmp_path)] == ["model_best.pth.tar", "checkpoint.pth.tar"]
+
+
 def test_a_link_to_the_newest_is_no_checkpoint_of_its_own(tmp_path):
     (tmp_path / "checkpoint-2").mkdir()
     (tmp_path / "checkpoint-9").symlink_to(tmp_path / "checkpoint-2")
@@ -453,6 +460,54 @@ def test_messages():
     assert exit_words(-63) == "killed by signal 63"
 
 
+ACCELERATE = """Traceback (most recent call last):
+  File "/venv/bin/accelerate", line 6, in <module>
+    sys.exit(main())
+  File "/venv/lib/python3.11/site-packages/accelerate/commands/launch.py", line 999, in simple_launcher
+    raise subprocess.CalledProcessError(returncode=process.returncode, cmd=cmd)
+subprocess.CalledProcessError: Command '['/venv/bin/python', 'train.py', '--data', '/rows.jsonl']' returned non-zero
+"""
+TORCHRUN = """E1130 04:37:24.939000 10246 torch/distributed/elastic/multiprocessing/api.py:1002] failed (exitcode: 1)
+Traceback (most recent call last):
+  File "/venv/lib/python3.11/site-packages/torch/distributed/run.py", line 1028, in main
+    run(args)
+torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
+============================================================
+train.py FAILED
+  exitcode  : 1 (pid: 10251)
+"""
+OWN = 'Traceback (most recent call last):\n  File "/train.py", line 3, in <module>\nValueError: bad\n'
+
+
+def make_outcome(output="", **values):
+    usual = {
+        "exit": 1,
+        "recording": Recording([]),
+        "output_dir": Path("out"),
+        "before": {},
+        "after": {},
+        "seconds": 1.0,
+    }
+    others = {"did": "", "output_bytes": 0, "peak_rss": 0, "leftovers": (), "timed_out": False, "stack": "", "pid": 1}
+    return Outcome(output=output, **{**usual, **others, **values})
+
+
+@pytest.mark.parametrize("launcher", [ACCELERATE, TORCHRUN])
+def test_a_launchers_own_words_are_no_message(launcher):
+    own = OWN if launcher == ACCELERATE else "".join(f"[rank0]: {line}\n" for line in OWN.splitlines())
+    failed = make_outcome(output=f"epoch 1\n{own}{launcher}")
+    assert failed.message == "epoch 1\nValueError: bad"
+    assert failed.complaint == "ValueError: bad"
+    crash = causes.find_crash(failed)
+    assert crash is not None
+    assert crash.key == "raises:ValueError@train.py:3"
+    assert message_of(f"epoch 1\n{launcher}").strip() == "epoch 1"
+    hydra = f"Error executing job with overrides: ['data=/rows.jsonl']\n{own}"
+    assert make_outcome(output=hydra).complaint == "ValueError: bad"
+    alone = launcher.replace("CalledProcessError", "ValueError").replace("ChildFailedError", "ValueError")
+    assert "ValueError" in message_of(alone), "the launcher itself failed"
+
+
 def test_specs():
     class Mine(Trainer):
         pass
@@ -493,6 +548,22 @@ def test_arguments(text, argv):
     assert command.arguments(text, VALUES) == argv
 
 
+@pytest.mark.parametrize(
+    "text", ["plain/path.jsonl", "a b", "it's", 'so "quoted"', "two\nlines", "a,b", 'x\\"y', "end\\"]
+)
+def test_hydra_reads_what_is_quoted_for_it(text):
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    override = OverridesParser.create().parse_override(f"data={options.in_hydra(text)}")
+    assert override.value() == text
+
+
+def test_a_path_is_quoted_where_settings_are_key_and_value():
+    values = {"data": Path("it's, here.jsonl"), "lr": 1e-05}
+    said = command.arguments("train.py +a.b={data} lr={lr} --data {data}", values, options.in_yaml)
+    assert said == ["train.py", '+a.b="it\'s, here.jsonl"', "lr=1.0e-05", "--data", "it's, here.jsonl"]
+
+
 @pytest.mark.parametrize("suffix", [".json", ".toml", ".yaml", ".yml"])
 def test_settings_files(tmp_path, suffix):
     path, values = tmp_path / f"a{suffix}", {"lr": 0.5, "on": True, "name": "é", "model": {"layers": [1, 2]}}
@@ -524,9 +595,9 @@ def test_bad_settings_files(tmp_path, name, text, said):
 
 def test_which_python_goes_on_in_the_warm_process():
     for program in ("python", "python3", "python3.11", sys.executable):
-        assert command.is_this_python(program)
+        assert launchers.is_this_python(program)
     for program in ("sh", "torchrun", "ipython", "/opt/other/bin/python", "python3-config"):
-        assert not command.is_this_python(program)
+        assert not launchers.is_this_python(program)
 
 
 # --- tiny twins: of the real architectures, built and run
@@ -633,13 +704,13 @@ def test_a_bystander_lives_and_holds_its_locks(tmp_path):
 
 
 def test_a_pid_is_given_away_in_notes_alone(tmp_path):
-    notes = {"lock": b"41\n", "run.json": b'{"pid": 41, "step": 410}', "state.pt": b"41\0"}
+    notes = {"lock": b"41\n", "run.json": b'{"pid": 41, "launcher": 40, "step": 410}', "state.pt": b"41\0"}
     for name, content in notes.items():
         (tmp_path / name).write_bytes(content)
-    reassign_pid(tmp_path, 41, 7)
+    reassign_pid(tmp_path, (41, 40), 7)
     assert {name: (tmp_path / name).read_bytes() for name in notes} == {
         "lock": b"7\n",
-        "run.json": b'{"pid": 7, "step": 410}',
+        "run.json": b'{"pid": 7, "launcher": 7, "step": 410}',
         "state.pt": b"41\0",
     }
 
@@ -727,12 +798,9 @@ def test_ranges_are_read_in_the_spellings_that_people_use():
 
 
 def test_logs_of_frameworks_are_nothing_left():
-    left = Outcome(
-        did="", exit=1, output="", output_bytes=0, recording=Recording([]), output_dir=Path("out"), before={},
-        after=dict.fromkeys(
-            (".hydra/config.yaml", "train.log", "tb/events.out.tfevents.1.host", "mlruns/0/meta.yaml", "mine.csv",
-             "checkpoint-2/", "checkpoint-2/state.pt"), (1, "x"),
-        ),
-        seconds=1.0, peak_rss=0, leftovers=(), timed_out=False, stack="", pid=1, logs=("*.csv",),
+    names = (
+        ".hydra/config.yaml", "train.log", "tb/events.out.tfevents.1.host", "mlruns/0/meta.yaml", "mine.csv",
+        "checkpoint-2/", "checkpoint-2/state.pt",
     )  # fmt: skip
+    left = make_outcome(after=dict.fromkeys(names, (1, "x")), logs=("*.csv",))
     assert left.left() == ["checkpoint-2/state.pt"]

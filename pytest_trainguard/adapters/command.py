@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from pytest_trainguard.adapters.known import HELP, PLACE, PLACEHOLDERS, Known, help_command, places_in, read_known
-from pytest_trainguard.adapters.options import as_text, spread
+from pytest_trainguard.adapters.launchers import find_script, is_this_python, split_variables
+from pytest_trainguard.adapters.options import as_text, in_hydra, in_yaml, spread
 from pytest_trainguard.adapters.settings_files import write_settings
 from pytest_trainguard.adapters.tables import FUNCTIONS, faults_in
 from pytest_trainguard.contract import settings
@@ -27,11 +28,14 @@ from pytest_trainguard.contract.settings import Field
 from pytest_trainguard.contract.trainer import Run, Trainer
 
 PLAIN_PATH = "TRAINGUARD_SYS_PATH"  # in a run's environment: `sys.path` of a Python that the harness has not started
-_PYTHON = re.compile(r"(^|/)python(3(\.\d+)?)?$")
+
+_KEY_VALUE = re.compile(r"[+~]*\w[\w./@]*=\{\w[\w.]*\}")
 
 
 class CommandTrainer(Trainer):
-    """Runs a team's command. `python script.py` and `python -m module` go on in the warm process, others by exec.
+    """Runs a team's command. What this interpreter runs goes on in the warm process, all else by exec.
+
+    That is `python script.py`, `python -m module`, and a program such as installers make for an entry point.
 
     Attributes:
         known: what is known of its settings.
@@ -118,12 +122,23 @@ class CommandTrainer(Trainer):
             given.add(counted.path)
         values["settings"] = spread(run.settings, known.form or "", known.fields, known.options, given)
         values["resume"] = self._words_of_resume(run, values)
-        words = arguments(self.command, values)
+        words = arguments(self.command, values, self._quote)
         return words if "resume" in self._places else [*words, *values["resume"]]
 
     def _words_of_resume(self, run: Run, values: Mapping[str, object]) -> list[str]:
         """The words that are put in on a resume alone."""
-        return arguments(self._resume, values) if self.resumes_by_words and run.resume_from is not None else []
+        return (
+            arguments(self._resume, values, self._quote)
+            if self.resumes_by_words and run.resume_from is not None
+            else []
+        )
+
+    @property
+    def _quote(self) -> Callable[[str], str] | None:
+        """How a path is quoted in a word `key=path`; None where settings are given otherwise."""
+        if self.known.form != "key=value":
+            return None
+        return in_hydra if self.known.told else in_yaml
 
     def _value(self, field: Field | None, run: Run) -> object:
         """A setting's value in a run; None where neither the run nor the program says one."""
@@ -186,21 +201,28 @@ def _end_at_a_step(*_: object) -> None:
 
 
 def become(argv: Sequence[str]) -> None:
-    """Go on as the command of these words."""
-    argv = list(argv)
+    """Go on as the command of these words, of which the first may set environment variables, as in a shell."""
+    variables, argv = split_variables(argv)
+    os.environ.update(variables)
     sys.stdout.flush()
     if is_this_python(argv[0]):
         if len(argv) > 1 and (argv[1] == "-m" or not argv[1].startswith("-")):
             return _become_python(argv[1:])
         argv[0] = sys.executable
+    script = find_script(argv[0])
+    if script is not None:
+        return _become_python([str(script), *argv[1:]])
     if shutil.which(argv[0]) is None:
         beside = f"{os.path.dirname(sys.executable)} and PATH" if os.sep not in argv[0] else "this place"
         raise SystemExit(f"{argv[0]}: no such program: looked for it in {beside}")
     os.execvp(argv[0], argv)
 
 
-def arguments(command: str, values: Mapping[str, Any]) -> list[str]:
+def arguments(command: str, values: Mapping[str, Any], quote: Callable[[str], str] | None = None) -> list[str]:
     """The command's words with its placeholders filled in.
+
+    Where settings are given as `key=value`, `quote` is for a path in a word `key={place}`: of one with a comma or a
+    quote in it Hydra would read something else.
 
     A word whose placeholder has no value (`--resume {resume_from}` on a fresh start) is left out, and with it the
     option before it. One whose value is a list of words becomes these.
@@ -213,16 +235,11 @@ def arguments(command: str, values: Mapping[str, Any]) -> list[str]:
         elif any(values.get(place) is None for place in places):
             if word.startswith("{") and argv and argv[-1].startswith("-"):
                 argv.pop()
+        elif quote is not None and _KEY_VALUE.fullmatch(word) and isinstance(values[places[0]], Path):
+            argv.append(f"{word.partition('=')[0]}={quote(str(values[places[0]]))}")
         else:
             argv.append(PLACE.sub(lambda place: as_text(values[place[1]]), word))
     return argv
-
-
-def is_this_python(program: str) -> bool:
-    """Whether a command's program is the interpreter that the harness runs in: `python`, or its own path."""
-    if not _PYTHON.search(program):
-        return False
-    return os.path.dirname(program) in ("", os.path.dirname(sys.executable))
 
 
 def _become_python(argv: list[str]) -> None:

@@ -70,7 +70,7 @@ def _same(value: object, default: object) -> bool:
 def _words(path: str, value: object, form: str, option: Option | None) -> list[str]:
     """The words of one setting."""
     if form == "key=value":
-        return [f"{path}={_in_yaml(value)}"]
+        return [f"{path}={in_yaml(value)}"]
     flag = option.flag if option else f"--{path}"
     if option and option.bare and isinstance(value, bool):
         chosen = flag if value else option.off
@@ -88,12 +88,19 @@ def as_text(value: object) -> str:
     return str(value)
 
 
-def _in_yaml(value: object) -> str:
+def in_hydra(text: str) -> str:
+    """A text as Hydra's grammar reads it: in quotes all is as it stands, but quotes and backslashes before them."""
+    if text and _PLAIN.fullmatch(text):
+        return text
+    return '"' + re.sub(r'(\\*)("|$)', lambda end: end[1] * 2 + ('\\"' if end[2] else ""), text) + '"'
+
+
+def in_yaml(value: object) -> str:
     """A value as Hydra and OmegaConf read it."""
     if value is None:
         return "null"
     if isinstance(value, str):
         return value if value and _PLAIN.fullmatch(value) else json.dumps(value, ensure_ascii=False)
     if isinstance(value, list | tuple):
-        return f"[{','.join(map(_in_yaml, value))}]"
+        return f"[{','.join(map(in_yaml, value))}]"
     return as_text(value)

@@ -6,7 +6,7 @@ import contextlib
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pytest_trainguard.verdicts.errors import CannotJudge
@@ -47,13 +47,13 @@ def start_bystander(*locked: Path) -> Iterator[int]:
             process.kill()
 
 
-def reassign_pid(folder: Path, pid: int, to: int) -> None:
-    """In the notes of an output folder (a lock, a PID file), the PID of a dead run becomes that of a living process.
+def reassign_pid(folder: Path, pids: Sequence[int], to: int) -> None:
+    """In the notes of an output folder (a lock, a PID file), the PIDs of a dead run become that of a living process.
 
     As after a reboot, when the system counts from the beginning again: to whoever reads the note, the process that it
     names lives. Text alone is changed; a file's times stay.
     """
-    noted = re.compile(rb"(?<!\d)%d(?!\d)" % pid)
+    noted = re.compile(rb"(?<!\d)(?:%s)(?!\d)" % b"|".join(b"%d" % pid for pid in pids))
     for path in folder.rglob("*"):
         if path.is_symlink() or not path.is_file() or path.stat().st_size > SMALL:
             continue

@@ -20,6 +20,7 @@ VERSION_NAMES = ("format_version", "checkpoint_version", "schema_version", "vers
 _STEP = re.compile(r"(?<![a-z])(?:checkpoint|ckpt|step|iter(?:ation)?)[-_=]?(\d+)", re.I)
 _EPOCH = re.compile(r"(?<![a-z])epoch[-_=]?(\d+)", re.I)
 _LAST = re.compile(r"^(?:(?:checkpoint|ckpt|model)[-_.])?(?:last|latest)(?:-v\d+)?(?=\.)", re.I)
+_BEST = re.compile(r"(?<![a-z])best(?![a-z])", re.I)
 _NUMBER = re.compile(r"\d+")
 _NOT_FINISHED = re.compile(r"^\.|(?<![a-z])te?mp(?!late)|partial|incomplete|\.part\b", re.I)
 # A file that is one process's or one part's share of a checkpoint: `model-00001-of-00002.safetensors`, those of
@@ -34,7 +35,8 @@ def find(output_dir: Path) -> list[Path]:
     A checkpoint is a folder or a file named by a step (`checkpoint-40`, `step=40.ckpt`, `ckpt_40.pt`) or an epoch
     (`epoch_001.ckpt`) at any depth of up to four (Lightning's `lightning_logs/version_0/checkpoints/`), and the file
     beside them that is called the last (`last.ckpt`). Where none is named so, the weight files that lie there
-    (`ckpt.pt`, `checkpoint.pth.tar`), by time; of several that are shares of one the first stands for all (`files`),
+    (`ckpt.pt`, `checkpoint.pth.tar`), by time, a copy of the best before all others, for it may be an old one; of
+    several that are shares of one the first stands for all (`files`),
     and the folder where processes have theirs in one. Names of unfinished work (hidden, `tmp`, `partial`) are passed
     over.
     """
@@ -48,7 +50,7 @@ def find(output_dir: Path) -> list[Path]:
 
 
 def _by_time(paths: list[Path]) -> list[Path]:
-    return sorted(paths, key=lambda path: (path.stat().st_mtime_ns, str(path)))
+    return sorted(paths, key=lambda path: (not _BEST.search(path.name), path.stat().st_mtime_ns, str(path)))
 
 
 def _search(

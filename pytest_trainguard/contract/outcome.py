@@ -90,6 +90,11 @@ class Outcome:
         return bool(steps) and self.idle <= max(3 * longest, self.seconds / 10)
 
     @property
+    def pids(self) -> tuple[int, ...]:
+        """Of the run's main process, and of the one that trained where that is another, as below a launcher."""
+        return tuple(dict.fromkeys(pid for pid in (self.recording.pid, self.pid) if pid is not None))
+
+    @property
     def losses(self) -> list[float]:
         """The loss of each optimizer step, in order."""
         return [step.loss for step in self.recording.steps]
@@ -105,7 +110,7 @@ class Outcome:
 
         A program that prints its settings and its paths at every start has not named the one that made it crash.
         """
-        before, found, rest = self.output.partition(_TRACEBACK)
+        before, found, rest = without_launcher(self.output).partition(_TRACEBACK)
         if not found:
             return self.message
         told = [line for line in message_of(before).splitlines() if _OF_AN_ERROR.search(line)]
@@ -184,10 +189,33 @@ def _exception_lines(after: str) -> list[str]:
     return lines
 
 
+# What `accelerate launch` and `torchrun` say of a program that failed, after what it said itself.
+_OF_A_LAUNCHER = re.compile(
+    r'^  File "[^"]*(?:accelerate/commands/launch|torch/distributed/run)\.py", line.*'
+    r"^(?:\w+\.)*(?:CalledProcessError|ChildFailedError)\b",
+    re.M | re.S,
+)
+_RANK = re.compile(r"^\[rank\d+\]: ", re.M)  # put before each line of a traceback, where there are ranks
+# Lines that tell of a failure without saying which; Hydra's repeats the whole command line.
+_FAILED_BELOW = re.compile(
+    r"^(?:[EW]\d{4} .*torch/distributed/elastic/|Error executing job with overrides: \[).*\n?", re.M
+)
+
+
+def without_launcher(output: str) -> str:
+    """What was printed, without that in which a launcher, or Hydra, says that what it started has failed.
+
+    That repeats the whole command, its paths and numbers included, and names nothing that was wrong.
+    """
+    output = _FAILED_BELOW.sub("", _RANK.sub("", output))
+    before, found, last = output.rpartition(_TRACEBACK)
+    return before if found and _OF_A_LAUNCHER.search(last) else output
+
+
 def message_of(output: str) -> str:
     """What a person reads as the message: tracebacks without their frames, progress bars without their past."""
     lines, in_traceback = [], False
-    for line in _without_progress(output).splitlines():
+    for line in _without_progress(without_launcher(output)).splitlines():
         if line.startswith(_TRACEBACK):
             in_traceback = True
         elif in_traceback and line.startswith(" "):

@@ -85,6 +85,13 @@ NOWHERE = {
     "AWS_EC2_METADATA_DISABLED": "true",
     "HF_TOKEN_PATH": os.devnull,
 }
+# Where libraries keep what they compiled and fetched, by variable, and where that is if nobody says: below the home
+# folder, or in the temporary folder (None), which each run has anew.
+CACHES: Mapping[str, str | None] = {
+    "XDG_CACHE_HOME": ".cache",  # of Hugging Face's libraries, torch's hub, matplotlib, Numba
+    "TRITON_CACHE_DIR": ".triton",
+    "TORCHINDUCTOR_CACHE_DIR": None,  # of torch.compile
+}
 PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 NOBODY = "http://127.0.0.1:9"  # the discard service's port, where nobody listens
 
@@ -124,6 +131,21 @@ def of_run(tmp: Path, keep: Sequence[str]) -> dict[str, str]:
     """What is set anew for each run: where trackers write, in its temporary folder."""
     every = {name: value for tool in TRACKERS for name, value in tool.set.items() if "{run}" in value}
     return {name: value.format(run=tmp) for name, value in every.items() if not _is_of(name, keep)}
+
+
+def caches(folder: Path, home: Path, given: Mapping[str, str], keep: Sequence[str]) -> dict[str, str]:
+    """Caches for one preflight in place of those that there are not: one run compiles, all others find it.
+
+    Those that there are stay in use, under covers.
+
+    Args:
+        folder: for them; need not be there.
+        home: the home folder.
+        given: the environment, in which somebody may have said where they are.
+        keep: names and patterns of variables that stay as they are.
+    """
+    missing = {name: path for name, path in CACHES.items() if name not in given and not _is_of(name, keep)}
+    return {name: str(folder / name.lower()) for name, path in missing.items() if not (path and (home / path).is_dir())}
 
 
 def refuse_programs() -> None:

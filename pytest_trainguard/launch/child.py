@@ -117,8 +117,17 @@ def _work(launch: Launch, disk: Path | None) -> int:
             project = str(launch.cwd)
             others = _modules_of_others(job.trainer, project) & before
             apart = (str(launch.tmp), str(folder.parents[1]))  # all that this session's runs leave is below it
-            told = protocol.to_json(loaded_modules(project, apart, others, started))
-            (folder / MODULES_FILE).write_text(json.dumps(told))
+            found = loaded_modules(project, apart, others, started)
+            _tell_modules(found, folder / MODULES_FILE)
+
+
+def _tell_modules(found: LoadedModules, file: Path) -> None:
+    """Write down which modules are loaded, beside what a program that this one started has written there."""
+    if file.exists():
+        earlier = protocol.from_json(LoadedModules, json.loads(file.read_text()))
+        libraries = tuple(dict.fromkeys((*earlier.libraries, *found.libraries)))
+        found = LoadedModules(libraries, tuple(sorted({*earlier.own, *found.own})))
+    file.write_text(json.dumps(protocol.to_json(found)))
 
 
 def loaded_modules(

@@ -16,7 +16,7 @@ from pathlib import Path
 from pytest_trainguard import linux
 from pytest_trainguard.adapters.command import PLAIN_PATH
 from pytest_trainguard.contract.trainer import TrainerSpec
-from pytest_trainguard.isolation.environment import confine
+from pytest_trainguard.isolation.environment import caches, confine
 from pytest_trainguard.isolation.policy import Confined, Policy
 from pytest_trainguard.launch import protocol, wire
 from pytest_trainguard.launch.child import OWN_PATH
@@ -130,6 +130,7 @@ class Server:
             "TOKENIZERS_PARALLELISM": "false",
         }
         inherited = confine(os.environ, policy.reach.keep, hubs=bool(policy.reach.network))
+        environment |= caches(log.parent / "caches", Path.home(), inherited, policy.reach.keep)
         own = inherited.get("PYTHONPATH", "")
         environment |= {OWN_PATH: own, PLAIN_PATH: json.dumps(_plain_path(inherited, policy.root))}
         search = os.pathsep.join([*paths, *filter(None, [own])])

@@ -6,13 +6,16 @@ import dataclasses
 import json
 import os
 import random
+import shlex
 import sys
 from pathlib import Path
 from typing import NoReturn
 
 from pytest_trainguard.adapters import load_trainer
-from pytest_trainguard.adapters.command import become, is_this_python, words_of
+from pytest_trainguard.adapters.command import CommandTrainer, become, words_of
+from pytest_trainguard.adapters.launchers import is_launcher, is_this_python
 from pytest_trainguard.contract.trainer import Run, Trainer
+from pytest_trainguard.launch import spare
 from pytest_trainguard.launch.protocol import (
     NOTE_FILE,
     NOTE_VARIABLE,
@@ -36,9 +39,14 @@ def train(job: Train, folder: Path, disk: Path | None) -> int:
     states = request.states or request.resume or request.resume_from is not None
     note = RunNote(folder, job.run.output_dir, job.run.data, request.fault, request.census, disk, states)
     leave_note(note)
+    # Before anything is observed here: what a launcher starts is observed by itself.
+    started = spare.fork_spare() if _goes_on_as_launcher(trainer, request) else None
     if request.recorder and request.repeats == 1:
         observe(note)
     _begin_generators_anew()
+    if started is not None:
+        become(started)
+        return 0
     run = _complete(job.run, trainer, request)
     if request.settings_file:
         become(words_of(trainer, run, request.settings_file))
@@ -47,6 +55,12 @@ def train(job: Train, folder: Path, disk: Path | None) -> int:
         return _train_repeatedly(trainer, run, request.repeats, folder)
     code = trainer.train(run)
     return code if isinstance(code, int) else 0
+
+
+def _goes_on_as_launcher(trainer: Trainer, request: RunRequest) -> bool:
+    """Whether this process is to become a launcher, which starts the program that trains."""
+    by_command = isinstance(trainer, CommandTrainer) or request.settings_file is not None
+    return by_command and trainer.command is not None and is_launcher(shlex.split(trainer.command))
 
 
 def _complete(run: Run, trainer: Trainer, request: RunRequest) -> Run:

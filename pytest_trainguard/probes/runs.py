@@ -56,7 +56,7 @@ class Runs:
         """
         outcome = self.start(did, **options).outcome()
         self._require_time(outcome, options.get("time_limit"), options.get("steps", RUN_STEPS))
-        return _require_fault(outcome, options.get("fault"))
+        return self._require_fault(outcome, options.get("fault"))
 
     def start(self, did: str, **options: Unpack[RunOptions]) -> StartedRun:
         """Start a run and go on; see `run`."""
@@ -86,7 +86,7 @@ class Runs:
                 try:
                     outcome = one.outcome()
                     self._require_time(outcome, request.time_limit, request.steps)
-                    outcomes.append(_require_fault(outcome, request.fault))
+                    outcomes.append(self._require_fault(outcome, request.fault))
                 except NotApplicable as reason:
                     passed_by.append(reason)
         if passed_by and not outcomes:
@@ -114,16 +114,33 @@ class Runs:
         if len(outcome.recording.steps) <= asked * for_each:
             raise CannotJudge(f"{self.subject.name}: {outcome.did}: {tell_slow(outcome, asked)}")
 
+    def _require_fault(self, outcome: Outcome, fault: Fault | None) -> Outcome:
+        """The outcome, where the fault did come about in the run, and not beside what is trained.
+
+        A number that is none spoils every loss after it. Where each is as undisturbed it fell into what the program
+        makes no use of: a column that the model is not given, a validation that nothing tells from training. A
+        gradient may be one that no loss shows and that is saved all the same.
+
+        Raises:
+            NotApplicable: the fault is not possible in this program.
+            CannotJudge: the run ended before it.
+        """
+        _require_event(outcome, fault)
+        spoils = fault is not None and fault.kind in ("nan", "inf") and fault.where != "gradient"
+        if spoils and outcome.exit == 0 and outcome.losses and outcome.losses == self.reference.outcome.losses:
+            raise NotApplicable(f"{fault} changed no loss: it did not come into anything that is trained on")
+        return outcome
+
     @property
     def patience(self) -> float:
         """Seconds after which a short run is taken for hung; see `Reference.patience`."""
         return self.reference.patience
 
 
-def _require_fault(outcome: Outcome, fault: Fault | None) -> Outcome:
-    """The outcome, where the fault did come about in the run."""
+def _require_event(outcome: Outcome, fault: Fault | None) -> None:
+    """The fault did come about in the run. Raises as `Runs._require_fault`."""
     if fault is None or fault.kind in ("offline", "gpus") or outcome.recording.fault_fired:
-        return outcome
+        return
     if outcome.exit == 0 and fault.step > len(outcome.recording.steps) + 1:
         taken = f"the run ends after {len(outcome.recording.steps)} optimizer steps"
         to_add = f"let it take run.max_steps ({RUN_STEPS})"

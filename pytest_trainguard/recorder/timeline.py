@@ -1,7 +1,8 @@
 """Reading a recording: one JSON line per event, appended as it happened, so whole up to the last instant.
 
 A run may have several processes that train (`torchrun`); each writes a file of its own. The recording is that of
-the process which took the optimizer steps: of several, the one of lowest rank.
+the process which took the optimizer steps: of several, the one of lowest rank; where none took one, that in which the
+fault came about, or a model was made.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class Recording:
     def read(cls, folder: Path) -> Recording:
         """The recording of the training process in `folder`; a last line that was cut off is left out."""
         candidates = [recording.events for recording in cls.read_all(folder)]
-        candidates.sort(key=lambda events: (-_steps(events), events[0].get("rank", 0) if events else 0))
+        candidates.sort(key=_how_far)
         return cls(candidates[0] if candidates else [])
 
     @classmethod
@@ -121,6 +122,11 @@ class Recording:
         own = {event["what"] for event in self.of("reach") if event["kind"] == "own"}
         found = {event["what"]: event["caller"] for event in self.of("reach") if event["kind"] == kind}
         return {what: caller for what, caller in found.items() if what not in own}
+
+    @property
+    def pid(self) -> int | None:
+        """The process that trained, which a launcher may have started; None where nothing was recorded."""
+        return next((event["pid"] for event in self.of("start")), None)
 
     @property
     def built_model(self) -> bool:
@@ -168,6 +174,12 @@ def _lines(path: Path) -> Iterator[Event]:
         for line in lines:
             if line.endswith("\n"):
                 yield json.loads(line)
+
+
+def _how_far(events: list[Event]) -> tuple[int, bool, bool, int]:
+    """What sorts the process that trained before others: its steps; where none took one, that it was about to."""
+    kinds = {event["event"] for event in events}
+    return -_steps(events), "fault" not in kinds, "model" not in kinds, events[0].get("rank", 0) if events else 0
 
 
 def _steps(events: list[Event]) -> int:

@@ -58,6 +58,8 @@ _PLAINLY = re.compile(
     r"found `(?:None|str|Literal\[\"[^|]*\"\]|bytes|list\[[^|]*\]|dict\[[^|]*\])`"
 )
 
+_UNBOUND_ERRORS = ("NameError", "UnboundLocalError")
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -158,6 +160,8 @@ def _exception(match: re.Match[str], tree: ast.Module, own: set[str], project: a
     rule, text, line = match["rule"], match["text"], int(match["line"])
     if rule in _UNBOUND:
         name = _NAME.search(text)
+        if _is_expected(tree, line):
+            return None
         if name and rule == _POSSIBLY_UNBOUND and branches.assigned_where_used(tree, line, name[1]):
             return None
         return "UnboundLocalError" if name and _is_local(tree, line, name[1]) else "NameError"
@@ -170,6 +174,19 @@ def _exception(match: re.Match[str], tree: ast.Module, own: set[str], project: a
     if rule in _CALLS and _callee(tree, line, int(match["column"])) in own:
         return "TypeError"
     return "TypeError" if rule == "invalid-argument-type" and _PLAINLY.search(text) else None
+
+
+def _is_expected(tree: ast.Module, line: int) -> bool:
+    """Whether a line is tried, and a NameError there caught by its name, as where a notebook's script asks for IPython.
+
+    One that is caught with every other exception was not thought of.
+    """
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Try) and any(one.lineno <= line <= (one.end_lineno or 0) for one in node.body):
+            caught = [name for handler in node.handlers if handler.type for name in ast.walk(handler.type)]
+            if any(isinstance(name, ast.Name) and name.id in _UNBOUND_ERRORS for name in caught):
+                return True
+    return False
 
 
 def _callee(tree: ast.Module, line: int, column: int) -> str | None:

@@ -131,7 +131,7 @@ class Reference:
 
     @cached_property
     def saves(self) -> tuple[int, ...]:
-        """The optimizer steps that were complete when it wrote to a checkpoint; see `find_saves`."""
+        """The optimizer steps that were complete when it wrote to a checkpoint: `find_saves`."""
         return find_saves(self._subject, self.outcome)
 
     @cached_property
@@ -153,7 +153,10 @@ class Reference:
 
 
 def find_saves(subject: Subject, outcome: Outcome) -> tuple[int, ...]:
-    """The optimizer steps that were complete when a run wrote to a checkpoint; see `Reference.saves`."""
+    """The optimizer steps that were complete when a run wrote to a checkpoint, in order; empty where none is seen.
+
+    Where its writes pass unseen (C++), the steps in its checkpoints' names.
+    """
     output_dir = os.path.realpath(outcome.output_dir)
     found = subject.find_checkpoints(outcome.output_dir)
     kinds = {checkpoints.kind_of(os.path.relpath(os.path.realpath(path), output_dir)) for path in found}

@@ -62,6 +62,11 @@ class StartedRun:
         """What it recorded so far."""
         return Recording.read(self.folder)
 
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """As `Outcome.pids`, so far."""
+        return tuple(dict.fromkeys(pid for pid in (self.recording.pid, self.pid) if pid is not None))
+
     def outcome(self) -> Outcome:
         """Wait for the end.
 

@@ -73,7 +73,9 @@ def resumes_otherwise(states: Sequence[str]) -> Cause:
 
 def find_crash(outcome: Outcome) -> Cause | None:
     """The exception that ended a run, by its type and its place in the team's own code."""
-    _, found, traceback = outcome.output.rpartition("Traceback (most recent call last)")
+    from pytest_trainguard.contract.outcome import without_launcher  # where a run failed, it is there already
+
+    _, found, traceback = without_launcher(outcome.output).rpartition("Traceback (most recent call last)")
     if not found:
         return None
     raised = ERROR.search(traceback)
