@@ -1,3 +1,3 @@
 """What several cases share."""
 
-__all__ = ["bystander", "damaged_checkpoints", "damaged_data", "mismatched_models", "relabelled", "unsaved"]
+__all__ = ["bystander", "damaged_checkpoints", "damaged_data", "mismatched_models", "relabelled", "silent", "unsaved"]

@@ -34,7 +34,9 @@ def train(job: Train, folder: Path, disk: Path | None) -> int:
     request, trainer = job.request, load_trainer(job.trainer)
     # Such runs are held against undisturbed ones; in all others nobody would look at the digests.
     states = request.states or request.resume or request.resume_from is not None
-    note = RunNote(folder, job.run.output_dir, job.run.data, request.fault, request.census, disk, states)
+    note = RunNote(
+        folder, job.run.output_dir, job.run.data, request.fault, request.census, disk, states, request.closely
+    )
     leave_note(note)
     if request.recorder and request.repeats == 1:
         observe(note)
@@ -122,6 +124,10 @@ def observe(note: RunNote) -> None:
         from pytest_trainguard.recorder.census import Census
 
         observers.append(Census(recorder))
+    if note.closely:
+        from pytest_trainguard.recorder.close_look import CloseLook
+
+        observers.append(CloseLook(recorder.write))
     if fault:
         observers.append(Injector(fault, recorder, note.disk))
     # Every file that is opened would be looked at: only where the fault waits for one.

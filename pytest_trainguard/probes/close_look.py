@@ -1,0 +1,117 @@
+"""`close_look`: a run in which nothing is disturbed, looked at closely, for what goes wrong without a word."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pytest_trainguard.contract import settings
+from pytest_trainguard.contract.outcome import Outcome
+from pytest_trainguard.harm import Problem
+from pytest_trainguard.launch.protocol import SEED, RunRequest
+from pytest_trainguard.probes.guard import Guard
+from pytest_trainguard.recorder.timeline import Recording
+from pytest_trainguard.verdicts.errors import CannotJudge, Finding
+
+BATCHES = 3  # of an epoch, so that a run crosses the ends of two
+STEPS = 9  # optimizer steps: three epochs
+EVAL_EVERY = 2  # steps between evaluations, so that some steps have none before them
+MANY = 4  # batches of an optimizer step, where gradients are accumulated
+MOST_ROWS = 4096  # that are made for an epoch
+
+
+@dataclass
+class CloseRuns:
+    """The runs of one trainer that were looked at closely, by name: each is made once."""
+
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+
+
+class CloseLook:
+    """Runs of one trainer in which nothing goes wrong that anybody would notice.
+
+    Each is made once for all cases: in most of them the very same run is judged.
+    """
+
+    def __init__(self, guard: Guard):
+        self.guard = guard
+        self._runs = guard.subject.findings.get(CloseRuns, CloseRuns)
+
+    def judge(self, *finds: Callable[[Recording], list[Problem]], accumulating: bool = False) -> None:
+        """Hold the plain run against what a case knows.
+
+        Args:
+            finds: each tells what it found in a recording; may be nothing.
+            accumulating: look at the run that accumulates gradients, too, where there is a setting for that.
+
+        Raises:
+            Finding: of all that was found.
+            NotApplicable, CannotJudge: what `finds` raises; the run failed.
+        """
+        outcomes = [self.plain(), *([self.accumulated()] if accumulating and self._accumulation else [])]
+        problems: dict[str, Problem] = {}
+        for outcome in outcomes:
+            for find in finds:
+                for found in find(outcome.recording):
+                    one = Problem(found.grade, found.said, outcome.did)
+                    problems.setdefault(found.said, one)
+            if problems:
+                break  # the second run would say the same
+        if problems:
+            raise Finding.joined(list(problems.values()))
+
+    def plain(self) -> Outcome:
+        """The undisturbed run on three batches an epoch, with evaluations between some steps where there are any.
+
+        Raises:
+            CannotJudge: it fails, though the undisturbed run does not.
+        """
+        return self._once("plain", "trained undisturbed, looked at closely", {})
+
+    def accumulated(self) -> Outcome:
+        """The same with several batches to an optimizer step. Raises as `plain`."""
+        many = self._accumulation
+        if many is None:
+            return self.plain()
+        value = int(min(MANY, many.bounds.get("le", MANY)))
+        did = f"trained with {many.path} = {value}, looked at closely"
+        return self._once("accumulated", did, {many.path: value}, value)
+
+    @property
+    def _accumulation(self) -> Any:
+        return self.guard.subject.settings.role("accumulation")
+
+    def _once(self, name: str, did: str, values: dict[str, object], times: int = 1) -> Outcome:
+        known = self._runs.outcomes
+        if name not in known:
+            (known[name],) = self.guard.run_all([self._request(name, did, values, times)])
+        outcome = known[name]
+        if outcome.exit != 0 or outcome.timed_out:
+            raise CannotJudge(
+                f"{self.guard.subject.name}: {outcome.did}: {outcome.how}, though the undisturbed run ends well",
+                outcome.output[-4000:],
+            )
+        return outcome
+
+    def _request(self, name: str, did: str, values: dict[str, object], times: int) -> RunRequest:
+        subject = self.guard.subject
+        taken = self.guard.reference.outcome.recording.steps
+        examples = max((step.examples for step in taken), default=0)
+        data = None
+        if examples and subject.data is not None:
+            rows = min(BATCHES * examples * times, MOST_ROWS)
+            data = subject.make_data(subject.server.new_folder("epoch"), rows)
+        return RunRequest(
+            did, data=data, steps=STEPS, settings=settings.merge(self._evaluating(), values), closely=True
+        )
+
+    def _evaluating(self) -> dict[str, object]:
+        """The settings for evaluations between some of the steps, on other rows."""
+        subject = self.guard.subject
+        every, file = subject.settings.role("eval_every"), subject.settings.role("validation_data")
+        found: dict[str, object] = {every.path: EVAL_EVERY} if every else {}
+        if file is not None and subject.data is not None:
+            other = subject.make_data(subject.server.new_folder("validation"), subject.description.rows, SEED + 1)
+            found = settings.merge(found, {file.path: str(other)})
+        return found
