@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pytest_trainguard import CloseLook, edge_case
+from pytest_trainguard import CloseLook, Finding, edge_case
 from pytest_trainguard.casework.silent import gradients, losses, modes, movement, order, schedules
 from pytest_trainguard.casework.silent.look import Look, Problems
 
@@ -104,6 +104,21 @@ def test_frozen_moves(close_look: CloseLook) -> None:
 
 
 @edge_case(
+    "evaluated-on-training-rows",
+    number=110,
+    title="evaluated on the rows that it trains on",
+    verdict="survives",
+    severity="misleads",
+    brought_about=LOOKED.format("each row is recognised in training and in evaluation, and is"),
+    expects="evaluates on rows that it does not train on",
+)
+def test_evaluated_on_training_rows(close_look: CloseLook) -> None:
+    """The path of the training file stood in both places: the validation loss was the best that anybody had seen."""
+    held_out = close_look.holds_out
+    close_look.judge(lambda recording: order.find_shared_rows(Look(recording), held_out=held_out))
+
+
+@edge_case(
     "same-order-each-epoch",
     number=111,
     title="every epoch in the same order",
@@ -115,6 +130,23 @@ def test_frozen_moves(close_look: CloseLook) -> None:
 def test_same_order_each_epoch(close_look: CloseLook) -> None:
     """The sampler was seeded with the run's seed and never told the epoch: each epoch had the batches of the first."""
     judge(close_look, order.find_same_order)
+
+
+@edge_case(
+    "workers-double-rows",
+    number=113,
+    title="rows that come once for each worker",
+    verdict="survives",
+    severity="misleads",
+    brought_about="nothing: the same run without processes that read data, and with two; each row is recognised",
+    expects="trains on each row once an epoch, however many processes read them",
+)
+def test_workers_double_rows(close_look: CloseLook) -> None:
+    """A stream was read by eight workers, all of it by each: an epoch was eight, and the curve looked splendid."""
+    alone, workers = close_look.with_workers()
+    problems = order.find_doubled(Look(alone.recording), Look(workers.recording))
+    if problems:
+        raise Finding(workers.did, problems[0].said, grade=problems[0].grade)
 
 
 @edge_case(

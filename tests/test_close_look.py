@@ -9,6 +9,7 @@ from pytest_trainguard import NotApplicable, Trainer
 from pytest_trainguard.casework.silent import gradients, losses, modes, movement, order, schedules
 from pytest_trainguard.casework.silent.look import Look
 from pytest_trainguard.launch.protocol import RunRequest
+from pytest_trainguard.recorder.close_look import _rows_of
 from pytest_trainguard.recorder.timeline import Recording
 from pytest_trainguard.subject.launchpad import Launchpad
 
@@ -156,6 +157,35 @@ def test_an_order_that_is_the_files_own_is_advice():
     loaders = [_event("loader", sampler=name, rows=6) for name in ("SequentialSampler",)]
     (problem,) = order.find_same_order(look_at(*loaders, *passes(*["ab", "cd", "ef"] * 2)))
     assert problem.grade == "unclear"
+
+
+def test_rows_that_are_evaluated_and_trained_on():
+    rows = "abcdefgh"
+    evaluation = passes(rows, gradients=False, step=2)
+    look = look_at(*passes(rows), *evaluation)
+    assert [order.find_shared_rows(look, held_out=held)[0].grade for held in (True, False)] == ["misleads", "unclear"]
+    assert order.find_shared_rows(look_at(*passes("abcdefg"), *evaluation), held_out=True) == []
+    with pytest.raises(NotApplicable, match="no evaluation of at least 8 rows"):
+        order.find_shared_rows(look_at(*passes(rows)), held_out=True)
+
+
+def test_rows_that_come_twice_with_workers():
+    alone, shared, doubled = (look_at(*passes(*batches)) for batches in (
+        ("abcd", "efgh", "abcd"), ("aceg", "bdfh", "aceg"), ("abcd", "abcd", "efgh")
+    ))  # fmt: skip
+    assert order.find_doubled(alone, shared) == []
+    assert "of the first 8 rows that it trains on (t.py:1), 4 came before" in order.find_doubled(alone, doubled)[0].said
+    with pytest.raises(NotApplicable, match="no row of the run without worker processes is recognised"):
+        order.find_doubled(alone, look_at(*passes("wxyz")))
+
+
+def test_rows_are_recognised_whatever_they_are_padded_to():
+    ids = torch.tensor([5, 0, 7])
+    padded = [torch.nn.functional.pad(ids, pad) for pad in ((0, 0), (0, 1), (0, 4), (3, 0))]
+    other = torch.tensor([5, 7, 0])
+    assert len(set(_rows_of((torch.nn.utils.rnn.pad_sequence(padded[:3], batch_first=True),)))) == 1
+    assert {row for one in padded[1:] for row in _rows_of((one[None],))} & set(_rows_of((other[None],))) == set()
+    assert _rows_of((padded[1][None],)) == _rows_of((padded[2][None],))
 
 
 def test_no_row_that_comes_again():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,13 +15,14 @@ from pytest_trainguard.harm import Problem
 from pytest_trainguard.launch.protocol import SEED, RunRequest
 from pytest_trainguard.probes.guard import Guard
 from pytest_trainguard.recorder.timeline import Recording
-from pytest_trainguard.verdicts.errors import CannotJudge, Finding
+from pytest_trainguard.verdicts.errors import CannotJudge, Finding, NotApplicable
 
 BATCHES = 3  # of an epoch, so that a run crosses the ends of two
 STEPS = 9  # optimizer steps: three epochs
 EVAL_EVERY = 2  # steps between evaluations, so that some steps have none before them
 MANY = 4  # batches of an optimizer step, where gradients are accumulated
-MOST_ROWS = 4096  # that are made for an epoch
+WORKERS = 2  # processes that read data
+MOST_ROWS = 1024  # that are made for an epoch
 
 
 @dataclass
@@ -79,6 +82,27 @@ class CloseLook:
         did = f"trained with {many.path} = {value}, looked at closely"
         return self._once("accumulated", did, {many.path: value}, value)
 
+    def with_workers(self) -> tuple[Outcome, Outcome]:
+        """The plain run without worker processes, and with two. Raises as `plain`.
+
+        Raises:
+            NotApplicable: there is no setting for them.
+        """
+        field = self.guard.needs.setting("workers")
+        if field.bounds.get("le", WORKERS) < WORKERS:
+            raise NotApplicable(f"{field.path} may not be {WORKERS}")
+        return self._with_workers(field.path, 0), self._with_workers(field.path, WORKERS)
+
+    def _with_workers(self, path: str, count: int) -> Outcome:
+        return self._once(f"workers-{count}", f"trained with {path} = {count}, looked at closely", {path: count})
+
+    @property
+    def holds_out(self) -> bool:
+        """In the plain run it is given other rows to evaluate on, or told which share to hold out."""
+        found = self.guard.subject.settings
+        fraction = found.role("validation_fraction")
+        return found.role("validation_data") is not None or bool(fraction and found.tiny(fraction))
+
     @property
     def _accumulation(self) -> Any:
         return self.guard.subject.settings.role("accumulation")
@@ -106,12 +130,23 @@ class CloseLook:
         return outcome
 
     def _epoch(self, times: int) -> Path | None:
-        """As many rows as three batches have; None where that is not known, for the trainer's own piece."""
+        """As many rows as three batches have; None, for the trainer's own piece, where these are not to be had."""
         subject = self.guard.subject
-        examples = max((step.examples for step in self.guard.reference.outcome.recording.steps), default=0)
-        if not examples or subject.data is None:
+        if not self._rows_of_a_step or subject.data is None:
             return None
-        return subject.make_data(subject.server.new_folder("epoch"), min(BATCHES * examples * times, MOST_ROWS))
+        rows = min(BATCHES * self._rows_of_a_step * times, MOST_ROWS)
+        with contextlib.suppress(CannotJudge):
+            return subject.make_data(subject.server.new_folder("epoch"), rows)
+        return None
+
+    @property
+    def _rows_of_a_step(self) -> int:
+        """As its inputs have them; no more than the settings say: of a batch of graphs the inputs' rows are nodes."""
+        seen = max((step.examples for step in self.guard.reference.outcome.recording.steps), default=0)
+        found = self.guard.subject.settings
+        parts = [found.tiny(field) for name in ("batch_size", "accumulation") if (field := found.role(name))]
+        sizes = [part for part in parts if isinstance(part, int) and part > 0]
+        return min(seen, math.prod(sizes)) if sizes and found.role("batch_size") else seen
 
     def _evaluating(self) -> dict[str, object]:
         """The settings for evaluations between some of the steps, on other rows."""

@@ -338,10 +338,22 @@ def _rows_of(inputs: tuple[object, ...]) -> list[str]:
     if first is None or first.is_sparse or len(first) > MOST_ROWS:
         return []
     with contextlib.suppress(Exception):  # a fake tensor, which has no values
-        values = first.detach().cpu().contiguous()
-        raw = values.reshape(len(values), -1).view(torch.uint8) if values.numel() else values
-        return [hashlib.blake2b(row.numpy().tobytes(), digest_size=6).hexdigest() for row in raw]
+        values = first.detach().cpu()
+        if values.dtype == torch.bfloat16:  # NumPy has none
+            values = values.float()
+        return [hashlib.blake2b(_without_padding(row), digest_size=6).hexdigest() for row in values]
     return []
+
+
+def _without_padding(row: torch.Tensor) -> bytes:
+    """A row's values; of token ids without what is repeated at either end, for a row is padded like its neighbours."""
+    values = row.numpy()
+    if values.ndim == 1 and len(values) > 1 and not row.is_floating_point():
+        for _ in range(2):
+            same = values == values[-1]
+            last = len(values) - int(same[::-1].argmin()) if not same.all() else 1
+            values = values[: min(last + 1, len(values))][::-1]
+    return bytes(values.tobytes())
 
 
 def _is_constant(made: list[torch.Tensor], rows: list[str]) -> bool | None:

@@ -166,6 +166,18 @@ class HasATeacher(Sound):
                 its.lerp_(mine, 0.1)
 
 
+class LooksAtBoth(Sound):
+    """Validates on rows that were held out, and on some that it trains on, to see how far apart they are."""
+
+    only = (107, 110)
+
+    def fit(self, settings, rows, *rest):
+        if self.validation:
+            both = [self.validation, rows]
+            self.validation = [part[row] for part in both for row in range(min(16, len(part)))]
+        super().fit(settings, rows, *rest)
+
+
 class DrawsByWeight(Epochs):
     """Rows are drawn with weights, some twice and some not at all."""
 

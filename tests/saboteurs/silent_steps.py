@@ -10,7 +10,7 @@ from tests.saboteurs.sound import Rows, Sound
 class Epochs(Sound):
     """Goes over its rows epoch by epoch, each in another order."""
 
-    only = (111, 117)
+    only = (111, 113, 117)
 
     def batches(self, rows, settings, start, stop):
         data, per_epoch = Rows(rows, settings.max_length), -(-len(rows) // settings.batch_size)
@@ -61,6 +61,128 @@ class BatchesMadeOnce(Epochs):
         groups = [order[at : at + settings.batch_size] for at in range(0, len(order), settings.batch_size)]
         shuffled = [random.Random(epoch).sample(group, len(group)) for group in groups]
         return torch.utils.data.DataLoader(data, batch_sampler=shuffled)
+
+
+class ValidatesOnItsTrainingFile(Sound):
+    """The same path in both places."""
+
+    case = 110
+    grade = "misleads"
+    says = r"each of the 24 rows that it evaluates on \(\S+:\d+\) is one that it trains on, though it was given others"
+
+    def fit(self, settings, rows, *rest):
+        self.validation = rows
+        super().fit(settings, rows, *rest)
+
+
+class SplitsTwice(Sound):
+    """Holds the last rows out of an order of its own, and trains on all that it was given."""
+
+    case = 110
+    grade = "misleads"
+    says = "each of the 8 rows that it evaluates on"
+
+    def fit(self, settings, rows, *rest):
+        order = random.Random(0).sample(range(len(rows)), len(rows))
+        self.validation = [rows[row] for row in order[-8:]]
+        super().fit(settings, rows, *rest)
+
+
+class TrainsOnBoth(Sound):
+    """Puts training and validation rows together for the final model, and goes on validating."""
+
+    case = 110
+    grade = "misleads"
+    says = "each of the 16 rows that it evaluates on"
+
+    def fit(self, settings, rows, *rest):
+        self.validation = [self.validation[row] for row in range(min(16, len(self.validation)))]
+        super().fit(settings, [*self.validation, *(rows[row] for row in range(8))], *rest)
+
+
+class HasNoOtherRows(ValidatesOnItsTrainingFile):
+    """There is no setting for other rows, and none are held out: that may be meant."""
+
+    fields = {"validation_data": ""}
+    grade = "unclear"
+    says = "what is measured is how much was learnt by heart"
+
+
+class Stream(torch.utils.data.IterableDataset):
+    """Rows one after the other, as from a socket; `share` says which of two workers gets one."""
+
+    def __init__(self, rows, share=None):
+        self.rows, self.share = rows, share
+
+    def __iter__(self):
+        worker = torch.utils.data.get_worker_info()
+        for number in self.order():
+            if self.share is None or worker is None or self.share(number, worker):
+                yield self.rows[number]
+
+    def order(self):
+        return range(len(self.rows))
+
+
+class ReadsAStream(Epochs):
+    """Each worker takes its share of a stream."""
+
+    only = (111, 113)
+
+    def loader(self, data, settings, epoch):
+        stream = Stream(data, lambda number, worker: number % worker.num_workers == worker.id)
+        return torch.utils.data.DataLoader(stream, settings.batch_size, num_workers=settings.num_workers)
+
+    def batches(self, rows, settings, start, stop):
+        data = Rows(rows, settings.max_length)
+        batches = (batch for epoch in range(10**6) for batch in self.loader(data, settings, epoch))
+        for number in range(stop):
+            batch = next(batches)
+            if number >= start:
+                yield batch
+
+
+class EachReadsAll(ReadsAStream):
+    """No worker knows that there are others."""
+
+    case = 113
+    grade = "misleads"
+    says = r"of the first 24 rows that it trains on \(\S+:\d+\), \d+ came before: each of the processes reads all"
+
+    def loader(self, data, settings, epoch):
+        return torch.utils.data.DataLoader(Stream(data), settings.batch_size, num_workers=settings.num_workers)
+
+
+class SharesByTheWrongNumber(ReadsAStream):
+    """Takes its share by rank: of one rank, each worker's share is all."""
+
+    case = 113
+    grade = "misleads"
+    says = "each of the processes reads all"
+    rank, world = 0, 1
+
+    def loader(self, data, settings, epoch):
+        stream = Stream(data, lambda number, worker: number % self.world == self.rank)
+        return torch.utils.data.DataLoader(stream, settings.batch_size, num_workers=settings.num_workers)
+
+
+class Shuffled(Stream):
+    """Each with an order of its own, by its own seed."""
+
+    def order(self):
+        worker = torch.utils.data.get_worker_info()
+        return random.Random(worker.id if worker else 0).sample(range(len(self.rows)), len(self.rows))
+
+
+class EachShufflesAll(ReadsAStream):
+    """Two workers go through all rows, each in another order."""
+
+    case = 113
+    grade = "misleads"
+    says = "each of the processes reads all"
+
+    def loader(self, data, settings, epoch):
+        return torch.utils.data.DataLoader(Shuffled(data), settings.batch_size, num_workers=settings.num_workers)
 
 
 class NeverShuffles(Epochs):

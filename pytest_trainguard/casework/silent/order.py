@@ -1,4 +1,4 @@
-"""Rows that are recognised where they go in: case 111."""
+"""Rows that are recognised where they go in: cases 110, 111 and 113."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from pytest_trainguard.harm import Problem
 from pytest_trainguard.recorder.timeline import Event
 from pytest_trainguard.verdicts.errors import NotApplicable
 
-__all__ = ["find_same_order"]
+__all__ = ["find_doubled", "find_same_order", "find_shared_rows"]
 
 FEWEST = 3  # batches of an epoch: with fewer, two epochs may be alike by chance
+DOUBLED = 0.25  # of the rows of an epoch: fewer may be alike
+DISTINCT = 8  # rows of an evaluation: fewer may be alike by chance
 NEIGHBOURS = 2  # rows of a batch, at least
 IN_ORDER = {"SequentialSampler"}
 
@@ -57,3 +59,60 @@ def _tell(look: Look, passes: list[Event], period: int) -> Problem:
     if samplers <= IN_ORDER:
         return problem("unclear", f"{told}; the rows are taken as they stand: where that is not meant, shuffle them")
     return problem("misleads", f"{told}; what shuffles them begins anew with the same seed in every epoch")
+
+
+def find_shared_rows(look: Look, *, held_out: bool) -> Problems:
+    """Whether everything that is evaluated was trained on.
+
+    A program may look at rows that it trains on as well, to see how far apart the two are: only where there is no other
+    row, nothing is measured but what was learnt by heart.
+
+    Args:
+        look: the recording.
+        held_out: it was given other rows to evaluate on, or told to hold some out.
+
+    Raises:
+        NotApplicable: there is no evaluation, or one of a few rows only.
+    """
+    evaluated = {row for event in look.evaluations for row in event["rows"]}
+    trained = {row for event in look.training_passes for row in event["rows"]}
+    if len(evaluated) < DISTINCT:
+        raise NotApplicable(
+            f"no evaluation of at least {DISTINCT} rows is seen between its steps: name its setting, "
+            'fields = {"eval_every": "..."}'
+        )
+    if evaluated - trained:
+        return []
+    first = look.evaluations[0]
+    told = f"each of the {len(evaluated)} rows that it evaluates on{at(first['place'])} is one that it trains on"
+    if held_out:
+        return [problem("misleads", f"{told}, though it was given others to evaluate on")]
+    return [problem("unclear", f"{told}: what is measured is how much was learnt by heart; hold some rows out")]
+
+
+def find_doubled(alone: Look, workers: Look) -> Problems:
+    """Whether rows come twice where two processes read them.
+
+    Args:
+        alone: the run without worker processes.
+        workers: the same with two.
+
+    Raises:
+        NotApplicable: no row is recognised in both.
+    """
+    before, after = ([row for event in look.training_passes for row in event["rows"]] for look in (alone, workers))
+    epoch = next((place for place, row in enumerate(before) if row in before[:place]), len(before))
+    if epoch < DISTINCT or not set(before[:epoch]) & set(after):
+        raise NotApplicable("no row of the run without worker processes is recognised in the one with two")
+    first = after[:epoch]
+    twice = len(first) - len(set(first))
+    if twice < DOUBLED * epoch:
+        return []
+    place = at(workers.training_passes[0]["place"])
+    return [
+        problem(
+            "misleads",
+            f"of the first {epoch} rows that it trains on{place}, {twice} came before: each of the processes reads all "
+            f"of them, where one alone reads {epoch} different ones",
+        )
+    ]
