@@ -175,3 +175,20 @@ def test_schedule_out_of_step(close_look: CloseLook) -> None:
 def test_clipping_without_effect(close_look: CloseLook) -> None:
     """Clipped before it was unscaled: at a scale of 65,536 every update was 65,536 times too small."""
     judge(close_look, gradients.find_unclipped, accumulating=True)
+
+
+@edge_case(
+    "base-model-not-loaded",
+    number=122,
+    title="a base model of which nothing is loaded",
+    verdict="survives",
+    severity="misleads",
+    brought_about="two runs, from a base model and from the same with other weights; what each begins with is noted",
+    expects="begins with the weights of the base model that is named",
+)
+def test_base_model_not_loaded(close_look: CloseLook) -> None:
+    """`strict=False`, and all names had a prefix: nothing matched, and "pretrained" was trained from scratch."""
+    one, other = close_look.with_base_models()
+    problems = movement.find_not_arrived(Look(one.recording), Look(other.recording))
+    if problems:
+        raise Finding(other.did, problems[0].said, grade=problems[0].grade)

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from pytest_trainguard import NotApplicable, Trainer
 from pytest_trainguard.casework.silent import gradients, losses, modes, movement, order, schedules
 from pytest_trainguard.casework.silent.look import Look
+from pytest_trainguard.damage.weights import turn_weights
 from pytest_trainguard.launch.protocol import RunRequest
 from pytest_trainguard.recorder.close_look import _rows_of
 from pytest_trainguard.recorder.timeline import Recording
@@ -186,6 +188,32 @@ def test_rows_are_recognised_whatever_they_are_padded_to():
     assert len(set(_rows_of((torch.nn.utils.rnn.pad_sequence(padded[:3], batch_first=True),)))) == 1
     assert {row for one in padded[1:] for row in _rows_of((one[None],))} & set(_rows_of((other[None],))) == set()
     assert _rows_of((padded[1][None],)) == _rows_of((padded[2][None],))
+
+
+def test_a_base_model_arrives_as_soon_as_one_parameter_is_its_own():
+    def begins(*starts):
+        return Look(Recording([_event("tensor", number=n, name=f"a.{n}", start=one) for n, one in enumerate(starts)]))
+
+    assert movement.find_not_arrived(begins("a", "b"), begins("a", "c")) == []
+    assert "all of 2 parameters (a.0, a.1" in movement.find_not_arrived(begins("a", "b"), begins("a", "b"))[0].said
+    with pytest.raises(NotApplicable, match="no parameter of its model is seen"):
+        movement.find_not_arrived(begins(), begins("a"))
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors"])
+def test_weights_whose_signs_are_turned(tmp_path, name):
+    path, weights = tmp_path / name, {"a": torch.tensor([1.0, 2.0, 3.0]), "zero": torch.zeros(2), "n": torch.arange(3)}
+    torch.save(weights, path) if path.suffix == ".pt" else save_file(weights, path)
+    assert turn_weights([str(path)]) == 1
+    read = torch.load(path, weights_only=True) if path.suffix == ".pt" else load_file(path)
+    assert read["a"].tolist() == [-1.0, 2.0, -3.0]
+    assert torch.equal(read["n"], weights["n"])
+
+
+def test_a_stream_has_the_order_that_it_has():
+    loader = _event("loader", sampler="_InfiniteConstantSampler", rows=None)
+    with pytest.raises(NotApplicable, match="its data are a stream"):
+        order.find_same_order(look_at(loader, *passes(*["ab", "cd", "ef"] * 2)))
 
 
 def test_no_row_that_comes_again():

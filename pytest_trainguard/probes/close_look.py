@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pytest_trainguard.contract import settings
+from pytest_trainguard.contract import checkpoints, settings
 from pytest_trainguard.contract.outcome import Outcome
+from pytest_trainguard.damage.weights import turn_weights
 from pytest_trainguard.harm import Problem
 from pytest_trainguard.launch.protocol import SEED, RunRequest
 from pytest_trainguard.probes.guard import Guard
 from pytest_trainguard.recorder.timeline import Recording
+from pytest_trainguard.rows import suffixes
 from pytest_trainguard.verdicts.errors import CannotJudge, Finding, NotApplicable
 
 BATCHES = 3  # of an epoch, so that a run crosses the ends of two
@@ -92,6 +94,32 @@ class CloseLook:
         if field.bounds.get("le", WORKERS) < WORKERS:
             raise NotApplicable(f"{field.path} may not be {WORKERS}")
         return self._with_workers(field.path, 0), self._with_workers(field.path, WORKERS)
+
+    def with_base_models(self) -> tuple[Outcome, Outcome]:
+        """A run from a small base model, and one from the same with every other weight's sign turned.
+
+        Raises:
+            NotApplicable: there is no setting for the model, none at hand, or the program does not start from it.
+            CannotJudge: its weights could not be changed.
+        """
+        guard = self.guard
+        field = guard.needs.setting("model")
+        model = guard.needs.base_model(field)
+        sound = self._start_from(field.path, model, "base", "a small base model")
+        weights = [str(file) for file in checkpoints.files(model) if suffixes.weights(file)]
+        if not guard.subject.server.call(turn_weights, weights):
+            raise CannotJudge(f"the weights of {model.name} could not be changed")
+        return sound, self._start_from(field.path, model, "turned", "the same with other weights")
+
+    def _start_from(self, path: str, model: Path, name: str, what: str) -> Outcome:
+        known = self._runs.outcomes
+        if name not in known:
+            request = RunRequest(f"set {path} to {what}", settings={path: str(model)}, closely=True)
+            (known[name],) = self.guard.run_all([request])
+        if known[name].exit != 0 or known[name].timed_out:
+            mend = self.guard.needs.BASE_MODEL if name == "base" else ""  # it may well check what it loads
+            raise NotApplicable(f"it does not start from {model.name}, {what}: {known[name].how}", mend)
+        return known[name]
 
     def _with_workers(self, path: str, count: int) -> Outcome:
         return self._once(f"workers-{count}", f"trained with {path} = {count}, looked at closely", {path: count})

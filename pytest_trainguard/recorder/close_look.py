@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from pytest_trainguard.recorder.doors import Observer
+from pytest_trainguard.recorder.states import digest
 from pytest_trainguard.recorder.surroundings import find_caller
 from pytest_trainguard.recorder.tensors import tensors_in
 
@@ -147,6 +148,7 @@ class CloseLook(Observer):
             owner=type(owner).__name__ if owner else "",
             simple=owner is not None and not owner._modules,
             zero=not bool(tensor.detach().any()),
+            start=digest(tensor),
         )
 
     # --- the loss

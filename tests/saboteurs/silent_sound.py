@@ -1,6 +1,7 @@
-"""Sound programs that look as if they erred in silence: cases 101 to 119 must pass them."""
+"""Sound programs that look as if they erred in silence: cases 101 to 122 must pass them."""
 
 import copy
+from pathlib import Path
 
 import torch
 
@@ -260,3 +261,29 @@ class MeasuresWithoutALimit(Clips):
         for parameter in model.parameters():
             torch.nn.utils.clip_grad_norm_(parameter, self.LIMIT)
         optimizer.step()
+
+
+class LoadsItsBody(Sound):
+    """Begins with the base model's first layer, and with a head of its own."""
+
+    only = (122,)
+
+    def build(self, settings):
+        model = super().build(settings.model_copy(update={"base_model": None}))
+        if settings.base_model is not None:
+            weights = self.load_base(Path(settings.base_model) / "base.pt")
+            body = {name: tensor for name, tensor in weights.items() if name.startswith("0.")}
+            told = model.load_state_dict(body, strict=False)
+            print("new:", told.missing_keys)
+        return model
+
+
+class FreezesItsBody(LoadsItsBody):
+    """The first layer is the base model's and stays so."""
+
+    only = (109, 122)
+
+    def build(self, settings):
+        model = super().build(settings)
+        model[0].requires_grad_(False)
+        return model

@@ -1,6 +1,7 @@
-"""Cases 111 to 119: silent errors of order, schedules and clipping."""
+"""Cases 110 to 122: silent errors of order, schedules and clipping."""
 
 import random
+from pathlib import Path
 
 import torch
 
@@ -343,3 +344,46 @@ class ClipsWhatIsScaled(Sound):
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         scaler.step(optimizer)
         scaler.update()
+
+
+class LoadsLeniently(Sound):
+    """The names in the file have no prefix, those of the model have one; `strict=False` says nothing of that."""
+
+    case = 122
+    grade = "misleads"
+    says = r"nothing of the base model arrives: all of 4 parameters \(0\.bias, 0\.weight"
+
+    def build(self, settings):
+        model = super().build(settings.model_copy(update={"base_model": None}))
+        if settings.base_model is not None:
+            self.fill(model, self.load_base(Path(settings.base_model) / "base.pt"))
+        return model
+
+    def fill(self, model, weights):
+        torch.nn.ModuleDict({"model": model}).load_state_dict(weights, strict=False)
+
+
+class LoadsTheWrapper(LoadsLeniently):
+    """Takes the file's outermost dictionary for the weights."""
+
+    def fill(self, model, weights):
+        model.load_state_dict({"state_dict": weights}, strict=False)
+
+
+class PicksWhatFits(LoadsLeniently):
+    """Keeps what has the same name and shape, and does not count what that is."""
+
+    def fill(self, model, weights):
+        own = model.state_dict()
+        own.update({name: tensor for name, tensor in weights.items() if f"module.{name}" in own})
+        model.load_state_dict(own)
+
+
+class InitialisesAfterwards(LoadsLeniently):
+    """Loads, and then initialises all layers."""
+
+    def fill(self, model, weights):
+        model.load_state_dict(weights)
+        for layer in model:
+            if hasattr(layer, "reset_parameters"):
+                layer.reset_parameters()

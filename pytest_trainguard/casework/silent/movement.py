@@ -1,12 +1,12 @@
-"""Everything that is to train moves, and what is frozen does not: cases 101 and 109."""
+"""Everything that is to train moves, what is frozen does not, what is loaded arrives: cases 101, 109 and 122."""
 
 from __future__ import annotations
 
-from pytest_trainguard.casework.silent.look import Look, Problems, at, problem
+from pytest_trainguard.casework.silent.look import MOST_NAMES, Look, Problems, at, problem
 from pytest_trainguard.recorder.timeline import Event
 from pytest_trainguard.verdicts.errors import NotApplicable
 
-__all__ = ["find_thawed", "find_unmoved"]
+__all__ = ["find_not_arrived", "find_thawed", "find_unmoved"]
 
 
 def find_unmoved(look: Look) -> Problems:
@@ -185,3 +185,25 @@ def _is_statistic(event: Event, alive: set[str]) -> bool:
     """A running mean or variance of a norm whose weights stand still."""
     name = event["name"]
     return event["sort"] == "buffer" and name.endswith(("running_mean", "running_var")) and _owner(name) not in alive
+
+
+def find_not_arrived(one: Look, other: Look) -> Problems:
+    """Whether a model begins the same, whichever of two base models it is given.
+
+    Raises:
+        NotApplicable: no parameter of a model is seen in either run.
+    """
+    first, second = ({e["name"]: e["start"] for e in look.parameters if e["name"]} for look in (one, other))
+    common = sorted(set(first) & set(second))
+    if not common:
+        raise NotApplicable("no parameter of its model is seen in its forward passes")
+    if any(first[name] != second[name] for name in common):
+        return []
+    shown = ", ".join(common[:MOST_NAMES])
+    return [
+        problem(
+            "misleads",
+            f"nothing of the base model arrives: all of {len(common)} parameters ({shown}, ...) begin with the same "
+            "values, whichever base model is named",
+        )
+    ]

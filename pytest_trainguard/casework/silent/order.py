@@ -13,6 +13,7 @@ FEWEST = 3  # batches of an epoch: with fewer, two epochs may be alike by chance
 DOUBLED = 0.25  # of the rows of an epoch: fewer may be alike
 DISTINCT = 8  # rows of an evaluation: fewer may be alike by chance
 NEIGHBOURS = 2  # rows of a batch, at least
+OF_STREAMS = {"_InfiniteConstantSampler"}  # torch's name for a data set without indices
 IN_ORDER = {"SequentialSampler"}
 
 
@@ -22,9 +23,12 @@ def find_same_order(look: Look) -> Problems:
     Batches are told apart by their rows, in whatever order these stand.
 
     Raises:
-        NotApplicable: batches of one row, or no loader and no row that comes again.
+        NotApplicable: the data are a stream; batches of one row, or no loader and no row that comes again.
         NotApplicable: there is no second epoch, or no row is recognised in it.
     """
+    samplers = {event["sampler"] for event in look.of("loader")}
+    if samplers and samplers <= OF_STREAMS:
+        raise NotApplicable("its data are a stream, which comes in the order that it has")
     passes = [event for event in look.training_passes if event["rows"]]
     main = max({event["number"] for event in passes}, key=lambda n: sum(e["number"] == n for e in passes), default=None)
     passes = [event for event in passes if event["number"] == main]
