@@ -62,7 +62,7 @@ def _count_silent(result: SessionResult, *, alone: bool) -> list[str]:
     judged = [verdict for verdict in result.verdicts if verdict.slug in silent and not verdict.left_out]
     counts = [len({verdict.slug for verdict in judged if verdict.trainer == trainer}) for trainer in result.trainers]
     whole = min(counts, default=0) == len(silent)
-    if (not judged and not alone) or (whole and alone):
+    if not counts or (not judged and not alone) or (whole and alone):
         return []
     return [f"{_span(counts)} of {len(silent)} silent errors"]
 
