@@ -1,1 +1,1 @@
-"""The catalogue: eight modules, one function an edge case."""
+"""The catalogue: nine modules, one function an edge case."""

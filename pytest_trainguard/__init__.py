@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pytest_trainguard.harm import Cause
     from pytest_trainguard.launch.protocol import RUN_STEPS, RunRequest
     from pytest_trainguard.launch.watch import Held
+    from pytest_trainguard.probes.close_look import CloseLook
     from pytest_trainguard.probes.config_fuzz import ConfigFuzz
     from pytest_trainguard.probes.gpu_budget import GpuBudget
     from pytest_trainguard.probes.guard import Guard
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "CannotJudge": "verdicts.errors",
     "Cause": "harm",
+    "CloseLook": "probes.close_look",
     "ConfigFuzz": "probes.config_fuzz",
     "EdgeCase": "catalog",
     "Fault": "faults",
@@ -105,6 +107,7 @@ __all__ = [
     "SAVE_EVERY",
     "CannotJudge",
     "Cause",
+    "CloseLook",
     "ConfigFuzz",
     "EdgeCase",
     "Fault",

@@ -62,9 +62,11 @@ CATALOGUE = Family(
     },
 )
 OWN = Family("a project's own", range(1001, BOUNDLESS + 1), {"own": "The project's own"})
+SILENT = Family("the silent errors'", range(101, 126), {"silent": "Silent errors"})
 FAMILIES = (
     CATALOGUE,
-    Family("reserved for a family to come", range(101, 200), {}),
+    SILENT,
+    Family("reserved for a family to come", range(126, 200), {}),
     Family("reserved for a family to come", range(201, 300), {}),
     OWN,
 )

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pytest_trainguard.probes.fixtures import (
+    close_look,
     config_fuzz,
     gpu_budget,
     guard,
@@ -23,6 +24,7 @@ from pytest_trainguard.probes.fixtures import (
 )
 
 __all__ = [
+    "close_look",
     "config_fuzz",
     "gpu_budget",
     "guard",

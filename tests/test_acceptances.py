@@ -384,11 +384,18 @@ def test_all_of_the_catalogue_is_no_part(small):
             SessionResult(verdicts, named, "wastes", [], ["-k"], 0.0, "", None, 0, [], left_out, own_cases=own)
         )
 
-    every = [case.slug for case in catalog.read_cases()]
-    assert scope(lambda _: every) == ""
-    assert scope(lambda _: [*every, "own"]) == ""
+    read = catalog.read_cases()
+    silent = [case.slug for case in read if case.family is catalog.SILENT]
+    every = [case.slug for case in read if case.family is not catalog.SILENT]
+    assert scope(lambda _: every + silent) == ""
+    assert scope(lambda _: every) == f" (of 0 of {len(silent)} silent errors: -k left the others out)"
+    only = f" (of 0 of 80 cases and {len(silent)} of {len(silent)} silent errors: -k left the others out)"
+    assert scope(lambda _: silent) == only
+    assert scope(lambda _: [*every[:5], silent[0]]).startswith(f" (of 5 of 80 cases and 1 of {len(silent)} silent")
+    assert scope(lambda _: every[:5]) == " (of 5 of 80 cases: -k left the others out)"
+    assert scope(lambda _: [*every, *silent, "own"]) == ""
     assert scope(lambda _: every, own=[("Mine", "own")]) == " (of 80 of 81 cases: -k left the others out)"
-    assert scope(lambda _: every, left_out=2) == " (of 1 of 3 trainers: -k left the others out)"
+    assert scope(lambda _: every + silent, left_out=2) == " (of 1 of 3 trainers: -k left the others out)"
     assert scope(lambda _: every, marked=every[:2]) == " (of 78 of 80 cases: -k and skip marks left the others out)"
     differing = scope(lambda trainer: every if trainer == "A" else every[:5], ("A", "B"))
     assert differing == " (of 5 to 80 of 80 cases: -k left the others out)"

@@ -184,9 +184,15 @@ def collection_error(pytester):
         ),
         (
             "'mine'",
-            "'yours', number=101",
-            "test_two.py::test_it: case yours cannot have the number 101: "
-            f"numbers 101 to 199 are reserved for a family to come{OTHER}",
+            "'yours', number=125",
+            "test_two.py::test_it: case yours cannot have the number 125: "
+            f"numbers 101 to 125 are the silent errors'{OTHER}",
+        ),
+        (
+            "'mine', number=199",
+            "'yours'",
+            "test_one.py::test_it: case mine cannot have the number 199: "
+            f"numbers 126 to 199 are reserved for a family to come{OTHER}",
         ),
         (
             "'mine', number=299",

@@ -18,12 +18,12 @@ EDGE_CASES, PRELAUNCH = PROJECT / "edge_cases", PROJECT / "tests" / "prelaunch"
 
 
 PUBLIC = [
-    "RUN_STEPS", "SAVE_EVERY", "CannotJudge", "Cause", "ConfigFuzz", "EdgeCase", "Fault", "Field", "Finding",
-    "GpuBudget", "Guard", "Held", "KillAndResume", "NanInjection", "NotApplicable", "OomProbe", "Outcome", "Queue",
-    "QueueRoot", "Recording", "Run", "RunRequest", "StartedRun", "StaticCheck", "Step", "TinyOverfit", "Trainer",
-    "TrainingQueue", "Turn", "Validated", "Wording", "casework", "causes", "checkpoints", "damage", "edge_case",
-    "exit_words", "faults", "memory", "note", "noting", "recovers", "rejects", "settings", "stops", "suffixes",
-    "survives", "tiny_twin", "wording",
+    "RUN_STEPS", "SAVE_EVERY", "CannotJudge", "Cause", "CloseLook", "ConfigFuzz", "EdgeCase", "Fault", "Field",
+    "Finding", "GpuBudget", "Guard", "Held", "KillAndResume", "NanInjection", "NotApplicable", "OomProbe", "Outcome",
+    "Queue", "QueueRoot", "Recording", "Run", "RunRequest", "StartedRun", "StaticCheck", "Step", "TinyOverfit",
+    "Trainer", "TrainingQueue", "Turn", "Validated", "Wording", "casework", "causes", "checkpoints", "damage",
+    "edge_case", "exit_words", "faults", "memory", "note", "noting", "recovers", "rejects", "settings", "stops",
+    "suffixes", "survives", "tiny_twin", "wording",
 ]  # fmt: skip
 
 
@@ -84,8 +84,8 @@ def test_fixtures_are_public(pytester):
     pytester.makepyprojecttoml("[tool.pytest.ini_options]\n")
     output = pytester.runpytest_inprocess("--fixtures", "-q").stdout.str()
     for name in (
-        "config_fuzz", "guard", "kill_and_resume", "nan_injection", "oom_probe", "static_check", "tiny_overfit",
-        "training_queue",
+        "close_look", "config_fuzz", "guard", "kill_and_resume", "nan_injection", "oom_probe", "static_check",
+        "tiny_overfit", "training_queue",
     ):  # fmt: skip
         assert f"\n{name} -- " in output, name
 

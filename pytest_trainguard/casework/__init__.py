@@ -8,5 +8,6 @@ __all__ = [
     "long_run",
     "mismatched_models",
     "relabelled",
+    "silent",
     "unsaved",
 ]

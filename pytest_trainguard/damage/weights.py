@@ -1,4 +1,4 @@
-"""The tensors in files of weights: bits flipped in them, two checkpoints' compared.
+"""The tensors in files of weights: bits flipped in them, signs turned, two checkpoints' compared.
 
 Files are read as safetensors or with `weights_only=True`, never unpickled. These functions run where torch is loaded.
 """
@@ -16,7 +16,7 @@ from pytest_trainguard.rows.suffixes import SAFETENSORS
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["flip_bits", "hold_same_weights"]
+__all__ = ["flip_bits", "hold_same_weights", "turn_weights"]
 
 OTHER_STATE = ("optim", "rng")  # in the names of what is no model's
 
@@ -48,6 +48,31 @@ def flip_bits(file: str, many: int = 16) -> str:
         content[start + element * size + size - 1] ^= 0x40  # the last byte holds sign and exponent: little-endian
     path.write_bytes(content)
     return name
+
+
+def turn_weights(files: list[str]) -> int:
+    """Turn the sign of every other weight in these files, on the disk: other weights, and as large as before.
+
+    Returns:
+        how many tensors have other values now.
+    """
+    import torch
+
+    changed = 0
+    for path in map(Path, files):
+        content = bytearray(path.read_bytes())
+        for _, tensor in _tensors_in_file(path):
+            if not tensor.is_floating_point() or not bool(tensor.any()):
+                continue
+            raw = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+            start, size = content.find(raw), tensor.element_size()
+            if start >= 0:
+                content[start + size - 1 : start + len(raw) : 2 * size] = bytes(
+                    byte ^ 0x80 for byte in content[start + size - 1 : start + len(raw) : 2 * size]
+                )
+                changed += 1
+        path.write_bytes(content)
+    return changed
 
 
 def hold_same_weights(first: Path, second: Path) -> bool | None:

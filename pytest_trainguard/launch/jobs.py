@@ -37,7 +37,9 @@ def train(job: Train, folder: Path, disk: Path | None) -> int:
     request, trainer = job.request, load_trainer(job.trainer)
     # Such runs are held against undisturbed ones; in all others nobody would look at the digests.
     states = request.states or request.resume or request.resume_from is not None
-    note = RunNote(folder, job.run.output_dir, job.run.data, request.fault, request.census, disk, states)
+    note = RunNote(
+        folder, job.run.output_dir, job.run.data, request.fault, request.census, disk, states, request.closely
+    )
     leave_note(note)
     # Before anything is observed here: what a launcher starts is observed by itself.
     started = spare.fork_spare() if _goes_on_as_launcher(trainer, request) else None
@@ -140,6 +142,10 @@ def observe(note: RunNote) -> None:
         from pytest_trainguard.recorder.census import Census
 
         observers.append(Census(recorder))
+    if note.closely:
+        from pytest_trainguard.recorder.close_look import CloseLook
+
+        observers.append(CloseLook(recorder.write))
     if fault and fault.kind != "listing":
         observers.append(Injector(fault, recorder, note.disk))
     # Every file that is opened would be looked at: only where the fault waits for one.

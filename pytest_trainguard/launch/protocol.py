@@ -74,6 +74,7 @@ class RunRequest(ProcessRequest):
         states: digests of its states are recorded with each step; those of a run that resumes are in any case.
         tell_modules: at its end it writes down which modules are loaded.
         anew: in an interpreter that was started anew, with another seed of its strings' hashes.
+        closely: what a silent error shows in is recorded too (`recorder.close_look`).
     """
 
     steps: int = RUN_STEPS
@@ -90,6 +91,7 @@ class RunRequest(ProcessRequest):
     states: bool = False
     tell_modules: bool = False
     anew: bool = False
+    closely: bool = False
 
 
 class RunOptions(TypedDict, total=False):
@@ -274,6 +276,7 @@ class RunNote:
         census: memory in use is counted after each step.
         disk: where the small disk is mounted, if it could be.
         states: digests of its states are recorded with each step.
+        closely: what a silent error shows in is recorded.
     """
 
     folder: Path
@@ -283,6 +286,7 @@ class RunNote:
     census: bool = False
     disk: Path | None = None
     states: bool = False
+    closely: bool = False
 
 
 @dataclass(frozen=True)

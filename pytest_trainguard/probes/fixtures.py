@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from pytest_trainguard.probes.close_look import CloseLook
     from pytest_trainguard.probes.config_fuzz import ConfigFuzz
     from pytest_trainguard.probes.gpu_budget import GpuBudget
     from pytest_trainguard.probes.guard import Guard
@@ -78,6 +79,14 @@ def tiny_overfit(guard: Guard) -> TinyOverfit:
     from pytest_trainguard.probes.tiny_overfit import TinyOverfit
 
     return TinyOverfit(guard)
+
+
+@pytest.fixture
+def close_look(guard: Guard) -> CloseLook:
+    """Runs in which nothing is disturbed, looked at closely; see `CloseLook`."""
+    from pytest_trainguard.probes.close_look import CloseLook
+
+    return CloseLook(guard)
 
 
 @pytest.fixture

@@ -10,11 +10,12 @@ changed.
 from __future__ import annotations
 
 import functools
+import inspect
 import itertools
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,6 +30,10 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 from pytest_trainguard.recorder.tensors import tensors_in
 
+LOSSES = (
+    "binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "huber_loss", "l1_loss", "mse_loss",
+    "nll_loss", "smooth_l1_loss",
+)  # fmt: skip
 _OPEN_FOR_WRITING = os.O_WRONLY | os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC
 
 
@@ -103,6 +108,21 @@ class Observer:
     def loaded(self, module: torch.nn.Module) -> None:
         """A module's weights have been loaded."""
 
+    def scored(self, function: str, arguments: Mapping[str, Any]) -> None:
+        """One of torch's loss functions (`LOSSES`) is about to be called, with these arguments by name."""
+
+    def clipped(self, parameters: list[torch.Tensor], limit: float, kind: float) -> None:
+        """The gradients of these parameters have been clipped to a norm of at most `limit`; `kind` is 2 for L2."""
+
+    def planned(self, scheduler: Any) -> None:
+        """A learning rate scheduler has been made."""
+
+    def scheduled(self, scheduler: Any, *, inner: bool) -> None:
+        """A learning rate scheduler has been stepped: by the program, or where it is an `inner` one by another."""
+
+    def opened(self, loader: torch.utils.data.DataLoader[Any]) -> None:
+        """A pass over a data loader begins."""
+
     def connecting(self, address: str) -> None:
         """The program is about to look up or connect to a network address."""
 
@@ -166,11 +186,36 @@ class Doors:
         if self._wanted("fetching", "fetched"):
             loader = torch.utils.data.dataloader._BaseDataLoaderIter
             loader.__next__ = self._around_fetch(loader.__next__)
+        if self._wanted("opened"):
+            iterator = torch.utils.data.dataloader._BaseDataLoaderIter
+            iterator.__init__ = self._after_opening(iterator.__init__)
         scaler = torch.amp.GradScaler
         if self._wanted("backward", "scaling"):
             scaler.scale = self._around_scale(scaler.scale)
         if self._wanted("rescaled"):
             scaler.update = self._after_update(scaler.update)
+
+        self._watch_helpers()
+
+    def _watch_helpers(self) -> None:
+        """What a program calls by name between its forward pass and its step."""
+        if self._wanted("scored"):
+            for name in LOSSES:
+                self._replace(torch.nn.functional, name, self._around_loss)
+        if self._wanted("clipped"):
+            self._replace(torch.nn.utils, "clip_grad_norm_", self._around_clip)
+        if self._wanted("planned", "scheduled"):
+            base = torch.optim.lr_scheduler.LRScheduler
+            kinds: list[Any] = [kind for kind in vars(torch.optim.lr_scheduler).values() if isinstance(kind, type)]
+            for kind in (kind for kind in kinds if issubclass(kind, base) and "step" in vars(kind)):
+                kind.step = self._around_schedule(kind.step)
+            base._initial_step = self._around_plan(base._initial_step)
+
+    def _replace(self, module: ModuleType, name: str, around: Callable[..., Callable[..., object]]) -> None:
+        """Put a function's replacement into its module, and into the program's own that took it by name."""
+        original = getattr(module, name)
+        setattr(module, name, around(original))
+        _replace_imported(original, getattr(module, name))
 
     def _watch_files(self) -> None:
         if self._wanted("saving", "saved", "writing"):
@@ -294,6 +339,65 @@ class Doors:
             return batch
 
         return following
+
+    def _after_opening(self, original: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(original)
+        def begin(iterator: object, loader: object, *args: object, **kwargs: object) -> None:
+            original(iterator, loader, *args, **kwargs)
+            self._tell("opened", loader)
+
+        return begin
+
+    def _around_loss(self, original: Callable[..., object]) -> Callable[..., object]:
+        signature = inspect.signature(original)
+
+        @functools.wraps(original)
+        def score(*args: object, **kwargs: object) -> object:
+            if not torch.compiler.is_compiling():  # what torch.compile reads has no values
+                self._tell("scored", original.__name__, signature.bind_partial(*args, **kwargs).arguments)
+            return original(*args, **kwargs)
+
+        return score
+
+    def _around_clip(self, original: Callable[..., object]) -> Callable[..., object]:
+        @functools.wraps(original)
+        def clip(parameters: Any, max_norm: float, norm_type: float = 2.0, **kwargs: object) -> object:
+            if not isinstance(parameters, torch.Tensor):
+                parameters = list(parameters)  # a generator can be gone through once
+            norm = original(parameters, max_norm, norm_type, **kwargs)
+            given = [parameters] if isinstance(parameters, torch.Tensor) else parameters
+            self._tell("clipped", given, float(max_norm), float(norm_type))
+            return norm
+
+        return clip
+
+    def _around_schedule(self, original: Callable[..., object]) -> Callable[..., object]:
+        @functools.wraps(original)
+        def step(scheduler: object, *args: object, **kwargs: object) -> object:
+            inside, self._local.scheduling = getattr(self._local, "scheduling", False), True
+            try:
+                result = original(scheduler, *args, **kwargs)
+            finally:
+                self._local.scheduling = inside
+            if not getattr(self._local, "planning", False):
+                self._tell("scheduled", scheduler, inner=inside)
+            return result
+
+        return step
+
+    def _around_plan(self, original: Callable[..., None]) -> Callable[..., None]:
+        """A scheduler takes a step of its own as it is made."""
+
+        @functools.wraps(original)
+        def begin(scheduler: object) -> None:
+            inside, self._local.planning = getattr(self._local, "planning", False), True
+            try:
+                original(scheduler)
+            finally:
+                self._local.planning = inside
+            self._tell("planned", scheduler)
+
+        return begin
 
     def _after_sync(self, original: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(original)

@@ -15,9 +15,11 @@ def explain_scope(result: SessionResult) -> str:
     """What ` (of 1 of 80 cases: -k left the others out)` says; nothing where all were judged or do not apply.
 
     Of a project's own cases those count that were collected for the trainer; of the catalogue's the 80, not those that
-    stand beside them without a number.
+    stand beside them without a number. The silent errors are counted for themselves, where one was judged or all of the
+    80 were.
     """
-    parts = [*_count_cases(result), *_count_trainers(result)]
+    cases = _count_cases(result)
+    parts = [*cases, *_count_silent(result, alone=not cases), *_count_trainers(result)]
     if not parts:
         return ""
     reasons = [*result.narrowed, *(["skip marks"] if any(verdict.left_out for verdict in result.verdicts) else [])]
@@ -41,7 +43,7 @@ def explain_open(verdicts: Sequence[CaseVerdict]) -> str:
 
 def _count_cases(result: SessionResult) -> list[str]:
     every = catalog.read_cases()
-    catalogue = {case.slug for case in every if case.number is not None}
+    catalogue = {case.slug for case in every if case.number is not None and case.family is catalog.CATALOGUE}
     beside = {case.slug for case in every} - catalogue
     counts, totals = [], []
     for trainer in result.trainers:
@@ -51,8 +53,24 @@ def _count_cases(result: SessionResult) -> list[str]:
         totals.append(len(catalogue | there | {verdict.slug for verdict in own}))
     if counts == totals:
         return []
+    return [f"{_span(counts)} of {max(totals)} cases"]
+
+
+def _count_silent(result: SessionResult, *, alone: bool) -> list[str]:
+    """Of how many of the silent errors; `alone`: nothing is said of other cases, nor need it be if all were judged."""
+    silent = {case.slug for case in catalog.read_cases() if case.family is catalog.SILENT}
+    judged = [verdict for verdict in result.verdicts if verdict.slug in silent and not verdict.left_out]
+    counts = [len({verdict.slug for verdict in judged if verdict.trainer == trainer}) for trainer in result.trainers]
+    whole = min(counts, default=0) == len(silent)
+    if not counts or (not judged and not alone) or (whole and alone):
+        return []
+    return [f"{_span(counts)} of {len(silent)} silent errors"]
+
+
+def _span(counts: Sequence[int]) -> str:
+    """`3`, or `3 to 5`."""
     least, most = min(counts), max(counts)
-    return [f"{least if least == most else f'{least} to {most}'} of {max(totals)} cases"]
+    return f"{least}" if least == most else f"{least} to {most}"
 
 
 def _count_trainers(result: SessionResult) -> list[str]:

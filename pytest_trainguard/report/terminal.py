@@ -65,7 +65,8 @@ def format_grid(verdicts: Sequence[CaseVerdict]) -> list[Line]:
         rows.append([name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…", *map(str, cells)])
         colours.append({"green" if not total["failed"] and not total["error"] else "red": True})
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(_align(row, widths)).rstrip() for row in rows]
+    wide = sum(widths) + 2 * (len(widths) - 1) <= WIDTH
+    lines = [("  " if wide else " ").join(_align(row, widths)).rstrip() for row in rows]
     return list(zip(lines, [{"bold": True}, *colours], strict=True))
 
 

@@ -1,0 +1,194 @@
+"""Cases 101 to 125: silent errors, found in an undisturbed run that is looked at closely.
+
+Nothing goes wrong that anybody would notice: the run ends, the loss went down, and the model is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pytest_trainguard import CloseLook, Finding, edge_case
+from pytest_trainguard.casework.silent import gradients, losses, modes, movement, order, schedules
+from pytest_trainguard.casework.silent.look import Look, Problems
+
+LOOKED = "nothing: a run of 9 steps and 3 batches an epoch, in which {} looked at"
+
+
+def judge(close_look: CloseLook, find: Callable[[Look], Problems], *, accumulating: bool = False) -> None:
+    """Hold the plain run against what a case knows."""
+    close_look.judge(lambda recording: find(Look(recording)), accumulating=accumulating)
+
+
+@edge_case(
+    "unmoved-parameter",
+    number=101,
+    title="a parameter that never moves",
+    verdict="survives",
+    severity="misleads",
+    brought_about=LOOKED.format("each parameter, its gradients and the optimizer that holds it are"),
+    expects="moves everything that requires a gradient, gets one and is meant to train",
+)
+def test_unmoved_parameter(close_look: CloseLook) -> None:
+    """The adapters were made after the optimizer: the loss curves were lively, and what was saved was the start."""
+    judge(close_look, movement.find_unmoved)
+
+
+@edge_case(
+    "loss-not-of-the-data",
+    number=103,
+    title="a loss that does not come from the data",
+    verdict="survives",
+    severity="misleads",
+    brought_about=LOOKED.format("each output and the graph of each loss are"),
+    expects="holds each row's output against that row's own target",
+)
+def test_loss_not_of_the_data(close_look: CloseLook) -> None:
+    """[n, 1] minus [n] is [n, n]: each prediction was held against every target, and the model learnt their mean."""
+    judge(close_look, losses.find_detached)
+
+
+@edge_case(
+    "probabilities-as-logits",
+    number=104,
+    title="probabilities where logits belong",
+    verdict="survives",
+    severity="misleads",
+    brought_about=LOOKED.format("the arguments of torch's loss functions, and what made them, are"),
+    expects="gives each loss function what it takes: logits, or the logarithms of probabilities",
+)
+def test_probabilities_as_logits(close_look: CloseLook) -> None:
+    """The model ended in a softmax and the loss began with one: it could not come below 0.74, and was called learnt."""
+    judge(close_look, losses.find_probabilities)
+
+
+@edge_case(
+    "gradients-left-over",
+    number=106,
+    title="gradients left over from the step before",
+    verdict="survives",
+    severity="misleads",
+    brought_about=LOOKED.format("the gradients at the start of each backward pass are"),
+    expects="begins each optimizer step with gradients of zero",
+)
+def test_gradients_left_over(close_look: CloseLook) -> None:
+    """No zero_grad: each step went the way of all steps before it, and only a low learning rate hid that."""
+    judge(close_look, gradients.find_left_over, accumulating=True)
+
+
+@edge_case(
+    "wrong-mode",
+    number=107,
+    title="training or evaluation in the wrong mode",
+    verdict="survives",
+    severity="misleads",
+    brought_about=LOOKED.format("the mode of each module in forward passes with and without gradients is"),
+    expects="trains in training mode and evaluates in evaluation mode",
+)
+def test_wrong_mode(close_look: CloseLook) -> None:
+    """After the first validation the model stayed in evaluation mode: no dropout for the rest of the month."""
+    judge(close_look, modes.find_wrong_modes)
+
+
+@edge_case(
+    "frozen-moves",
+    number=109,
+    title="frozen weights or statistics that move",
+    verdict="survives",
+    severity="misleads",
+    brought_about=LOOKED.format("each frozen parameter, and the statistics of frozen norms, are"),
+    expects="leaves what is frozen as it was, the running statistics of frozen norms included",
+)
+def test_frozen_moves(close_look: CloseLook) -> None:
+    """The backbone's weights were frozen and its batch norm was not: each epoch it was another backbone."""
+    judge(close_look, movement.find_thawed)
+
+
+@edge_case(
+    "evaluated-on-training-rows",
+    number=110,
+    title="evaluated on the rows that it trains on",
+    verdict="survives",
+    severity="misleads",
+    brought_about=LOOKED.format("each row is recognised in training and in evaluation, and is"),
+    expects="evaluates on rows that it does not train on",
+)
+def test_evaluated_on_training_rows(close_look: CloseLook) -> None:
+    """The path of the training file stood in both places: the validation loss was the best that anybody had seen."""
+    held_out = close_look.holds_out
+    close_look.judge(lambda recording: order.find_shared_rows(Look(recording), held_out=held_out))
+
+
+@edge_case(
+    "same-order-each-epoch",
+    number=111,
+    title="every epoch in the same order",
+    verdict="survives",
+    severity="misleads",
+    brought_about=LOOKED.format("each row is recognised where it goes into the model, and the order of two epochs is"),
+    expects="puts the rows into other batches in each epoch",
+)
+def test_same_order_each_epoch(close_look: CloseLook) -> None:
+    """The sampler was seeded with the run's seed and never told the epoch: each epoch had the batches of the first."""
+    judge(close_look, order.find_same_order)
+
+
+@edge_case(
+    "workers-double-rows",
+    number=113,
+    title="rows that come once for each worker",
+    verdict="survives",
+    severity="misleads",
+    brought_about="nothing: the same run without processes that read data, and with two; each row is recognised",
+    expects="trains on each row once an epoch, however many processes read them",
+)
+def test_workers_double_rows(close_look: CloseLook) -> None:
+    """A stream was read by eight workers, all of it by each: an epoch was eight, and the curve looked splendid."""
+    alone, workers = close_look.with_workers()
+    problems = order.find_doubled(Look(alone.recording), Look(workers.recording))
+    if problems:
+        raise Finding(workers.did, problems[0].said, grade=problems[0].grade)
+
+
+@edge_case(
+    "schedule-out-of-step",
+    number=117,
+    title="a learning rate schedule out of step",
+    verdict="survives",
+    severity="misleads",
+    brought_about=LOOKED.format("each step of an optimizer and of a schedule is"),
+    expects="steps the schedule with its own optimizer, and learns until the last step",
+)
+def test_schedule_out_of_step(close_look: CloseLook) -> None:
+    """The schedule was stepped with each micro-batch: at a quarter of the run the learning rate was 0."""
+    judge(close_look, schedules.find_out_of_step, accumulating=True)
+
+
+@edge_case(
+    "clipping-without-effect",
+    number=119,
+    title="clipping without effect",
+    verdict="survives",
+    severity="misleads",
+    brought_about=LOOKED.format("the norm of what was clipped is, as it is stepped with,"),
+    expects="clips the gradients that it steps with, unscaled, to the norm that is set",
+)
+def test_clipping_without_effect(close_look: CloseLook) -> None:
+    """Clipped before it was unscaled: at a scale of 65,536 every update was 65,536 times too small."""
+    judge(close_look, gradients.find_unclipped, accumulating=True)
+
+
+@edge_case(
+    "base-model-not-loaded",
+    number=122,
+    title="a base model of which nothing is loaded",
+    verdict="survives",
+    severity="misleads",
+    brought_about="two runs, from a base model and from the same with other weights; what each begins with is noted",
+    expects="begins with the weights of the base model that is named",
+)
+def test_base_model_not_loaded(close_look: CloseLook) -> None:
+    """`strict=False`, and all names had a prefix: nothing matched, and "pretrained" was trained from scratch."""
+    one, other = close_look.with_base_models()
+    problems = movement.find_not_arrived(Look(one.recording), Look(other.recording))
+    if problems:
+        raise Finding(other.did, problems[0].said, grade=problems[0].grade)

@@ -1,0 +1,6 @@
+"""Silent errors: what each of them shows in, judged by a recording that was made closely.
+
+Pure functions of a `Look`: each returns what it found, and raises where nothing can be said.
+"""
+
+__all__ = ["gradients", "look", "losses", "modes", "movement", "order", "schedules"]

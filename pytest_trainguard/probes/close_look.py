@@ -1,0 +1,187 @@
+"""`close_look`: a run in which nothing is disturbed, looked at closely, for what goes wrong without a word."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pytest_trainguard.contract import checkpoints, settings
+from pytest_trainguard.contract.outcome import Outcome
+from pytest_trainguard.damage.weights import turn_weights
+from pytest_trainguard.harm import Problem
+from pytest_trainguard.launch.protocol import SEED, RunRequest
+from pytest_trainguard.probes.guard import Guard
+from pytest_trainguard.recorder.timeline import Recording
+from pytest_trainguard.rows import suffixes
+from pytest_trainguard.verdicts.errors import CannotJudge, Finding, NotApplicable
+
+BATCHES = 3  # of an epoch, so that a run crosses the ends of two
+STEPS = 9  # optimizer steps: three epochs
+EVAL_EVERY = 2  # steps between evaluations, so that some steps have none before them
+MANY = 4  # batches of an optimizer step, where gradients are accumulated
+WORKERS = 2  # processes that read data
+MOST_ROWS = 1024  # that are made for an epoch
+
+
+@dataclass
+class CloseRuns:
+    """The runs of one trainer that were looked at closely, by name: each is made once."""
+
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+
+
+class CloseLook:
+    """Runs of one trainer in which nothing goes wrong that anybody would notice.
+
+    Each is made once for all cases: in most of them the very same run is judged.
+    """
+
+    def __init__(self, guard: Guard):
+        self.guard = guard
+        self._runs = guard.subject.findings.get(CloseRuns, CloseRuns)
+
+    def judge(self, *finds: Callable[[Recording], list[Problem]], accumulating: bool = False) -> None:
+        """Hold the plain run against what a case knows.
+
+        Args:
+            finds: each tells what it found in a recording; may be nothing.
+            accumulating: look at the run that accumulates gradients, too, where there is a setting for that.
+
+        Raises:
+            Finding: of all that was found.
+            NotApplicable, CannotJudge: what `finds` raises; the run failed.
+        """
+        outcomes = [self.plain(), *([self.accumulated()] if accumulating and self._accumulation else [])]
+        problems: dict[str, Problem] = {}
+        for outcome in outcomes:
+            for find in finds:
+                for found in find(outcome.recording):
+                    one = Problem(found.grade, found.said, outcome.did)
+                    problems.setdefault(found.said, one)
+            if problems:
+                break  # the second run would say the same
+        if problems:
+            raise Finding.joined(list(problems.values()))
+
+    def plain(self) -> Outcome:
+        """The undisturbed run on three batches an epoch, with evaluations between some steps where there are any.
+
+        Raises:
+            CannotJudge: it fails, though the undisturbed run does not.
+        """
+        return self._once("plain", "trained undisturbed, looked at closely", {})
+
+    def accumulated(self) -> Outcome:
+        """The same with several batches to an optimizer step. Raises as `plain`."""
+        many = self._accumulation
+        if many is None:
+            return self.plain()
+        value = int(min(MANY, many.bounds.get("le", MANY)))
+        did = f"trained with {many.path} = {value}, looked at closely"
+        return self._once("accumulated", did, {many.path: value}, value)
+
+    def with_workers(self) -> tuple[Outcome, Outcome]:
+        """The plain run without worker processes, and with two. Raises as `plain`.
+
+        Raises:
+            NotApplicable: there is no setting for them.
+        """
+        field = self.guard.needs.setting("workers")
+        if field.bounds.get("le", WORKERS) < WORKERS:
+            raise NotApplicable(f"{field.path} may not be {WORKERS}")
+        return self._with_workers(field.path, 0), self._with_workers(field.path, WORKERS)
+
+    def with_base_models(self) -> tuple[Outcome, Outcome]:
+        """A run from a small base model, and one from the same with every other weight's sign turned.
+
+        Raises:
+            NotApplicable: there is no setting for the model, none at hand, or the program does not start from it.
+            CannotJudge: its weights could not be changed.
+        """
+        guard = self.guard
+        field = guard.needs.setting("model")
+        model = guard.needs.base_model(field)
+        sound = self._start_from(field.path, model, "base", "a small base model")
+        weights = [str(file) for file in checkpoints.files(model) if suffixes.weights(file)]
+        if not guard.subject.server.call(turn_weights, weights):
+            raise CannotJudge(f"the weights of {model.name} could not be changed")
+        return sound, self._start_from(field.path, model, "turned", "the same with other weights")
+
+    def _start_from(self, path: str, model: Path, name: str, what: str) -> Outcome:
+        known = self._runs.outcomes
+        if name not in known:
+            request = RunRequest(f"set {path} to {what}", settings={path: str(model)}, closely=True)
+            (known[name],) = self.guard.run_all([request])
+        if known[name].exit != 0 or known[name].timed_out:
+            mend = self.guard.needs.BASE_MODEL if name == "base" else ""  # it may well check what it loads
+            raise NotApplicable(f"it does not start from {model.name}, {what}: {known[name].how}", mend)
+        return known[name]
+
+    def _with_workers(self, path: str, count: int) -> Outcome:
+        return self._once(f"workers-{count}", f"trained with {path} = {count}, looked at closely", {path: count})
+
+    @property
+    def holds_out(self) -> bool:
+        """In the plain run it is given other rows to evaluate on, or told which share to hold out."""
+        found = self.guard.subject.settings
+        fraction = found.role("validation_fraction")
+        return found.role("validation_data") is not None or bool(fraction and found.tiny(fraction))
+
+    @property
+    def _accumulation(self) -> Any:
+        return self.guard.subject.settings.role("accumulation")
+
+    def _once(self, name: str, did: str, values: Mapping[str, object], times: int = 1) -> Outcome:
+        known = self._runs.outcomes
+        if name not in known:
+            known[name] = self._run(did, values, times)
+        outcome = known[name]
+        if outcome.exit != 0 or outcome.timed_out:
+            raise CannotJudge(
+                f"{self.guard.subject.name}: {outcome.did}: {outcome.how}, though the undisturbed run ends well",
+                outcome.output[-4000:],
+            )
+        return outcome
+
+    def _run(self, did: str, values: Mapping[str, object], times: int) -> Outcome:
+        """A run; on the trainer's own piece of data, and then with its own settings, where it needs more rows."""
+        evaluating = settings.merge(self._evaluating(), values)
+        for data, given in ((self._epoch(times), evaluating), (None, evaluating), (None, dict(values))):
+            request = RunRequest(did, data=data, steps=STEPS, settings=given, closely=True)
+            (outcome,) = self.guard.run_all([request])
+            if outcome.exit == 0 and not outcome.timed_out:
+                break
+        return outcome
+
+    def _epoch(self, times: int) -> Path | None:
+        """As many rows as three batches have; None, for the trainer's own piece, where these are not to be had."""
+        subject = self.guard.subject
+        if not self._rows_of_a_step or subject.data is None:
+            return None
+        rows = min(BATCHES * self._rows_of_a_step * times, MOST_ROWS)
+        with contextlib.suppress(CannotJudge):
+            return subject.make_data(subject.server.new_folder("epoch"), rows)
+        return None
+
+    @property
+    def _rows_of_a_step(self) -> int:
+        """As its inputs have them; no more than the settings say: of a batch of graphs the inputs' rows are nodes."""
+        seen = max((step.examples for step in self.guard.reference.outcome.recording.steps), default=0)
+        found = self.guard.subject.settings
+        parts = [found.tiny(field) for name in ("batch_size", "accumulation") if (field := found.role(name))]
+        sizes = [part for part in parts if isinstance(part, int) and part > 0]
+        return min(seen, math.prod(sizes)) if sizes and found.role("batch_size") else seen
+
+    def _evaluating(self) -> dict[str, object]:
+        """The settings for evaluations between some of the steps, on other rows."""
+        subject = self.guard.subject
+        every, file = subject.settings.role("eval_every"), subject.settings.role("validation_data")
+        found: dict[str, object] = {every.path: EVAL_EVERY} if every else {}
+        if file is not None and subject.data is not None:
+            other = subject.make_data(subject.server.new_folder("validation"), subject.description.rows, SEED + 1)
+            found = settings.merge(found, {file.path: str(other)})
+        return found

@@ -1,0 +1,251 @@
+"""A run that is looked at closely trains as any other, and what was seen is judged by the recording alone."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pytest_trainguard import NotApplicable, Trainer
+from pytest_trainguard.casework.silent import gradients, losses, modes, movement, order, schedules
+from pytest_trainguard.casework.silent.look import Look
+from pytest_trainguard.damage.weights import turn_weights
+from pytest_trainguard.launch.protocol import RunRequest
+from pytest_trainguard.recorder.close_look import _rows_of
+from pytest_trainguard.recorder.timeline import Recording
+from pytest_trainguard.subject.launchpad import Launchpad
+
+ROOT = Path(__file__).parent.parent
+X = torch.arange(32.0).reshape(8, 4) / 32
+JUDGES = (
+    movement.find_unmoved, losses.find_detached, losses.find_probabilities, gradients.find_left_over,
+    modes.find_wrong_modes, movement.find_thawed, order.find_same_order, schedules.find_out_of_step,
+    gradients.find_unclipped,
+)  # fmt: skip
+
+
+class Everything(Trainer):
+    """Goes through each door: dropout, a norm, a loader, a schedule, clipping, losses of torch's, an evaluation."""
+
+    def train(self, run):
+        torch.manual_seed(run.seed)
+        layers = torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 2)
+        model = torch.nn.Sequential(*layers)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, run.max_steps)
+        data = torch.utils.data.TensorDataset(X, torch.arange(8) % 2)
+        for _ in range(run.max_steps // 2):
+            for x, y in torch.utils.data.DataLoader(data, 4, shuffle=True):
+                optimizer.zero_grad()
+                loss = torch.nn.functional.cross_entropy(model(x), y)
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+                optimizer.step()
+                schedule.step()
+            with torch.no_grad():
+                model.eval()(X)
+                model.train()
+        print(float(torch.rand(())).hex(), float(sum(p.detach().double().sum() for p in model.parameters())).hex())
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    pad = Launchpad(ROOT, tmp_path_factory.mktemp("pad"), [str(ROOT)], 60.0)
+
+    def run(name, *, closely, **settings):
+        subject = pad.subject(name.rpartition(":")[2], name)
+        return subject.start(RunRequest("tried", steps=4, closely=closely, settings=settings)).outcome()
+
+    yield run
+    pad.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("tests.test_close_look:Everything", {}),
+        ("tests.test_states:Adversaries", {}),
+        ("tests.test_states:Closes", {}),
+        ("tests.test_states:Compiled", {"in_place": False}),
+        ("tests.test_states:MakesItsOptimizerLate", {}),
+        ("tests.test_states:HasNoDigests", {}),
+        ("tests.test_states:Recurs", {}),
+    ],
+)
+def test_a_closer_look_changes_nothing(run, name, settings):
+    plain, looked = (run(name, closely=closely, **settings) for closely in (False, True))
+    assert looked.exit == plain.exit == 0, looked.output
+    assert looked.losses == plain.losses
+    assert looked.output == plain.output
+    assert [step.moved for step in looked.recording.steps] == [step.moved for step in plain.recording.steps]
+    assert not [event for event in plain.recording.events if event["event"].startswith("look")]
+    assert len(Look(looked.recording).steps) == len(plain.recording.steps)
+
+
+def test_what_is_seen(run):
+    recording = run("tests.test_close_look:Everything", closely=True).recording
+    look = Look(recording)
+    assert [step["step"] for step in look.steps] == [1, 2, 3, 4]
+    assert look.steps[0]["lr"] == [0.1]
+    assert {event["name"] for event in look.parameters} == {
+        "0.weight", "0.bias", "1.weight", "1.bias", "3.weight", "3.bias"
+    }  # fmt: skip
+    assert [event["modes"] for event in look.of("pass")][:3] == [{"1": True, "2": True}] * 2 + [
+        {"1": False, "2": False}
+    ]
+    assert all(event["place"].startswith("tests/test_close_look.py:") for event in look.of("pass"))
+    assert [len(event["rows"]) for event in look.of("pass")] == [4, 4, 8] * 2
+    loss = look.of("loss")[0]
+    assert (loss["function"], loss["maker"], loss["input"]) == ("cross_entropy", "Addmm", [4, 2])
+    assert {event["sampler"] for event in look.of("loader")} == {"RandomSampler"}
+    assert len(look.of("planned")) == 1
+    assert len(look.of("scheduled")) == 4
+    for judge in JUDGES[:5]:
+        assert judge(look) == []
+
+
+# --- judged by made-up recordings
+
+
+def look_at(*events, steps=4):
+    """Of a run in which two tensors of one module are stepped, with other events before."""
+    parameters = [_event("tensor", number=n, name=f"a.{name}") for n, name in enumerate(("weight", "bias"))]
+    return Look(Recording([*parameters, *events, *(_event("step", step=n) for n in range(1, steps + 1))]))
+
+
+def _event(kind, **values):
+    usual = {
+        "tensor": {
+            "sort": "parameter", "shape": [2], "trains": True, "floats": True, "owner": "", "simple": True,
+            "zero": False,
+        },
+        "pass": {
+            "number": 0, "gradients": True, "training": True, "modes": {}, "rows": [], "constant": False,
+            "module": "M", "place": "t.py:1",
+        },
+        "step": {
+            "optimizer": 0, "holds": [0, 1], "lr": [0.1], "norms": {"0": 1.0, "1": 1.0}, "reached": [0, 1],
+            "stale": [], "moved": [0, 1], "by_step": [0, 1], "frozen": [], "ran": ["a"], "clips": [],
+            "place": "t.py:9",
+        },
+    }  # fmt: skip
+    return {"event": f"look {kind}", "step": 0, "place": "t.py:5", **usual.get(kind, {}), **values}
+
+
+def passes(*batches, **values):
+    return [_event("pass", rows=list(batch), **values) for batch in batches]
+
+
+def test_what_is_sound_is_not_blamed():
+    look = look_at(*passes("ab", "cd", "ef", "ac", "be", "df"))
+    assert movement.find_unmoved(look) == order.find_same_order(look) == schedules.find_out_of_step(look) == []
+
+
+@pytest.mark.parametrize(
+    ("batches", "found"),
+    [
+        (("ab", "cd", "ef") * 2, True),
+        (("ab", "cd", "ef", "ba", "dc", "fe"), True),  # in another order, and the same rows
+        (("ab", "cd") * 3, False),  # two batches come in one order every second time
+        (("ab", "cd", "ef", "ab", "ce", "df"), False),
+        (("aa", "aa", "aa") * 2, False),  # rows that nobody tells apart
+    ],
+)
+def test_epochs_that_are_alike(batches, found):
+    assert bool(order.find_same_order(look_at(*passes(*batches)))) is found
+
+
+def test_an_order_that_is_the_files_own_is_advice():
+    loaders = [_event("loader", sampler=name, rows=6) for name in ("SequentialSampler",)]
+    (problem,) = order.find_same_order(look_at(*loaders, *passes(*["ab", "cd", "ef"] * 2)))
+    assert problem.grade == "unclear"
+
+
+def test_rows_that_are_evaluated_and_trained_on():
+    rows = "abcdefgh"
+    evaluation = passes(rows, gradients=False, step=2)
+    look = look_at(*passes(rows), *evaluation)
+    assert [order.find_shared_rows(look, held_out=held)[0].grade for held in (True, False)] == ["misleads", "unclear"]
+    assert order.find_shared_rows(look_at(*passes("abcdefg"), *evaluation), held_out=True) == []
+    with pytest.raises(NotApplicable, match="no evaluation of at least 8 rows"):
+        order.find_shared_rows(look_at(*passes(rows)), held_out=True)
+
+
+def test_rows_that_come_twice_with_workers():
+    alone, shared, doubled = (look_at(*passes(*batches)) for batches in (
+        ("abcd", "efgh", "abcd"), ("aceg", "bdfh", "aceg"), ("abcd", "abcd", "efgh")
+    ))  # fmt: skip
+    assert order.find_doubled(alone, shared) == []
+    assert "of the first 8 rows that it trains on (t.py:1), 4 came before" in order.find_doubled(alone, doubled)[0].said
+    with pytest.raises(NotApplicable, match="no row of the run without worker processes is recognised"):
+        order.find_doubled(alone, look_at(*passes("wxyz")))
+
+
+def test_rows_are_recognised_whatever_they_are_padded_to():
+    ids = torch.tensor([5, 0, 7])
+    padded = [torch.nn.functional.pad(ids, pad) for pad in ((0, 0), (0, 1), (0, 4), (3, 0))]
+    other = torch.tensor([5, 7, 0])
+    assert len(set(_rows_of((torch.nn.utils.rnn.pad_sequence(padded[:3], batch_first=True),)))) == 1
+    assert {row for one in padded[1:] for row in _rows_of((one[None],))} & set(_rows_of((other[None],))) == set()
+    assert _rows_of((padded[1][None],)) == _rows_of((padded[2][None],))
+
+
+def test_a_base_model_arrives_as_soon_as_one_parameter_is_its_own():
+    def begins(*starts):
+        return Look(Recording([_event("tensor", number=n, name=f"a.{n}", start=one) for n, one in enumerate(starts)]))
+
+    assert movement.find_not_arrived(begins("a", "b"), begins("a", "c")) == []
+    assert "all of 2 parameters (a.0, a.1" in movement.find_not_arrived(begins("a", "b"), begins("a", "b"))[0].said
+    with pytest.raises(NotApplicable, match="no parameter of its model is seen"):
+        movement.find_not_arrived(begins(), begins("a"))
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors"])
+def test_weights_whose_signs_are_turned(tmp_path, name):
+    path, weights = tmp_path / name, {"a": torch.tensor([1.0, 2.0, 3.0]), "zero": torch.zeros(2), "n": torch.arange(3)}
+    torch.save(weights, path) if path.suffix == ".pt" else save_file(weights, path)
+    assert turn_weights([str(path)]) == 1
+    read = torch.load(path, weights_only=True) if path.suffix == ".pt" else load_file(path)
+    assert read["a"].tolist() == [-1.0, 2.0, -3.0]
+    assert torch.equal(read["n"], weights["n"])
+
+
+def test_a_stream_has_the_order_that_it_has():
+    loader = _event("loader", sampler="_InfiniteConstantSampler", rows=None)
+    with pytest.raises(NotApplicable, match="its data are a stream"):
+        order.find_same_order(look_at(loader, *passes(*["ab", "cd", "ef"] * 2)))
+
+
+def test_no_row_that_comes_again():
+    with pytest.raises(NotApplicable, match="no row of its 3 training batches was seen twice"):
+        order.find_same_order(look_at(*passes("ab", "cd", "ef")))
+
+
+def test_what_is_computed_before_every_step_is_no_evaluation():
+    asked = {"gradients": False, "modes": {"drop": True}}
+    every = [event for n in range(4) for event in passes("ab", step=n, **asked) + passes("ab", step=n)]
+    assert modes.find_wrong_modes(look_at(*every)) == []
+    some = [event for n in range(4) for event in passes("ab", step=n)] + passes("xy", step=2, **asked)
+    (problem,) = modes.find_wrong_modes(look_at(*some))
+    assert "after step 2 without gradients and in training mode: drop is at work" in problem.said
+
+
+@pytest.mark.parametrize(
+    ("rates", "told"),
+    [
+        ([0.0, 0.1, 0.1, 0.1], None),  # warm-up
+        ([0.1, 0.1, 0.1, 0.0], None),  # a cosine's end
+        ([0.1, 0.1, 0.0, 0.0], "the learning rate is 0 from step 3 of 4 on"),
+        ([0.0, 0.0, 0.0, 0.0], "the learning rate is 0 in all of 4 steps"),
+    ],
+)
+def test_rates_of_zero(rates, told):
+    steps = [_event("step", step=n, lr=[rate]) for n, rate in enumerate(rates, 1)]
+    found = schedules.find_out_of_step(Look(Recording(steps)))
+    assert [problem.said.startswith(told) for problem in found] == ([True] if told else [])
+
+
+def test_too_few_steps_say_nothing():
+    for judge in JUDGES:
+        with pytest.raises(NotApplicable):
+            judge(look_at(steps=2))
