@@ -79,7 +79,7 @@ FOUND_IN = {
         25: "loses: half-written, unnamed",
         42: "loses: no-fsync",
         46: "wastes: unnamed",
-        61: "misleads: unchecked-settings",
+        61: "unclear: unchecked-settings",
         62: "misleads: unchecked-state",
     },
 }

@@ -17,7 +17,7 @@ from tests.projects import Project
 CASES = "41,46,48,61,63,64,71"
 # What most of them come to: none has a lock, and none looks at 0 steps or at its output folder before it trains.
 USUAL = {
-    41: "passed", 46: "wastes", 48: "loses", 61: "misleads: unchecked-settings", 63: "passed",
+    41: "passed", 46: "wastes", 48: "loses", 61: "unclear: unchecked-settings", 63: "passed",
     64: "misleads: not-finite", 71: "passed",
 }  # fmt: skip
 PLACE = "misleads: resume:place-in-the-data"  # Lightning resumes a plain DataLoader at its first batch
@@ -30,7 +30,13 @@ EXPECTED = {
         63: "misleads",  # resumed in the middle of an epoch it takes a step more than max_steps
         71: "loses: raises:FileNotFoundError",  # a save that fails leaves a newest checkpoint that is half full
     },
-    "lightning-cli": {**USUAL, 41: PLACE, 46: "passed", 61: "misleads", 71: PLACE},  # config.yaml cannot be written
+    "lightning-cli": {
+        **USUAL,
+        41: f"{PLACE}+random-state-of-torch",
+        46: "passed",
+        61: "misleads",
+        71: PLACE,
+    },  # config.yaml cannot be written
     "hydra": {**USUAL, 46: "passed"},  # nor can .hydra
     "epochs": {**USUAL, 46: "wastes: unnamed", 71: "unclear"},  # torch.save names no path; a loop without a turn
     "notebook": {**USUAL, 46: "wastes: unnamed"},

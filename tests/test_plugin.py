@@ -362,7 +362,7 @@ def test_last_failed_and_first_failure(project, judged, selected):
 def test_two_workers_come_to_the_same(project, judged):
     spread = project.pytest("-m", "preflight", "--edge-case=41,1001", "-n2", "-p", "no:cacheprovider")
     assert {name: spread.verdicts(name) for name in EXPECTED} == EXPECTED
-    assert spread.code == 1
+    assert spread.code == judged.code
     assert spread.output.count("NO-GO: ") == 1
     assert spread.junit["test_killed[Forgetful]"]["verdict"] == "failed"
     assert [c["reason"] for c in spread.report["cases"]] == [c["reason"] for c in judged.report["cases"]]

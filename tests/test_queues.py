@@ -144,6 +144,9 @@ class Bare(Trainer):
         (folder / "shards").mkdir()
         return folder / "shards"
 
+    def train(self, run):
+        pass
+
 class Queued(Bare):
     queue = Queue(once="queue {root}")
 """

@@ -19,6 +19,7 @@ from pytest_trainguard.adapters.known import (
     read_known,
     unknown_roles,
 )
+from pytest_trainguard.adapters.launchers import split_variables
 from pytest_trainguard.adapters.options import FORMS
 from pytest_trainguard.contract import queues, settings
 from pytest_trainguard.contract.nearest import did_you_mean, nearest
@@ -86,7 +87,7 @@ def find_missing_program(table: Mapping[str, Any], root: Path) -> str | None:
         table: without faults.
         root: the folder in which the command is started.
     """
-    program, *rest = shlex.split(table["command"])
+    program, *rest = split_variables(shlex.split(table["command"]))[1] or [""]
     script = rest[0] if rest and "python" in Path(program).name and rest[0].endswith(".py") else ""
     if script and not PLACE.search(script) and not (root / script).is_file():
         here = [path.name for path in root.glob("*.py")]

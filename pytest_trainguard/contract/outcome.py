@@ -138,7 +138,7 @@ class Outcome:
         Of several tracebacks the last, but for those of a launcher, which only say that a process below it failed.
         """
         told = [lines for lines in map(_exception_lines, self.output.split(_TRACEBACK)[1:]) if lines]
-        own = [lines for lines in told if not _OF_A_LAUNCHER.search(lines[0])]
+        own = [lines for lines in told if not _LAUNCHERS_ERROR.search(lines[0])]
         lines = (own or told)[-1] if told else [line for line in self.last_words.splitlines()[-1:] if line]
         return " ".join(line.strip()[:300] for line in lines)
 
@@ -168,7 +168,7 @@ def exit_words(code: int) -> str:
 
 
 _TRACEBACK = "Traceback (most recent call last):"
-_OF_A_LAUNCHER = re.compile(r"^[\w.]*(?:ChildFailedError|CalledProcessError|ProcessRaisedException)\b")
+_LAUNCHERS_ERROR = re.compile(r"^[\w.]*(?:ChildFailedError|CalledProcessError|ProcessRaisedException)\b")
 MOST_OF_AN_EXCEPTION = 4  # lines of its own text
 _OF_AN_ERROR = re.compile(
     r"error|fatal|critical|fail|cannot|could not|can't|invalid|reject|refuse|incomplete|corrupt|damaged|broken|missing|"
