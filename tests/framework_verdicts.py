@@ -65,7 +65,8 @@ FOUND_IN = {
         25: "loses: half-written",  # saves in place
         42: "loses: no-fsync, resume:place-in-the-data",
         46: "wastes",
-        **dict.fromkeys((16, 17, 28, 41, 43, 47, 50, 71, 72, 73, 76, 80), PLACE),
+        **dict.fromkeys((16, 17, 28, 43, 47, 50, 71, 72, 73, 76, 80), PLACE),
+        41: f"{PLACE}+random-state-of-torch",  # ended within an epoch: it saves no random state
     },
     "Geometric": {
         1: "unclear: unnamed",
