@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pytest_trainguard import CloseLook, Finding, edge_case
+from pytest_trainguard import CloseLook, Finding, Outcome, edge_case
 from pytest_trainguard.casework.silent import gradients, losses, modes, movement, order, schedules
 from pytest_trainguard.casework.silent.look import Look, Problems
 
@@ -17,6 +17,12 @@ LOOKED = "nothing: a run of 9 steps and 3 batches an epoch, in which {} looked a
 def judge(close_look: CloseLook, find: Callable[[Look], Problems], *, accumulating: bool = False) -> None:
     """Hold the plain run against what a case knows."""
     close_look.judge(lambda recording: find(Look(recording)), accumulating=accumulating)
+
+
+def tell(outcome: Outcome, problems: Problems) -> None:
+    """Raise the first of what was found by holding two runs against each other; nothing where nothing was."""
+    if problems:
+        raise Finding(outcome.did, problems[0].said, grade=problems[0].grade)
 
 
 @edge_case(
@@ -144,9 +150,7 @@ def test_same_order_each_epoch(close_look: CloseLook) -> None:
 def test_workers_double_rows(close_look: CloseLook) -> None:
     """A stream was read by eight workers, all of it by each: an epoch was eight, and the curve looked splendid."""
     alone, workers = close_look.with_workers()
-    problems = order.find_doubled(Look(alone.recording), Look(workers.recording))
-    if problems:
-        raise Finding(workers.did, problems[0].said, grade=problems[0].grade)
+    tell(workers, order.find_doubled(Look(alone.recording), Look(workers.recording)))
 
 
 @edge_case(
@@ -189,6 +193,4 @@ def test_clipping_without_effect(close_look: CloseLook) -> None:
 def test_base_model_not_loaded(close_look: CloseLook) -> None:
     """`strict=False`, and all names had a prefix: nothing matched, and "pretrained" was trained from scratch."""
     one, other = close_look.with_base_models()
-    problems = movement.find_not_arrived(Look(one.recording), Look(other.recording))
-    if problems:
-        raise Finding(other.did, problems[0].said, grade=problems[0].grade)
+    tell(other, movement.find_not_arrived(Look(one.recording), Look(other.recording)))

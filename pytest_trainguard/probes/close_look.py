@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,7 +102,7 @@ class CloseLook:
             CannotJudge: its weights could not be changed.
         """
         guard = self.guard
-        field = guard.needs.setting("model")
+        field = guard.needs.base_model_setting()
         model = guard.needs.base_model(field)
         sound = self._start_from(field.path, model, "base", "a small base model")
         weights = [str(file) for file in checkpoints.files(model) if suffixes.weights(file)]
@@ -160,21 +159,13 @@ class CloseLook:
     def _epoch(self, times: int) -> Path | None:
         """As many rows as three batches have; None, for the trainer's own piece, where these are not to be had."""
         subject = self.guard.subject
-        if not self._rows_of_a_step or subject.data is None:
+        size = self.guard.reference.rows_of_a_step
+        if not size or subject.data is None:
             return None
-        rows = min(BATCHES * self._rows_of_a_step * times, MOST_ROWS)
+        rows = min(BATCHES * size * times, MOST_ROWS)
         with contextlib.suppress(CannotJudge):
             return subject.make_data(subject.server.new_folder("epoch"), rows)
         return None
-
-    @property
-    def _rows_of_a_step(self) -> int:
-        """As its inputs have them; no more than the settings say: of a batch of graphs the inputs' rows are nodes."""
-        seen = max((step.examples for step in self.guard.reference.outcome.recording.steps), default=0)
-        found = self.guard.subject.settings
-        parts = [found.tiny(field) for name in ("batch_size", "accumulation") if (field := found.role(name))]
-        sizes = [part for part in parts if isinstance(part, int) and part > 0]
-        return min(seen, math.prod(sizes)) if sizes and found.role("batch_size") else seen
 
     def _evaluating(self) -> dict[str, object]:
         """The settings for evaluations between some of the steps, on other rows."""

@@ -147,8 +147,8 @@ class KillAndResume:
         guard = self.guard
         outcome, saves = guard.needs.checkpoints(), guard.reference.saves
         usual = Course(None, outcome, saves or (guard.reference.first_save,))
-        rows = EPOCH * (outcome.recording.steps[0].examples or 1)
-        if guard.subject.data is None or rows >= guard.subject.description.rows:
+        rows = EPOCH * guard.reference.rows_of_a_step
+        if guard.subject.data is None or not 0 < rows < guard.subject.description.rows:
             return usual
         data = guard.subject.make_data(guard.folder / "short", rows)
         (short,) = guard.run_all([RunRequest(f"trained undisturbed on {rows} rows", data=data, states=True)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from functools import cached_property
@@ -146,6 +147,18 @@ class Reference:
         """The last optimizer step that a forward pass leads to: two optimizers may share one."""
         steps = self.outcome.recording.steps
         return next((step.number for step in reversed(steps) if step.losses), len(steps))
+
+    @property
+    def rows_of_a_step(self) -> int:
+        """Rows of the data that an optimizer step takes, as its inputs have them; 0 where that is not seen.
+
+        No more than the settings say: of a batch of graphs the inputs' rows are nodes.
+        """
+        seen = max((step.examples for step in self.outcome.recording.steps), default=0)
+        found = self._subject.settings
+        parts = [found.tiny(field) for name in ("batch_size", "accumulation") if (field := found.role(name))]
+        sizes = [part for part in parts if isinstance(part, int) and part > 0]
+        return min(seen, math.prod(sizes)) if sizes and found.role("batch_size") else seen
 
     def writes_after(self, step: int) -> int:
         """How many writes to the output folder follow a step; 0 where none is seen."""
