@@ -122,6 +122,9 @@ class Shards(Sound):
         files = self.listed(path)
         if not files:
             raise Reject(f"{path}: no files in it")
+        for file in files:
+            if file.is_symlink() or not file.is_file():
+                raise Reject(f"{file}: a link, or no file")
         return [row for file in files for row in super(Shards, self).read_rows(file)]
 
     def listed(self, folder):
