@@ -1,5 +1,6 @@
 """A user's project in a folder of its own, and pytest run in it as a user runs it: in a process of its own."""
 
+import atexit
 import json
 import os
 import subprocess
@@ -8,6 +9,8 @@ import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
+
+from tests.warm_start import Nursery
 
 ROWS = [{"x": [float((i * 7 + j * 3) % 11) for j in range(8)], "y": i % 2} for i in range(100)]
 
@@ -66,6 +69,10 @@ class Classifier(trainguard.Trainer):
 """
 
 
+NURSERY = Nursery()
+atexit.register(NURSERY.close)
+
+
 @dataclass(frozen=True)
 class Result:
     """What one run of pytest came to."""
@@ -84,8 +91,9 @@ class Result:
 
 
 # A shell that starts the tests in the background has them ignore SIGINT, and what they start does so too.
-AS_IN_A_TERMINAL = """
-import runpy, signal
+AS_IN_A_TERMINAL = f"""
+import runpy, signal, sys
+sys.path.append({str(Path(__file__).parent)!r})  # of this process alone: its plugin `warm_start`
 signal.signal(signal.SIGINT, signal.default_int_handler)
 runpy.run_module("pytest", run_name="__main__", alter_sys=True)
 """
@@ -94,8 +102,9 @@ runpy.run_module("pytest", run_name="__main__", alter_sys=True)
 class Project:
     """A folder with its own pyproject.toml."""
 
-    def __init__(self, folder, trainers=(), *, toml=""):
-        self.folder = Path(folder)
+    def __init__(self, folder, trainers=(), *, toml="", warm=True):
+        """`warm`: its sessions' base servers are forked from one that has torch loaded (see `tests/warm_start.py`)."""
+        self.folder, self.warm = Path(folder), warm
         self.folder.mkdir(parents=True, exist_ok=True)
         named = json.dumps(list(trainers))
         self.write("pyproject.toml", f"[tool.pytest.ini_options]\ntrainguard_trainers = {named}\n{toml}")
@@ -111,6 +120,7 @@ class Project:
         """Start `pytest ARGS` and do not wait."""
         own = ("PYTEST_", "COV_CORE")
         env = {name: value for name, value in os.environ.items() if not name.startswith(own)}
+        env |= NURSERY.environment if self.warm else {}
         return subprocess.Popen(
             [sys.executable, "-c", AS_IN_A_TERMINAL, f"--basetemp={self.folder / 'tmp'}", *args],
             cwd=self.folder,

@@ -72,7 +72,7 @@ def wait_for(path):
 
 @pytest.fixture
 def project(tmp_path):
-    project = Project(tmp_path / "project", ["preflight:Mine"], toml='trainguard_writable = ["."]\n')
+    project = Project(tmp_path / "project", ["preflight:Mine"], warm=False, toml='trainguard_writable = ["."]\n')
     project.write("preflight.py", "")
     project.write("test_own.py", CASES)
     return project

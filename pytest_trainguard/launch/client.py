@@ -135,15 +135,11 @@ class Server:
         environment |= {OWN_PATH: own, PLAIN_PATH: json.dumps(_plain_path(inherited, policy.root))}
         search = os.pathsep.join([*paths, *filter(None, [own])])
         with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "pytest_trainguard.launch.server", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,  # Ctrl-C is pytest's; the server ends with its connection
-                cwd=policy.root,
-                env={**environment, **inherited, "PYTHONPATH": search, "TMPDIR": str(tmp)},
+            process = start_interpreter(
+                theirs.fileno(),
+                output.fileno(),
+                policy.root,
+                {**environment, **inherited, "PYTHONPATH": search, "TMPDIR": str(tmp)},
             )
         theirs.close()
         server = cls(ours, process.pid)
@@ -276,6 +272,20 @@ class Server:
             wire.send(self._control, protocol.encode(message), (link.fileno(),))
         except OSError as error:
             raise LaunchError(f"the warm server is gone: {error}") from error
+
+
+def start_interpreter(control: int, output: int, cwd: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """A new Python that is a base server: it is asked through the socket `control`, and prints to `output`."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "pytest_trainguard.launch.server", str(control)],
+        pass_fds=[control],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,  # Ctrl-C is pytest's; the server ends with its connection
+        cwd=cwd,
+        env=env,
+    )
 
 
 def _plain_path(environment: Mapping[str, str], cwd: Path) -> list[str]:
