@@ -14,6 +14,7 @@ from pytest_trainguard.launch.protocol import RunRequest
 from pytest_trainguard.recorder.close_look import _rows_of
 from pytest_trainguard.recorder.timeline import Recording
 from pytest_trainguard.subject.launchpad import Launchpad
+from tests.projects import Project
 
 ROOT = Path(__file__).parent.parent
 X = torch.arange(32.0).reshape(8, 4) / 32
@@ -249,3 +250,35 @@ def test_too_few_steps_say_nothing():
     for judge in JUDGES:
         with pytest.raises(NotApplicable):
             judge(look_at(steps=2))
+
+
+ENDLESS = """
+import torch
+import pytest_trainguard as trainguard
+
+class Endless(trainguard.Trainer):
+    def train(self, run):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Softmax(dim=1))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for _ in range(120):
+            x = torch.randn(8, 4)
+            loss = torch.nn.functional.cross_entropy(model(x), x.argmax(1) % 3)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+"""
+
+
+def test_a_program_that_cannot_be_held_to_a_number_of_steps(tmp_path):
+    """It is ended by the harness, and judged on what was seen until then; on nothing else."""
+    project = Project(tmp_path / "project", ["endless:Endless"])
+    project.write("endless.py", ENDLESS)
+    done = project.pytest("-m", "preflight", "--edge-case", "24,101,104,105-106,long-run")
+    verdicts = {case["slug"]: case["verdict"] for case in done.report["cases"]}
+    assert verdicts["unmoved-parameter"] == verdicts["gradients-left-over"] == "passed", done.output
+    assert verdicts["probabilities-as-logits"] == "failed"
+    assert verdicts["long-run"] == "error"
+    told = " ".join(done.output.split())
+    assert "ended after 40 optimizer steps: cross_entropy (endless.py:12)" in told
+    assert "takes no notice of run.max_steps: 120 optimizer steps" in told

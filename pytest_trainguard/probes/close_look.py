@@ -11,6 +11,7 @@ from typing import Any
 from pytest_trainguard.contract import checkpoints, settings
 from pytest_trainguard.contract.outcome import Outcome
 from pytest_trainguard.damage.weights import turn_weights
+from pytest_trainguard.faults import kill
 from pytest_trainguard.harm import Problem
 from pytest_trainguard.launch.protocol import SEED, RunRequest
 from pytest_trainguard.probes.guard import Guard
@@ -21,6 +22,7 @@ from pytest_trainguard.verdicts.errors import CannotJudge, Finding, NotApplicabl
 BATCHES = 3  # of an epoch, so that a run crosses the ends of two
 STEPS = 9  # optimizer steps: three epochs
 EVAL_EVERY = 2  # steps between evaluations, so that some steps have none before them
+CUT_SHORT = 40  # optimizer steps of a program that cannot be held to a number of them
 MANY = 4  # batches of an optimizer step, where gradients are accumulated
 WORKERS = 2  # processes that read data
 MOST_ROWS = 1024  # that are made for an epoch
@@ -69,10 +71,35 @@ class CloseLook:
     def plain(self) -> Outcome:
         """The undisturbed run on three batches an epoch, with evaluations between some steps where there are any.
 
+        Of a program that takes no notice of the steps that it is asked for, as many as are looked at: then it is ended.
+
         Raises:
             CannotJudge: it fails, though the undisturbed run does not.
         """
+        if self._is_endless():
+            return self._cut_short()
         return self._once("plain", "trained undisturbed, looked at closely", {})
+
+    def _is_endless(self) -> bool:
+        """Whether the program cannot be held to a number of steps, which its undisturbed run shows."""
+        reference = self.guard.reference
+        try:
+            reference.make()
+        except CannotJudge:
+            if not reference.endless:
+                raise
+        return bool(reference.endless)
+
+    def _cut_short(self) -> Outcome:
+        """A run that the harness ends itself: what was seen until then may be judged, all else of the program not."""
+        known = self._runs.outcomes
+        if "plain" not in known:
+            did = f"trained undisturbed, looked at closely, and ended after {CUT_SHORT} optimizer steps"
+            request = RunRequest(did, closely=True, fault=kill(CUT_SHORT + 1))
+            known["plain"] = self.guard.subject.start(request).outcome()
+        if not known["plain"].recording.steps:
+            raise CannotJudge(f"{known['plain'].did}: it took no step: {known['plain'].how}")
+        return known["plain"]
 
     def accumulated(self) -> Outcome:
         """The same with several batches to an optimizer step. Raises as `plain`."""

@@ -26,10 +26,16 @@ _IGNORES = "it takes no notice of run.max_steps"
 
 
 class Reference:
-    """The undisturbed run of one trainer, made when it is first asked for."""
+    """The undisturbed run of one trainer, made when it is first asked for.
+
+    Attributes:
+        endless: what to say of a program that was seen to take no notice of the number of steps that it is asked for;
+            empty of any other. It may be started all the same, by whoever ends it.
+    """
 
     def __init__(self, subject: Subject):
         self._subject = subject
+        self.endless = ""
         self._made: tuple[Outcome, LoadedModules] | None = None
 
     @classmethod
@@ -56,9 +62,14 @@ class Reference:
         """What it imports is loaded into the warm server, for all runs after it."""
         subject = self._subject
         subject.server.require_sound()
+        if self.endless:
+            raise CannotJudge(self.endless)
         started = subject.start(RunRequest("trained undisturbed", states=True, tell_modules=True))
         outcome = started.outcome()
         overrun = _ignored(outcome) if self._ignores_max_steps(outcome) else find_overrun(outcome)
+        if overrun and overrun.startswith(_IGNORES):
+            self.endless = f"{subject.name}: {overrun}"
+            raise CannotJudge(self.endless)
         if overrun:  # neither its log nor its stacks say more
             raise subject.server.give_up(f"{subject.name}: {overrun}", "")
         problem = _what_is_wrong_with(outcome)

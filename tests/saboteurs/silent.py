@@ -32,6 +32,17 @@ class StepsCopies(Sound):
         return torch.optim.AdamW(copies, lr=settings.learning_rate)
 
 
+class LearnsFromANumber(Sound):
+    """The loss is made a tensor anew, because there was an error without it: what it came from is gone."""
+
+    case = 101
+    grade = "misleads"
+    says = r"no gradient ever comes to what the optimizer \(tests/saboteurs/\S+:\d+\) holds: after 9 steps 0\.weight"
+
+    def loss(self, output, y):
+        return torch.tensor(super().loss(output, y).item(), requires_grad=True)
+
+
 class Adapted(NN.Module):
     """A layer with an adapter of low rank beside it."""
 

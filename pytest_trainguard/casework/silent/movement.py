@@ -16,14 +16,14 @@ def find_unmoved(look: Look) -> Problems:
     chosen, heads of absent tasks and unused tables stay where they are in sound programs, too.
 
     Raises:
-        NotApplicable: nothing moved at all, though no gradient was seen either.
+        NotApplicable: nothing moved at all, and every gradient was 0: a reward that is the same for all, for one.
     """
     steps = look.steps
     held = {number for step in steps for number in step["holds"]}
     moved = {number for step in steps for number in step["moved"]}
     reached = {number for step in steps for number in step["reached"]}
     if not moved and not reached:
-        raise NotApplicable("no gradient other than 0 was seen at any optimizer step, and nothing moved")
+        return _find_no_gradient(look, held)
     still = [event for event in look.parameters if event["trains"] and event["number"] not in moved]
     lost = [e["number"] for e in still if not e["name"] and e["number"] in held and e["number"] not in reached]
     left_out = [e["number"] for e in still if e["name"] and e["number"] not in held and e["number"] in reached]
@@ -32,6 +32,21 @@ def find_unmoved(look: Look) -> Problems:
         found += _find_left_out(look, left_out, held)
     found += _find_cut_off(look, still, held, reached)
     return found
+
+
+def _find_no_gradient(look: Look, held: set[int]) -> Problems:
+    """The optimizer is stepped, and no backward pass ever led to what it holds."""
+    steps = look.steps
+    if not held or any(step["norms"] for step in steps):
+        raise NotApplicable("no gradient other than 0 was seen at any optimizer step, and nothing moved")
+    return [
+        problem(
+            "misleads",
+            f"no gradient ever comes to what the optimizer{at(steps[0]['place'])} holds: after {len(steps)} steps "
+            f"{look.name_all(sorted(held))} is what it was; between it and the loss something is a copy (.item(), "
+            ".detach(), torch.tensor(...)), or is computed without gradients",
+        )
+    ]
 
 
 def _find_lost(look: Look, lost: list[int], left_out: list[int]) -> Problems:
