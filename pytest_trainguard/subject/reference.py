@@ -29,8 +29,8 @@ class Reference:
     """The undisturbed run of one trainer, made when it is first asked for.
 
     Attributes:
-        endless: what to say of a program that was seen to take no notice of the number of steps that it is asked for;
-            empty of any other. It may be started all the same, by whoever ends it.
+        endless: what to say of a program that takes more steps than it is asked for, and no notice of that or longer
+            than the time limit; empty of any other. It may be started all the same, by whoever ends it.
     """
 
     def __init__(self, subject: Subject):
@@ -67,7 +67,7 @@ class Reference:
         started = subject.start(RunRequest("trained undisturbed", states=True, tell_modules=True))
         outcome = started.outcome()
         overrun = _ignored(outcome) if self._ignores_max_steps(outcome) else find_overrun(outcome)
-        if overrun and overrun.startswith(_IGNORES):
+        if overrun and len(outcome.recording.steps) > RUN_STEPS:
             self.endless = f"{subject.name}: {overrun}"
             raise CannotJudge(self.endless)
         if overrun:  # neither its log nor its stacks say more
