@@ -32,6 +32,7 @@ from pytest_trainguard import (
     suffixes,
     survives,
 )
+from pytest_trainguard.casework import termination
 from pytest_trainguard.casework.bystander import reassign_pid, start_bystander
 from pytest_trainguard.casework.file_order import require_one_order
 from pytest_trainguard.casework.unsaved import require_something_saved
@@ -113,22 +114,34 @@ def test_power_loss(kill_and_resume: KillAndResume, guard: Guard) -> None:
     verdict="recovers",
     severity="loses",
     brought_about="SIGTERM, a grace period, SIGKILL, also in the middle of what is saved then; the temporary folder is "
-    "gone, the PID is another process's",
-    expects="recovers: a second start carries on, its losses those of an undisturbed run",
+    "gone, the PID is another process's; SIGTERM alone as the model is built, in step 1, in an evaluation, in a save, "
+    "and to the loader's workers too",
+    expects="something is done about the signal; recovers: a second start carries on, its losses those of an "
+    "undisturbed run",
 )
 def test_reboot(guard: Guard) -> None:
-    """After the update of the kernel the PID in the lock file was the SSH daemon's: "already running", for days."""
+    """After the update of the kernel the PID in the lock file was the SSH daemon's: "already running", for days.
+
+    Whether the signal is heeded is looked at where no SIGKILL follows it: a program may well finish what it is in, or
+    save and go on until it is killed. Source: KempnerForge#177, goodfire-ai/spd#741 (the workers get it, too).
+    """
     reference = guard.checkpoints.require_resume()
     step = guard.reference.first_save + 1
     middle = max(1, guard.reference.writes_after(guard.reference.first_save) // 2)
-    ended = guard.run_all(
-        [
-            RunRequest(f"sent SIGTERM in step {step}, SIGKILL two steps later", fault=faults.reboot(step)),
-            RunRequest(
-                f"sent SIGTERM in step {step}, SIGKILL at write {middle} after it", fault=faults.reboot(step, middle)
-            ),
-        ]
-    )
+    reboots = [
+        RunRequest(f"sent SIGTERM in step {step}, SIGKILL two steps later", fault=faults.reboot(step)),
+        RunRequest(
+            f"sent SIGTERM in step {step}, SIGKILL at write {middle} after it", fault=faults.reboot(step, middle)
+        ),
+    ]
+    outcomes = guard.run_all([*reboots, *termination.phases(guard)])
+    ended, signalled = outcomes[: len(reboots)], outcomes[len(reboots) :]
+    for outcome in signalled:
+        with noting():
+            termination.check_heeded(guard, outcome)
+    with noting():
+        termination.check_workers(guard, alone=ended[0], together=signalled[-1])
+    termination.check_recovered(guard, signalled[:-1])
     with start_bystander() as other:
         for outcome in ended:
             reassign_pid(outcome.output_dir, outcome.pids, other)
