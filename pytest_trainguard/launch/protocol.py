@@ -307,6 +307,7 @@ class Description:
         own_checkpoints: it finds its checkpoints in a way of its own.
         resumes: it can be told to resume.
         takes_path: it can be told what to resume from, by its path.
+        takes_any_name: a setting that nobody knows is handed on to the program, which may reject it.
         mistake: what the team wrote and would be passed over, in one line; None where there is nothing.
     """
 
@@ -325,6 +326,7 @@ class Description:
     overfit_below: float | None = None
     resumes: bool = True
     takes_path: bool = True
+    takes_any_name: bool = False
     mistake: str | None = None
 
 
