@@ -40,8 +40,9 @@ from pytest_trainguard.verdicts.errors import NotApplicable
 from pytest_trainguard.verdicts.wording import Named, Wording
 
 __all__ = [
-    "Tampered", "add_byte_order_mark", "can_hold_broken_text", "corrupt_row", "counts_rows", "drop_field",
-    "drop_rows", "empty_data", "escape_text", "field_names", "grow_file", "holds_cells", "read_rows", "replace_rows",
+    "Tampered", "add_byte_order_mark", "can_hold_broken_text", "corrupt_row", "counts_rows", "damage_one_file",
+    "drop_field", "drop_rows", "empty_data", "escape_text", "field_names", "grow_file", "holds_cells", "read_rows",
+    "replace_rows",
 ]  # fmt: skip
 
 KNOWN = "JSONL, JSON, CSV, TSV and Parquet files, .pt files, and folders of these"
@@ -127,6 +128,19 @@ def corrupt_row(data: Path, folder: Path) -> list[Tampered]:
     with _no_rows_are_not_applicable():
         changes = form_changes.corrupt_rows(_form(file), read_content(file))
     return [_write_copy(data, folder, [file], change) for change in changes]
+
+
+def damage_one_file(data: Path, folder: Path) -> list[Tampered]:
+    """Of a folder with several files, one that is NUL bytes from its beginning to its end, as a power cut leaves it."""
+    if not data.is_dir() or len(_files(data)) < 2:
+        return []
+    file = _target(data)
+    nothing = Change("overwrote all of {file}, one of several files, with NUL bytes", bytes(file.stat().st_size))
+    place = folder / f"damaged-{file.stem}" / data.name
+    shutil.copytree(data, place)
+    target = place / file.relative_to(data)
+    target.write_bytes(nothing.content)
+    return [Tampered(nothing.did.format(file=file.name), place, target)]
 
 
 def field_names(data: Path) -> list[str]:
