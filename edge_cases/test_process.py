@@ -134,14 +134,19 @@ def test_reboot(guard: Guard) -> None:
             f"sent SIGTERM in step {step}, SIGKILL at write {middle} after it", fault=faults.reboot(step, middle)
         ),
     ]
-    outcomes = guard.run_all([*reboots, *termination.phases(guard)])
-    ended, signalled = outcomes[: len(reboots)], outcomes[len(reboots) :]
-    for outcome in signalled:
+    *phases, with_workers = termination.phases(guard)
+    outcomes = guard.run_all([*reboots, *phases, with_workers])  # without those whose fault is not possible in it
+    ended, signalled, together = (
+        [outcome for outcome in outcomes if outcome.did in {request.did for request in requests}]
+        for requests in (reboots, phases, [with_workers])
+    )
+    for outcome in (*signalled, *together):
         with noting():
             termination.check_heeded(guard, outcome)
-    with noting():
-        termination.check_workers(guard, alone=ended[0], together=signalled[-1])
-    termination.check_recovered(guard, signalled[:-1])
+    for alone, outcome in zip(ended, together, strict=False):
+        with noting():
+            termination.check_workers(guard, alone, outcome)
+    termination.check_recovered(guard, signalled)
     with start_bystander() as other:
         for outcome in ended:
             reassign_pid(outcome.output_dir, outcome.pids, other)

@@ -1,4 +1,4 @@
-"""Whether a trainer hands all its settings on to the program, or picks out those that it knows."""
+"""What a trainer hands on to the program: all its settings, or those that it picks out; the seed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import textwrap
 from pytest_trainguard.adapters.command import CommandTrainer
 from pytest_trainguard.contract.trainer import Trainer
 
-__all__ = ["hands_on_all"]
+__all__ = ["hands_on_all", "takes_seed"]
 
 _COPIES = (  # calls that hand nothing on
     "dict", "list", "set", "tuple", "sorted", "len", "iter", "enumerate", "copy", "deepcopy", "print", "str", "repr",
@@ -23,17 +23,32 @@ def hands_on_all(trainer: Trainer) -> bool:
     """
     if isinstance(trainer, CommandTrainer):
         return trainer.command is not None and any(place in trainer.command for place in ("{settings}", "{config}"))
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(type(trainer).train)))
-    except (OSError, TypeError, SyntaxError):
+    read = _read_train(trainer)
+    if read is None:
         return False
-    function = tree.body[0]
-    if not isinstance(function, ast.FunctionDef) or len(function.args.args) < 2:
-        return False
-    run = function.args.args[1].arg
+    function, run = read
     if isinstance(trainer.config, type) and any(_is_of(node, run, "config") for node in ast.walk(function)):
         return True  # its own settings type is made of them
     return any(_hands_on(call, run) for call in ast.walk(function) if isinstance(call, ast.Call))
+
+
+def takes_seed(trainer: Trainer) -> bool:
+    """Whether the seed of a run comes to the program: as a word of its command, or its `train` reads `run.seed`."""
+    if isinstance(trainer, CommandTrainer):
+        return trainer.command is not None and "{seed}" in trainer.command
+    read = _read_train(trainer)
+    return read is not None and any(_is_of(node, read[1], "seed") for node in ast.walk(read[0]))
+
+
+def _read_train(trainer: Trainer) -> tuple[ast.FunctionDef, str] | None:
+    """The source of a trainer's `train`, and what it calls its run; None where that cannot be read."""
+    try:
+        function = ast.parse(textwrap.dedent(inspect.getsource(type(trainer).train))).body[0]
+    except (OSError, TypeError, SyntaxError):
+        return None
+    if not isinstance(function, ast.FunctionDef) or len(function.args.args) < 2:
+        return None
+    return function, function.args.args[1].arg
 
 
 def _hands_on(call: ast.Call, run: str) -> bool:

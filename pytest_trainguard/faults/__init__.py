@@ -14,7 +14,7 @@ from pathlib import Path
 __all__ = [
     "DEVICE_ERRORS", "DOORS", "Fault", "device_error", "exhaust_memory", "fill_disk", "hang", "inf", "io_error", "kill",
     "kill_in_save", "list_otherwise", "nan", "offline", "out_of_memory", "overflow", "pause", "pretended_gpus", 
-    "raises", "reboot", "set_clock", "terminate", "undo_steps",
+    "raises", "reboot", "reseed", "set_clock", "terminate", "undo_steps",
 ]  # fmt: skip
 
 OOM_MESSAGE = (
@@ -42,7 +42,7 @@ class Fault:
 
     Attributes:
         kind: `nan`, `inf`, `overflow`, `raise`, `signal`, `terminate`, `hang`, `pause`, `fill_disk`, `offline`,
-            `io_error`, `exhaust`, `device`, `reboot`, `clock`, `gpus`, `undo`, `listing`.
+            `io_error`, `exhaust`, `device`, `reboot`, `clock`, `gpus`, `seeds`, `undo`, `listing`.
         where: the door at which it enters (`DOORS`), or for numbers `batch`, `activation`, `loss`, `gradient`.
         step: the optimizer step during which it comes about, counted from 1 in each run; for `save` and `sync`, the
             first write to the output folder (or fsync) once that many steps are complete.
@@ -73,6 +73,7 @@ class Fault:
             "fill_disk": f"disk full from step {self.step}",
             "offline": "no network",
             "gpus": "pretended GPUs",
+            "seeds": "every seed that is set is another one",
             "undo": "every optimizer step undone",
             "listing": "the files of the data listed in another order",
             "io_error": f"EIO in the {self.where} door {at}",
@@ -206,6 +207,11 @@ def undo_steps() -> Fault:
 def pretended_gpus() -> Fault:
     """torch.cuda tells of the devices that CUDA_VISIBLE_DEVICES names; what goes to one stays on the CPU: `gpus`."""
     return Fault("gpus", "start")
+
+
+def reseed() -> Fault:
+    """Whatever Python's, NumPy's and torch's generators are seeded with in this process, it is another number."""
+    return Fault("seeds", "start")
 
 
 def list_otherwise() -> Fault:
