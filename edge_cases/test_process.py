@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_trainguard import (
+    RUN_STEPS,
     CannotJudge,
     Finding,
     Guard,
@@ -32,7 +33,7 @@ from pytest_trainguard import (
     suffixes,
     survives,
 )
-from pytest_trainguard.casework import termination
+from pytest_trainguard.casework import pruning, termination
 from pytest_trainguard.casework.bystander import reassign_pid, start_bystander
 from pytest_trainguard.casework.file_order import require_one_order
 from pytest_trainguard.casework.unsaved import require_something_saved
@@ -105,6 +106,36 @@ def test_power_loss(kill_and_resume: KillAndResume, guard: Guard) -> None:
     for outcome in again:
         with noting():
             recovers(outcome, reference, lost=lost)
+
+
+@edge_case(
+    "eleven-saves",
+    title="eleven saves",
+    verdict="recovers",
+    severity="loses",
+    brought_about="a save after every step, three of them kept; SIGKILL in the twelfth step, then a second start",
+    expects="recovers from the eleventh save: pruning leaves the newest, and 10 comes after 9",
+)
+def test_eleven_saves(guard: Guard) -> None:
+    """`sorted(names)[:-3]` removed `step-10` as soon as it was written: from then on nothing new was ever kept.
+
+    Where the rhythm of its saves cannot be set, the run is as long as eleven of them take.
+    """
+    reference = guard.checkpoints.require_resume()
+    saving = pruning.save_often(guard)
+    for_each = len(reference.recording.steps) / RUN_STEPS  # more than 1 with several optimizers
+    whole = saving.every * (pruning.SAVES + 2)
+    killed_in = round(for_each * saving.every * (pruning.SAVES + 1))
+    killed = guard.run(
+        f"had it save every {saving.every} steps{saving.kept}, sent SIGKILL in step {killed_in}",
+        settings=saving.settings, steps=whole, fault=faults.kill(killed_in), time_limit=pruning.TIME_LIMIT,
+    )  # fmt: skip
+    again = guard.run(
+        f"{killed.did}, then started again to resume",
+        settings=saving.settings, steps=whole, output_dir=guard.copy(killed.output_dir), resume=True,
+        time_limit=pruning.TIME_LIMIT,
+    )  # fmt: skip
+    pruning.check(guard, killed, again, whole=round(for_each * whole))
 
 
 @edge_case(
