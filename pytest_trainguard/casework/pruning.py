@@ -88,7 +88,7 @@ def check(guard: Guard, killed: Outcome, again: Outcome, whole: int) -> None:
         were_left = whole - saves[-1]
         told = (
             f"it saved last after step {saves[-1]}, and the second start took {taken} steps, where {were_left} "
-            f"were left: it carried on from an older state. Checkpoints that were left: {left}. Sort them by the number "
-            "of the step and not by name, where 9 comes after 10, and remove old ones only when the new one is there"
+            f"were left: it carried on from an older state. Checkpoints that were left: {left}. Sort them by the "
+            "number of the step and not by name, where 9 comes after 10, and remove old ones when the new one is there"
         )
         raise Finding(again.did, told, again.last_words, grade="loses")
