@@ -42,7 +42,7 @@ from pytest_trainguard.verdicts.wording import Named, Wording
 __all__ = [
     "Tampered", "add_byte_order_mark", "can_hold_broken_text", "corrupt_row", "counts_rows", "damage_one_file",
     "drop_field", "drop_rows", "empty_data", "escape_text", "field_names", "grow_file", "holds_cells", "read_rows",
-    "replace_rows",
+    "repeat_rows", "replace_rows",
 ]  # fmt: skip
 
 KNOWN = "JSONL, JSON, CSV, TSV and Parquet files, .pt files, and folders of these"
@@ -192,6 +192,21 @@ def drop_rows(data: Path, folder: Path, gone: Collection[int]) -> Tampered:
     form, content = _form(file), read_content(file)
     kept = [row for number, row in enumerate(form.read(content)) if number not in gone]
     return _write_copy(data, folder, [file], Change("", form.write(kept, content)))
+
+
+def repeat_rows(data: Path, folder: Path, count: int) -> Path:
+    """A copy of the data with so many rows, its own again and again.
+
+    Raises:
+        NotApplicable: it is a folder, of a form that is not known, or has no rows.
+    """
+    if data.is_dir():
+        raise NotApplicable("its data is a folder: this case is for files of rows")
+    form, content = _form(data), read_content(data)
+    with _no_rows_are_not_applicable():
+        rows = form.read(content)
+    many = [rows[number % len(rows)] for number in range(count)] if rows else []
+    return _write_copy(data, folder, [data], Change("", form.write(many, content))).path
 
 
 def add_byte_order_mark(data: Path, folder: Path) -> list[Tampered]:
