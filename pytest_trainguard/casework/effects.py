@@ -140,7 +140,7 @@ def find_idle(guard: Guard) -> list[tuple[Trial, Outcome]]:
         raise NotApplicable(
             "no setting is known of which the recording would show the effect: name those for the learning rate and "
             'the batch size, fields = {"learning_rate": "...", "batch_size": "..."}',
-            'name its settings, fields = {"learning_rate": "..."}',
+            'name its settings, fields = {"learning_rate": "..."}' if guard.subject.settings.fields else "",
         )
     reference = guard.reference.outcome
     together = guard.run_all([_request(group) for group in groups])

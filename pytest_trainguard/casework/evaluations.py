@@ -54,7 +54,7 @@ def _request(guard: Guard, rows: int) -> RunRequest:
         given[file.path] = str(data_files.repeat_rows(other or guard.needs.data(), guard.folder, rows))
     elif isinstance(fraction, float) and 0 < fraction < 1 and rows / fraction <= MOST_ROWS:
         data = data_files.repeat_rows(guard.needs.data(), guard.folder, math.ceil(rows / fraction))
-    elif fraction:
+    elif isinstance(fraction, int | float) and fraction:
         raise NotApplicable(
             f"of its rows it validates on {fraction:g}: {rows} to evaluate on are more than {MOST_ROWS} in all; a "
             'setting for its validation data would do, fields = {"validation_data": "..."}'
