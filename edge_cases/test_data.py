@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pytest_trainguard import (
     Finding,
@@ -25,7 +26,6 @@ from pytest_trainguard import (
 )
 from pytest_trainguard.casework import damaged_data
 from pytest_trainguard.damage import data_files, row_values, wrong_values
-from pytest_trainguard.rows.codec import Row
 
 BATCH = 8
 FAR_OVER = 100  # times the limit
@@ -364,7 +364,7 @@ def test_wrong_type(guard: Guard) -> None:
                 )
 
 
-def _take_whole_numbers(guard: Guard, data: Path, rows: Sequence[Row]) -> None:
+def _take_whole_numbers(guard: Guard, data: Path, rows: Sequence[dict[str, Any]]) -> None:
     """What is trained on with 1.0 in some row is trained on likewise with 1; where 1.0 is taken at all."""
     for place in row_values.whole_numbers(rows):
         did = "wrote {{field}} as {} in {{line}}"
