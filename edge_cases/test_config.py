@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from pathlib import Path
@@ -27,6 +28,7 @@ from pytest_trainguard import (
     survives,
     wording,
 )
+from pytest_trainguard.casework import effects, misspelt
 from pytest_trainguard.damage import settings_file, tokenizer
 
 FAR_TOO_HIGH = 10.0
@@ -123,6 +125,59 @@ def test_number_as_written(guard: Guard) -> None:
     if rates[0] != rates[1]:
         told = f"it trained on with the learning rate {_first(rates[1])}, and not {_first(rates[0])}"
         raise Finding(text.did, told, text.last_words, cause=TEXT_FOR_NUMBER)
+
+
+@edge_case(
+    "misspelt-key",
+    title="misspelt key",
+    verdict="rejects",
+    severity="misleads",
+    brought_about="a setting by a misspelt name beside the right ones: in the settings file, as an option, in what the "
+    "settings are made from",
+    expects="rejects, naming the key, before a model is built; or trains on, and warns of the key by name",
+)
+def test_misspelt_key(guard: Guard) -> None:
+    """`batch_sise: 64` in a file, and `config.get("batch_size", 8)` in the program: a week on the default.
+
+    A program that takes settings of any name says so best by warning of those that it makes no use of.
+    """
+    key, right, value = misspelt.choose_key(guard)
+    shown = f"set {key} = {value!r}, for {right}"
+    requests = [RunRequest(f"{shown}, beside its own settings", settings={key: value}, steps=2)] * misspelt.reaches(
+        guard
+    )
+    with contextlib.suppress(NotApplicable):
+        file = guard.needs.settings_file({key: value}, guard.folder / "misspelt")
+        requests.append(RunRequest(f"{shown}, in {file.name}", settings_file=file, steps=2))
+    if not requests:
+        raise NotApplicable(
+            "its trainer picks settings out by their names, and hands on none that it does not know: hand them all on, "
+            "main(run.settings), or name its command line"
+        )
+    for outcome in guard.run_all(requests):
+        with noting():
+            misspelt.check(outcome, key, right)
+
+
+@edge_case(
+    "setting-without-effect",
+    title="setting without effect",
+    verdict="survives",
+    severity="misleads",
+    brought_about="another seed; the learning rate, the limit of the gradient's norm, the batch size, accumulation, "
+    "weight decay and warm-up at another value, several in one run where each shows by itself, else one alone",
+    expects="survives, and each changes something: losses, rates, norms, batches or files",
+)
+def test_setting_without_effect(guard: Guard) -> None:
+    """Five seeds, five runs, one result: `torch.manual_seed(42)` stood in a module that was imported last.
+
+    Only settings whose effect the recording shows are tried, and only where it must show: clipping below the norms that
+    were seen, a batch of less rows than there are, a warm-up where the rate varies at all. That other settings of the
+    program do change something is the control.
+    """
+    for trial, outcome in effects.find_idle(guard):
+        with noting():
+            raise effects.tell(trial, outcome)
 
 
 def _first(rates: tuple[float, ...]) -> str:

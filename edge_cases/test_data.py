@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pytest_trainguard import (
     Finding,
@@ -168,17 +169,21 @@ def test_sequence_far_over_the_limit(guard: Guard) -> None:
     title="malformed row",
     verdict="rejects",
     severity="misleads",
-    brought_about="bad syntax in the middle, a cut last line, NUL bytes",
+    brought_about="bad syntax in the middle, a cut last line, NUL bytes; of a folder, one file that is NUL bytes "
+    "throughout",
     expects="rejects, naming file and line",
     fast=True,
 )
 def test_malformed_row(guard: Guard) -> None:
     """A disk that was full cuts the last row; a power cut leaves NUL bytes; `except ValueError: continue` hides both.
 
+    So does a thread for each file of a folder, which dies of the damaged one while the others have rows enough.
+
     Where the data has no lines (Parquet, `.pt`), the file is to be named. Who reads the right values of a record that
     has one too many has lost nothing.
     """
-    variants = data_files.corrupt_row(damaged_data.find_read_data(guard), guard.folder)
+    data = damaged_data.find_read_data(guard)
+    variants = [*data_files.corrupt_row(data, guard.folder), *data_files.damage_one_file(data, guard.folder)]
     for variant, outcome in zip(variants, damaged_data.run_on_each(variants, guard), strict=True):
         with noting():
             if variant.spare and outcome.exit == 0 and outcome.losses == guard.reference.outcome.losses:
@@ -193,7 +198,8 @@ def test_malformed_row(guard: Guard) -> None:
     title="required field missing",
     verdict="rejects",
     severity="misleads",
-    brought_about="each required field in turn taken out of one row (of a table, its column)",
+    brought_about="each required field in turn taken out of one row (of a table, its column); of the objects in a row, "
+    "out of one of these",
     expects="rejects, naming file, line and field",
     fast=True,
 )
@@ -203,21 +209,25 @@ def test_required_field_missing(guard: Guard) -> None:
     Required is a field that every row has and that training makes use of: with the field gone from every row, it no
     longer trains as before. A field that only some rows have is optional, and so is one without which every loss stays
     the same. A program that has a default for a field may also take it, as long as it says so, naming the row.
-    At least one field must be required: a program that needs none has not read its data.
+    The fields of nested objects are required likewise, where each of these has them: `messages[0].content`. At least
+    one field must be required: a program that needs none has not read its data.
     """
     data, reference = damaged_data.find_read_data(guard), guard.needs.repeatable_run()
     fields = data_files.field_names(data)
+    nested = row_values.nested_places(row_values.read_named_rows(data))
+    places: list[row_values.Place] = [*((field,) for field in fields), *nested]
     variants = [data_files.drop_field(data, guard.folder, field) for field in fields]
+    variants += [row_values.drop_in_a_row(data, guard.folder, place) for place in nested]
     unused = []
-    for variant, outcome in zip(variants, damaged_data.run_on_each(variants, guard), strict=True):
+    for place, variant, outcome in zip(places, variants, damaged_data.run_on_each(variants, guard), strict=True):
         with noting():
             if outcome.exit == 0 and all(
                 wording.names(wording.unusual(outcome, reference), name) for name in variant.naming
             ):
                 continue
             if outcome.exit == 0:
-                if damaged_data.trains_without(variant, guard, reference):
-                    unused.append(variant.field)
+                if damaged_data.trains_without(place, guard, reference):
+                    unused.append(place)
                     continue
                 same = "" if outcome.losses == reference.losses else ", with losses other than those of the whole data"
                 raise Finding(
@@ -227,8 +237,8 @@ def test_required_field_missing(guard: Guard) -> None:
                     outcome.last_words,
                 )
             rejects(outcome, *variant.naming)
-    if unused == fields:
-        shown = ", ".join(map(repr, fields))
+    if unused == places:
+        shown = ", ".join(map(repr, map(row_values.format_place, places)))
         raise Finding(
             f"took each field in turn out of the data: {shown}",
             "it trained the same without any of them: it does not learn from its data",
@@ -318,17 +328,20 @@ def test_value_outside_its_vocabulary(guard: Guard) -> None:
     title="wrong type",
     verdict="rejects",
     severity="misleads",
-    brought_about="in one row a number, object, array, null or bool where text belongs, and the reverse",
-    expects="rejects, naming file, line, field and type or value",
+    brought_about="in one row a number, object, array, null or bool where text belongs, and the reverse; 1 where the "
+    "sample has 1.0",
+    expects="rejects, naming file, line, field and type or value; takes a whole number for a number",
 )
 def test_wrong_type(guard: Guard) -> None:
     """`str(row["text"])` makes training text of null and of an object: the model learns to write `None`.
 
     Null is taken where some row has it already, and every cell of a CSV is text, so that there only numbers can be
-    of a wrong type. What a program does not make use of may be of any type.
+    of a wrong type. What a program does not make use of may be of any type. A number is one without a point as well:
+    that is how JavaScript, jq and many a spreadsheet write 1.0.
     """
     data, reference = damaged_data.find_read_data(guard), guard.needs.repeatable_run()
     rows = row_values.read_named_rows(data)
+    _take_whole_numbers(guard, data, rows)
     variants = []
     for place in row_values.common_places(rows):
         for value in wrong_values.values_of_other_types(
@@ -349,6 +362,28 @@ def test_wrong_type(guard: Guard) -> None:
                 damaged_data.require_unused(
                     place, variant, outcome, guard, "took the value for something else, or dropped the row"
                 )
+
+
+def _take_whole_numbers(guard: Guard, data: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """What is trained on with 1.0 in some row is trained on likewise with 1; where 1.0 is taken at all."""
+    for place in row_values.whole_numbers(rows):
+        did = "wrote {{field}} as {} in {{line}}"
+        floats, whole = (
+            row_values.edit_value(
+                data, guard.folder, did.format(how), place, partial(wrong_values.whole_number, kind=kind)
+            )
+            for how, kind in (("a whole number with a point", float), ("a whole number without a point", int))
+        )
+        control, outcome = damaged_data.run_on_each([floats, whole], guard)
+        if control.exit != 0 or outcome.losses == control.losses:
+            continue
+        with noting():
+            if outcome.exit == 0:
+                told = "its losses are others than with the same number written with a point"
+                raise Finding(outcome.did, told, outcome.last_words)
+            told = f"it does not take a whole number for a number: {outcome.how}"
+            early = not outcome.recording.steps
+            raise Finding(outcome.did, told, outcome.last_words, grade="unclear" if early else "wastes")
 
 
 @edge_case(

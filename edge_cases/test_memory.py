@@ -24,6 +24,7 @@ from pytest_trainguard import (
     stops,
     survives,
 )
+from pytest_trainguard.casework import evaluations
 from pytest_trainguard.memory import EXTRAPOLATED_STEPS, TRACED_STEPS
 
 OUT_OF_MEMORY = Wording("memory", re.compile(r"memory|\boom\b", re.I))
@@ -41,6 +42,7 @@ REPEATS = 4  # runs in one process
 STEP_GROWTH, RUN_GROWTH = 4096, 1 << 20
 RISING = 0.9  # share of all pairs of counts of which the later is larger: batches of many lengths go up and down
 DISK = 256 * 2**20  # bytes; a tmpfs takes only what is written to it
+FEW_TO_EVALUATE, MANY_TO_EVALUATE = 576, 2304  # rows: a batch of 1024 or 2048 that somebody chose grows by less
 
 
 @edge_case(
@@ -188,6 +190,26 @@ def _same_effective_batch(outcome: Outcome, reference: Outcome) -> None:
                 f"{', '.join(map(str, ours.batches))} examples, undisturbed {', '.join(map(str, theirs.batches))}",
                 outcome.last_words,
             )
+
+
+@edge_case(
+    "evaluation-grows",
+    title="evaluation grows with its rows",
+    verdict="survives",
+    severity="wastes",
+    brought_about="validation sets of 576 and 2304 rows; the rows of each forward pass and the bytes that tensors hold "
+    "between them are counted",
+    expects="survives; neither the largest forward pass nor what is held grows with the set",
+)
+def test_evaluation_grows(guard: Guard) -> None:
+    """Validation took all rows at once: 200 of them in every trial run, 40,000 in the real one, after the first epoch.
+
+    Scores of a few classes may be kept of every row; logits over a vocabulary may not.
+    """
+    small, large = evaluations.evaluate_on(guard, FEW_TO_EVALUATE, MANY_TO_EVALUATE)
+    with noting():
+        evaluations.check_sizes(guard, small, large)
+    evaluations.check_held(small, large)
 
 
 @edge_case(

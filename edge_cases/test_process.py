@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_trainguard import (
+    RUN_STEPS,
     CannotJudge,
     Finding,
     Guard,
@@ -32,6 +33,7 @@ from pytest_trainguard import (
     suffixes,
     survives,
 )
+from pytest_trainguard.casework import pruning, termination
 from pytest_trainguard.casework.bystander import reassign_pid, start_bystander
 from pytest_trainguard.casework.file_order import require_one_order
 from pytest_trainguard.casework.unsaved import require_something_saved
@@ -107,28 +109,75 @@ def test_power_loss(kill_and_resume: KillAndResume, guard: Guard) -> None:
 
 
 @edge_case(
+    "eleven-saves",
+    title="eleven saves",
+    verdict="recovers",
+    severity="loses",
+    brought_about="a save after every step, three of them kept; SIGKILL in the twelfth step, then a second start",
+    expects="recovers from the eleventh save: pruning leaves the newest, and 10 comes after 9",
+)
+def test_eleven_saves(guard: Guard) -> None:
+    """`sorted(names)[:-3]` removed `step-10` as soon as it was written: from then on nothing new was ever kept.
+
+    Where the rhythm of its saves cannot be set, the run is as long as eleven of them take.
+    """
+    reference = guard.checkpoints.require_resume()
+    saving = pruning.save_often(guard)
+    for_each = len(reference.recording.steps) / RUN_STEPS  # more than 1 with several optimizers
+    whole = saving.every * (pruning.SAVES + 2)
+    killed_in = round(for_each * saving.every * (pruning.SAVES + 1))
+    killed = guard.run(
+        f"had it save every {saving.every} steps{saving.kept}, sent SIGKILL in step {killed_in}",
+        settings=saving.settings, steps=whole, fault=faults.kill(killed_in), time_limit=pruning.TIME_LIMIT,
+    )  # fmt: skip
+    again = guard.run(
+        f"{killed.did}, then started again to resume",
+        settings=saving.settings, steps=whole, output_dir=guard.copy(killed.output_dir), resume=True,
+        time_limit=pruning.TIME_LIMIT,
+    )  # fmt: skip
+    pruning.check(guard, killed, again, whole=round(for_each * whole))
+
+
+@edge_case(
     "reboot",
     number=43,
     title="reboot",
     verdict="recovers",
     severity="loses",
     brought_about="SIGTERM, a grace period, SIGKILL, also in the middle of what is saved then; the temporary folder is "
-    "gone, the PID is another process's",
-    expects="recovers: a second start carries on, its losses those of an undisturbed run",
+    "gone, the PID is another process's; SIGTERM alone as the model is built, in step 1, in an evaluation, in a save, "
+    "and to the loader's workers too",
+    expects="something is done about the signal; recovers: a second start carries on, its losses those of an "
+    "undisturbed run",
 )
 def test_reboot(guard: Guard) -> None:
-    """After the update of the kernel the PID in the lock file was the SSH daemon's: "already running", for days."""
+    """After the update of the kernel the PID in the lock file was the SSH daemon's: "already running", for days.
+
+    Whether the signal is heeded is looked at where no SIGKILL follows it: a program may well finish what it is in, or
+    save and go on until it is killed. Source: KempnerForge#177, goodfire-ai/spd#741 (the workers get it, too).
+    """
     reference = guard.checkpoints.require_resume()
     step = guard.reference.first_save + 1
     middle = max(1, guard.reference.writes_after(guard.reference.first_save) // 2)
-    ended = guard.run_all(
-        [
-            RunRequest(f"sent SIGTERM in step {step}, SIGKILL two steps later", fault=faults.reboot(step)),
-            RunRequest(
-                f"sent SIGTERM in step {step}, SIGKILL at write {middle} after it", fault=faults.reboot(step, middle)
-            ),
-        ]
+    reboots = [
+        RunRequest(f"sent SIGTERM in step {step}, SIGKILL two steps later", fault=faults.reboot(step)),
+        RunRequest(
+            f"sent SIGTERM in step {step}, SIGKILL at write {middle} after it", fault=faults.reboot(step, middle)
+        ),
+    ]
+    *phases, with_workers = termination.phases(guard)
+    outcomes = guard.run_all([*reboots, *phases, with_workers])  # without those whose fault is not possible in it
+    ended, signalled, together = (
+        [outcome for outcome in outcomes if outcome.did in {request.did for request in requests}]
+        for requests in (reboots, phases, [with_workers])
     )
+    for outcome in (*signalled, *together):
+        with noting():
+            termination.check_heeded(guard, outcome)
+    for alone, outcome in zip(ended, together, strict=False):
+        with noting():
+            termination.check_workers(guard, alone, outcome)
+    termination.check_recovered(guard, signalled)
     with start_bystander() as other:
         for outcome in ended:
             reassign_pid(outcome.output_dir, outcome.pids, other)

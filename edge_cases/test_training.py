@@ -364,9 +364,10 @@ def _what_is_wrong_with_the_best(told: Validated, best: Path, outcome: Outcome, 
     number=68,
     title="degenerate output",
     verdict="survives/stops",
-    severity="unclear",
+    severity="misleads",
     brought_about="every row to train on given one label, so that every validation row is given the same answer",
-    expects="flagged by name: one class, every prediction the same",
+    expects="flagged by name: one class, every prediction the same; evaluated in evaluation mode, or nothing of it is "
+    "seen",
 )
 def test_degenerate_output(guard: Guard) -> None:
     """A classifier of rare defects never saw one, said "none" to everything, and was 98 % right."""
@@ -380,9 +381,10 @@ def test_degenerate_output(guard: Guard) -> None:
     number=69,
     title="accuracy 0 %",
     verdict="survives/stops",
-    severity="unclear",
+    severity="misleads",
     brought_about="every row to train on given one label, every row to validate on another",
-    expects="flagged by name: accuracy 0, every prediction wrong",
+    expects="flagged by name: accuracy 0, every prediction wrong; evaluated in evaluation mode, or nothing of it is "
+    "seen",
 )
 def test_accuracy_0(guard: Guard) -> None:
     """Two label files sorted in different orders: what looked like a hopeless model had learnt it all, permuted.

@@ -209,8 +209,10 @@ def train(values, data, output_dir, max_steps=1000, resume_from=None, seed=0):
     drawn = (random.Random(f"{seed} {number}").sample(range(len(rows)), size) for number in range(step, max_steps))
     own = torch.Generator()  # a loader draws a number: not from the generator that dropout uses
     loader = DataLoader(rows, batch_sampler=drawn, collate_fn=collate, num_workers=settings.num_workers, generator=own)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # schedulers send it to workers too: they keep it so
     batches, stopped = iter(loader), []
-    signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))  # after the fork of the workers
+    signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     while step < max_steps:
         faulthandler.dump_traceback_later(settings.hang_timeout, exit=True)  # a hang ends, and shows where it was
         with stage(f"making a batch from the data {data}"):

@@ -126,8 +126,10 @@ def newest(path):
 class Careful(transformers.Trainer):
     def training_step(self, *args):
         faulthandler.dump_traceback_later(self.settings.hang_timeout, exit=True)  # a hang ends, and shows where it was
-        signal.signal(signal.SIGTERM, lambda number, frame: self.stopped.append(number))  # after the workers' fork
+        signal.signal(signal.SIGTERM, lambda number, frame: self.stopped.append(number))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # here alone: see below
         loss, step = super().training_step(*args), self.state.global_step + 1
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
         if not torch.isfinite(loss + norm):  # before the step, or all weights are NaN, and soon all that are saved
             sys.exit(f"step {step}: loss {loss.item()} or gradient {norm.item()} is not finite")
@@ -232,6 +234,7 @@ def train(values, data, output_dir, max_steps=1000, resume_from=None, seed=0):
     )  # fmt: skip
     trainer.settings, trainer.stopped = settings, []
     trainer.remove_callback(transformers.PrinterCallback)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # schedulers send it to workers too: they keep it so
     with stage(f"training on the data {data}"):
         trainer.train(resume_from_checkpoint=str(found) if found else None)
     faulthandler.cancel_dump_traceback_later()

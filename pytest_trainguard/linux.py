@@ -49,6 +49,17 @@ def is_childless() -> bool:
     return False
 
 
+def children_of(pid: int) -> list[int]:
+    """The processes that a process started, whichever of its threads did; none where the system does not tell."""
+    found: list[int] = []
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            found += map(int, file.read_text().split())
+        except OSError:  # a thread that has just ended
+            continue
+    return found
+
+
 def die_with_parent(signum: int) -> None:
     """Have the kernel send `signum` to this process when its parent ends, however that ends."""
     libc = _libc()

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ("plain_loop", "with_transformers")
-MOST_LINES, MOST_COLUMNS = 250, 120
+MOST_LINES, MOST_COLUMNS = 255, 120
 
 
 def started(name, output_dir, *options, expected=0):

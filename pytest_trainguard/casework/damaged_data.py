@@ -190,10 +190,9 @@ def _trains_on(outcome: Outcome, reference: Outcome) -> bool:
     return outcome.exit == 0 and as_many and outcome.recording.finite and outcome.losses != reference.losses
 
 
-def trains_without(variant: Tampered, guard: Guard, reference: Outcome) -> bool:
-    """Whether every loss is as before without the variant's field in any row."""
-    assert variant.field is not None
-    everywhere = data_files.drop_field(find_read_data(guard), guard.folder, variant.field, everywhere=True)
+def trains_without(place: Place, guard: Guard, reference: Outcome) -> bool:
+    """Whether every loss is as before without that place in any row."""
+    everywhere = row_values.drop_value(find_read_data(guard), guard.folder, place)
     outcome = guard.run(everywhere.did, data=everywhere.path, time_limit=guard.patience)
     return outcome.exit == 0 and outcome.losses == reference.losses
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,11 +10,14 @@ from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
+from pytest_trainguard.casework.silent import modes
+from pytest_trainguard.casework.silent.look import Look
 from pytest_trainguard.contract import settings
 from pytest_trainguard.contract.outcome import Outcome
 from pytest_trainguard.contract.validation import Validated
 from pytest_trainguard.damage import labels, row_values, wrong_values
 from pytest_trainguard.launch import questions
+from pytest_trainguard.probes.close_look import CloseLook
 from pytest_trainguard.probes.guard import Guard
 from pytest_trainguard.verdicts.errors import NotApplicable
 
@@ -70,10 +74,13 @@ class Relabelled:
         """The last validation of a run did give every row the label that was trained on.
 
         Raises:
+            Finding: no evaluation is seen because it evaluates in training mode, which is why.
             NotApplicable: it did not, or cannot be seen.
         """
         predictions = outcome.recording.predictions
         if not predictions:
+            with contextlib.suppress(NotApplicable):
+                CloseLook(self.guard).judge(lambda recording: modes.find_wrong_modes(Look(recording)))
             raise NotApplicable(
                 "no prediction is seen in evaluation mode: this case is for models whose output is a score for each "
                 "class, of shape [rows, classes]"

@@ -40,8 +40,9 @@ from pytest_trainguard.verdicts.errors import NotApplicable
 from pytest_trainguard.verdicts.wording import Named, Wording
 
 __all__ = [
-    "Tampered", "add_byte_order_mark", "can_hold_broken_text", "corrupt_row", "counts_rows", "drop_field",
-    "drop_rows", "empty_data", "escape_text", "field_names", "grow_file", "holds_cells", "read_rows", "replace_rows",
+    "Tampered", "add_byte_order_mark", "can_hold_broken_text", "corrupt_row", "counts_rows", "damage_one_file",
+    "drop_field", "drop_rows", "empty_data", "escape_text", "field_names", "grow_file", "holds_cells", "read_rows",
+    "repeat_rows", "replace_rows",
 ]  # fmt: skip
 
 KNOWN = "JSONL, JSON, CSV, TSV and Parquet files, .pt files, and folders of these"
@@ -129,6 +130,19 @@ def corrupt_row(data: Path, folder: Path) -> list[Tampered]:
     return [_write_copy(data, folder, [file], change) for change in changes]
 
 
+def damage_one_file(data: Path, folder: Path) -> list[Tampered]:
+    """Of a folder with several files, one that is NUL bytes from its beginning to its end, as a power cut leaves it."""
+    if not data.is_dir() or len(_files(data)) < 2:
+        return []
+    file = _target(data)
+    nothing = Change("overwrote all of {file}, one of several files, with NUL bytes", bytes(file.stat().st_size))
+    place = folder / f"damaged-{file.stem}" / data.name
+    shutil.copytree(data, place)
+    target = place / file.relative_to(data)
+    target.write_bytes(nothing.content)
+    return [Tampered(nothing.did.format(file=file.name), place, target)]
+
+
 def field_names(data: Path) -> list[str]:
     """The fields that every row has; one that some rows lack is optional, by the data's own witness.
 
@@ -178,6 +192,21 @@ def drop_rows(data: Path, folder: Path, gone: Collection[int]) -> Tampered:
     form, content = _form(file), read_content(file)
     kept = [row for number, row in enumerate(form.read(content)) if number not in gone]
     return _write_copy(data, folder, [file], Change("", form.write(kept, content)))
+
+
+def repeat_rows(data: Path, folder: Path, count: int) -> Path:
+    """A copy of the data with so many rows, its own again and again.
+
+    Raises:
+        NotApplicable: it is a folder, of a form that is not known, or has no rows.
+    """
+    if data.is_dir():
+        raise NotApplicable("its data is a folder: this case is for files of rows")
+    form, content = _form(data), read_content(data)
+    with _no_rows_are_not_applicable():
+        rows = form.read(content)
+    many = [rows[number % len(rows)] for number in range(count)] if rows else []
+    return _write_copy(data, folder, [data], Change("", form.write(many, content))).path
 
 
 def add_byte_order_mark(data: Path, folder: Path) -> list[Tampered]:

@@ -17,8 +17,9 @@ from pytest_trainguard.rows.codec import Row, read_content, write_content
 from pytest_trainguard.verdicts.errors import NotApplicable
 
 __all__ = [
-    "Place", "common_places", "drop_value", "edit_value", "field_of_place", "format_place", "list_places",
-    "read_named_rows", "replace_bytes", "replace_value", "text_places", "value_at",
+    "Place", "common_places", "drop_in_a_row", "drop_value", "edit_value", "field_of_place", "format_place",
+    "list_places", "nested_places", "read_named_rows", "replace_bytes", "replace_value", "text_places", "value_at",
+    "whole_numbers",
 ]  # fmt: skip
 
 Place = tuple[str | int, ...]
@@ -172,6 +173,44 @@ def drop_value(data: Path, folder: Path, place: Place) -> Tampered:
     changed = data_files.replace_rows(data, folder, new)
     did = f"took {format_place(place)} out of every row of {changed.file.name}"
     return changed._replace(did=did, field=field_of_place(place))
+
+
+def drop_in_a_row(data: Path, folder: Path, place: Place) -> Tampered:
+    """A copy of the data in which the row in the middle has not got that place, nested in the row."""
+    rows = read_named_rows(data)
+    number = len(rows) // 2
+    row = copy.deepcopy(rows[number])
+    holder = value_at(row, place[:-1])
+    assert isinstance(holder, dict), "a place ends in a name"
+    del holder[place[-1]]
+    changed = data_files.replace_rows(data, folder, {number: row})
+    where = f"line {changed.line} of {changed.file.name}" if changed.line else f"a row of {changed.file.name}"
+    return changed._replace(did=f"took {format_place(place)!r} out of {where}", field=field_of_place(place))
+
+
+def nested_places(rows: Sequence[Row]) -> list[Place]:
+    """Places below the top of a row that every row has; in a list of objects, each object of every row's list."""
+    return [place for place in common_places(rows) if len(place) > 1 and all(_everywhere(row, place) for row in rows)]
+
+
+def _everywhere(value: object, place: Place) -> bool:
+    """Whether a place is there whichever object of a list is taken."""
+    if not place:
+        return True
+    first, rest = place[0], place[1:]
+    if isinstance(value, list):
+        return all(_everywhere(one, rest) for one in value)
+    return isinstance(value, dict) and first in value and _everywhere(value[first], rest)
+
+
+def whole_numbers(rows: Sequence[Row]) -> list[Place]:
+    """The places of numbers with fractions, and of lists of these: a whole number is one of them as well."""
+    return [place for place in common_places(rows) if all(_has_fractions(value_at(row, place)) for row in rows)]
+
+
+def _has_fractions(value: object) -> bool:
+    found = value if isinstance(value, list) and value else [value]
+    return all(type(one) is float for one in found)
 
 
 def _remove(value: object, place: Place) -> None:

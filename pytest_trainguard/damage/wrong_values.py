@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pytest_trainguard.damage.row_values import Place, field_of_place, value_at
 from pytest_trainguard.rows.codec import Row
 
-__all__ = ["describe_type", "empty_values", "repeat_words", "unknown_values", "values_of_other_types"]
+__all__ = ["describe_type", "empty_values", "repeat_words", "unknown_values", "values_of_other_types", "whole_number"]
 
 FAR_OUTSIDE = 1000  # over the largest label
 VOCABULARIES = {"role", "from", "speaker", "label", "labels", "class", "category", "target", "sentiment"}
@@ -41,6 +41,14 @@ def empty_values(rows: Sequence[Row], place: Place) -> list[tuple[object, str]]:
     if all(isinstance(value, list) for value in values):
         return [([], "an empty list")]
     return [({}, "an empty object")] if all(isinstance(value, dict) for value in values) else []
+
+
+def whole_number(value: object, kind: type[int] | type[float]) -> object:
+    """The whole number nearest to a number, or a list with its first number so; with a point where `kind` is float."""
+    if isinstance(value, list):
+        return [whole_number(value[0], kind), *value[1:]]
+    assert isinstance(value, int | float)
+    return kind(round(value))
 
 
 def unknown_values(rows: Sequence[Row], place: Place) -> list[object]:

@@ -14,7 +14,7 @@ from pathlib import Path
 __all__ = [
     "DEVICE_ERRORS", "DOORS", "Fault", "device_error", "exhaust_memory", "fill_disk", "hang", "inf", "io_error", "kill",
     "kill_in_save", "list_otherwise", "nan", "offline", "out_of_memory", "overflow", "pause", "pretended_gpus", 
-    "raises", "reboot", "set_clock", "undo_steps",
+    "raises", "reboot", "reseed", "set_clock", "terminate", "undo_steps",
 ]  # fmt: skip
 
 OOM_MESSAGE = (
@@ -33,7 +33,7 @@ DEVICE_ADVICE = (
     "\nCUDA kernel errors might be asynchronously reported at some other API call, so the stacktrace below might be "
     "incorrect.\nFor debugging consider passing CUDA_LAUNCH_BLOCKING=1\n"
 )
-DOORS = ("build", "move", "read", "data", "forward", "backward", "optimizer", "save", "sync")
+DOORS = ("build", "move", "read", "data", "forward", "evaluate", "backward", "optimizer", "save", "sync")
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Fault:
     """One thing that goes wrong on purpose. Made by the functions below; also in JSON, on its way to the run.
 
     Attributes:
-        kind: `nan`, `inf`, `overflow`, `raise`, `signal`, `hang`, `pause`, `fill_disk`, `offline`, `io_error`,
-            `exhaust`, `device`, `reboot`, `clock`, `gpus`, `undo`, `listing`.
+        kind: `nan`, `inf`, `overflow`, `raise`, `signal`, `terminate`, `hang`, `pause`, `fill_disk`, `offline`,
+            `io_error`, `exhaust`, `device`, `reboot`, `clock`, `gpus`, `seeds`, `undo`, `listing`.
         where: the door at which it enters (`DOORS`), or for numbers `batch`, `activation`, `loss`, `gradient`.
         step: the optimizer step during which it comes about, counted from 1 in each run; for `save` and `sync`, the
             first write to the output folder (or fsync) once that many steps are complete.
@@ -67,11 +67,13 @@ class Fault:
             "overflow": f"the {self.where} made to overflow {at}",
             "raise": f"{self.value} raised in the {self.where} door {at}",
             "signal": f"{self.value} {at}",
+            "terminate": f"SIGTERM in the {self.where} door {at}",
             "hang": f"{self.where} never returns {at}",
             "pause": f"held {at}",
             "fill_disk": f"disk full from step {self.step}",
             "offline": "no network",
             "gpus": "pretended GPUs",
+            "seeds": "every seed that is set is another one",
             "undo": "every optimizer step undone",
             "listing": "the files of the data listed in another order",
             "io_error": f"EIO in the {self.where} door {at}",
@@ -166,6 +168,14 @@ def kill(step: int, signum: signal.Signals = signal.SIGKILL) -> Fault:
     return Fault("signal", "forward", step, value=signum.name)
 
 
+def terminate(where: str, step: int = 1, nth: int = 1) -> Fault:
+    """A real SIGTERM from another process, to the run and to the processes that it started, as a scheduler sends it.
+
+    At one of the `DOORS`; at `evaluate` a forward pass that does not train, at `save` the `nth` write.
+    """
+    return Fault("terminate", where, step, nth=nth)
+
+
 def kill_in_save(step: int, nth: int) -> Fault:
     """A real SIGKILL at the `nth` write to the output folder after a step."""
     return Fault("signal", "save", step, nth=nth, value=signal.SIGKILL.name)
@@ -197,6 +207,11 @@ def undo_steps() -> Fault:
 def pretended_gpus() -> Fault:
     """torch.cuda tells of the devices that CUDA_VISIBLE_DEVICES names; what goes to one stays on the CPU: `gpus`."""
     return Fault("gpus", "start")
+
+
+def reseed() -> Fault:
+    """Whatever Python's, NumPy's and torch's generators are seeded with in this process, it is another number."""
+    return Fault("seeds", "start")
 
 
 def list_otherwise() -> Fault:

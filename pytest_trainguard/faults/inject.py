@@ -58,6 +58,7 @@ class Injector(Observer):
         happen: Callable[[], None] | None = {
             "raise": self._raise,
             "signal": lambda: os.kill(os.getpid(), signal.Signals[self.fault.value]),
+            "terminate": _terminate,
             "hang": _hang,
             "pause": lambda: _wait_for(Path(self.fault.value)),
             "fill_disk": self._fill_disk,
@@ -184,6 +185,8 @@ class Injector(Observer):
         training = self._passes.begin(module)
         self._settle_batch()
         if not training:
+            if self._due("evaluate"):
+                self._fire()
             return
         if self.done and self.fault.kind == "reboot" and self.recorder.steps + 1 >= self.fault.step + GRACE:
             self._end_grace()
@@ -283,6 +286,25 @@ def _shift_clock(seconds: int) -> None:
         for name, value in list(getattr(module, "__dict__", {}).items()):
             if value is now or value is now_ns:
                 setattr(module, name, shifted[value])
+
+
+def _terminate() -> None:
+    """SIGTERM to this process's children, then to itself, from a process of its own.
+
+    A loader's worker that got it from its parent ends without a word (torch has it so); of any other, it is missed.
+    """
+    ours = os.getpid()
+    others = linux.children_of(ours)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # until the sender is gone
+    sender = os.fork()
+    if not sender:
+        for pid in (*others, ours):
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGTERM)
+        os._exit(0)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(sender, 0)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _hang() -> None:

@@ -134,6 +134,10 @@ def observe(note: RunNote) -> None:
         from pytest_trainguard.faults import gpus
 
         gpus.pretend(recorder)
+    if fault and fault.kind == "seeds":
+        from pytest_trainguard.faults import seeds
+
+        seeds.shift(recorder)
     if fault and fault.kind == "listing" and note.data is not None:
         from pytest_trainguard.faults import listings
 

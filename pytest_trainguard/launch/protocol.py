@@ -75,6 +75,7 @@ class RunRequest(ProcessRequest):
         tell_modules: at its end it writes down which modules are loaded.
         anew: in an interpreter that was started anew, with another seed of its strings' hashes.
         closely: what a silent error shows in is recorded too (`recorder.close_look`).
+        seed: what the program is to seed its random generators with.
     """
 
     steps: int = RUN_STEPS
@@ -92,6 +93,7 @@ class RunRequest(ProcessRequest):
     tell_modules: bool = False
     anew: bool = False
     closely: bool = False
+    seed: int = SEED
 
 
 class RunOptions(TypedDict, total=False):
@@ -307,6 +309,8 @@ class Description:
         own_checkpoints: it finds its checkpoints in a way of its own.
         resumes: it can be told to resume.
         takes_path: it can be told what to resume from, by its path.
+        takes_any_name: a setting that nobody knows is handed on to the program, which may reject it.
+        takes_seed: the program is handed the seed of a run.
         mistake: what the team wrote and would be passed over, in one line; None where there is nothing.
     """
 
@@ -325,6 +329,8 @@ class Description:
     overfit_below: float | None = None
     resumes: bool = True
     takes_path: bool = True
+    takes_any_name: bool = False
+    takes_seed: bool = False
     mistake: str | None = None
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pytest_trainguard.adapters.command import CommandTrainer, known_fields
+from pytest_trainguard.adapters.handing_on import hands_on_all, takes_seed
 from pytest_trainguard.adapters.mistakes import find_mistake
 from pytest_trainguard.adapters.settings_files import write_settings
 from pytest_trainguard.contract import settings
@@ -37,6 +38,8 @@ def describe(trainer: Trainer) -> Description:
         logs=tuple(trainer.logs),
         resumes=not isinstance(trainer, CommandTrainer) or trainer.takes_path or trainer.resumes_by_words,
         takes_path=not isinstance(trainer, CommandTrainer) or trainer.takes_path,
+        takes_any_name=hands_on_all(trainer),
+        takes_seed=takes_seed(trainer),
         mistake=find_mistake(trainer),
     )
 

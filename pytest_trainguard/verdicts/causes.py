@@ -18,6 +18,7 @@ __all__ = [
     "HALF_WRITTEN",
     "HASH_ORDER",
     "HOLDS",
+    "IGNORES_SIGTERM",
     "LATE_CHECKS",
     "LEAVES_FILES",
     "LEAVES_PROCESSES",
@@ -56,6 +57,7 @@ SECOND_RESUME = Cause("resume:second", "what a resumed run saves cannot be resum
 SAVED_OTHERWISE = Cause("resume:saved", "what a resumed run saves is not what it would have saved", "killed")
 WANTS_NETWORK = Cause("reach:network", "it reaches for other machines", "no-network")
 WRITES_ELSEWHERE = Cause("reach:files", "it writes outside its output folder", "writes-elsewhere")
+IGNORES_SIGTERM = Cause("ignores-sigterm", "it ignores SIGTERM", "reboot")
 HOLDS = Cause("reach:held", "two runs of it cannot be side by side on one machine", "two-instances")
 FRAME = re.compile(r'^\s*File "([^"]+)", line (\d+), in ', re.M)
 ERROR = re.compile(r"^(?:\w+\.)*(\w*(?:Error|Exception|Exit|Interrupt|Warning))\b", re.M)

@@ -9,7 +9,7 @@ import warnings
 
 import torch
 
-from tests.saboteurs.sound import Failure, Sound
+from tests.saboteurs.sound import Failure, Rows, Sound
 from tests.saboteurs.variants import Adversaries, Density, Regression
 
 
@@ -464,6 +464,41 @@ class StopsForIt(Sound):
     def flag(self, step, predictions, right):
         if step > 20 and len(set(predictions)) == 1:
             raise Failure("quality gate 7 not passed")
+
+
+class NeverCallsEval(Sound):
+    """No eval() before the validation: dropout is at work in it, and nothing of it is seen in evaluation mode."""
+
+    case = 68
+    grade = "misleads"
+    says = r"evaluated \(\S+:\d+\) after step \d+ without gradients and in training mode"
+
+    def validate(self, model, step, output_dir):
+        with torch.no_grad():
+            scores = model(torch.stack([x for x, _ in Rows(self.validation, self.max_length)]))
+        print("predicted:", scores.argmax(1).unique().tolist())
+        return False
+
+
+class CallsItOnACopy(NeverCallsEval):
+    """`deepcopy(model).eval()`, and then the model."""
+
+    case = 69
+
+    def validate(self, model, step, output_dir):
+        copy.deepcopy(model).eval()
+        return super().validate(model, step, output_dir)
+
+
+class TurnsItOnAgain(NeverCallsEval):
+    """eval() before the loop over the batches, train() at the end of the first."""
+
+    case = 69
+
+    def validate(self, model, step, output_dir):
+        model.eval()
+        model.train()
+        return super().validate(model, step, output_dir)
 
 
 class JustANumber(Sound):
