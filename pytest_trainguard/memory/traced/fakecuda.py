@@ -40,7 +40,7 @@ __all__ = [
     "Arguments", "DataDependentOutputException", "DynamicOutputShapeException", "FakeMode", "FakeTensor", "Keywords",
     "Node", "Operation", "TorchDispatchMode", "UnsupportedOperatorException", "copy_to_memory",
     "count_autograd_references", "count_references", "describe_untried", "find_autograd_node", "in_backward_pass",
-    "install", "install_on_cpu", "is_parameter", "override_operator",
+    "install", "install_on_cpu", "is_parameter", "keep_alive", "override_operator",
 ]  # fmt: skip
 
 OLDEST, NEWEST = (2, 6), (2, 15)  # the versions of torch that `make torch-versions` tries
@@ -238,6 +238,10 @@ def _never_initialise() -> None:
     torch.cuda._lazy_call = lambda call, **options: None  # seeds and generator states wait for an initialisation
     fake_tensor.init_gpu_context = lambda *device: None  # torch 2.5 names none
     torch._C._set_only_lift_cpu_tensors(True)
+    # Asked for while they are imported, by libraries with kernels of their own: Triton, bitsandbytes, diffusers.
+    for name in ("_cuda_getCurrentRawStream", "_cuda_getDevice"):
+        if not hasattr(torch._C, name):
+            setattr(torch._C, name, lambda *device: 0)
 
 
 def _leave_recurrent_layers_to_torch() -> None:
@@ -472,6 +476,11 @@ def in_backward_pass() -> bool:
 def find_autograd_node() -> Node | None:
     """The node of autograd's graph that is computed now, in a backward pass; else None."""
     return torch._C._current_autograd_node()
+
+
+def keep_alive(held: object) -> None:
+    """Hold something for the rest of the process's life."""
+    _kept_alive.append(held)
 
 
 def override_operator(library: torch.library.Library, name: str, function: Callable[..., object], key: str) -> None:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 import torch
 
 from pytest_trainguard.memory.replay.allocator_settings import read_environment
-from pytest_trainguard.memory.replay.trace import Event, How, Trace, Workspace
-from pytest_trainguard.memory.traced import cuda_answers, fakecuda, values
+from pytest_trainguard.memory.replay.trace import Event, How, Kind, Trace, Workspace
+from pytest_trainguard.memory.traced import cuda_answers, cuda_kernels, fakecuda, values
 from pytest_trainguard.memory.traced.fakecuda import (
     Arguments,
     DataDependentOutputException,
@@ -72,7 +72,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         """
         super().__init__()
         self._device, self._given_mode = device, mode
-        self._rows: list[tuple[bool, int, int, int, str, str, str, int]] = []  # born, block, size, stream, op, ...
+        self._rows: list[tuple[Kind, int, int, int, str, str, str, int]] = []  # kind, block, size, stream, op, ...
         self._alive: dict[int, weakref.ref[torch.UntypedStorage]] = {}
         self._sizes: dict[int, int] = {}
         self._categories: dict[int, str] = {}
@@ -114,7 +114,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         self._sizes[block] = size
         self.now += size
         self.peak, self.most = max(self.peak, self.now), max(self.most, self.now)
-        self._rows.append((True, block, size, stream, op, labels.module, labels.phase, labels.step))
+        self._rows.append(("alloc", block, size, stream, op, labels.module, labels.phase, labels.step))
         self._alive[block] = weakref.ref(storage, lambda _: self._note_death(block, stream))
 
     def _note_death(self, block: int, stream: int) -> None:
@@ -124,7 +124,29 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         self.now -= size
         if self.memory_limit is not None:
             self.memory_limit.release(block)
-        self._rows.append((False, block, size, stream, "", "", self.labels.phase, self.labels.step))
+        self._rows.append(("free", block, size, stream, "", "", self.labels.phase, self.labels.step))
+
+    def _note_scratch(self, sizes: list[int], op: str) -> None:
+        """What a kernel takes beside its results, and gives back before anything else happens."""
+        labels, stream = self.labels, cuda_answers.current_stream().stream_id
+        taken = []
+        for size in sizes:
+            self._count += 1
+            if self.memory_limit is not None:
+                self.memory_limit.allocate(self._count, size, stream, labels.phase, labels.step)
+            self._rows.append(("alloc", self._count, size, stream, op, labels.module, labels.phase, labels.step))
+            taken.append((self._count, size))
+        self.peak, self.most = (max(before, self.now + sum(sizes)) for before in (self.peak, self.most))
+        for block, size in reversed(taken):
+            if self.memory_limit is not None:
+                self.memory_limit.release(block)
+            self._rows.append(("free", block, size, stream, "", "", labels.phase, labels.step))
+
+    def empty_cache(self) -> None:
+        """The program gives back what the allocator has cached."""
+        if self.memory_limit is not None:
+            self.memory_limit.empty_cache()
+        self._rows.append(("empty cache", 0, 0, 0, "", "", self.labels.phase, self.labels.step))
 
     def _note_workspace(self) -> None:
         thread = "autograd" if fakecuda.in_backward_pass() else "main"
@@ -140,16 +162,14 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
                 "(predicted classes, counts of them): what the program decides by them may be otherwise"
             )
         born: dict[int, tuple[str, str, str]] = {}
-        ends = {row[1]: row[6] for row in self._rows if not row[0]}
+        ends = {row[1]: row[6] for row in self._rows if row[0] == "free"}
         events = []
-        for is_birth, block, size, stream, op, module, phase, step in self._rows:
-            if is_birth:
+        for kind, block, size, stream, op, module, phase, step in self._rows:
+            if kind == "alloc":
                 category = self._categories.get(block) or _guess_category(phase, module, ends.get(block))
                 born[block] = (category, op, module)
-            category, op, module = born[block]
-            events.append(
-                Event("alloc" if is_birth else "free", block, size, stream, category, op, module, phase, step)
-            )
+            category, op, module = born.get(block, ("temporary", "", ""))
+            events.append(Event(kind, block, size, stream, category, op, module, phase, step))
         workspaces = list(self._workspaces.values())
         return Trace(events, list(self.notes), self.unknown, torch.__version__, how, workspaces, read_environment())
 
@@ -189,6 +209,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         op = func._schema.name
         for tensor in tensors_in(results):
             self._note_birth(tensor, op, "input" if func is aten._to_copy.default and not fake else None)
+        if fake and self._device == "cuda":
+            self._note_scratch(cuda_kernels.find_scratch_sizes(func, args, kwargs), op)
         return results
 
     def _adds_in_place(self, args: Arguments) -> bool:
