@@ -8,8 +8,8 @@ Each line: the name, the trace's `unknown` and `notes`, the `peak` in bytes, and
 import importlib
 import json
 import os
+import signal
 import sys
-from pathlib import Path
 
 from pytest_trainguard.memory.replay.device import Device
 from pytest_trainguard.memory.traced import engine, preparation
@@ -34,11 +34,13 @@ def main():
     module = importlib.import_module(f"tests.memory.programs.{sys.argv[1]}")
     names = sys.argv[2:] or list(module.KINDS)
     tracer = preparation.prepare_process(Device(), "fake cuda")
-    sys.path.insert(0, str(Path.cwd()))
+    for name in getattr(module, "PRELOADED", ()):
+        importlib.import_module(name)
     for name in names:
         sys.stdout.flush()
         child = os.fork()
         if not child:
+            signal.alarm(60)  # ended, not waited for: a test that hangs names nobody
             run_one(name, module.KINDS[name], tracer)
             os._exit(0)
         _, status = os.waitpid(child, 0)

@@ -17,7 +17,7 @@ from pytest_trainguard.memory.replay.sizes import GIB, MIB
 CONTEXT = 430 * MIB
 
 # cuBLAS's workspace, one for each thread and stream that multiplies matrices, held by torch's allocator: 2 x 4 MiB and
-# 8 x 16 KiB, from Hopper on 32 MiB. Source: `parseChosenWorkspaceSize`, torch's aten/src/ATen/cuda/CublasHandlePool.cpp.
+# 8 x 16 KiB, from Hopper on 32 MiB. Source: `parseChosenWorkspaceSize`, aten/src/ATen/cuda/CublasHandlePool.cpp.
 WORKSPACE = 2 * 4 * MIB + 8 * 16 * 2**10
 WORKSPACE_FROM_HOPPER_ON = 32 * MIB
 HOPPER_AND_LATER = (9, 10, 12)  # major compute capabilities: Hopper, Blackwell in servers, Blackwell in desktops
