@@ -42,7 +42,7 @@ EDGE_CASE = "only these cases, by number or slug: 41,64-66,partial-save"
 CATEGORY = "only cases of this category (repeatable)"
 FAST = "only cases that cost seconds, as before a commit; says what it leaves out"
 REPORT = "write the report to this file: .html for people, .json for machines (repeatable)"
-GPU_BUDGET = "GPU memory that the job may take: 40GiB, 40GB, 80%%, a100-40gb, bytes"
+GPU_BUDGET = "GPU memory that the job may take: 40GiB, 40GB, 80%%, a100-40gb; several: l4,h100; none: the GPU here"
 TIMELINE = "with --gpu-budget: draw each trainer's predicted memory, .svg or .png; its name is put in the file's"
 STRICT = "NO-GO where a critical case is not judged for a reason that can be mended (pytest has a --strict itself)"
 ACCEPT = "accept what is NO-GO for now, for this reason: list it in trainguard-accepted.toml, and fail what is new"
@@ -74,7 +74,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--fast", FAST, action="store_true")
     add("--catalogue", "print the catalogue of edge cases and exit", action="store_true")
     add("--preflight-report", REPORT, action="append", default=[], metavar="PATH")
-    add("--gpu-budget", GPU_BUDGET, metavar="SIZE")
+    add("--gpu-budget", GPU_BUDGET, nargs="?", const="", metavar="SIZE")
     add("--memory-timeline", TIMELINE, metavar="PATH")
     add("--accept", ACCEPT, metavar="WHY")
     add("--explain", EXPLAIN, metavar="CASE")

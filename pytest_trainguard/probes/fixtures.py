@@ -70,7 +70,8 @@ def gpu_budget(guard: Guard, request: pytest.FixtureRequest) -> GpuBudget:
         request.node.stash[MEMORY] = report
 
     drawn = request.config.option.trainguard_memory_timeline
-    return GpuBudget(guard, get_preflight(request.config).gpu_limit, note, Path(drawn) if drawn else None)
+    preflight = get_preflight(request.config)
+    return GpuBudget(guard, preflight.gpu_limit, note, Path(drawn) if drawn else None, preflight.other_gpu_limits)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from pytest_trainguard.memory.answers.prediction import Prediction
 from pytest_trainguard.memory.answers.search import Largest
 from pytest_trainguard.memory.answers.verdict import format_headline
 from pytest_trainguard.memory.replay.budget import Limit, parse_budget, resolve_budget
+from pytest_trainguard.memory.replay.cards import find_card
 from pytest_trainguard.probes.guard import Guard
 from pytest_trainguard.verdicts.errors import CannotJudge, Finding, NotApplicable
 
@@ -35,15 +36,16 @@ class GpuBudget:
 
     Attributes:
         limit: the budget; None where none was given.
+        others: further budgets, which decide nothing and are told beside it.
         timeline: where memory over the trace is drawn, with the trainer's name put in; None for nowhere.
     """
 
     def __init__(
         self, guard: Guard, limit: Limit | None, note: Callable[[dict[str, object]], None],
-        timeline: Path | None = None,
+        timeline: Path | None = None, others: Sequence[Limit] = (),
     ):  # fmt: skip
         """`note` is given what is to be reported."""
-        self.guard, self.limit, self.timeline, self._note = guard, limit, timeline, note
+        self.guard, self.limit, self.timeline, self._note, self.others = guard, limit, timeline, note, others
         self._findings = guard.subject.findings.get(BudgetFindings, BudgetFindings)
 
     @property
@@ -96,11 +98,13 @@ class GpuBudget:
         from pytest_trainguard.memory.answers.tracing import Tracing
 
         traced = Tracing(self.guard.subject, limit.device)
-        present = present_gpu.find_gpu() if parse_budget(limit.text).card is None else None
+        present = present_gpu.find_gpu() if find_card(limit.text) is None else None
         if present is not None and (why := present_gpu.find_obstacle(present, limit)):
             raise CannotJudge(f"GPU memory: {why}")
         on_gpu = partial(measure_on_gpu, traced, limit.cap) if present is not None else None
-        return Prediction(self.guard.subject.settings, traced.trace, limit, measure=on_gpu)
+        others = self.others if limit == self.limit else ()
+        return Prediction(self.guard.subject.settings, traced.trace, limit, measure=on_gpu, others=others,
+                          trace_on=traced.trace_on)  # fmt: skip
 
     def fits(self, role: str) -> None:
         """Two optimizer steps at the production settings, on the longest rows, fit the budget.

@@ -109,9 +109,9 @@ def check_budget(config: pytest.Config) -> None:
         pytest.UsageError: it is not.
     """
     if config.option.trainguard_gpu_budget:
-        from pytest_trainguard.memory import parse_budget
+        from pytest_trainguard.memory.replay.budget import parse_budgets
 
-        parse_option(name_option(config, "--gpu-budget"), parse_budget, config.option.trainguard_gpu_budget)
+        parse_option(name_option(config, "--gpu-budget"), parse_budgets, config.option.trainguard_gpu_budget)
 
 
 def set_bar(config: pytest.Config, today: datetime.date) -> None:
@@ -180,14 +180,14 @@ def explain(config: pytest.Config) -> str:
     return "\n".join(case_pages.format_page(case, test, guides) for case, test in cases.items() if case in chosen)
 
 
-def find_gpu_limit(config: pytest.Config) -> Limit | None:
-    """What `--gpu-budget` comes to on the GPU that is present, if there is one; None where none was given.
+def find_gpu_limits(config: pytest.Config) -> list[Limit]:
+    """What `--gpu-budget` comes to on the GPU that is present, if there is one; empty where it was not given.
 
     Raises:
         pytest.UsageError: the budget or the headroom is none.
     """
-    if not config.option.trainguard_gpu_budget:
-        return None
+    if config.option.trainguard_gpu_budget is None:
+        return []
     from pytest_trainguard.memory.answers.present_gpu import find_gpu
     from pytest_trainguard.memory.replay import budget
 
@@ -197,10 +197,10 @@ def find_gpu_limit(config: pytest.Config) -> Limit | None:
     present = find_gpu()
     device = present.device if present else None
 
-    def limit(text: str) -> Limit:
-        return budget.resolve_budget(budget.parse_budget(text), device, headroom)
+    def limits(text: str) -> list[Limit]:
+        return budget.resolve_budgets(text, device, headroom)
 
-    return parse_option(name_option(config, "--gpu-budget"), limit, config.option.trainguard_gpu_budget)
+    return parse_option(name_option(config, "--gpu-budget"), limits, config.option.trainguard_gpu_budget)
 
 
 def find_reach(config: pytest.Config, own: Path) -> Reach:
@@ -257,7 +257,7 @@ def check_timeline_path(config: pytest.Config) -> None:
     if path:
         from pytest_trainguard.memory.answers import timeline
 
-        if not config.option.trainguard_gpu_budget:
+        if config.option.trainguard_gpu_budget is None:
             budget = name_option(config, "--gpu-budget")
             raise pytest.UsageError(f"{flag} draws what {budget} predicts: give that too")
         parse_option(flag, lambda text: timeline.check_timeline_path(Path(text)), path)

@@ -61,7 +61,8 @@ class Preflight:
 
     Attributes:
         active: a preflight was asked for, with `-m preflight`.
-        gpu_limit: what `--gpu-budget` comes to; None without it, or where nothing will run.
+        gpu_limit: what `--gpu-budget` comes to, the first of several; None without it, or where nothing will run.
+        other_gpu_limits: what the others come to.
         selection: which cases are to run, in a preflight.
         problems: what went wrong with the session itself, a line each.
         own_cases: trainer and slug of each of the project's own cases that was collected, run or not.
@@ -88,7 +89,8 @@ class Preflight:
         options.check_budget(config)
         self._put_back: Callable[[], None] | None = None
         runs = self.active and not config.option.collectonly
-        self.gpu_limit = options.find_gpu_limit(config) if runs else None
+        limits = options.find_gpu_limits(config) if runs else []
+        self.gpu_limit, self.other_gpu_limits = next(iter(limits), None), limits[1:]
         self.narrowing = options.list_narrowing_options(config)
         if self.narrowing and not self.active and not config.option.trainguard_doctor:
             raise pytest.UsageError(f"{self.narrowing[0]} narrows a preflight: run it with -m preflight")

@@ -10,7 +10,7 @@ import pytest
 from pytest_trainguard import catalog
 from pytest_trainguard.printing import printable
 from pytest_trainguard.session.ini_file import read_list
-from pytest_trainguard.session.options import find_gpu_limit
+from pytest_trainguard.session.options import find_gpu_limits
 from pytest_trainguard.session.preflight import Preflight, get_preflight
 from pytest_trainguard.setup.doctor import diagnose
 from pytest_trainguard.setup.init import SetUpError, initialize
@@ -69,7 +69,7 @@ def run_doctor(config: pytest.Config) -> int:
 
 
 def _diagnose_all(config: pytest.Config, preflight: Preflight) -> int:
-    limit = find_gpu_limit(config)
+    limit = next(iter(find_gpu_limits(config)), None)
     cases = catalog.read_tests()
     at_fault = []
     for name in preflight.trainers:

@@ -6,7 +6,7 @@ import pytest
 
 from pytest_trainguard.memory import parse_budget
 from pytest_trainguard.memory.replay import cards
-from pytest_trainguard.memory.replay.budget import parse_headroom, resolve_budget
+from pytest_trainguard.memory.replay.budget import parse_budgets, parse_headroom, resolve_budget, resolve_budgets
 from pytest_trainguard.memory.replay.device import Device
 
 GIB, MIB = 2**30, 2**20
@@ -61,3 +61,16 @@ def test_every_card_has_a_source_and_less_than_its_name_says():
         nominal = re.search(r"-(\d+)gb", name)
         assert nominal is None or 0.9 * int(nominal[1]) * GIB < card.usable < int(nominal[1]) * GIB
     assert set(cards.ALIASES.values()) <= set(cards.CARDS)
+
+
+def test_several_budgets_and_none():
+    limits = resolve_budgets("l4, a100-40gb,8GiB")
+    assert [limit.text for limit in limits] == ["l4", "a100-40gb", "8GiB"]
+    assert [limit.device.capability for limit in limits] == [(8, 9), (8, 0), (8, 0)]
+    with pytest.raises(ValueError, match="'many' is no budget"):
+        parse_budgets("l4,many")
+    here = Device("NVIDIA L4", (8, 9), 22 * 2**30)
+    assert [(limit.text, limit.size) for limit in resolve_budgets("", here)] == [("NVIDIA L4", 22 * 2**30)]
+    named = resolve_budgets("")
+    assert len(named) == len(cards.CARDS)
+    assert named[0].text == "h200"  # the first decides: what does not fit the largest fits none

@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 import torch
 
-from pytest_trainguard.memory.__main__ import main
+from pytest_trainguard.memory.__main__ import _find_trainer, main
 from pytest_trainguard.memory.answers.measure import measure_on_gpu
 from pytest_trainguard.memory.answers.tracing import tracing
 from pytest_trainguard.verdicts.errors import CannotJudge
@@ -104,6 +104,34 @@ def test_one_that_does_not(project):
     assert done.returncode == 1, done.stderr
     assert done.stdout.startswith("OUT OF MEMORY: ")
     assert "not measured on a GPU" in done.stdout
+
+
+def test_several_budgets_are_held_against_a_trace_for_each_generation_of_cards(project):
+    done = ask(project, "program:Fits", "--gpu-budget", "2GiB,512MiB,a10,h100", "--quick")
+    assert done.returncode == 0, done.stderr  # the first one decides
+    assert done.stdout.startswith("FITS: ")
+    table = done.stdout.partition("under each budget:\n")[2].splitlines()
+    assert [line.split()[0] for line in table] == ["2GiB", "512MiB", "a10", "h100"]
+    assert "OUT OF MEMORY" in table[1]
+    assert table[1].endswith(" over")
+    assert all("FITS" in line and line.endswith(" to spare") for line in (table[0], table[2], table[3]))
+
+
+def test_a_trainer_is_named_as_in_the_projects_own_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"'plain' is not of the form MODULE:TRAINER, and pyproject.toml names"):
+        _find_trainer("plain")
+    (tmp_path / "train.py").write_text("")
+    (tmp_path / "pyproject.toml").write_text(
+        "[tool.trainguard.trainers.plain]\ncommand = 'python train.py {data} {output_dir} {max_steps}'\n"
+        "sample = 'rows.jsonl'\n[tool.trainguard.trainers.shown]\nclass = 'train:Shown'\n"
+    )
+    found = _find_trainer("plain")
+    assert isinstance(found, dict)
+    assert found["command"].startswith("python train.py")
+    assert _find_trainer("shown") == _find_trainer("train:Shown") == "train:Shown"
+    with pytest.raises(ValueError, match=r"pyproject\.toml names plain, shown"):
+        _find_trainer("plian")
 
 
 def test_one_that_is_not_known(project):

@@ -55,7 +55,6 @@ def test_compiled_code_is_traced_as_it_stands_and_that_is_said(trace):
         ("exits", "exit 1 after 0 optimizer steps: no licence for this dongle"),
         ("vanishes", "the process ended by itself, exit 7, and left no trace"),
         ("becomes", "torchrun: the program goes on in a process that this Python cannot see into"),
-        ("router", r"aten::nonzero in 1 \(forward\)"),
         ("extension", "oddlib::twice"),
         ("shapeless", r"aten::geqrf \(forward\)"),
         ("graph", "CUDA graphs"),
@@ -68,3 +67,9 @@ def test_is_unknown_with_the_reason(trace, oddity, reason):
     assert found.unknown is not None
     assert re.search(reason, found.unknown), found.unknown
     assert "\n" not in found.unknown
+
+
+def test_a_router_is_taken_to_choose_each_expert_equally_often(trace):
+    found = trace("router")
+    assert found.unknown is None
+    assert any("balanced routing" in note for note in found.notes)

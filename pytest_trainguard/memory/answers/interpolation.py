@@ -42,7 +42,8 @@ def interpolate_trace(traces: Mapping[int, Trace], value: int) -> Trace | None:
         known = {one: sized[key] for one, sized in others.items() if key in sized}
         sizes[event.block] = _interpolate_size({nearest[0]: event.size, **known}, value)
     events = [
-        event if sizes[event.block] == event.size else replace(event, size=sizes[event.block]) for event in base.events
+        event if sizes.get(event.block, 0) == event.size else replace(event, size=sizes[event.block])
+        for event in base.events
     ]
     return replace(base, events=events)
 

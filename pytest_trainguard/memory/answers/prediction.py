@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from pytest_trainguard.contract.settings import Field
 from pytest_trainguard.memory.answers import present_gpu, timeline
@@ -20,9 +20,12 @@ from pytest_trainguard.memory.answers.alternatives import (
 )
 from pytest_trainguard.memory.answers.search import Largest
 from pytest_trainguard.memory.answers.verdict import Judgement, format_verdict, judge_trace
-from pytest_trainguard.memory.replay.budget import Limit, parse_budget, parse_headroom, resolve_budget
+from pytest_trainguard.memory.replay.budget import Limit, parse_headroom, resolve_budgets
+from pytest_trainguard.memory.replay.cards import find_card
 from pytest_trainguard.memory.replay.counters import Measured
+from pytest_trainguard.memory.replay.device import Device
 from pytest_trainguard.memory.replay.sizes import format_size
+from pytest_trainguard.memory.replay.trace import Trace
 
 SIZE_ROLES = ("batch_size", "max_length")  # the roles whose largest fitting value is looked for
 
@@ -35,6 +38,17 @@ class GpuBusy(Exception):
     """The GPU that is present is too small, or others are using it."""
 
 
+class Compared(TypedDict):
+    """The production settings under one of several budgets; sizes in bytes."""
+
+    budget: str
+    size: int
+    verdict: str
+    needs: int
+    least: int
+    reason: str
+
+
 class Prediction:
     """A trainer's memory under a budget.
 
@@ -42,15 +56,19 @@ class Prediction:
         settings: what is known of the trainer's settings.
         trace: traces the trainer with changed settings; the same ones are traced once.
         limit: the budget.
+        others: further budgets, that the production settings alone are held against.
         largest: by role, what `find_largest_setting` found so far.
         alternatives: what `judge_alternatives` found, once that was asked for.
     """
 
     def __init__(
         self, settings: Settings, trace: TraceFunction, limit: Limit, tell: Callable[[str], None] = _silent,
-        measure: Callable[[], Measured] | None = None,
+        measure: Callable[[], Measured] | None = None, others: Sequence[Limit] = (),
+        trace_on: Callable[[Device], Trace] | None = None,
     ):  # fmt: skip
+        """`trace_on` traces the production settings on another card, for the budgets of `others`."""
         self.settings, self.trace, self.limit, self._tell, self._measure = settings, trace, limit, tell, measure
+        self.others, self._trace_on = others, trace_on
         self.largest: dict[str, tuple[Field, Largest]] = {}
         self.alternatives: list[Alternative] = []
 
@@ -104,6 +122,20 @@ class Prediction:
         self.find_alternatives()
 
     @cached_property
+    def compared(self) -> list[Compared]:
+        """The production settings under each budget, this one first; empty where there is one alone."""
+        found = [self.judgement] if self.others else []
+        for limit in self.others:
+            self._tell(f"holding it against {limit.text}")
+            trace = self._trace_on(limit.device) if self._trace_on else self.trace({})
+            found.append(judge_trace(trace, limit))
+        return [
+            {"budget": one.limit.text, "size": one.limit.size, "verdict": one.verdict, "needs": one.needs,
+             "least": one.least, "reason": one.reason}
+            for one in found
+        ]  # fmt: skip
+
+    @cached_property
     def over_time(self) -> dict[str, Any] | None:
         """Memory over the trace of the production settings; see `timeline.sample_for_report`."""
         return timeline.sample_for_report(self.trace({}), self.limit)
@@ -117,7 +149,8 @@ class Prediction:
         }  # fmt: skip
         helps = [one.as_dict() for one in self.alternatives]
         measured = {**asdict(self.measured), "verdict": self.measured.verdict} if self.measured else None
-        return {**self.judgement.as_dict(), "measured": measured, "largest_settings": found, "alternatives": helps}
+        return {**self.judgement.as_dict(), "measured": measured, "largest_settings": found, "alternatives": helps,
+                "compared": self.compared}  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -131,7 +164,8 @@ def predicting(
 
     Args:
         trainer: a `Trainer` subclass that can be imported, `module:Class`, or the table of a command line.
-        budget: `40GiB`, `40GB`, `80%`, a card's name, or bytes.
+        budget: `40GiB`, `40GB`, `80%`, a card's name, or bytes; several with commas between them, of which the first
+            is the one; or nothing, for the card that is present, or else all named cards.
         headroom: share of the budget that should stay free.
         root: the folder that the trainer's relative paths start from, and its modules; by default the current one.
         tell: takes what is being done, in words.
@@ -143,20 +177,21 @@ def predicting(
     from pytest_trainguard.memory.answers.measure import measure_on_gpu
     from pytest_trainguard.memory.answers.tracing import tracing
 
-    asked, present = parse_budget(budget), present_gpu.find_gpu()
-    limit = resolve_budget(asked, present.device if present else None, parse_headroom(headroom))
-    measures = present is not None and asked.card is None  # a name asks about that card, whatever is here
+    present = present_gpu.find_gpu()
+    limit, *others = resolve_budgets(budget, present.device if present else None, parse_headroom(headroom))
+    measures = present is not None and find_card(limit.text) is None  # a name asks about that card, whatever is here
     if present is not None and measures and (why := present_gpu.find_obstacle(present, limit)):
         raise GpuBusy(f"{why}; to predict only, hide the GPU: CUDA_VISIBLE_DEVICES=")
     with tracing(trainer, device=limit.device, root=root) as traced:
         on_gpu = partial(measure_on_gpu, traced, limit.cap) if measures else None
-        yield Prediction(traced.subject.settings, traced.trace, limit, tell, on_gpu)
+        yield Prediction(traced.subject.settings, traced.trace, limit, tell, on_gpu, others, traced.trace_on)
 
 
 def format_prediction(report: dict[str, Any]) -> list[str]:
     """A `Prediction.as_dict` as a person reads it: so that one that crossed a process reads the same."""
     *told, source = format_verdict(Judgement.from_dict(report))
     told.append(_format_measured(report) if report["measured"] else f"{source}; not measured on a GPU")
+    told += _format_compared(report.get("compared", []))  # an older report has none
     for found in report["largest_settings"].values():
         one = Largest(found["value"], None, found["beyond"], found["exact"], found["traces"], found["unknown"])
         told.append(f"  the largest {found['setting']} that fits: {one.words}")
@@ -164,6 +199,21 @@ def format_prediction(report: dict[str, Any]) -> list[str]:
         told.append("  what would help, computed:")
         told += [f"    {_format_alternative(one)}" for one in report["alternatives"]]
     return told
+
+
+def _format_compared(compared: Sequence[Compared]) -> list[str]:
+    """The table of several budgets."""
+    lines = ["  under each budget:"] if compared else []
+    width = max((len(one["budget"]) for one in compared), default=0)
+    for one in compared:
+        if one["verdict"] == "UNKNOWN":
+            said = one["reason"]
+        elif one["verdict"] == "OUT OF MEMORY":
+            said = f"{format_size(one['least'])} at the least, {format_size(one['least'] - one['size'])} over"
+        else:
+            said = f"{format_size(one['needs'])}, {format_size(one['size'] - one['needs'])} to spare"
+        lines.append(f"    {one['budget']:<{width}} {format_size(one['size']):>11}  {one['verdict']:<13}  {said}")
+    return lines
 
 
 def _format_measured(report: dict[str, Any]) -> str:

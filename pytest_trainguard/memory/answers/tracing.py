@@ -69,6 +69,7 @@ class Tracing:
         self.figures: dict[str, Any] = {}
         self.output, self._timed_out = "", False
         self._traces: dict[str, Trace] = {}
+        self._others: dict[int, Tracing] = {}  # on other cards, by the first part of their compute capability
         self._data: dict[tuple[int, int], tuple[Path | None, str | None]] = {}
 
     @cached_property
@@ -109,6 +110,19 @@ class Tracing:
         if key not in self._traces:
             self._traces[key] = self._on_longest_rows(values, steps)
         return self._traces[key]
+
+    def trace_on(self, device: Device) -> Trace:
+        """Trace the production settings on another card; those of one generation take the same kernels: one trace.
+
+        Raises:
+            CannotJudge: as `trace`.
+        """
+        generation = device.capability[0]
+        if generation == self.device.capability[0]:
+            return self.trace()
+        if generation not in self._others:
+            self._others[generation] = Tracing(self.subject, device)
+        return self._others[generation].trace()
 
     def value(self, role: str) -> int | None:
         """The production value of the setting of a role; None where there is none."""

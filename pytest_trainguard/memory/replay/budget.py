@@ -94,6 +94,15 @@ def parse_budget(text: str) -> Budget:
     return Budget(text, size=int(number * _UNITS[match[2]]))
 
 
+def parse_budgets(text: str) -> list[Budget]:
+    """Read budgets with commas between them; none of nothing, which asks about what is present, or all cards.
+
+    Raises:
+        ValueError: one of them is no budget; one line that names it.
+    """
+    return [parse_budget(one.strip()) for one in text.split(",")] if text.strip() else []
+
+
 def parse_headroom(text: str) -> float:
     """Read the share of a budget that is to stay free: `10%`, `10`, `0`.
 
@@ -130,3 +139,20 @@ def resolve_budget(budget: Budget, device: Device | None = None, headroom: float
     elif device is None:
         device = replace(cards.USUAL_CARD.device, memory=size)
     return Limit(budget.text, size, device, CONTEXT, headroom)
+
+
+def resolve_budgets(text: str, device: Device | None = None, headroom: float = HEADROOM) -> list[Limit]:
+    """What budgets with commas between them come to; the first one decides, the others are told beside it.
+
+    Of nothing: the device that is present; without one all named cards, the largest first.
+
+    Raises:
+        ValueError: as `parse_budgets` and `resolve_budget`.
+    """
+    budgets = parse_budgets(text)
+    if not budgets and device is not None:
+        budgets = [Budget(device.name, size=device.memory)]
+    elif not budgets:
+        named = sorted(cards.CARDS.values(), key=lambda card: -card.usable)
+        budgets = [Budget(card.name, size=card.usable, card=card) for card in named]
+    return [resolve_budget(one, device, headroom) for one in budgets]

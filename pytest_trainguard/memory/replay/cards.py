@@ -17,10 +17,10 @@ from pytest_trainguard.memory.replay.sizes import GIB, MIB
 CONTEXT = 430 * MIB
 
 # cuBLAS's workspace, one for each thread and stream that multiplies matrices, held by torch's allocator: 2 x 4 MiB and
-# 8 x 16 KiB, on Hopper 32 MiB. Source: `parseChosenWorkspaceSize` in torch's aten/src/ATen/cuda/CublasHandlePool.cpp.
+# 8 x 16 KiB, from Hopper on 32 MiB. Source: `parseChosenWorkspaceSize`, aten/src/ATen/cuda/CublasHandlePool.cpp.
 WORKSPACE = 2 * 4 * MIB + 8 * 16 * 2**10
-WORKSPACE_HOPPER = 32 * MIB
-HOPPER = (9, 0)
+WORKSPACE_FROM_HOPPER_ON = 32 * MIB
+HOPPER_AND_LATER = (9, 10, 12)  # major compute capabilities: Hopper, Blackwell in servers, Blackwell in desktops
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Card:
 
 def find_workspace_size(capability: tuple[int, int]) -> int:
     """Bytes of one cuBLAS workspace on a device of this compute capability."""
-    return WORKSPACE_HOPPER if capability == HOPPER else WORKSPACE
+    return WORKSPACE_FROM_HOPPER_ON if capability[0] in HOPPER_AND_LATER else WORKSPACE
 
 
 def _card(name: str, gpu: str, gib: float, capability: tuple[int, int], source: str) -> Card:

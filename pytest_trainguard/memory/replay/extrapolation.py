@@ -18,7 +18,10 @@ from pytest_trainguard.memory.replay.trace import Event, Trace
 
 
 class Move(NamedTuple):
-    """One birth (or death) of a storage: no more of an event than the allocator sees."""
+    """One birth (or death) of a storage: no more of an event than the allocator sees.
+
+    Of block 0, which no storage is, the giving back of what is cached.
+    """
 
     born: bool
     block: int
@@ -98,7 +101,7 @@ def _parts(moves: Sequence[Move], number: int, ends: dict[int, tuple[int, float]
     return [
         _Part(move, ends[move.block][0] - number, ends[move.block][1]) if move.born else _Part(move)
         for move in moves
-        if move.block in born
+        if move.block in born or not move.block
     ]
 
 
@@ -112,6 +115,9 @@ def _again(
     for index, (move, later, place) in enumerate(parts):
         while waiting and waiting[-1][0] * len(parts) <= index:
             moves.append(waiting.pop()[1])
+        if not move.block:
+            moves.append(move)
+            continue
         if move.born:
             names[move.block], fresh = fresh, fresh + 1
         name = names[move.block]
@@ -138,6 +144,8 @@ def replay_steps(
             if not born:
                 if block in blocks:
                     model.free(blocks.pop(block))
+                elif not block:
+                    model.flush()
             elif size:
                 blocks[block] = model.malloc(size if size <= MIN_BLOCK else round(size * scale), stream)
                 peak = max(peak, model.allocated)

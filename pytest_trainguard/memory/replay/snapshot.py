@@ -43,6 +43,8 @@ def make_snapshot(trace: Trace, workspace: int = 0, cap: int | None = None) -> d
                 used[event.block] = allocator.malloc(event.size, event.stream), event
             elif event.block in used:
                 allocator.free(used.pop(event.block)[0])
+            elif event.kind == "empty cache":
+                allocator.flush()
         except OutOfMemory:
             entries += [_entry(action, event) for action in log]
             free = (cap or 0) - allocator.reserved

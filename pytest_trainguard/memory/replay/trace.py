@@ -13,16 +13,18 @@ from typing import Any, Literal
 VERSION = 1
 How = Literal["fake cuda", "fake cpu"]
 CATEGORIES = ("weight", "gradient", "optimizer state", "activation", "input", "temporary")
+Kind = Literal["alloc", "free", "empty cache"]
+KINDS: tuple[Kind, ...] = ("free", "alloc", "empty cache")  # by their numbers in JSON
 PHASES = ("build", "forward", "backward", "optimizer step", "evaluation", "save")
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One birth or death of a storage on the device.
+    """One birth or death of a storage on the device, or what the program does to the allocator's cache.
 
     Attributes:
-        kind: `alloc` or `free`.
-        block: identity of the storage within the trace; never used again after its death.
+        kind: `alloc`, `free`, or `empty cache` where the program gives back what is cached (`torch.cuda.empty_cache`).
+        block: identity of the storage within the trace; never used again after its death. 0 where there is none.
         size: bytes requested, unrounded; the same at birth and death.
         stream: the CUDA stream it belongs to; 0 unless a side stream was used.
         category: one of `CATEGORIES`; a storage's last known one, the same at birth and death.
@@ -32,7 +34,7 @@ class Event:
         step: optimizer steps complete at the time of this event.
     """
 
-    kind: Literal["alloc", "free"]
+    kind: Kind
     block: int
     size: int
     stream: int = 0
@@ -93,7 +95,7 @@ class Trace:
             return names.setdefault(name, len(names))
 
         rows = [
-            [int(e.kind == "alloc"), e.block, e.size, e.stream, number(e.category), number(e.op), number(e.module),
+            [KINDS.index(e.kind), e.block, e.size, e.stream, number(e.category), number(e.op), number(e.module),
              number(e.phase), e.step]
             for e in self.events
         ]  # fmt: skip
@@ -117,9 +119,8 @@ class Trace:
                 raise ValueError(f"its version is {whole['version']}, this program reads {VERSION}")
             names = whole["names"]
             events = [
-                Event("alloc" if born else "free", block, size, stream, names[category], names[op], names[module],
-                      names[phase], step)
-                for born, block, size, stream, category, op, module, phase, step in whole["events"]
+                Event(KINDS[kind], block, size, stream, names[category], names[op], names[module], names[phase], step)
+                for kind, block, size, stream, category, op, module, phase, step in whole["events"]
             ]  # fmt: skip
             workspaces = [Workspace(**workspace) for workspace in whole["workspaces"]]
             told = (whole["notes"], whole["unknown"], whole["torch"], whole["how"], workspaces, whole["allocator"])

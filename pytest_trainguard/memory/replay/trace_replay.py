@@ -95,6 +95,8 @@ def replay_trace(trace: Trace, cap: int | None = None, *, workspace: int = 0) ->
                 found.sizes[event.block] = block.size
             elif event.block in blocks:
                 allocator.free(blocks.pop(event.block))
+            elif event.kind == "empty cache":
+                allocator.flush()
         except OutOfMemory as failure:
             found.failed = Instant(index, event, failure.allocated, failure.reserved)
             found.asked = failure.asked

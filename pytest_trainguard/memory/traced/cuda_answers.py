@@ -28,6 +28,9 @@ class Meter(Protocol):
     now: int
     most: int
 
+    def empty_cache(self) -> None:
+        """The program gives back what the allocator has cached."""
+
 
 class Stream:
     """A CUDA stream: a number, and nothing to wait for."""
@@ -165,7 +168,8 @@ def install_answers(device: Device, meter: Meter) -> None:
         "get_device_name": constant(device.name), "get_device_capability": constant(device.capability),
         "get_device_properties": constant(properties), "get_arch_list": constant([f"sm_{major}{minor}"]),
         "is_bf16_supported": constant(True), "can_device_access_peer": constant(False), "ipc_collect": constant(None),
-        "utilization": constant(0), "synchronize": constant(None), "empty_cache": constant(None),
+        "utilization": constant(0), "synchronize": constant(None),
+        "empty_cache": lambda: meter.empty_cache(),
         "memory_allocated": lambda *a, **k: meter.now, "max_memory_allocated": lambda *a, **k: meter.most,
         "memory_reserved": lambda *a, **k: meter.now, "max_memory_reserved": lambda *a, **k: meter.most,
         "memory_stats": stats, "memory_summary": constant(""), "memory_snapshot": constant([]),
@@ -190,7 +194,7 @@ def install_answers(device: Device, meter: Meter) -> None:
                 setattr(module, name, answer)
     torch.cuda.amp.common.amp_definitely_not_available = constant(False)
     torch.version.cuda = torch.version.cuda or "12.8"
-    _answer_for_accelerator(constant)
+    _answer_for_accelerator(constant, meter)
     # Page-locked memory is the host's; a tensor that is used on another stream is freed a little later.
     torch.Tensor.pin_memory = lambda tensor, *args: tensor
     torch.Tensor.is_pinned = constant(False)
@@ -241,15 +245,18 @@ def _load_then_move() -> None:
     torch.load = load
 
 
-def _answer_for_accelerator(constant: Callable[[object], Callable[..., object]]) -> None:
+def _answer_for_accelerator(constant: Callable[[object], Callable[..., object]], meter: Meter) -> None:
     accelerator = getattr(torch, "accelerator", None)
     if accelerator is None:  # torch before 2.6
         return
     answers = {
         "is_available": True, "device_count": 1, "current_accelerator": torch.device("cuda"),
         "current_device_index": 0, "current_device_idx": 0, "set_device_index": None, "set_device_idx": None,
-        "synchronize": None, "empty_cache": None, "current_stream": _default_stream, "set_stream": None,
+        "synchronize": None, "current_stream": _default_stream, "set_stream": None,
     }  # fmt: skip
     for name, answer in answers.items():
         if hasattr(accelerator, name):
             setattr(accelerator, name, constant(answer))
+    for module in (accelerator, getattr(accelerator, "memory", None)):
+        if module is not None and hasattr(module, "empty_cache"):
+            module.empty_cache = lambda: meter.empty_cache()

@@ -18,6 +18,7 @@ from pytest_trainguard.launch.child import loaded_modules
 from pytest_trainguard.launch.exit_code import run_to_exit_code
 from pytest_trainguard.memory.replay.device import Device, DeviceJson
 from pytest_trainguard.memory.replay.trace import How
+from pytest_trainguard.memory.traced import places
 from pytest_trainguard.memory.traced.memory_limit import MemoryLimit
 from pytest_trainguard.memory.traced.preparation import prepare_process
 from pytest_trainguard.memory.traced.tracer import Tracer, activate_tracer
@@ -67,12 +68,16 @@ def run_traced(
 
 
 def _note_failure(tracer: Tracer, error: BaseException) -> None:
-    """What ended the program, as the trace's `unknown`; a traceback on stderr where it is the program's own."""
+    """What ended the program, as the trace's `unknown`; a traceback on stderr where it may be the program's own."""
+    words = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     if isinstance(error, Unknown):
         said = str(error)
+    elif places.is_limit(error):
+        traceback.print_exception(error)
+        said = f"{places.find_place(error)}: what is done there cannot be traced without a GPU ({words})"
     else:
         traceback.print_exception(error)
-        said = "the program's own run ends with " + " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        said = f"the program's own run ends with {words}"
     tracer.unknown = tracer.unknown or said
 
 

@@ -40,7 +40,7 @@ __all__ = [
     "Arguments", "DataDependentOutputException", "DynamicOutputShapeException", "FakeMode", "FakeTensor", "Keywords",
     "Node", "Operation", "TorchDispatchMode", "UnsupportedOperatorException", "copy_to_memory",
     "count_autograd_references", "count_references", "describe_untried", "find_autograd_node", "in_backward_pass",
-    "install", "install_on_cpu", "is_parameter", "override_operator",
+    "install", "install_on_cpu", "is_parameter", "keep_alive", "override_operator",
 ]  # fmt: skip
 
 OLDEST, NEWEST = (2, 6), (2, 15)  # the versions of torch that `make torch-versions` tries
@@ -238,6 +238,10 @@ def _never_initialise() -> None:
     torch.cuda._lazy_call = lambda call, **options: None  # seeds and generator states wait for an initialisation
     fake_tensor.init_gpu_context = lambda *device: None  # torch 2.5 names none
     torch._C._set_only_lift_cpu_tensors(True)
+    # Asked for while they are imported, by libraries with kernels of their own: Triton, bitsandbytes, diffusers.
+    for name in ("_cuda_getCurrentRawStream", "_cuda_getDevice"):
+        if not hasattr(torch._C, name):
+            setattr(torch._C, name, lambda *device: 0)
 
 
 def _leave_recurrent_layers_to_torch() -> None:
@@ -250,6 +254,22 @@ def _leave_recurrent_layers_to_torch() -> None:
     _kept_alive.append(library)
     for key in ("AutogradCUDA", "CUDA"):
         override_operator(library, "cudnn_is_acceptable", lambda tensor: False, key)
+        for overload in ("IntList", "Tensor"):
+            override_operator(library, f"ctc_loss.{overload}", _lose_by_ctc, key)
+
+
+def _lose_by_ctc(
+    scores: torch.Tensor, targets: torch.Tensor, lengths: object, target_lengths: object, blank: int = 0,
+    reduction: int = 1, zero_infinity: bool = False,
+) -> torch.Tensor:  # fmt: skip
+    """As torch does it (LossCTC.cpp); itself it would divide what is on the device by lengths on the CPU."""
+    losses = _aten._ctc_loss(scores, targets, lengths, target_lengths, blank, zero_infinity)[0]
+    if zero_infinity:
+        losses = torch.where(losses == float("inf"), torch.zeros((), device=losses.device), losses)
+    if reduction == 1:  # the mean over rows, each by its own length
+        divisors = torch.as_tensor(target_lengths).clamp_min(1).to(losses.device, losses.dtype)
+        return (losses / divisors).mean()
+    return losses.sum() if reduction == 2 else losses
 
 
 def _tell_shapes() -> None:
@@ -261,7 +281,8 @@ def _tell_shapes() -> None:
     library = torch.library.Library("aten", "IMPL")
     _kept_alive.append(library)
     for name, function in (
-        ("_transformer_encoder_layer_fwd", _shape_of_layer), ("_native_multi_head_attention", _shapes_of_attention)
+        ("_transformer_encoder_layer_fwd", _shape_of_layer), ("_native_multi_head_attention", _shapes_of_attention),
+        ("_thnn_fused_gru_cell", _shapes_of_gru_cell), ("_thnn_fused_gru_cell_backward", _shapes_of_gru_gradients),
     ):  # fmt: skip
         if not torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{name}", "Meta"):
             override_operator(library, name, function, "Meta")
@@ -271,6 +292,21 @@ def _shape_of_layer(rows: torch.Tensor, *args: object, **kwargs: object) -> torc
     if rows.is_nested:
         raise NotImplementedError
     return torch.empty_like(rows)
+
+
+def _shapes_of_gru_cell(
+    from_input: torch.Tensor, from_state: torch.Tensor, state: torch.Tensor, input_bias: object = None,
+    state_bias: object = None,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    """The next state, and five numbers for each of its own that the backward pass needs."""
+    return torch.empty_like(state), state.new_empty(state.shape[0], 5 * state.shape[1])
+
+
+def _shapes_of_gru_gradients(grad: torch.Tensor, kept: torch.Tensor, has_bias: bool) -> tuple[torch.Tensor | None, ...]:
+    rows, width = grad.shape
+    biases = [grad.new_empty(3 * width) if has_bias else None for _ in range(2)]
+    gates = (grad.new_empty(rows, 3 * width) for _ in range(2))
+    return (*gates, torch.empty_like(grad), *biases)
 
 
 def _shapes_of_attention(
@@ -472,6 +508,11 @@ def in_backward_pass() -> bool:
 def find_autograd_node() -> Node | None:
     """The node of autograd's graph that is computed now, in a backward pass; else None."""
     return torch._C._current_autograd_node()
+
+
+def keep_alive(held: object) -> None:
+    """Hold something for the rest of the process's life."""
+    _kept_alive.append(held)
 
 
 def override_operator(library: torch.library.Library, name: str, function: Callable[..., object], key: str) -> None:

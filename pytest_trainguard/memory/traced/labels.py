@@ -26,6 +26,7 @@ class Labels(Observer):
 
     Attributes:
         step: optimizer steps complete.
+        passes: forward passes that were begun, of outermost modules.
     """
 
     def __init__(self, mark: MarkStorage):
@@ -37,6 +38,7 @@ class Labels(Observer):
         self._steps: weakref.WeakKeyDictionary[torch.optim.Optimizer, int] = weakref.WeakKeyDictionary()
         self._saves = 0  # calls of `torch.save` that are going on
         self.step = 0
+        self.passes = 0
 
     @property
     def phase(self) -> str:
@@ -81,6 +83,7 @@ class Labels(Observer):
         stack.append(self._names.get(module) or self._find_name(module))
 
     def _enter_outermost(self, module: torch.nn.Module) -> None:
+        self.passes += 1
         self._find_name(module)
         for tensor in (*module.parameters(), *module.buffers()):
             self._mark(tensor, "weight")

@@ -19,8 +19,14 @@ def _take_for_real(module: ModuleType) -> None:
     vars(module)["is_fake_tensor"] = lambda x: False
 
 
+def _take_values_for_right(module: ModuleType) -> None:
+    """A distribution looks whether its values are among those that it can have: what is not known would not be."""
+    module.Distribution.set_default_validate_args(False)
+
+
 _PATCHES: dict[str, Callable[[ModuleType], None]] = {
     "transformers.utils.import_utils": _take_for_real,
+    "torch.distributions.distribution": _take_values_for_right,
     "safetensors.torch": install_in_safetensors,
 }
 

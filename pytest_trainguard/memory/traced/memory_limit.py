@@ -42,6 +42,10 @@ class MemoryLimit:
         if block in self._blocks:
             self._allocator.free(self._blocks.pop(block))
 
+    def empty_cache(self) -> None:
+        """Give back what is cached."""
+        self._allocator.flush()
+
     def _message(self, failure: OutOfMemory) -> str:
         """Torch's own words, c10/cuda/CUDACachingAllocator.cpp."""
         free, cached = self._cap - failure.reserved, failure.reserved - failure.allocated

@@ -12,7 +12,7 @@ import torch.utils.data
 
 from pytest_trainguard.memory.replay.device import Device
 from pytest_trainguard.memory.replay.trace import How
-from pytest_trainguard.memory.traced import attention, cuda_answers, fakecuda, late_patches
+from pytest_trainguard.memory.traced import attention, cuda_answers, cuda_kernels, fakecuda, late_patches
 from pytest_trainguard.memory.traced.tracer import Tracer
 from pytest_trainguard.memory.traced.unknown import Unknown
 
@@ -32,6 +32,7 @@ def prepare_process(device: Device, how: How) -> Tracer:
         tracer.notes.append(untried)
     if cuda:
         fakecuda.install()
+        cuda_kernels.take_kernels_of_cuda()
         cuda_answers.install_answers(device, tracer)
     else:
         fakecuda.install_on_cpu()

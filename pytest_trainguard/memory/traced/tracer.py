@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 import torch
 
 from pytest_trainguard.memory.replay.allocator_settings import read_environment
-from pytest_trainguard.memory.replay.trace import Event, How, Trace, Workspace
-from pytest_trainguard.memory.traced import cuda_answers, fakecuda, values
+from pytest_trainguard.memory.replay.trace import Event, How, Kind, Trace, Workspace
+from pytest_trainguard.memory.traced import cuda_answers, cuda_kernels, fakecuda, places, values
 from pytest_trainguard.memory.traced.fakecuda import (
     Arguments,
     DataDependentOutputException,
@@ -44,11 +44,21 @@ _LESS_CERTAIN = {
     aten._thnn_fused_lstm_cell.default: _RECURRENT,
     aten._thnn_fused_gru_cell.default: _RECURRENT,
 }
+_CHOICES = {aten.topk.default: 2, aten.argmax.default: 1}  # and the place of their dimension among the arguments
 _ADD = aten.add.Tensor
 _INDEXING = frozenset({aten.index.Tensor, aten._unsafe_index.Tensor})
+_OTHER_CTC_LOSSES = [
+    getattr(getattr(aten, name), overload)
+    for name in ("_use_cudnn_ctc_loss", "_use_miopen_ctc_loss")
+    if hasattr(aten, name)
+    for overload in getattr(aten, name).overloads()
+]
 _SCALER_CHECK = aten._amp_foreach_non_finite_check_and_unscale_.default
 # Bytes of floats from which even a tensor on the CPU has no memory: a weight, before it is moved.
 LARGE_TENSOR = 1 << 20
+# Between two optimizer steps. A pass through Llama-3.2-3B and back takes 13,000 operations.
+MOST_OPERATIONS = 1_000_000
+MOST_READS = 2000  # of a made-up value at one line, each after another pass through the model
 
 
 class Tracer(TorchDispatchMode):  # type: ignore[misc]
@@ -72,7 +82,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         """
         super().__init__()
         self._device, self._given_mode = device, mode
-        self._rows: list[tuple[bool, int, int, int, str, str, str, int]] = []  # born, block, size, stream, op, ...
+        self._rows: list[tuple[Kind, int, int, int, str, str, str, int]] = []  # kind, block, size, stream, op, ...
         self._alive: dict[int, weakref.ref[torch.UntypedStorage]] = {}
         self._sizes: dict[int, int] = {}
         self._categories: dict[int, str] = {}
@@ -80,6 +90,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         self.references: tuple[int, int] | None = None
         self._count = 0
         self._made_up = 0
+        self._operations, self._counted_step = 0, 0
+        self._reads: dict[str, tuple[int, int]] = {}  # by place: how many, and passes through the model until the last
         self.now = self.peak = self.most = 0
         self.unknown: str | None = None
         self.memory_limit: MemoryLimit | None = None
@@ -114,7 +126,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         self._sizes[block] = size
         self.now += size
         self.peak, self.most = max(self.peak, self.now), max(self.most, self.now)
-        self._rows.append((True, block, size, stream, op, labels.module, labels.phase, labels.step))
+        self._rows.append(("alloc", block, size, stream, op, labels.module, labels.phase, labels.step))
         self._alive[block] = weakref.ref(storage, lambda _: self._note_death(block, stream))
 
     def _note_death(self, block: int, stream: int) -> None:
@@ -124,7 +136,29 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         self.now -= size
         if self.memory_limit is not None:
             self.memory_limit.release(block)
-        self._rows.append((False, block, size, stream, "", "", self.labels.phase, self.labels.step))
+        self._rows.append(("free", block, size, stream, "", "", self.labels.phase, self.labels.step))
+
+    def _note_scratch(self, sizes: list[int], op: str) -> None:
+        """What a kernel takes beside its results, and gives back before anything else happens."""
+        labels, stream = self.labels, cuda_answers.current_stream().stream_id
+        taken = []
+        for size in sizes:
+            self._count += 1
+            if self.memory_limit is not None:
+                self.memory_limit.allocate(self._count, size, stream, labels.phase, labels.step)
+            self._rows.append(("alloc", self._count, size, stream, op, labels.module, labels.phase, labels.step))
+            taken.append((self._count, size))
+        self.peak, self.most = (max(before, self.now + sum(sizes)) for before in (self.peak, self.most))
+        for block, size in reversed(taken):
+            if self.memory_limit is not None:
+                self.memory_limit.release(block)
+            self._rows.append(("free", block, size, stream, "", "", labels.phase, labels.step))
+
+    def empty_cache(self) -> None:
+        """The program gives back what the allocator has cached."""
+        if self.memory_limit is not None:
+            self.memory_limit.empty_cache()
+        self._rows.append(("empty cache", 0, 0, 0, "", "", self.labels.phase, self.labels.step))
 
     def _note_workspace(self) -> None:
         thread = "autograd" if fakecuda.in_backward_pass() else "main"
@@ -140,16 +174,14 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
                 "(predicted classes, counts of them): what the program decides by them may be otherwise"
             )
         born: dict[int, tuple[str, str, str]] = {}
-        ends = {row[1]: row[6] for row in self._rows if not row[0]}
+        ends = {row[1]: row[6] for row in self._rows if row[0] == "free"}
         events = []
-        for is_birth, block, size, stream, op, module, phase, step in self._rows:
-            if is_birth:
+        for kind, block, size, stream, op, module, phase, step in self._rows:
+            if kind == "alloc":
                 category = self._categories.get(block) or _guess_category(phase, module, ends.get(block))
                 born[block] = (category, op, module)
-            category, op, module = born[block]
-            events.append(
-                Event("alloc" if is_birth else "free", block, size, stream, category, op, module, phase, step)
-            )
+            category, op, module = born.get(block, ("temporary", "", ""))
+            events.append(Event(kind, block, size, stream, category, op, module, phase, step))
         workspaces = list(self._workspaces.values())
         return Trace(events, list(self.notes), self.unknown, torch.__version__, how, workspaces, read_environment())
 
@@ -167,6 +199,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
             tensor = args[0]
             return tensor.fake_device if isinstance(tensor, FakeTensor) else tensor.device
         try:
+            self._count_work()
             return self.run_operation(func, args, kwargs or {})
         except Unknown as error:
             self.unknown = self.unknown or str(error)
@@ -189,6 +222,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         op = func._schema.name
         for tensor in tensors_in(results):
             self._note_birth(tensor, op, "input" if func is aten._to_copy.default and not fake else None)
+        if fake and self._device == "cuda":
+            self._note_scratch(cuda_kernels.find_scratch_sizes(func, args, kwargs), op)
         return results
 
     def _adds_in_place(self, args: Arguments) -> bool:
@@ -227,8 +262,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         """With fake tensors, and with their values where those are known."""
         if func in _MATRIX_PRODUCTS:
             self._note_workspace()
-        elif func in _LESS_CERTAIN and _LESS_CERTAIN[func] not in self.notes:
-            self.notes.append(_LESS_CERTAIN[func])
+        elif func in _LESS_CERTAIN:
+            self._note_once(_LESS_CERTAIN[func])
         try:
             results = self._fake_mode.run_directly(func, args, kwargs)
             if results is None:
@@ -242,11 +277,31 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         if known is None:
             if func._schema.is_mutable:
                 values.forget_written_values(func, args, kwargs)
-            elif isinstance(results, FakeTensor) and results.dtype is torch.bool:
+            elif isinstance(results, FakeTensor) and not results.is_floating_point():
                 known = values.assume_finite(func, args, results)
+                known = values.infer_value(func, args, results) if known is None else known
         if known is not None:
             values.remember_values(results, known)
+        elif func in _CHOICES:
+            self._choose(func, args, results)
         return results
+
+    def _choose(self, func: Operation, args: Arguments, results: object) -> None:
+        """Which experts take a row, as routers choose them: balanced.
+
+        `argmax` only inside of a module: outside it is more often a prediction that is counted.
+        """
+        dim = args[_CHOICES[func]] if len(args) > _CHOICES[func] else -1
+        scores, chosen = args[0], next(one for one in tensors_in(results) if not one.is_floating_point())
+        among = scores.shape[dim] if dim is not None and scores.dim() else 0
+        if not 0 < among <= values.MOST_EXPERTS or (func is aten.argmax.default and not self.labels.inside):
+            return
+        self._note_once(values.ROUTING)
+        values.remember_values(chosen, values.balance_choices(among, chosen.shape))
+
+    def _note_once(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes.append(note)
 
     def _by_values(self, func: Operation, args: Arguments, kwargs: Keywords) -> object:
         """An operation whose result's shape, or which itself, is a matter of values."""
@@ -266,6 +321,33 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         module = self.labels.module
         return f"{func._schema.name}{f' in {module}' if module else ''} ({self.labels.phase})"
 
+    def _count_work(self) -> None:
+        """A trace has a bound on work: a loop may wait for what is made up here, and never come."""
+        if self.labels.step != self._counted_step:
+            self._counted_step, self._operations = self.labels.step, 0
+            self._reads.clear()
+        self._operations += 1
+        if self._operations > MOST_OPERATIONS:
+            often = (
+                max(self._reads, key=lambda place: self._reads[place][0])
+                if self._reads
+                else places.find_current_place()
+            )
+            raise Unknown(f"{often}: {MOST_OPERATIONS:,} operations without an optimizer step, more than are traced")
+
+    def _count_read(self) -> None:
+        """Count the reads of a value that is made up, at one line, with a pass through the model before each."""
+        place, passes = places.find_current_place(), self.labels.passes
+        count, before = self._reads.get(place, (0, -1))
+        if passes == before:
+            return
+        self._reads[place] = count + 1, passes
+        if count >= MOST_READS:
+            raise Unknown(
+                f"{place}: a loop whose end depends on what the model computes, which is not known here "
+                f"({MOST_READS:,} passes through the model without an optimizer step)"
+            )
+
     # ---- operations that look at values
 
     def _read_number(self, func: Operation, args: Arguments, kwargs: Keywords) -> object:
@@ -276,6 +358,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         known = values.find_value(tensor)
         if known is not None:
             return known
+        self._count_read()
         if not tensor.is_floating_point():
             if self.labels.inside:
                 raise Unknown(f"{self._describe_place(func)}, of a number that depends on the weights")
@@ -315,8 +398,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
             if isinstance(index, torch.Tensor) and index.dtype in (torch.bool, torch.uint8):
                 if values.find_value(index) is None:
                     raise Unknown(f"{self._describe_place(func)}, by a mask that depends on the weights")
-                places = self._put_on_device(index, args[0].device)
-                indices += places
+                indices += self._put_on_device(index, args[0].device)
             else:
                 indices.append(index)
         return self.run_faked(func, (args[0], indices), kwargs)
@@ -324,14 +406,49 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
     def _put_on_device(self, mask: torch.Tensor, device: torch.device) -> list[torch.Tensor]:
         value = values.find_value(mask)
         assert value is not None
-        places = value.nonzero()
+        true = value.nonzero()
         with self._fake_mode:
-            whole = torch.empty_like(places, device=device)
-            columns = [whole.select(1, column) for column in range(places.shape[1])]
+            whole = torch.empty_like(true, device=device)
+            columns = [whole.select(1, column) for column in range(true.shape[1])]
         self._note_birth(whole, "aten::nonzero")
         for column, fake in enumerate(columns):
-            values.remember_values(fake, places.select(1, column))
+            values.remember_values(fake, true.select(1, column))
         return columns
+
+    def _without_cudnn(self, func: Operation, args: Arguments, kwargs: Keywords) -> object:
+        """The CTC loss that cuDNN has is for labels on the CPU and short rows; torch's own kernel takes all."""
+        return False
+
+    def _lose_by_ctc(self, func: Operation, args: Arguments, kwargs: Keywords) -> object:
+        """A loss for each row, and for each step and row what each label and blank has come to (LossCTC.cu)."""
+        scores, _, _, lengths = args[:4]
+        given = lengths if isinstance(lengths, list | tuple) else self._get_value(func, lengths).tolist()
+        rows = scores.shape[1] if scores.dim() == 3 else 1
+        with self._fake_mode:
+            return scores.new_empty(rows), scores.new_empty(rows, scores.shape[0], 2 * max(given, default=0) + 1)
+
+    def _go_back_through_ctc(self, func: Operation, args: Arguments, kwargs: Keywords) -> object:
+        """Its lengths may be on the CPU, which its shape function takes for a mistake."""
+        with self._fake_mode:
+            return torch.empty_like(args[1])
+
+    def _pack_rows(self, func: Operation, args: Arguments, kwargs: Keywords) -> object:
+        """Rows of several lengths, one after the other: how many are left at each step is counted on the CPU."""
+        rows, lengths = args[0], self._get_value(func, args[1])
+        data, sizes = func(torch.empty(*rows.shape[:2], 1), lengths, *args[2:], **kwargs)
+        with self._fake_mode:
+            packed = rows.new_empty((data.shape[0], *rows.shape[2:]))
+        return packed, sizes
+
+    def _multiply_groups(self, func: Operation, args: Arguments, kwargs: Keywords) -> object:
+        """`grouped_mm`: its shape function knows bfloat16 alone, its kernel takes others one group after the other."""
+        self._note_workspace()
+        first = args[0]
+        if first.dtype is torch.bfloat16:
+            return self.run_faked(func, args, kwargs)
+        with self._fake_mode:
+            half = (one.to(torch.bfloat16) for one in args[:2])
+            return func(*half, *args[2:], **kwargs).to(first.dtype)
 
     def _check_gradients(self, func: Operation, args: Arguments, kwargs: Keywords) -> object:
         """The gradient scaler's look for infinities: it finds none, so that the step is taken."""
@@ -343,6 +460,13 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
 
 
 _HANDLERS: dict[Operation, Callable[[Tracer, Operation, Arguments, Keywords], object]] = {
+    **dict.fromkeys(_OTHER_CTC_LOSSES, Tracer._without_cudnn),
+    aten._ctc_loss.default: Tracer._lose_by_ctc,
+    aten._ctc_loss.Tensor: Tracer._lose_by_ctc,
+    aten._ctc_loss_backward.default: Tracer._go_back_through_ctc,
+    aten._ctc_loss_backward.Tensor: Tracer._go_back_through_ctc,
+    aten._pack_padded_sequence.default: Tracer._pack_rows,
+    **({aten._grouped_mm.default: Tracer._multiply_groups} if hasattr(aten, "_grouped_mm") else {}),
     aten._local_scalar_dense.default: Tracer._read_number,
     aten._to_copy.default: Tracer._copy,
     aten.copy_.default: Tracer._copy_into,

@@ -110,6 +110,39 @@ def assume_finite(func: Operation, args: Arguments, result: torch.Tensor) -> tor
     return torch.tensor(answer).expand(result.shape)
 
 
+_EITHER = (aten.bitwise_or.Tensor, aten.logical_or.default)
+_BOTH = (aten.bitwise_and.Tensor, aten.logical_and.default)
+
+
+def infer_value(func: Operation, args: Arguments, result: torch.Tensor) -> torch.Tensor | None:
+    """What one known argument decides alone: `true or anything` is true, `0 and anything` is 0.
+
+    So a generation ends at its greatest length, though nobody knows whether its last token would have ended it.
+    """
+    if func not in (*_EITHER, *_BOTH):
+        return None
+    for known in (find_value(one) for one in args if isinstance(one, torch.Tensor)):
+        if known is None or known.numel() == 0:
+            continue
+        if func in _EITHER and known.dtype is torch.bool and bool(known.all()):
+            return torch.ones((), dtype=result.dtype).expand(result.shape)
+        if func in _BOTH and not bool(known.any()):
+            return torch.zeros((), dtype=result.dtype).expand(result.shape)
+    return None
+
+
+MOST_EXPERTS = 1024  # choices among more are of words or classes
+ROUTING = (
+    "which of a few experts takes which row depends on the weights: each is taken to be chosen equally often "
+    "(balanced routing); what is kept for one that is chosen more often may be more"
+)
+
+
+def balance_choices(among: int, shape: torch.Size) -> torch.Tensor:
+    """Choices, made up: one after the other, so that each is made equally often."""
+    return (torch.arange(shape.numel()) % among).reshape(shape)
+
+
 def make_up_value(tensor: torch.Tensor) -> torch.Tensor:
     """A real tensor in place of an unknown one: ones for floats (a loss, a norm), zeros for classes and flags."""
     fill = torch.ones if tensor.is_floating_point() else torch.zeros
