@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pytest_trainguard import CloseLook, Finding, Outcome, edge_case
-from pytest_trainguard.casework.silent import gradients, losses, modes, movement, order, schedules
+from pytest_trainguard.casework.silent import gradients, losses, modes, movement, order, schedules, traces
 from pytest_trainguard.casework.silent.look import Look, Problems
 
 LOOKED = "nothing: a run of 9 steps and 3 batches an epoch, in which {} looked at"
@@ -93,6 +93,21 @@ def test_gradients_left_over(close_look: CloseLook) -> None:
 def test_wrong_mode(close_look: CloseLook) -> None:
     """After the first validation the model stayed in evaluation mode: no dropout for the rest of the month."""
     judge(close_look, modes.find_wrong_modes)
+
+
+@edge_case(
+    "evaluation-leaves-a-trace",
+    number=108,
+    title="an evaluation that changes what is trained",
+    verdict="survives",
+    severity="misleads",
+    brought_about="nothing: the same run with evaluations between some steps, and with none; what trains is compared",
+    expects="leaves weights, statistics, gradients and optimizer after an evaluation as they were before it",
+)
+def test_evaluation_leaves_a_trace(close_look: CloseLook) -> None:
+    """The averaged weights were put in for each validation, and never taken out: the average trained on."""
+    evaluated, alone = close_look.with_and_without_evaluations()
+    tell(alone, traces.find_traces(Look(evaluated.recording), Look(alone.recording)))
 
 
 @edge_case(

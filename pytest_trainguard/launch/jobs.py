@@ -144,8 +144,9 @@ def observe(note: RunNote) -> None:
         observers.append(Census(recorder))
     if note.closely:
         from pytest_trainguard.recorder.close_look import CloseLook
+        from pytest_trainguard.recorder.traces import Traces
 
-        observers.append(CloseLook(recorder.write))
+        observers += [CloseLook(recorder.write), Traces(recorder.write)]
     if fault and fault.kind != "listing":
         observers.append(Injector(fault, recorder, note.disk))
     # Every file that is opened would be looked at: only where the fault waits for one.

@@ -21,6 +21,7 @@ from pytest_trainguard.verdicts.errors import CannotJudge, Finding, NotApplicabl
 BATCHES = 3  # of an epoch, so that a run crosses the ends of two
 STEPS = 9  # optimizer steps: three epochs
 EVAL_EVERY = 2  # steps between evaluations, so that some steps have none before them
+RARELY = 10 * STEPS  # steps between evaluations, where there are to be none
 MANY = 4  # batches of an optimizer step, where gradients are accumulated
 WORKERS = 2  # processes that read data
 MOST_ROWS = 1024  # that are made for an epoch
@@ -94,6 +95,23 @@ class CloseLook:
             raise NotApplicable(f"{field.path} may not be {WORKERS}")
         return self._with_workers(field.path, 0), self._with_workers(field.path, WORKERS)
 
+    def with_and_without_evaluations(self) -> tuple[Outcome, Outcome]:
+        """The plain run, with evaluations between some steps, and the same in which the first would come far later.
+
+        Raises:
+            NotApplicable: there is no setting for how often it evaluates, or not for so rarely.
+            CannotJudge: as `plain`.
+        """
+        field = self.guard.needs.setting("eval_every")
+        if field.kind != "int" or not field.allows(RARELY):
+            raise NotApplicable(f"{field.path} may not be {RARELY}")
+        with_them = self.plain()
+        did = f"trained with {field.path} = {EVAL_EVERY} and with {RARELY}, looked at closely"
+        rarely = self._make("rarely", did, {field.path: RARELY})
+        if rarely.exit != 0 or rarely.timed_out:
+            raise NotApplicable(f"it does not take {field.path} = {RARELY}: {rarely.how}")
+        return with_them, rarely
+
     def with_base_models(self) -> tuple[Outcome, Outcome]:
         """A run from a small base model, and one from the same with every other weight's sign turned.
 
@@ -135,10 +153,7 @@ class CloseLook:
         return self.guard.subject.settings.role("accumulation")
 
     def _once(self, name: str, did: str, values: Mapping[str, object], times: int = 1) -> Outcome:
-        known = self._runs.outcomes
-        if name not in known:
-            known[name] = self._run(did, values, times)
-        outcome = known[name]
+        outcome = self._make(name, did, values, times)
         if outcome.exit != 0 or outcome.timed_out:
             raise CannotJudge(
                 f"{self.guard.subject.name}: {outcome.did}: {outcome.how}, though the undisturbed run ends well",
@@ -146,11 +161,18 @@ class CloseLook:
             )
         return outcome
 
+    def _make(self, name: str, did: str, values: Mapping[str, object], times: int = 1) -> Outcome:
+        """A run of this name, made the first time; it may have failed."""
+        known = self._runs.outcomes
+        if name not in known:
+            known[name] = self._run(did, values, times)
+        return known[name]
+
     def _run(self, did: str, values: Mapping[str, object], times: int) -> Outcome:
         """A run; on the trainer's own piece of data, and then with its own settings, where it needs more rows."""
         evaluating = settings.merge(self._evaluating(), values)
         for data, given in ((self._epoch(times), evaluating), (None, evaluating), (None, dict(values))):
-            request = RunRequest(did, data=data, steps=STEPS, settings=given, closely=True)
+            request = RunRequest(did, data=data, steps=STEPS, settings=given, states=True, closely=True)
             (outcome,) = self.guard.run_all([request])
             if outcome.exit == 0 and not outcome.timed_out:
                 break

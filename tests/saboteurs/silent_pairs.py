@@ -1,0 +1,151 @@
+"""Cases 105, 108, 115, 120 and 125: silent errors that show where two runs are held against each other."""
+
+import copy
+
+import torch
+
+from tests.saboteurs.sound import Rows, Sound
+
+NN, F = torch.nn, torch.nn.functional
+
+
+class Averages(Sound):
+    """Validates an average of its weights: they are put in before, and taken out after it."""
+
+    only = (108,)
+
+    def step(self, model, *rest):
+        super().step(model, *rest)
+        if not hasattr(self, "average"):
+            self.average = copy.deepcopy(model).requires_grad_(False)
+        with torch.no_grad():
+            for mean, now in zip(self.average.parameters(), model.parameters(), strict=True):
+                mean.lerp_(now, 0.5)
+
+    def validate(self, model, *rest):
+        own = copy.deepcopy(model.state_dict())
+        model.load_state_dict(self.average.state_dict())
+        best = super().validate(model, *rest)
+        self.put_back(model, own)
+        return best
+
+    def put_back(self, model, own):
+        model.load_state_dict(own)
+
+
+class LeavesTheAverageIn(Averages):
+    """`state_dict` holds the tensors themselves: what was kept of them is what was put in."""
+
+    case = 108
+    grade = "misleads"
+    says = (
+        r"an evaluation \(tests/saboteurs/\S+:\d+\) changes what is trained: step 3 begins with other weights than "
+        r"step 2 left: 0\.weight, 0\.bias.*; 4 of 4 evaluations"
+    )
+
+    def validate(self, model, *rest):
+        own = model.state_dict()
+        model.load_state_dict(self.average.state_dict())
+        best = Sound.validate(self, model, *rest)
+        model.load_state_dict(own)
+        return best
+
+
+class RoundsForThePhone(Sound):
+    """Measures what is left of the model at eight bits, and goes on with that."""
+
+    case = 108
+    grade = "misleads"
+    says = "changes what is trained"
+
+    def validate(self, model, *rest):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                size = parameter.abs().max() / 127 + 1e-12
+                parameter.copy_(torch.round(parameter / size) * size)
+        return super().validate(model, *rest)
+
+
+class Normed(Sound):
+    """With batch norm."""
+
+    only = (108,)
+
+    def build(self, settings):
+        first, *rest = super().build(settings)
+        return NN.Sequential(first, NN.BatchNorm1d(settings.hidden), *rest)
+
+
+class AdaptsItsNorm(Normed):
+    """No eval(): the statistics of what it validates on are those of the model that is saved."""
+
+    case = 108
+    grade = "misleads"
+    says = r"moves the running statistics of norms: 1\.running_mean is at step 3 not what step 2 left"
+
+    def validate(self, model, step, output_dir):
+        x, _ = (torch.stack(part) for part in zip(*Rows(self.validation, self.max_length), strict=True))
+        with torch.no_grad():
+            print("mean score", float(model(x).mean()))
+        return False
+
+
+class MeasuresHowEasilyItIsMisled(Sound):
+    """Gradients with respect to the rows leave some in the weights, and were set to zero before."""
+
+    case = 108
+    grade = "misleads"
+    says = r"leaves gradients behind: the backward pass of step 3 begins with a norm of \S+ where it begins with 0"
+
+    def step(self, model, optimizer, scaler, batch, settings, number, device):
+        loss = self.loss(model(batch[0]), batch[1])
+        self.check_loss(loss, number)
+        loss.backward()
+        self.check_gradient(model, number)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def validate(self, model, step, output_dir):
+        x, y = (torch.stack(part) for part in zip(*Rows(self.validation, self.max_length), strict=True))
+        model.eval()
+        x.requires_grad_()
+        self.loss(model(x), y).backward()
+        with torch.no_grad():
+            misled = model(x + 0.1 * x.grad.sign())
+        model.train()
+        print("right", float((misled.argmax(1) == y).float().mean()))
+        return False
+
+
+class BeginsItsMomentumAnew(Sound):
+    """Loads the optimizer's state again after each validation, as it was at the first one."""
+
+    case = 108
+    grade = "misleads"
+    says = "changes the optimizer's state: what the optimizer keeps of its parameters is at step 5 not what step 4 left"
+
+    def optimizer(self, model, settings):
+        self.stepped = super().optimizer(model, settings)
+        return self.stepped
+
+    def validate(self, model, *rest):
+        self.kept = getattr(self, "kept", None) or copy.deepcopy(self.stepped.state_dict())
+        best = super().validate(model, *rest)
+        self.stepped.load_state_dict(copy.deepcopy(self.kept))
+        return best
+
+
+class CalibratesItsScores(Sound):
+    """Fits a temperature to the validation rows, and trains with it from then on: nothing that is looked at tells."""
+
+    case = 108
+    grade = "unclear"
+    says = r"leaves something behind that nobody sees: the loss of step 3 is \S+ after it and \S+ without it"
+    temperature = 1.0
+
+    def loss(self, output, y):
+        return super().loss(output / self.temperature, y)
+
+    def validate(self, *args):
+        self.temperature = 0.5
+        return super().validate(*args)
