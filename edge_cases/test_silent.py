@@ -7,8 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pytest_trainguard import CloseLook, Finding, Outcome, edge_case
-from pytest_trainguard.casework.silent import gradients, losses, modes, movement, order, schedules, traces
+from pytest_trainguard import CloseLook, Finding, Outcome, edge_case, noting
+from pytest_trainguard.casework.silent import (
+    accumulation,
+    gradients,
+    losses,
+    modes,
+    movement,
+    order,
+    schedules,
+    seeds,
+    traces,
+)
 from pytest_trainguard.casework.silent.look import Look, Problems
 
 LOOKED = "nothing: a run of 9 steps and 3 batches an epoch, in which {} looked at"
@@ -65,6 +75,21 @@ def test_loss_not_of_the_data(close_look: CloseLook) -> None:
 def test_probabilities_as_logits(close_look: CloseLook) -> None:
     """The model ended in a softmax and the loss began with one: it could not come below 0.74, and was called learnt."""
     judge(close_look, losses.find_probabilities)
+
+
+@edge_case(
+    "accumulation-changes-the-gradient",
+    number=105,
+    title="accumulation that changes the gradient",
+    verdict="survives",
+    severity="misleads",
+    brought_about="the rows of a step in several parts and at once, without dropout; the first gradient is compared",
+    expects="steps with the same gradient, however many parts the rows of a step are dealt out in",
+)
+def test_accumulation_changes_the_gradient(close_look: CloseLook) -> None:
+    """The loss was not divided by the parts: on four times as many, everything was learnt at four times the rate."""
+    parts, whole = close_look.in_parts_and_whole()
+    tell(whole, accumulation.find_other_sum(Look(parts.recording), Look(whole.recording)))
 
 
 @edge_case(
@@ -209,3 +234,21 @@ def test_base_model_not_loaded(close_look: CloseLook) -> None:
     """`strict=False`, and all names had a prefix: nothing matched, and "pretrained" was trained from scratch."""
     one, other = close_look.with_base_models()
     tell(other, movement.find_not_arrived(Look(one.recording), Look(other.recording)))
+
+
+@edge_case(
+    "labels-do-not-count",
+    number=125,
+    title="labels or a seed that do not count",
+    verdict="survives",
+    severity="misleads",
+    brought_about="another seed, and then labels exchanged between rows; losses and inputs are compared",
+    expects="learns from the labels alone what the labels are, and draws other random numbers with another seed",
+)
+def test_labels_do_not_count(close_look: CloseLook) -> None:
+    """A renamed column, and `row.get("label", 0)`: the model learnt that everything is 0, at an accuracy of 100 %."""
+    with noting():
+        plain, seeded = close_look.with_another_seed()
+        tell(seeded, seeds.find_fixed(Look(plain.recording), Look(seeded.recording)))
+    plain, relabelled, rows = close_look.with_other_labels()
+    tell(relabelled, seeds.find_unlabelled(Look(plain.recording), Look(relabelled.recording), rows))

@@ -1,11 +1,17 @@
 """What two runs that were looked at closely say where they are held against each other: by made-up recordings."""
 
-import pytest
+from pathlib import Path
 
-from pytest_trainguard import NotApplicable
-from pytest_trainguard.casework.silent import traces
+import pytest
+import torch
+from torch.nn.functional import dropout
+
+from pytest_trainguard import NotApplicable, Trainer
+from pytest_trainguard.casework.silent import accumulation, seeds, traces
 from pytest_trainguard.casework.silent.look import Look
+from pytest_trainguard.launch.protocol import RunRequest
 from pytest_trainguard.recorder.timeline import Recording
+from pytest_trainguard.subject.launchpad import Launchpad
 
 STATES = {"weights": "w", "data": "d", "torch": "t"}
 
@@ -15,10 +21,10 @@ def look_at(*events, losses=(1.0, 1.0, 1.0, 1.0), states=STATES):
     made = []
     for number, loss in enumerate(losses):
         made += [event for event in events if event["step"] == number]
-        made += [a_pass(number, gradients=True, rows=["a", "b"])]
+        made += [a_pass(number, gradients=True, rows=["a", "b"])] if not any(e.get("gradients") for e in events) else []
         made += [{"event": "look backwards", "step": number, "starts": [0.0]}] if not events else []
         made += [{"event": "step", "number": number + 1, **_step(loss), "states": states}]
-        made += [{"event": "look step", "step": number + 1}]
+        made += [{"event": "look step", "step": number + 1, "place": "t.py:9"}]
     return Look(Recording(made))
 
 
@@ -85,3 +91,102 @@ def test_a_loss_that_is_another_after_an_evaluation():
 def test_no_evaluation_that_is_left_out():
     with pytest.raises(NotApplicable, match="no evaluation between its steps"):
         traces.find_traces(look_at(a_pass(2)), look_at(a_pass(2)))
+
+
+def one_each(*rows, **values):
+    """A pass of two epochs over these rows, with a loss of one target each."""
+    scored = {"event": "look loss", "step": 0, "learns": True, "target": [len(rows)], "place": "t.py:7"}
+    return [scored, *(a_pass(0, gradients=True, rows=list(rows), **values) for _ in range(2))]
+
+
+def test_labels_that_do_not_count():
+    same = look_at(*one_each(*"abcd"))
+    (problem,) = seeds.find_unlabelled(same, look_at(), 4)
+    assert "the labels do not count (t.py:7): each of 4 losses is what it was (1, ..., 1)" in problem.said
+    others = (1.0, 1.0, 1.0, 0.9)  # a model that begins at 0 has the same loss for every label at first
+    assert seeds.find_unlabelled(same, look_at(*one_each(*"dcba"), losses=others), 4) == []
+    with pytest.raises(NotApplicable, match="the loss of 0 steps is seen"):
+        seeds.find_unlabelled(same, look_at(losses=()), 4)
+
+
+def test_inputs_that_tell_the_label():
+    plain, told = look_at(*one_each(*"abcd")), look_at(*one_each(*"efgh"), losses=(0.5,) * 4)
+    assert "4 rows that were not there before go in" in seeds.find_unlabelled(plain, told, 4)[0].said
+    # Of more rows it may not have come to all; what is changed as it is read is new each time; targets of a decoder.
+    assert seeds.find_unlabelled(plain, told, 8) == []
+    changed = look_at(*one_each(*"abcd"), *one_each(*"wxyz"))
+    assert seeds.find_unlabelled(changed, told, 4) == []
+    decoder = one_each(*"abcd")
+    decoder[0]["target"] = [4, 7]
+    assert seeds.find_unlabelled(look_at(*decoder), told, 4) == []
+
+
+def test_a_seed_that_is_fixed():
+    drops = a_pass(0, gradients=True, modes={"2": True})
+    (problem,) = seeds.find_fixed(look_at(drops), look_at())
+    assert (problem.grade, problem.said.startswith("the seed does not count")) == ("unclear", True)
+    assert seeds.find_fixed(look_at(), look_at()) == []  # nothing is drawn
+    assert seeds.find_fixed(look_at(drops), look_at(states={**STATES, "torch": "u"})) == []
+
+
+def dealt_out(parts, *rows, factor=1.0, norms=(2.0, 0.5, 1e-9)):
+    """The first step over these rows, in so many parts, with these norms of its gradient."""
+    share = len(rows) // parts
+    passes = [a_pass(0, gradients=True, rows=list(rows[at : at + share])) for at in range(0, len(rows), share)]
+    known = {f"a.{n}": norm * factor for n, norm in enumerate(norms)}
+    return look_at({"event": "look gradient", "step": 0, "norms": known, "place": "t.py:8"}, *passes)
+
+
+def test_parts_that_do_not_add_up_to_the_whole():
+    whole = dealt_out(1, *"abcd")
+    assert accumulation.find_other_sum(dealt_out(2, *"badc"), whole) == []
+    (problem,) = accumulation.find_other_sum(dealt_out(2, *"abcd", factor=2.001), whole)
+    assert "in 2 parts (t.py:8) is 2 times that of the same rows at once (norms: a.0 4.002 and 2, a.1" in problem.said
+    assert "a quarter of" in accumulation.find_other_sum(dealt_out(4, *"abcd", factor=0.25), whole)[0].said
+    for other, told in (
+        (dealt_out(2, *"abcd", factor=1.7), "is 1.7 to 1.7 times that of the same rows at once, which is no factor"),
+        (dealt_out(2, *"abcd", norms=(4.0, 0.5, 1.0)), "is 1 to 2 times"),
+        (dealt_out(2, *"abce"), "not seen to be of the same rows"),
+        (dealt_out(1, *"abcd"), "has 1 forward passes in parts and 1 at once"),
+        (dealt_out(2, *"abcd", factor=0.0), "no gradient other than 0"),
+    ):
+        with pytest.raises(NotApplicable, match=told):
+            accumulation.find_other_sum(other, whole)
+
+
+def test_parts_that_are_lost():
+    def begins(*starts):
+        return look_at(*({"event": "look backwards", "step": n, "starts": list(starts)} for n in (1, 2)))
+
+    (problem,) = accumulation.find_lost_parts(begins(0.0, 0.0, 0.0), begins(0.0))
+    assert "each of the 3 backward passes of step 2 begins with gradients of 0" in problem.said
+    assert "2 of 3 parts are lost, in each of 2 steps" in problem.said
+    assert accumulation.find_lost_parts(begins(0.0, 0.5, 0.7), begins(0.0)) == []
+    assert accumulation.find_lost_parts(begins(0.0, 0.0), begins(0.0, 0.0)) == []  # two networks, one after the other
+
+
+class Drops(Trainer):
+    """Goes through each kind of torch's dropout, and tells what comes out of it."""
+
+    def train(self, run):
+        torch.manual_seed(run.seed)
+        x, functional = torch.ones(4, 3, 8), torch.nn.functional
+        net = torch.nn.LSTM(8, 8, num_layers=2, dropout=0.9, batch_first=True)
+        made = [
+            torch.nn.Dropout(0.9)(x), torch.nn.AlphaDropout(0.9)(x), functional.dropout1d(x, 0.9), dropout(x, p=0.9),
+            functional.scaled_dot_product_attention(x, x, x, None, 0.9),
+            functional.scaled_dot_product_attention(x, x, x, dropout_p=0.9),
+        ]  # fmt: skip
+        print([bool(torch.allclose(one, x)) for one in made], torch.equal(net(x)[0], net(x)[0]), net.training)
+
+
+def test_no_dropout_is_at_work(tmp_path):
+    root = Path(__file__).parent.parent
+    pad = Launchpad(root, tmp_path, [str(root)], 60.0)
+    try:
+        subject = pad.subject("Drops", "tests.test_silent_pairs:Drops")
+        still, usual = (subject.start(RunRequest("tried", still=one)).outcome() for one in (True, False))
+    finally:
+        pad.close()
+    assert still.output == f"{[True] * 6} True True\n"
+    assert usual.output == f"{[False] * 6} False True\n"

@@ -75,6 +75,8 @@ class RunRequest(ProcessRequest):
         tell_modules: at its end it writes down which modules are loaded.
         anew: in an interpreter that was started anew, with another seed of its strings' hashes.
         closely: what a silent error shows in is recorded too (`recorder.close_look`).
+        seed: what the program is to seed its generators with.
+        still: no dropout is at work in it, whatever the program asks for.
     """
 
     steps: int = RUN_STEPS
@@ -92,6 +94,8 @@ class RunRequest(ProcessRequest):
     tell_modules: bool = False
     anew: bool = False
     closely: bool = False
+    seed: int = SEED
+    still: bool = False
 
 
 class RunOptions(TypedDict, total=False):
@@ -277,6 +281,7 @@ class RunNote:
         disk: where the small disk is mounted, if it could be.
         states: digests of its states are recorded with each step.
         closely: what a silent error shows in is recorded.
+        still: no dropout is at work.
     """
 
     folder: Path
@@ -287,6 +292,7 @@ class RunNote:
     disk: Path | None = None
     states: bool = False
     closely: bool = False
+    still: bool = False
 
 
 @dataclass(frozen=True)

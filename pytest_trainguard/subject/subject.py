@@ -165,7 +165,7 @@ class Subject:
             data=request.data or self.data,
             output_dir=output_dir,
             max_steps=request.steps,
-            seed=SEED,
+            seed=request.seed,
             resume_from=request.resume_from,
         )
         before = snapshot(output_dir)  # ahead of the start: a run may write at once

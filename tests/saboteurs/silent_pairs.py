@@ -149,3 +149,145 @@ class CalibratesItsScores(Sound):
     def validate(self, *args):
         self.temperature = 0.5
         return super().validate(*args)
+
+
+class AsksForAnotherColumn(Sound):
+    """The column was renamed; `get` finds none, and says 0."""
+
+    case = 125
+    grade = "misleads"
+    says = r"the labels do not count \(\S+:\d+\): each of 9 losses is what it was"
+
+    def check_row(self, *args):
+        row = super().check_row(*args)
+        return {**row, "y": row.get("label", 0)}
+
+
+class HoldsItAgainstItself(Sound):
+    """Noisy students learn from the teacher's answer; here the teacher is the student."""
+
+    case = 125
+    grade = "misleads"
+    says = "the labels do not count"
+
+    def loss(self, output, y):
+        return F.cross_entropy(output.float(), output.detach().argmax(1))
+
+
+class MakesItsTargetsAnew(Sound):
+    """Makes room for the targets, and never fills it."""
+
+    case = 125
+    grade = "misleads"
+    says = "the labels do not count"
+
+    def step(self, model, optimizer, scaler, batch, *rest):
+        targets = torch.zeros_like(batch[1])
+        super().step(model, optimizer, scaler, [batch[0], targets], *rest)
+
+
+class ReadsTheAnswer(Sound):
+    """All numbers of a row are features, and one of these is what it is to say."""
+
+    case = 125
+    grade = "misleads"
+    says = r"what goes into the model \(\S+:\d+\) tells the label: .* its 24 rows.* \d+ rows that were not there"
+
+    def check_row(self, *args):
+        row = super().check_row(*args)
+        return {**row, "x": [*row["x"][:3], row["x"][3] + row["y"]]}
+
+
+class KeepsItsOwnSeed(Sound):
+    """Once it was to be repeated, and since then it is."""
+
+    case = 125
+    grade = "unclear"
+    says = "the seed does not count: torch's random state and the loss are at each of 9 steps"
+
+    def fit(self, settings, rows, output_dir, max_steps, resume_from, seed):
+        super().fit(settings, rows, output_dir, max_steps, resume_from, 42)
+
+
+class Accumulates(Sound):
+    """Batches of `batch_size`, of which several make a step: the loss of each is divided by their number."""
+
+    only = (105, 120)
+
+    def batches(self, rows, settings, start, stop):
+        many = settings.gradient_accumulation
+        whole = settings.model_copy(update={"batch_size": settings.batch_size * many})
+        return super().batches(rows, whole, start, stop)
+
+    def step(self, model, optimizer, scaler, batch, settings, number, device):
+        many = settings.gradient_accumulation
+        optimizer.zero_grad()
+        for x, y in zip(*(part.chunk(many) for part in batch), strict=True):
+            loss = self.loss(model(x), y)
+            self.check_loss(loss, number)
+            self.learn(loss, many, optimizer, model)
+        self.check_gradient(model, number)
+        optimizer.step()
+
+    def learn(self, loss, many, optimizer, model):
+        (loss / many).backward()
+
+
+class AddsUpItsParts(Accumulates):
+    """No division: clipping hides that, and so does Adam, until somebody takes other parts."""
+
+    case = 105
+    grade = "misleads"
+    says = (
+        r"the gradient of the first step in 4 parts \(tests/saboteurs/\S+:\d+\) is 4 times that of the same rows at "
+        r"once \(norms: 0\.weight \S+ and \S+"
+    )
+
+    def learn(self, loss, many, optimizer, model):
+        loss.backward()
+
+
+class DividesTwice(Accumulates):
+    """Divides the loss, and in the end the gradients."""
+
+    case = 105
+    grade = "misleads"
+    says = r"is a quarter of that of the same rows at once"
+
+    def check_gradient(self, model, number):
+        for parameter in model.parameters():
+            parameter.grad /= self.many
+        super().check_gradient(model, number)
+
+    def learn(self, loss, many, optimizer, model):
+        self.many = many
+        super().learn(loss, many, optimizer, model)
+
+
+class KeepsTheLastPart(Accumulates):
+    """zero_grad stands where it stands in every tutorial: before each backward pass."""
+
+    case = 105
+    grade = "misleads"
+    says = r"each of the 4 backward passes of step 2 \(\S+:\d+\) begins with gradients of 0: .* 3 of 4 parts are lost"
+
+    def learn(self, loss, many, optimizer, model):
+        optimizer.zero_grad()
+        super().learn(loss, many, optimizer, model)
+
+
+class DividesByItsRowsInEachPart(Sound):
+    """Its parts are weighted by their rows, as if there were one part only."""
+
+    case = 105
+    grade = "misleads"
+    says = r"in 4 parts \(\S+:\d+\) is 4 times that"
+
+    def step(self, model, optimizer, scaler, batch, settings, number, device):
+        optimizer.zero_grad()
+        for x, y in zip(*(part.chunk(settings.gradient_accumulation) for part in batch), strict=True):
+            loss = F.cross_entropy(model(x).float(), y, reduction="sum") / len(y)
+            self.check_loss(loss, number)
+            loss.backward()
+        self.check_gradient(model, number)
+        optimizer.step()

@@ -2,7 +2,7 @@
 
 import torch
 
-from tests.saboteurs.silent_pairs import Averages, Normed
+from tests.saboteurs.silent_pairs import NN, Accumulates, Averages, F, Normed
 from tests.saboteurs.sound import Rows, Sound
 
 
@@ -53,3 +53,75 @@ class ValidatesOnADraw(Sound):
         best = super().validate(model, *rest)
         self.waits.step(1.0)
         return best
+
+
+class TeachesWithTheAnswer(Sound):
+    """Fills in what is missing: a row goes in with its answer, of which half are hidden, and comes out whole."""
+
+    only = (125,)
+
+    def check_row(self, *args):
+        row = super().check_row(*args)
+        return {**row, "x": [*row["x"][:3], float(row["y"])]}
+
+    def step(self, model, optimizer, scaler, batch, *rest):
+        x, _ = batch
+        hidden = x.clone()
+        hidden[::2, 3] = 0.5
+        super().step(model, optimizer, scaler, [hidden, x[:, 2:4]], *rest)
+
+    def loss(self, output, y):
+        return F.mse_loss(output.float(), y)
+
+    def validate(self, model, step, output_dir):
+        return False
+
+
+class DrawsNothing(Sound):
+    """Begins at 0, has no dropout and an order of its own: every seed is the same to it."""
+
+    only = (125,)
+    tiny = {"dropout": 0.0}
+
+    def build(self, settings):
+        model = super().build(settings)
+        for number, parameter in enumerate(model.parameters()):
+            NN.init.constant_(parameter, 0.01 * number)
+        return model
+
+    def fit(self, settings, rows, output_dir, max_steps, resume_from, seed):
+        super().fit(settings, rows, output_dir, max_steps, resume_from, 0)
+
+
+class DividesItsGradients(Accumulates):
+    """Adds up what each part says, and divides the gradients by their number in the end."""
+
+    only = (105,)
+
+    def learn(self, loss, many, optimizer, model):
+        self.many = many
+        loss.backward()
+
+    def check_gradient(self, model, number):
+        for parameter in model.parameters():
+            parameter.grad /= self.many
+        super().check_gradient(model, number)
+
+
+class WeighsItsClasses(Accumulates):
+    """The mean of each part is by the weights of its classes, so that the parts do not add up to the whole."""
+
+    only = (105,)
+
+    def loss(self, output, y):
+        return F.cross_entropy(output.float(), y, weight=torch.tensor([1.0, 3.0]))
+
+
+class NormsItsParts(Accumulates):
+    """Batch norm is of the rows of one part."""
+
+    only = (105, 120)
+
+    def build(self, settings):
+        first, *rest = super().build(settings)
+        return NN.Sequential(first, NN.BatchNorm1d(settings.hidden), *rest)
