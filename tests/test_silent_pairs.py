@@ -159,7 +159,7 @@ def test_parts_that_are_lost():
         return look_at(*({"event": "look backwards", "step": n, "starts": list(starts)} for n in (1, 2)))
 
     (problem,) = accumulation.find_lost_parts(begins(0.0, 0.0, 0.0), begins(0.0))
-    assert "each of the 3 backward passes of step 2 begins with gradients of 0" in problem.said
+    assert "each of the 3 backward passes of step 2 (t.py:9) begins with gradients of 0" in problem.said
     assert "2 of 3 parts are lost, in each of 2 steps" in problem.said
     assert accumulation.find_lost_parts(begins(0.0, 0.5, 0.7), begins(0.0)) == []
     assert accumulation.find_lost_parts(begins(0.0, 0.0), begins(0.0, 0.0)) == []  # two networks, one after the other

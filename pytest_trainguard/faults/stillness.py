@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import os
+import sys
 from collections.abc import Callable
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 import torch
-
-from pytest_trainguard.recorder.doors import replace_imported
 
 __all__ = ["turn_dropout_off"]
 
@@ -23,13 +24,20 @@ def turn_dropout_off() -> None:
     Modules stay in the mode that they are in, and keep their p: nothing of this is saved.
     """
     functional: Any = torch.nn.functional
-    for name in FUNCTIONS:
-        original = getattr(functional, name)
-        setattr(functional, name, _without(original))
-        replace_imported(original, getattr(functional, name))
+    still = {getattr(functional, name): _without(getattr(functional, name)) for name in FUNCTIONS}
     attention = functional.scaled_dot_product_attention
-    functional.scaled_dot_product_attention = _attending(attention)
-    replace_imported(attention, functional.scaled_dot_product_attention)
+    still[attention] = _attending(attention)
+    here = os.getcwd() + os.sep
+    files = {
+        module: getattr(module, "__file__", None) or ""
+        for module in list(sys.modules.values())
+        if type(module) is ModuleType
+    }
+    own = [module for module, file in files.items() if file.startswith(here) and "site-packages" not in file]
+    for module in [functional, *own]:  # the program's own may have taken one by name
+        for name, value in list(vars(module).items()):
+            if isinstance(value, FunctionType | BuiltinFunctionType) and value in still:
+                setattr(module, name, still[value])
     torch.nn.modules.module.register_module_forward_pre_hook(_quieten)
 
 

@@ -185,7 +185,7 @@ class Doors:
         if self._wanted("differentiated", "forward", "forwarded"):
             note_imported()
             plain, torch.autograd.grad = torch.autograd.grad, self._around_grad(torch.autograd.grad)
-            replace_imported(plain, torch.autograd.grad)
+            _replace_imported(plain, torch.autograd.grad)
         if self._wanted("fetching", "fetched"):
             loader = torch.utils.data.dataloader._BaseDataLoaderIter
             loader.__next__ = self._around_fetch(loader.__next__)
@@ -218,7 +218,7 @@ class Doors:
         """Put a function's replacement into its module, and into the program's own that took it by name."""
         original = getattr(module, name)
         setattr(module, name, around(original))
-        replace_imported(original, getattr(module, name))
+        _replace_imported(original, getattr(module, name))
 
     def _watch_files(self) -> None:
         if self._wanted("saving", "saved", "writing"):
@@ -536,7 +536,7 @@ def note_imported() -> None:
     _last_looked_at = next(reversed(sys.modules))
 
 
-def replace_imported(original: object, replacement: object) -> None:
+def _replace_imported(original: object, replacement: object) -> None:
     """Put it into the program's own modules, too, which took it by name before the doors were there."""
     here = os.getcwd() + os.sep
     for module in _took_grad:
