@@ -15,6 +15,7 @@ from pytest_trainguard.casework.silent import (
     modes,
     movement,
     order,
+    reports,
     schedules,
     seeds,
     traces,
@@ -219,6 +220,22 @@ def test_schedule_out_of_step(close_look: CloseLook) -> None:
 def test_clipping_without_effect(close_look: CloseLook) -> None:
     """Clipped before it was unscaled: at a scale of 65,536 every update was 65,536 times too small."""
     judge(close_look, gradients.find_unclipped, accumulating=True)
+
+
+@edge_case(
+    "reported-loss-is-another",
+    number=120,
+    title="a reported loss that is not the loss",
+    verdict="survives",
+    severity="misleads",
+    brought_about="the rows of a step in several parts and at once, without dropout; what is reported is compared",
+    expects="reports the same loss of the same rows, however many parts they are dealt out in",
+)
+def test_reported_loss_is_another(close_look: CloseLook) -> None:
+    """It printed what it had divided for the backward pass: with four parts the loss was the best of all runs."""
+    parts, whole = close_look.in_parts_and_whole()
+    told = (reports.read_reported(outcome) for outcome in (parts, whole))
+    tell(whole, reports.find_factor(Look(parts.recording), Look(whole.recording), *told))
 
 
 @edge_case(

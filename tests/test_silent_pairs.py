@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import dropout
 
 from pytest_trainguard import NotApplicable, Trainer
-from pytest_trainguard.casework.silent import accumulation, seeds, traces
+from pytest_trainguard.casework.silent import accumulation, reports, seeds, traces
 from pytest_trainguard.casework.silent.look import Look
 from pytest_trainguard.launch.protocol import RunRequest
 from pytest_trainguard.recorder.timeline import Recording
@@ -23,7 +23,8 @@ def look_at(*events, losses=(1.0, 1.0, 1.0, 1.0), states=STATES):
         made += [event for event in events if event["step"] == number]
         made += [a_pass(number, gradients=True, rows=["a", "b"])] if not any(e.get("gradients") for e in events) else []
         made += [{"event": "look backwards", "step": number, "starts": [0.0]}] if not events else []
-        made += [{"event": "step", "number": number + 1, **_step(loss), "states": states}]
+        batches = [len(e["rows"]) for e in made if e["event"] == "look pass" and e["gradients"] and e["step"] == number]
+        made += [{"event": "step", "number": number + 1, **_step(loss), "batches": batches, "states": states}]
         made += [{"event": "look step", "step": number + 1, "place": "t.py:9"}]
     return Look(Recording(made))
 
@@ -142,12 +143,12 @@ def test_parts_that_do_not_add_up_to_the_whole():
     assert accumulation.find_other_sum(dealt_out(2, *"badc"), whole) == []
     (problem,) = accumulation.find_other_sum(dealt_out(2, *"abcd", factor=2.001), whole)
     assert "in 2 parts (t.py:8) is 2 times that of the same rows at once (norms: a.0 4.002 and 2, a.1" in problem.said
-    assert "a quarter of" in accumulation.find_other_sum(dealt_out(4, *"abcd", factor=0.25), whole)[0].said
+    assert "is 0.25 times" in accumulation.find_other_sum(dealt_out(4, *"abcd", factor=0.25), whole)[0].said
     for other, told in (
         (dealt_out(2, *"abcd", factor=1.7), "is 1.7 to 1.7 times that of the same rows at once, which is no factor"),
         (dealt_out(2, *"abcd", norms=(4.0, 0.5, 1.0)), "is 1 to 2 times"),
-        (dealt_out(2, *"abce"), "not seen to be of the same rows"),
-        (dealt_out(1, *"abcd"), "has 1 forward passes in parts and 1 at once"),
+        (dealt_out(2, *"ab"), "2 forward passes over 2 rows in parts, and 1 over 4 at once"),
+        (dealt_out(1, *"abcd"), "1 forward passes over 4 rows in parts, and 1 over 4 at once"),
         (dealt_out(2, *"abcd", factor=0.0), "no gradient other than 0"),
     ):
         with pytest.raises(NotApplicable, match=told):
@@ -190,3 +191,47 @@ def test_no_dropout_is_at_work(tmp_path):
         pad.close()
     assert still.output == f"{[True] * 6} True True\n"
     assert usual.output == f"{[False] * 6} False True\n"
+
+
+def test_losses_that_a_program_tells_of():
+    text = (
+        "step 1 | loss: 0.6931, lr 0.01\rstep 2 loss=7e-1 val_loss 0.5\nepoch 1 loss 0.25\n"
+        '{"train/loss": 1.5e-3, "steps_lost": 0.5}\nsmoothed loss 0.7\nvalidation loss: 0.9 closs 3\n'
+    )
+    assert reports.find_losses(text) == {
+        "loss": [0.6931, 0.7, 0.25], "val_loss": [0.5], "train/loss": [0.0015], "smoothed loss": [0.7],
+        "validation loss": [0.9],
+    }  # fmt: skip
+
+
+def told(parts, *values, shared=True):
+    """A run of as many steps as there are losses, in so many backward passes each; parts have their share of them."""
+    look = look_at(losses=values)
+    for step, value in zip(look.recording.steps, values, strict=True):
+        object.__setattr__(step, "losses", tuple([value / (parts if shared else 1)] * parts))
+    return look
+
+
+def test_a_loss_that_is_reported_otherwise_of_parts():
+    losses = (0.8, 0.6, 0.5)
+    parts, whole, right = told(4, *losses), told(1, *losses), {"its output, loss": losses}
+
+    def find(*values, of=right, one=parts, other=whole):
+        return reports.find_factor(one, other, {"its output, loss": values}, of)
+
+    assert find(*losses) == []
+    (problem,) = find(3.2, 2.4, 2.0)
+    assert "the loss that it reports (its output, loss) is 4 times the loss" in problem.said
+    assert "it says 3.2, 2.4, 2 and 0.8, 0.6, 0.5" in problem.said
+    assert "is 0.25 times the loss" in find(0.2, 0.15, 0.125)[0].said
+    assert find(*(value for value in losses for _ in range(4))) == []  # a line for each part
+    uneven = told(2, *losses)
+    for step, loss in zip(uneven.recording.steps, losses, strict=True):
+        object.__setattr__(step, "losses", (loss * 0.7, loss * 0.3))
+    assert "is that of the last of 2 parts, after it was divided by 2" in find(0.24, 0.18, 0.15, one=uneven)[0].said
+    assert find(0.9, 0.7, 0.4) == []  # the loss of the last part, as it is
+    for values, of in ((losses[:2], right), ((3.2, 2.4, 2.0), {"its output, loss": (0.9, 0.9, 0.9)}), (losses, {})):
+        with pytest.raises(NotApplicable, match="no loss is seen in its output or its logs"):
+            find(*values, of=of)
+    with pytest.raises(NotApplicable, match="one backward pass"):
+        find(*losses, one=whole)

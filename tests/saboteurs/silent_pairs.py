@@ -1,6 +1,7 @@
 """Cases 105, 108, 115, 120 and 125: silent errors that show where two runs are held against each other."""
 
 import copy
+import json
 
 import torch
 
@@ -252,7 +253,7 @@ class DividesTwice(Accumulates):
 
     case = 105
     grade = "misleads"
-    says = r"is a quarter of that of the same rows at once"
+    says = r"is 0\.25 times that of the same rows at once"
 
     def check_gradient(self, model, number):
         for parameter in model.parameters():
@@ -291,3 +292,68 @@ class DividesByItsRowsInEachPart(Sound):
             loss.backward()
         self.check_gradient(model, number)
         optimizer.step()
+
+
+class Reports(Accumulates):
+    """Prints a loss with each step."""
+
+    only = ("none",)
+
+    def step(self, model, optimizer, scaler, batch, settings, number, device):
+        self.losses = []
+        super().step(model, optimizer, scaler, batch, settings, number, device)
+        self.report(number)
+
+    def report(self, number):
+        print(f"step {number} | loss: {sum(self.losses) / len(self.losses):.4f}")
+
+
+class ReportsItsShare(Reports):
+    """`loss = loss / parts`, and in the end `loss.item()`."""
+
+    case = 120
+    grade = "misleads"
+    says = (
+        r"the loss that it reports \(its output, loss\) is that of the last of 4 parts, after it was divided by 4: of "
+        r"the same rows in 4 parts and at once it says 0\.\d+, 0\.\d+, 0\.\d+ and 0\."
+    )
+
+    def learn(self, loss, many, optimizer, model):
+        loss = loss / many
+        loss.backward()
+        self.losses = [loss.item()]
+
+
+class AddsUpWhatItReports(Reports):
+    """Adds up the losses of its parts, and forgets that these are several."""
+
+    case = 120
+    grade = "misleads"
+    says = r"\(its output, train/loss\) is 4 times the loss: of the same rows in 4 parts"
+
+    def learn(self, loss, many, optimizer, model):
+        super().learn(loss, many, optimizer, model)
+        self.losses.append(loss.item())
+
+    def report(self, number):
+        print({"step": number, "train/loss": round(sum(self.losses), 5)})
+
+
+class LogsTheMeanOfShares(Reports):
+    """Divides each loss, and then takes their mean."""
+
+    case = 120
+    grade = "misleads"
+    says = r"\(log\.jsonl, loss\) is 0\.25 times the loss"
+
+    def fit(self, settings, rows, output_dir, *rest):
+        self.log = output_dir / "log.jsonl"
+        super().fit(settings, rows, output_dir, *rest)
+
+    def learn(self, loss, many, optimizer, model):
+        super().learn(loss, many, optimizer, model)
+        self.losses.append(loss.item() / many)
+
+    def report(self, number):
+        with self.log.open("a") as out:
+            out.write(json.dumps({"step": number, "loss": sum(self.losses) / len(self.losses)}) + "\n")

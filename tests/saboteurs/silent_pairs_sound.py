@@ -2,7 +2,7 @@
 
 import torch
 
-from tests.saboteurs.silent_pairs import NN, Accumulates, Averages, F, Normed
+from tests.saboteurs.silent_pairs import NN, Accumulates, Averages, F, Normed, Reports
 from tests.saboteurs.sound import Rows, Sound
 
 
@@ -125,3 +125,43 @@ class NormsItsParts(Accumulates):
     def build(self, settings):
         first, *rest = super().build(settings)
         return NN.Sequential(first, NN.BatchNorm1d(settings.hidden), *rest)
+
+
+class ReportsTheLoss(Reports):
+    """The mean of its parts, and beside it one that is smoothed."""
+
+    only = (105, 120)
+
+    def learn(self, loss, many, optimizer, model):
+        super().learn(loss, many, optimizer, model)
+        self.losses.append(loss.item())
+        self.smoothed = 0.9 * getattr(self, "smoothed", 4 * loss.item()) + 0.1 * loss.item()
+
+    def report(self, number):
+        super().report(number)
+        print(f"smoothed loss {self.smoothed:.3f}")
+
+
+class ReportsEachPart(Reports):
+    """A line for each part, and the loss in it has not been divided."""
+
+    only = (120,)
+
+    def learn(self, loss, many, optimizer, model):
+        super().learn(loss, many, optimizer, model)
+        print(f"loss={loss.item():.3f}")
+
+    def report(self, number):
+        pass
+
+
+class ReportsItsPenaltyToo(ReportsTheLoss):
+    """What it reports is the loss without a penalty that it learns from as well."""
+
+    only = (120,)
+
+    def learn(self, loss, many, optimizer, model):
+        penalty = sum(parameter.square().sum() for parameter in model.parameters())
+        ((loss + 0.1 * penalty) / many).backward()
+        self.losses.append(loss.item())
+        self.smoothed = 0.0

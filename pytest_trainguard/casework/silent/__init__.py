@@ -3,4 +3,16 @@
 Pure functions of a `Look`: each returns what it found, and raises where nothing can be said.
 """
 
-__all__ = ["accumulation", "gradients", "look", "losses", "modes", "movement", "order", "schedules", "seeds", "traces"]
+__all__ = [
+    "accumulation",
+    "gradients",
+    "look",
+    "losses",
+    "modes",
+    "movement",
+    "order",
+    "reports",
+    "schedules",
+    "seeds",
+    "traces",
+]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pytest_trainguard.casework.silent.look import MOST_NAMES, Look, Problems, at, problem
-from pytest_trainguard.recorder.timeline import Event
 from pytest_trainguard.verdicts.errors import NotApplicable
 
 __all__ = ["find_lost_parts", "find_other_sum"]
@@ -23,44 +22,45 @@ def find_other_sum(parts: Look, whole: Look) -> Problems:
         whole: the same, with all rows of a step in one batch.
 
     Raises:
-        NotApplicable: the first steps are not of the same rows, or what they differ by is no factor.
+        NotApplicable: the first steps are not of as many rows, or what they differ by is no factor.
     """
     lost = find_lost_parts(parts, whole)
     if lost:
         return lost
-    count = _count_parts(parts, whole)
-    one, other = _rows_of(parts), _rows_of(whole)
-    if not one or one != other:
-        raise NotApplicable("the first steps of the two runs are not seen to be of the same rows")
+    many, few = (len([event for event in look.training_passes if event["step"] == 0]) for look in (parts, whole))
+    rows, others = (look.recording.steps[0].examples for look in (parts, whole) if look.steps)
+    # Rows themselves need not look alike, padded with other neighbours; of others no gradient is a multiple.
+    if not few or many == few or rows != others:
+        raise NotApplicable(
+            f"its first step has {many} forward passes over {rows} rows in parts, and {few} over {others} at once: "
+            "these are not the same rows in several parts"
+        )
     first, second = ({n: v for n, v in _norms_of(look).items() if v > 0} for look in (parts, whole))
     largest = max(second.values(), default=0.0)
     ratios = {n: first[n] / norm for n, norm in second.items() if n in first and norm > NEGLIGIBLE * largest}
     if not ratios:
         raise NotApplicable("no gradient other than 0 is seen in the first step of both runs")
-    factors = (1.0, float(count), 1.0 / count)
+    factors = (1.0, many / few, few / many)
     factor = next((f for f in factors if all(abs(ratio / f - 1) < EXACT for ratio in ratios.values())), None)
     if factor is None:
         low, high = min(ratios.values()), max(ratios.values())
         raise NotApplicable(
-            f"its gradient in {count} parts is {low:.3g} to {high:.3g} times that of the same rows at once, which is "
+            f"its gradient in {many} parts is {low:.3g} to {high:.3g} times that of the same rows at once, which is "
             "no factor: its rows have to do with each other, are not equally long, or it draws random numbers"
         )
     if factor == 1:
         return []
     shown = ", ".join(f"{n} {first[n]:.4g} and {second[n]:.4g}" for n in list(ratios)[:MOST_NAMES])
     event = parts.of("gradient")[0]
-    told = f"{count} times" if factor > 1 else f"a {_ORDINALS.get(count, f'1/{count}')} of"
+    told = f"{factor:.3g} times"
     mend = "divide each loss by the number of parts" if factor > 1 else "divide by the number of parts once"
     return [
         problem(
             "misleads",
-            f"the gradient of the first step in {count} parts{at(event['place'])} is {told} that of the same rows at "
+            f"the gradient of the first step in {many} parts{at(event['place'])} is {told} that of the same rows at "
             f"once (norms: {shown}): {mend}, so that the learning rate means the same however a step is dealt out",
         )
     ]
-
-
-_ORDINALS = {2: "half", 3: "third", 4: "quarter"}
 
 
 def find_lost_parts(parts: Look, whole: Look) -> Problems:
@@ -80,21 +80,6 @@ def find_lost_parts(parts: Look, whole: Look) -> Problems:
             f"{len(lost)} steps; set gradients to zero once a step",
         )
     ]
-
-
-def _first_passes(look: Look) -> list[Event]:
-    return [event for event in look.training_passes if event["step"] == 0]
-
-
-def _count_parts(parts: Look, whole: Look) -> int:
-    many, few = len(_first_passes(parts)), len(_first_passes(whole))
-    if not few or many % few or many == few:
-        raise NotApplicable(f"its first step has {many} forward passes in parts and {few} at once: no parts are seen")
-    return many // few
-
-
-def _rows_of(look: Look) -> list[str]:
-    return sorted(row for event in _first_passes(look) for row in event["rows"])
 
 
 def _norms_of(look: Look) -> dict[str, float]:
