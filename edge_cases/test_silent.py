@@ -16,6 +16,7 @@ from pytest_trainguard.casework.silent import (
     movement,
     order,
     reports,
+    rows,
     schedules,
     seeds,
     traces,
@@ -195,6 +196,21 @@ def test_workers_double_rows(close_look: CloseLook) -> None:
 
 
 @edge_case(
+    "order-in-a-batch-counts",
+    number=115,
+    title="the order of rows within a batch counts",
+    verdict="survives",
+    severity="misleads",
+    brought_about="the same run with the rows of each batch of its first step in another order, without dropout",
+    expects="has the same loss and gradient, whatever place a row has in its batch",
+)
+def test_order_in_a_batch_counts(close_look: CloseLook) -> None:
+    """`view` in the place of `transpose`: the shapes were right, and each row was made of pieces of its neighbours."""
+    still, turned = close_look.with_rows_turned()
+    tell(turned, rows.find_ordered(Look(still.recording), Look(turned.recording)))
+
+
+@edge_case(
     "schedule-out-of-step",
     number=117,
     title="a learning rate schedule out of step",
@@ -267,5 +283,5 @@ def test_labels_do_not_count(close_look: CloseLook) -> None:
     with noting():
         plain, seeded = close_look.with_another_seed()
         tell(seeded, seeds.find_fixed(Look(plain.recording), Look(seeded.recording)))
-    plain, relabelled, rows = close_look.with_other_labels()
-    tell(relabelled, seeds.find_unlabelled(Look(plain.recording), Look(relabelled.recording), rows))
+    plain, relabelled, count = close_look.with_other_labels()
+    tell(relabelled, seeds.find_unlabelled(Look(plain.recording), Look(relabelled.recording), count))

@@ -7,8 +7,9 @@ import torch
 from torch.nn.functional import dropout
 
 from pytest_trainguard import NotApplicable, Trainer
-from pytest_trainguard.casework.silent import accumulation, reports, seeds, traces
+from pytest_trainguard.casework.silent import accumulation, reports, rows, seeds, traces
 from pytest_trainguard.casework.silent.look import Look
+from pytest_trainguard.faults.turned_rows import reorder
 from pytest_trainguard.launch.protocol import RunRequest
 from pytest_trainguard.recorder.timeline import Recording
 from pytest_trainguard.subject.launchpad import Launchpad
@@ -32,7 +33,14 @@ def look_at(*events, losses=(1.0, 1.0, 1.0, 1.0), states=STATES):
 def _step(loss):
     listed = {"losses": [loss], "lr": [0.1], "batches": [2], "cuda": None}
     plain = ("grad_norm", "moved", "length", "eval_forwards", "seconds", "rss", "children", "time")
-    return {**dict.fromkeys(plain, 0), "loss": loss, **listed, "training": True, "dtype": "", "autocast": None}
+    return {
+        **dict.fromkeys(plain, 0),
+        "loss": loss,
+        **listed,
+        "training": True,
+        "dtype": "torch.float32",
+        "autocast": None,
+    }
 
 
 def a_pass(step, **values):
@@ -235,3 +243,60 @@ def test_a_loss_that_is_reported_otherwise_of_parts():
             find(*values, of=of)
     with pytest.raises(NotApplicable, match="one backward pass"):
         find(*losses, one=whole)
+
+
+def test_rows_in_another_order():
+    x, y, texts = torch.arange(8.0)[:, None].repeat(1, 3), torch.arange(8), list("abcdefgh")
+    assert reorder([x, {"y": y, "texts": texts, "scale": 2.0, "none": None}], {8}) == 8
+    assert sorted(y.tolist()) == list(range(8)) != y.tolist()
+    assert x[:, 1].tolist() == y.tolist()
+    assert "".join(texts) == "".join("abcdefgh"[row] for row in y)
+
+
+@pytest.mark.parametrize(
+    ("batch", "sizes"),
+    [
+        ([torch.zeros(8, 3), torch.zeros(4)], {8}),  # nodes of a graph, and what is one for each graph
+        ([torch.zeros(8, 8), torch.zeros(8)], {8}),  # which dimension is the rows'?
+        ([torch.zeros(5, 8), torch.zeros(5, 8)], {8}),  # time first
+        ([torch.zeros(5, 8), torch.zeros(5, 8)], set()),
+        ([torch.zeros(8, 3), object()], {8}),
+        ([torch.zeros(2, 3), torch.zeros(2)], {2}),
+        ((torch.zeros(8),) * 2, {8}),  # one in two places would be put back
+        ([], {8}),
+    ],
+)
+def test_batches_that_are_left_as_they_are(batch, sizes):
+    before = [part.clone() for part in batch if isinstance(part, torch.Tensor)]
+    assert reorder(batch, sizes) == 0
+    assert all(map(torch.equal, before, [part for part in batch if isinstance(part, torch.Tensor)]))
+
+
+def ordered(*rows, loss=0.5, norm=1.0, target=(4,), **values):
+    """A first step over these rows, with one loss of torch's."""
+    event = {"event": "look gradient", "step": 0, "norms": {"a": norm, "b": 1e-5}, "drawn": False, "square": False}
+    scored = {"event": "look loss", "step": 0, "learns": True, "input": [len(rows), 2], "target": list(target)}
+    turned = {"event": "look turned", "step": 0, "rows": len(rows)}
+    passes = a_pass(0, gradients=True, rows=list(rows))
+    return look_at({**event, "place": "t.py:8", **values}, scored, turned, passes, losses=(loss,) * 3)
+
+
+def test_an_order_within_a_batch_that_counts():
+    plain = ordered(*"abcd")
+    assert rows.find_ordered(plain, ordered(*"bdac", loss=0.500001)) == []
+    (problem,) = rows.find_ordered(plain, ordered(*"bdac", loss=0.51))
+    assert "the order of the 4 rows of a batch counts (t.py:8)" in problem.said
+    assert "at the first step a loss of 0.51 and not of 0.5; rows are mixed" in problem.said
+    assert "the gradient of a: 1.1 and 1;" in rows.find_ordered(plain, ordered(*"bdac", norm=1.1))[0].said
+    other = ordered(*"bdac", loss=0.51)
+    for one, told in (
+        (ordered(*"abcd", drawn=True), "draws random numbers"),
+        (ordered(*"abcd", square=True), "something is of 4 x 4"),
+        (ordered(*"abcd", target=(2,)), "targets are not one for each of 4 rows"),
+        (ordered(*"bdac"), "not seen to go into its model in another order"),
+        (ordered(*"abce"), "not seen to go into its model in another order"),
+    ):
+        with pytest.raises(NotApplicable, match=told):
+            rows.find_ordered(one, other)
+    with pytest.raises(NotApplicable, match="do not come from a torch data loader"):
+        rows.find_ordered(plain, look_at(losses=(0.5,) * 3))

@@ -47,6 +47,7 @@ def train(job: Train, folder: Path, disk: Path | None) -> int:
         states,
         closely=request.closely,
         still=request.still,
+        turned=request.turned,
     )
     leave_note(note)
     # Before anything is observed here: what a launcher starts is observed by itself.
@@ -156,6 +157,10 @@ def observe(note: RunNote) -> None:
         from pytest_trainguard.recorder.traces import Traces
 
         observers += [CloseLook(recorder.write), Traces(recorder.write), FirstStep(recorder.write)]
+    if note.turned:
+        from pytest_trainguard.faults.turned_rows import TurnedRows
+
+        observers.append(TurnedRows(recorder.write))
     if note.still:
         from pytest_trainguard.faults import stillness
 

@@ -77,6 +77,7 @@ class RunRequest(ProcessRequest):
         closely: what a silent error shows in is recorded too (`recorder.close_look`).
         seed: what the program is to seed its generators with.
         still: no dropout is at work in it, whatever the program asks for.
+        turned: the rows of each batch of its first step come in another order.
     """
 
     steps: int = RUN_STEPS
@@ -96,6 +97,7 @@ class RunRequest(ProcessRequest):
     closely: bool = False
     seed: int = SEED
     still: bool = False
+    turned: bool = False
 
 
 class RunOptions(TypedDict, total=False):
@@ -282,6 +284,7 @@ class RunNote:
         states: digests of its states are recorded with each step.
         closely: what a silent error shows in is recorded.
         still: no dropout is at work.
+        turned: the rows of each batch of the first step come in another order.
     """
 
     folder: Path
@@ -293,6 +296,7 @@ class RunNote:
     states: bool = False
     closely: bool = False
     still: bool = False
+    turned: bool = False
 
 
 @dataclass(frozen=True)

@@ -137,6 +137,13 @@ class CloseLook:
             raise NotApplicable(f"it does not take {field.path} = {RARELY}: {rarely.how}")
         return with_them, rarely
 
+    def with_rows_turned(self) -> tuple[Outcome, Outcome]:
+        """The plain run without dropout, and with the rows of its first step in another order. Raises as `plain`."""
+        data = self._runs.data["plain"] if self.plain() else None
+        did = "trained on the rows of a batch in another order, without dropout"
+        still = self._once("still", "trained without dropout, looked at closely", {}, data=data, still=True)
+        return still, self._once("turned rows", did, {}, data=data, still=True, turned=True)
+
     def with_another_seed(self) -> tuple[Outcome, Outcome]:
         """The plain run, and the same with another seed.
 
@@ -199,6 +206,8 @@ class CloseLook:
         return known[name]
 
     def _with_workers(self, path: str, count: int) -> Outcome:
+        if count == 0 and self.guard.subject.settings.tiny(self.guard.needs.setting("workers")) == 0:
+            return self.plain()
         return self._once(f"workers-{count}", f"trained with {path} = {count}, looked at closely", {path: count})
 
     @property

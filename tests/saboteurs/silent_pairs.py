@@ -357,3 +357,91 @@ class LogsTheMeanOfShares(Reports):
     def report(self, number):
         with self.log.open("a") as out:
             out.write(json.dumps({"step": number, "loss": sum(self.losses) / len(self.losses)}) + "\n")
+
+
+class Folded(NN.Module):
+    """Rows of [length] as [time, rows, four numbers], and the mean over time of what is above 0."""
+
+    def forward(self, x):
+        return self.fold(x).relu().mean(0)
+
+    def fold(self, x):
+        return x.view(len(x), -1, 4).transpose(0, 1)
+
+
+class FoldsItsRows(Sound):
+    """Takes its rows as sequences of four numbers each."""
+
+    only = (115,)
+    fold = Folded
+
+    def build(self, settings):
+        _, *rest = super().build(settings)
+        return NN.Sequential(self.fold(), NN.Linear(4, settings.hidden), *rest)
+
+
+class ViewedOtherwise(Folded):
+    def fold(self, x):
+        return x.view(-1, len(x), 4)
+
+
+class ViewsInPlaceOfTransposing(FoldsItsRows):
+    """The shape is the same; what stands in it is not."""
+
+    case = 115
+    grade = "misleads"
+    says = (
+        r"the order of the 8 rows of a batch counts \(tests/saboteurs/\S+:\d+\): .* the same rows have at the first "
+        r"step a loss of \S+ and not of \S+; norm of the gradient of 1\.weight: \S+ and \S+; rows are mixed"
+    )
+    fold = ViewedOtherwise
+
+
+class Recurs(NN.Module):
+    """Goes over the time steps of a row, and gives the first state."""
+
+    def __init__(self, hidden):
+        super().__init__()
+        self.net = NN.GRU(4, hidden)
+
+    def forward(self, x):
+        return self.net(x.view(len(x), -1, 4))[0][:, 0]
+
+
+class ForgetsBatchFirst(Sound):
+    """`batch_first` is False where nobody says otherwise: a row's state goes on into the next row."""
+
+    case = 115
+    grade = "misleads"
+    says = "the order of the 8 rows of a batch counts"
+
+    def build(self, settings):
+        *_, last = super().build(settings)
+        return NN.Sequential(Recurs(settings.hidden), NN.ReLU(), NN.Dropout(settings.dropout), last)
+
+
+class Sorted(NN.Module):
+    """Goes through its rows by size, as packing wants them, and gives them back in their own order."""
+
+    def forward(self, x):
+        order = x[:, 0].argsort(descending=True)
+        return self.put_back(x[order], order)
+
+    def put_back(self, x, order):
+        return x[order.argsort()]
+
+
+class LeftSorted(Sorted):
+    def put_back(self, x, order):
+        return x
+
+
+class LeavesItsRowsSorted(Sound):
+    """Puts nothing back: each row is held against the target of another one."""
+
+    case = 115
+    grade = "misleads"
+    says = "the order of the 8 rows of a batch counts"
+
+    def build(self, settings):
+        return NN.Sequential(LeftSorted(), *super().build(settings))

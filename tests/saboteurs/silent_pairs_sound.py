@@ -2,7 +2,7 @@
 
 import torch
 
-from tests.saboteurs.silent_pairs import NN, Accumulates, Averages, F, Normed, Reports
+from tests.saboteurs.silent_pairs import NN, Accumulates, Averages, F, Normed, Reports, Sorted
 from tests.saboteurs.sound import Rows, Sound
 
 
@@ -165,3 +165,88 @@ class ReportsItsPenaltyToo(ReportsTheLoss):
         ((loss + 0.1 * penalty) / many).backward()
         self.losses.append(loss.item())
         self.smoothed = 0.0
+
+
+class SortsAndPutsBack(Normed):
+    """Sorted by size, and put back; and a norm over the batch, which is the same in any order."""
+
+    only = (115,)
+
+    def build(self, settings):
+        return NN.Sequential(Sorted(), *super().build(settings))
+
+
+class ContrastsNeighbours(Sound):
+    """Two neighbouring rows are a pair, which is to be alike and unlike all others."""
+
+    only = (115,)
+
+    def loss(self, output, y):
+        made = F.normalize(output.float(), dim=1)
+        alike = (made @ made.t() / 0.5).masked_fill(torch.eye(len(y), dtype=torch.bool), -1e9)
+        return F.cross_entropy(alike, torch.arange(len(y)) ^ 1)
+
+    def validate(self, model, step, output_dir):
+        return False
+
+
+class Noisy(NN.Module):
+    def forward(self, x):
+        return x + 0.5 * torch.randn_like(x) if self.training else x
+
+
+class AddsNoise(Sound):
+    """Draws noise for each row: in another order it is another row's."""
+
+    only = (115,)
+
+    def build(self, settings):
+        return NN.Sequential(Noisy(), *super().build(settings))
+
+
+class LearnsWhatBelongsTogether(Sound):
+    """Whether a row's two halves are of one row: for each that are, one that has its neighbour's half."""
+
+    only = (115,)
+
+    def loss(self, output, y):
+        made = output.float()
+        right, wrong = (made * made).sum(1), (made * made.roll(1, 0)).sum(1)
+        known = F.binary_cross_entropy_with_logits(right, torch.ones(len(y)))
+        return known + F.binary_cross_entropy_with_logits(wrong, torch.zeros(len(y)))
+
+    def validate(self, model, step, output_dir):
+        return False
+
+
+class TakesOneSeries(Sound):
+    """Each item of its data is a series, and its rows are points in time."""
+
+    only = (115,)
+
+    class Series(torch.utils.data.Dataset):
+        def __init__(self, rows, length, chosen):
+            self.rows, self.chosen = Rows(rows, length), chosen
+
+        def __len__(self):
+            return len(self.chosen)
+
+        def __getitem__(self, place):
+            return [torch.stack(part) for part in zip(*(self.rows[row] for row in self.chosen[place]), strict=True)]
+
+    def loader(self, rows, settings, chosen):
+        own = torch.Generator()
+        return torch.utils.data.DataLoader(self.Series(rows, settings.max_length, chosen), None, generator=own)
+
+    def build(self, settings):
+        *_, last = super().build(settings)
+        return NN.Sequential(OverTime(settings.max_length, settings.hidden), last)
+
+
+class OverTime(NN.Module):
+    def __init__(self, width, hidden):
+        super().__init__()
+        self.net = NN.GRU(width, hidden)
+
+    def forward(self, x):
+        return self.net(x)[0]

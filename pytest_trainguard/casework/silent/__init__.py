@@ -12,6 +12,7 @@ __all__ = [
     "movement",
     "order",
     "reports",
+    "rows",
     "schedules",
     "seeds",
     "traces",
