@@ -7,8 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pytest_trainguard import CloseLook, Finding, Outcome, edge_case
-from pytest_trainguard.casework.silent import gradients, losses, modes, movement, order, schedules
+from pytest_trainguard import CloseLook, Finding, Outcome, edge_case, noting
+from pytest_trainguard.casework.silent import (
+    accumulation,
+    gradients,
+    losses,
+    modes,
+    movement,
+    order,
+    reports,
+    rows,
+    schedules,
+    seeds,
+    traces,
+)
 from pytest_trainguard.casework.silent.look import Look, Problems
 
 LOOKED = "nothing: a run of 9 steps and 3 batches an epoch, in which {} looked at"
@@ -68,6 +80,21 @@ def test_probabilities_as_logits(close_look: CloseLook) -> None:
 
 
 @edge_case(
+    "accumulation-changes-the-gradient",
+    number=105,
+    title="accumulation that changes the gradient",
+    verdict="survives",
+    severity="misleads",
+    brought_about="the rows of a step in several parts and at once, without dropout; the first gradient is compared",
+    expects="steps with the same gradient, however many parts the rows of a step are dealt out in",
+)
+def test_accumulation_changes_the_gradient(close_look: CloseLook) -> None:
+    """The loss was not divided by the parts: on four times as many, everything was learnt at four times the rate."""
+    parts, whole = close_look.in_parts_and_whole()
+    tell(whole, accumulation.find_other_sum(Look(parts.recording), Look(whole.recording)))
+
+
+@edge_case(
     "gradients-left-over",
     number=106,
     title="gradients left over from the step before",
@@ -93,6 +120,21 @@ def test_gradients_left_over(close_look: CloseLook) -> None:
 def test_wrong_mode(close_look: CloseLook) -> None:
     """After the first validation the model stayed in evaluation mode: no dropout for the rest of the month."""
     judge(close_look, modes.find_wrong_modes)
+
+
+@edge_case(
+    "evaluation-leaves-a-trace",
+    number=108,
+    title="an evaluation that changes what is trained",
+    verdict="survives",
+    severity="misleads",
+    brought_about="nothing: the same run with evaluations between some steps, and with none; what trains is compared",
+    expects="leaves weights, statistics, gradients and optimizer after an evaluation as they were before it",
+)
+def test_evaluation_leaves_a_trace(close_look: CloseLook) -> None:
+    """The averaged weights were put in for each validation, and never taken out: the average trained on."""
+    evaluated, alone = close_look.with_and_without_evaluations()
+    tell(alone, traces.find_traces(Look(evaluated.recording), Look(alone.recording)))
 
 
 @edge_case(
@@ -154,6 +196,21 @@ def test_workers_double_rows(close_look: CloseLook) -> None:
 
 
 @edge_case(
+    "order-in-a-batch-counts",
+    number=115,
+    title="the order of rows within a batch counts",
+    verdict="survives",
+    severity="misleads",
+    brought_about="the same run with the rows of each batch of its first step in another order, without dropout",
+    expects="has the same loss and gradient, whatever place a row has in its batch",
+)
+def test_order_in_a_batch_counts(close_look: CloseLook) -> None:
+    """`view` in the place of `transpose`: the shapes were right, and each row was made of pieces of its neighbours."""
+    still, turned = close_look.with_rows_turned()
+    tell(turned, rows.find_ordered(Look(still.recording), Look(turned.recording)))
+
+
+@edge_case(
     "schedule-out-of-step",
     number=117,
     title="a learning rate schedule out of step",
@@ -182,6 +239,22 @@ def test_clipping_without_effect(close_look: CloseLook) -> None:
 
 
 @edge_case(
+    "reported-loss-is-another",
+    number=120,
+    title="a reported loss that is not the loss",
+    verdict="survives",
+    severity="misleads",
+    brought_about="the rows of a step in several parts and at once, without dropout; what is reported is compared",
+    expects="reports the same loss of the same rows, however many parts they are dealt out in",
+)
+def test_reported_loss_is_another(close_look: CloseLook) -> None:
+    """It printed what it had divided for the backward pass: with four parts the loss was the best of all runs."""
+    parts, whole = close_look.in_parts_and_whole()
+    told = (reports.read_reported(outcome) for outcome in (parts, whole))
+    tell(whole, reports.find_factor(Look(parts.recording), Look(whole.recording), *told))
+
+
+@edge_case(
     "base-model-not-loaded",
     number=122,
     title="a base model of which nothing is loaded",
@@ -194,3 +267,21 @@ def test_base_model_not_loaded(close_look: CloseLook) -> None:
     """`strict=False`, and all names had a prefix: nothing matched, and "pretrained" was trained from scratch."""
     one, other = close_look.with_base_models()
     tell(other, movement.find_not_arrived(Look(one.recording), Look(other.recording)))
+
+
+@edge_case(
+    "labels-do-not-count",
+    number=125,
+    title="labels or a seed that do not count",
+    verdict="survives",
+    severity="misleads",
+    brought_about="another seed, and then labels exchanged between rows; losses and inputs are compared",
+    expects="learns from the labels alone what the labels are, and draws other random numbers with another seed",
+)
+def test_labels_do_not_count(close_look: CloseLook) -> None:
+    """A renamed column, and `row.get("label", 0)`: the model learnt that everything is 0, at an accuracy of 100 %."""
+    with noting():
+        plain, seeded = close_look.with_another_seed()
+        tell(seeded, seeds.find_fixed(Look(plain.recording), Look(seeded.recording)))
+    plain, relabelled, count = close_look.with_other_labels()
+    tell(relabelled, seeds.find_unlabelled(Look(plain.recording), Look(relabelled.recording), count))

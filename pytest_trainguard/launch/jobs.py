@@ -38,7 +38,16 @@ def train(job: Train, folder: Path, disk: Path | None) -> int:
     # Such runs are held against undisturbed ones; in all others nobody would look at the digests.
     states = request.states or request.resume or request.resume_from is not None
     note = RunNote(
-        folder, job.run.output_dir, job.run.data, request.fault, request.census, disk, states, request.closely
+        folder,
+        job.run.output_dir,
+        job.run.data,
+        request.fault,
+        request.census,
+        disk,
+        states,
+        closely=request.closely,
+        still=request.still,
+        turned=request.turned,
     )
     leave_note(note)
     # Before anything is observed here: what a launcher starts is observed by itself.
@@ -148,8 +157,18 @@ def observe(note: RunNote) -> None:
         observers.append(Census(recorder))
     if note.closely:
         from pytest_trainguard.recorder.close_look import CloseLook
+        from pytest_trainguard.recorder.first_step import FirstStep
+        from pytest_trainguard.recorder.traces import Traces
 
-        observers.append(CloseLook(recorder.write))
+        observers += [CloseLook(recorder.write), Traces(recorder.write), FirstStep(recorder.write)]
+    if note.turned:
+        from pytest_trainguard.faults.turned_rows import TurnedRows
+
+        observers.append(TurnedRows(recorder.write))
+    if note.still:
+        from pytest_trainguard.faults import stillness
+
+        stillness.turn_dropout_off()
     if fault and fault.kind != "listing":
         observers.append(Injector(fault, recorder, note.disk))
     # Every file that is opened would be looked at: only where the fault waits for one.

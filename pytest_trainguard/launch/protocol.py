@@ -75,7 +75,9 @@ class RunRequest(ProcessRequest):
         tell_modules: at its end it writes down which modules are loaded.
         anew: in an interpreter that was started anew, with another seed of its strings' hashes.
         closely: what a silent error shows in is recorded too (`recorder.close_look`).
-        seed: what the program is to seed its random generators with.
+        seed: what the program is to seed its generators with.
+        still: no dropout is at work in it, whatever the program asks for.
+        turned: the rows of each batch of its first step come in another order.
     """
 
     steps: int = RUN_STEPS
@@ -94,6 +96,8 @@ class RunRequest(ProcessRequest):
     anew: bool = False
     closely: bool = False
     seed: int = SEED
+    still: bool = False
+    turned: bool = False
 
 
 class RunOptions(TypedDict, total=False):
@@ -279,6 +283,8 @@ class RunNote:
         disk: where the small disk is mounted, if it could be.
         states: digests of its states are recorded with each step.
         closely: what a silent error shows in is recorded.
+        still: no dropout is at work.
+        turned: the rows of each batch of the first step come in another order.
     """
 
     folder: Path
@@ -289,6 +295,8 @@ class RunNote:
     disk: Path | None = None
     states: bool = False
     closely: bool = False
+    still: bool = False
+    turned: bool = False
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 from pytest_trainguard.contract import checkpoints, settings
 from pytest_trainguard.contract.outcome import Outcome
+from pytest_trainguard.damage import labels
 from pytest_trainguard.damage.weights import turn_weights
 from pytest_trainguard.faults import kill
 from pytest_trainguard.harm import Problem
@@ -23,6 +24,7 @@ BATCHES = 3  # of an epoch, so that a run crosses the ends of two
 STEPS = 9  # optimizer steps: three epochs
 EVAL_EVERY = 2  # steps between evaluations, so that some steps have none before them
 CUT_SHORT = 40  # optimizer steps of a program that cannot be held to a number of them
+RARELY = 10 * STEPS  # steps between evaluations, where there are to be none
 MANY = 4  # batches of an optimizer step, where gradients are accumulated
 WORKERS = 2  # processes that read data
 MOST_ROWS = 1024  # that are made for an epoch
@@ -30,9 +32,10 @@ MOST_ROWS = 1024  # that are made for an epoch
 
 @dataclass
 class CloseRuns:
-    """The runs of one trainer that were looked at closely, by name: each is made once."""
+    """The runs of one trainer that were looked at closely, by name, and what they trained on: each is made once."""
 
     outcomes: dict[str, Outcome] = field(default_factory=dict)
+    data: dict[str, Path | None] = field(default_factory=dict)
 
 
 class CloseLook:
@@ -106,9 +109,32 @@ class CloseLook:
         many = self._accumulation
         if many is None:
             return self.plain()
-        value = int(min(MANY, many.bounds.get("le", MANY)))
+        value = self._parts(many)
         did = f"trained with {many.path} = {value}, looked at closely"
-        return self._once("accumulated", did, {many.path: value}, value)
+        return self._once("accumulated", did, {many.path: value}, value, still=True)
+
+    def in_parts_and_whole(self) -> tuple[Outcome, Outcome]:
+        """The run that accumulates gradients, and one that takes the rows of its first step at once; without dropout.
+
+        Raises:
+            NotApplicable: there is no setting for the accumulation or for the batch size, or not for so many rows.
+            CannotJudge: as `plain`.
+        """
+        needs = self.guard.needs
+        many, size = needs.setting("accumulation"), needs.setting("batch_size")
+        parts = self.accumulated()
+        rows = parts.recording.steps[0].examples if parts.recording.steps else 0
+        given = self.guard.subject.settings.tiny(size)
+        if isinstance(given, int):
+            rows = min(rows, given * self._parts(many))  # of a batch of graphs the inputs' rows are nodes
+        if not rows or not size.allows(rows):
+            raise NotApplicable(f"{size.path} may not be {rows}, the rows of a step")
+        did = f"trained with {many.path} = 1 and {size.path} = {rows}, and with the same rows in parts"
+        values = settings.merge({many.path: 1}, {size.path: rows})
+        whole = self._make("whole", did, values, data=self._runs.data["accumulated"], still=True)
+        if whole.exit != 0 or whole.timed_out:
+            raise NotApplicable(f"it does not take {size.path} = {rows}: {whole.how}")
+        return parts, whole
 
     def with_workers(self) -> tuple[Outcome, Outcome]:
         """The plain run without worker processes, and with two. Raises as `plain`.
@@ -120,6 +146,65 @@ class CloseLook:
         if field.bounds.get("le", WORKERS) < WORKERS:
             raise NotApplicable(f"{field.path} may not be {WORKERS}")
         return self._with_workers(field.path, 0), self._with_workers(field.path, WORKERS)
+
+    def with_and_without_evaluations(self) -> tuple[Outcome, Outcome]:
+        """The plain run, with evaluations between some steps, and the same in which the first would come far later.
+
+        Raises:
+            NotApplicable: there is no setting for how often it evaluates, or not for so rarely.
+            CannotJudge: as `plain`.
+        """
+        field = self.guard.needs.setting("eval_every")
+        if field.kind != "int" or not field.allows(RARELY):
+            raise NotApplicable(f"{field.path} may not be {RARELY}")
+        with_them = self.plain()
+        did = f"trained with {field.path} = {EVAL_EVERY} and with {RARELY}, looked at closely"
+        rarely = self._make("rarely", did, {field.path: RARELY})
+        if rarely.exit != 0 or rarely.timed_out:
+            raise NotApplicable(f"it does not take {field.path} = {RARELY}: {rarely.how}")
+        return with_them, rarely
+
+    def with_rows_turned(self) -> tuple[Outcome, Outcome]:
+        """The plain run without dropout, and with the rows of its first step in another order. Raises as `plain`."""
+        data = self._runs.data["plain"] if self.plain() else None
+        did = "trained on the rows of a batch in another order, without dropout"
+        still = self._once("still", "trained without dropout, looked at closely", {}, data=data, still=True)
+        return still, self._once("turned rows", did, {}, data=data, still=True, turned=True)
+
+    def with_another_seed(self) -> tuple[Outcome, Outcome]:
+        """The plain run, and the same with another seed.
+
+        Raises:
+            NotApplicable: its command does not say where the seed goes.
+            CannotJudge: as `plain`.
+        """
+        command = self.guard.subject.description.command
+        if isinstance(self.guard.subject.spec, Mapping) and command is not None and "{seed}" not in command:
+            raise NotApplicable("its command takes no {seed}")
+        plain = self.plain()
+        return plain, self._once("seed", f"trained with the seed {SEED + 1}, looked at closely", {}, seed=SEED + 1)
+
+    def with_other_labels(self) -> tuple[Outcome, Outcome, int]:
+        """The plain run, the same with labels exchanged between its rows, and how many rows there are.
+
+        Raises:
+            NotApplicable: what is to be learnt is not known, stands in data of another form, or is alike in most rows.
+            CannotJudge: as `plain`.
+        """
+        subject = self.guard.subject
+        name = subject.description.labels
+        if name is None:
+            raise NotApplicable('what is to be learnt is not known: name the field of a row, labels = "label"')
+        plain = self.plain()
+        data = self._runs.data["plain"] or self.guard.needs.data()
+        before = labels.read_labels(data, name)
+        turns = [before[shift:] + before[:shift] for shift in range(len(before))]
+        turned = max(turns, key=lambda after: _differing(before, after))
+        if 2 * _differing(before, turned) < len(before):
+            raise NotApplicable(f"most of its {len(before)} rows have the same {name}")
+        other = labels.write_labels(data, subject.server.new_folder("labels") / "rows", name, turned)
+        did = f"trained with the values of {name} exchanged between rows, looked at closely"
+        return plain, self._once("labels", did, {}, data=other), len(before)
 
     def with_base_models(self) -> tuple[Outcome, Outcome]:
         """A run from a small base model, and one from the same with every other weight's sign turned.
@@ -148,6 +233,8 @@ class CloseLook:
         return known[name]
 
     def _with_workers(self, path: str, count: int) -> Outcome:
+        if count == 0 and self.guard.subject.settings.tiny(self.guard.needs.setting("workers")) == 0:
+            return self.plain()
         return self._once(f"workers-{count}", f"trained with {path} = {count}, looked at closely", {path: count})
 
     @property
@@ -161,11 +248,8 @@ class CloseLook:
     def _accumulation(self) -> Any:
         return self.guard.subject.settings.role("accumulation")
 
-    def _once(self, name: str, did: str, values: Mapping[str, object], times: int = 1) -> Outcome:
-        known = self._runs.outcomes
-        if name not in known:
-            known[name] = self._run(did, values, times)
-        outcome = known[name]
+    def _once(self, name: str, did: str, values: Mapping[str, object], times: int = 1, **options: Any) -> Outcome:
+        outcome = self._make(name, did, values, times, **options)
         if outcome.exit != 0 or outcome.timed_out:
             raise CannotJudge(
                 f"{self.guard.subject.name}: {outcome.did}: {outcome.how}, though the undisturbed run ends well",
@@ -173,15 +257,27 @@ class CloseLook:
             )
         return outcome
 
-    def _run(self, did: str, values: Mapping[str, object], times: int) -> Outcome:
+    def _make(self, name: str, did: str, values: Mapping[str, object], times: int = 1, **options: Any) -> Outcome:
+        """A run of this name, made the first time; it may have failed. `options` are a `RunRequest`'s."""
+        known = self._runs.outcomes
+        if name not in known:
+            known[name], self._runs.data[name] = self._run(did, values, times, **options)
+        return known[name]
+
+    def _run(self, did: str, values: Mapping[str, object], times: int, **options: Any) -> tuple[Outcome, Path | None]:
         """A run; on the trainer's own piece of data, and then with its own settings, where it needs more rows."""
         evaluating = settings.merge(self._evaluating(), values)
-        for data, given in ((self._epoch(times), evaluating), (None, evaluating), (None, dict(values))):
-            request = RunRequest(did, data=data, steps=STEPS, settings=given, closely=True)
+        epoch = options.pop("data", None) or self._epoch(times)
+        for data, given in ((epoch, evaluating), (None, evaluating), (None, dict(values))):
+            request = RunRequest(did, data=data, steps=STEPS, settings=given, states=True, closely=True, **options)
             (outcome,) = self.guard.run_all([request])
             if outcome.exit == 0 and not outcome.timed_out:
                 break
-        return outcome
+        return outcome, data
+
+    def _parts(self, field: Any) -> int:
+        """How many batches of an optimizer step the setting is set to."""
+        return int(min(MANY, field.bounds.get("le", MANY)))
 
     def _epoch(self, times: int) -> Path | None:
         """As many rows as three batches have; None, for the trainer's own piece, where these are not to be had."""
@@ -203,3 +299,8 @@ class CloseLook:
             other = subject.make_data(subject.server.new_folder("validation"), subject.description.rows, SEED + 1)
             found = settings.merge(found, {file.path: str(other)})
         return found
+
+
+def _differing(before: list[object], after: list[object]) -> int:
+    """How many rows have another label than before."""
+    return sum(one != other for one, other in zip(before, after, strict=True))

@@ -185,7 +185,7 @@ class CloseLook(Observer):
             if sum(behind is not None for behind, _ in met) > 1:
                 continue  # of two that are both learnt, as each row's score against that of every other one
             for behind, _ in node.next_functions:
-                output, shape = narrow.get(behind), _shape_of(node)
+                output, shape = narrow.get(behind), shape_of(node)
                 if output is not None and shape == [len(output)] * 2:
                     return {"output": list(output.shape), "made": shape}
         return None
@@ -387,7 +387,7 @@ def _nodes_of(root: Any) -> Iterator[tuple[Any, Any]]:
         waiting += [(behind, node) for behind, _ in node.next_functions]
 
 
-def _shape_of(node: Any) -> list[int]:
+def shape_of(node: Any) -> list[int]:
     """The shape of what a node of a graph made; empty where torch does not say."""
     with contextlib.suppress(AttributeError, IndexError, RuntimeError):
         return list(node._input_metadata[0].shape)
@@ -401,7 +401,7 @@ def _maker_of(scores: torch.Tensor) -> dict[str, object]:
         node = node.next_functions[0][0]
     told: dict[str, object] = {"maker": _operation(node) if node is not None else ""}
     if told["maker"] in ("Softmax", "LogSoftmax"):
-        shape = _shape_of(node)
+        shape = shape_of(node)
         dim = int(node._saved_dim)
         dim = dim - 2**64 if dim >= 2**63 else dim  # torch shows a negative one without its sign
         told |= {"dim": dim % len(shape) if shape else dim, "size": shape[dim] if shape else 0, "of": shape}

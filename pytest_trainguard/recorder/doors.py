@@ -111,6 +111,9 @@ class Observer:
     def scored(self, function: str, arguments: Mapping[str, Any]) -> None:
         """One of torch's loss functions (`LOSSES`) is about to be called, with these arguments by name."""
 
+    def clipping(self, parameters: list[torch.Tensor]) -> None:
+        """The gradients of these parameters are about to be clipped to a norm."""
+
     def clipped(self, parameters: list[torch.Tensor], limit: float, kind: float) -> None:
         """The gradients of these parameters have been clipped to a norm of at most `limit`; `kind` is 2 for L2."""
 
@@ -202,7 +205,7 @@ class Doors:
         if self._wanted("scored"):
             for name in LOSSES:
                 self._replace(torch.nn.functional, name, self._around_loss)
-        if self._wanted("clipped"):
+        if self._wanted("clipping", "clipped"):
             self._replace(torch.nn.utils, "clip_grad_norm_", self._around_clip)
         if self._wanted("planned", "scheduled"):
             base = torch.optim.lr_scheduler.LRScheduler
@@ -364,8 +367,9 @@ class Doors:
         def clip(parameters: Any, max_norm: float, norm_type: float = 2.0, **kwargs: object) -> object:
             if not isinstance(parameters, torch.Tensor):
                 parameters = list(parameters)  # a generator can be gone through once
-            norm = original(parameters, max_norm, norm_type, **kwargs)
             given = [parameters] if isinstance(parameters, torch.Tensor) else parameters
+            self._tell("clipping", given)
+            norm = original(parameters, max_norm, norm_type, **kwargs)
             self._tell("clipped", given, float(max_norm), float(norm_type))
             return norm
 

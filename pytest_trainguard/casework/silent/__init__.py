@@ -3,4 +3,17 @@
 Pure functions of a `Look`: each returns what it found, and raises where nothing can be said.
 """
 
-__all__ = ["gradients", "look", "losses", "modes", "movement", "order", "schedules"]
+__all__ = [
+    "accumulation",
+    "gradients",
+    "look",
+    "losses",
+    "modes",
+    "movement",
+    "order",
+    "reports",
+    "rows",
+    "schedules",
+    "seeds",
+    "traces",
+]

@@ -1,0 +1,83 @@
+"""The order of the rows within a batch does not count: case 115."""
+
+from __future__ import annotations
+
+import math
+
+from pytest_trainguard.casework.silent.look import Look, Problems, at, problem
+from pytest_trainguard.recorder.timeline import Event
+from pytest_trainguard.verdicts.errors import NotApplicable
+
+__all__ = ["find_ordered"]
+
+# How far a loss, and the norm of a parameter's gradient, may be off by being added up in another order: in single
+# precision, and in half of that.
+CLOSE, COARSE = (1e-4, 1e-3), (1e-2, 5e-2)
+NEGLIGIBLE = 1e-2  # of the largest norm: a gradient that may be but rounding
+
+
+def find_ordered(plain: Look, turned: Look) -> Problems:
+    """Whether a loss or a gradient is another one where the rows of the batch stand in another order.
+
+    Told of only where each row has a target of its own, is not held against other rows, and draws no random number.
+
+    Args:
+        plain: the run on batches as they are, without dropout.
+        turned: the same, with the rows of each batch of the first step in another order.
+
+    Raises:
+        NotApplicable: the rows of its batches are not told apart, or belong together.
+    """
+    before, after = (next(iter(look.of("gradient")), None) for look in (plain, turned) if look.steps)
+    sizes = {event["rows"] for event in turned.of("turned")}
+    if before is None or after is None or len(sizes) != 1 or sizes == {0}:
+        raise NotApplicable("its batches do not come from a torch data loader, or are not of one part for each row")
+    (rows,) = sizes
+    _require_rows(plain, turned, rows)
+    _require_apart(plain, rows)
+    if before["drawn"]:
+        raise NotApplicable("it draws random numbers in a training pass, for one row other ones than for the next")
+    if before["square"]:
+        raise NotApplicable(f"in its loss something is of {rows} x {rows}: its rows are held against each other")
+    one, other = plain.recording.steps[0], turned.recording.steps[0]
+    half = one.autocast is not None or one.dtype != "torch.float32"
+    of_loss, of_gradient = COARSE if half else CLOSE
+    largest = max(before["norms"].values(), default=0.0)
+    norms = {n: (v, after["norms"].get(n, 0.0)) for n, v in before["norms"].items() if v > NEGLIGIBLE * largest}
+    moved = [n for n, (first, second) in norms.items() if not math.isclose(first, second, rel_tol=of_gradient)]
+    if not moved and math.isclose(one.loss, other.loss, rel_tol=of_loss):
+        return []
+    shown = (
+        f"; norm of the gradient of {moved[0]}: {norms[moved[0]][1]:.4g} and {norms[moved[0]][0]:.4g}" if moved else ""
+    )
+    return [
+        problem(
+            "misleads",
+            f"the order of the {rows} rows of a batch counts{at(before['place'])}: in another one, with their "
+            f"targets, the same rows have at the first step a loss of {other.loss:.6g} and not of {one.loss:.6g}{shown}"
+            "; rows are mixed with each other, or with the targets of others",
+        )
+    ]
+
+
+def _first_passes(look: Look) -> list[Event]:
+    return [event for event in look.training_passes if event["step"] == 0]
+
+
+def _require_rows(plain: Look, turned: Look, rows: int) -> None:
+    """The same rows go in, in another order."""
+    first, second = ([event["rows"] for event in _first_passes(look)] for look in (plain, turned))
+    same = [sorted(each) for each in first] == [sorted(each) for each in second]
+    if not first or first == second or not same or any(len(each) != rows for each in first):
+        raise NotApplicable(f"the {rows} rows of its batches are not seen to go into its model in another order")
+
+
+def _require_apart(plain: Look, rows: int) -> None:
+    """Each loss has one target for each row, or several of each; a table of rows x rows has not."""
+    scored = [event for event in plain.of("loss") if event["learns"] and event["step"] == 0]
+    if not scored:
+        raise NotApplicable("its loss is none of torch's, so that it is not seen that each row has a target of its own")
+    for event in scored:
+        shapes = event["input"], event["target"]
+        if any(not shape or shape[0] % rows for shape in shapes) or shapes[0].count(rows) > 1:
+            raise NotApplicable(f"its targets are not one for each of {rows} rows, or rows are held against each other")
