@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pytest_trainguard import CloseLook, Finding, Outcome, edge_case
-from pytest_trainguard.casework.silent import gradients, losses, modes, movement, order, schedules
+from pytest_trainguard.casework.silent import gradients, losses, modes, movement, order, schedules, supervision
 from pytest_trainguard.casework.silent.look import Look, Problems
 
 LOOKED = "nothing: a run of 9 steps and 3 batches an epoch, in which {} looked at"
@@ -37,6 +37,20 @@ def tell(outcome: Outcome, problems: Problems) -> None:
 def test_unmoved_parameter(close_look: CloseLook) -> None:
     """The adapters were made after the optimizer: the loss curves were lively, and what was saved was the start."""
     judge(close_look, movement.find_unmoved)
+
+
+@edge_case(
+    "no-supervision",
+    number=102,
+    title="batches or texts in which no target counts",
+    verdict="survives",
+    severity="misleads",
+    brought_about=LOOKED.format("each loss's targets, and which of them it ignores, are"),
+    expects="trains on batches, and on texts, in which something is to be learnt",
+)
+def test_no_supervision(close_look: CloseLook) -> None:
+    """The answer began with another token than the template's: each label was -100, and the loss 0."""
+    judge(close_look, supervision.find_unsupervised)
 
 
 @edge_case(

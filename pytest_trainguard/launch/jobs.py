@@ -144,8 +144,10 @@ def observe(note: RunNote) -> None:
         observers.append(Census(recorder))
     if note.closely:
         from pytest_trainguard.recorder.close_look import CloseLook
+        from pytest_trainguard.recorder.supervision import Supervision
 
-        observers.append(CloseLook(recorder.write))
+        look = CloseLook(recorder.write)
+        observers += [look, Supervision(look)]
     if fault and fault.kind != "listing":
         observers.append(Injector(fault, recorder, note.disk))
     # Every file that is opened would be looked at: only where the fault waits for one.

@@ -3,4 +3,4 @@
 Pure functions of a `Look`: each returns what it found, and raises where nothing can be said.
 """
 
-__all__ = ["gradients", "look", "losses", "modes", "movement", "order", "schedules"]
+__all__ = ["gradients", "look", "losses", "modes", "movement", "order", "schedules", "supervision"]
