@@ -8,7 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pytest_trainguard import CloseLook, Finding, Outcome, edge_case
-from pytest_trainguard.casework.silent import gradients, losses, modes, movement, order, schedules, supervision
+from pytest_trainguard.casework.silent import (
+    gradients,
+    losses,
+    modes,
+    movement,
+    order,
+    reading,
+    rounding,
+    schedules,
+    supervision,
+)
 from pytest_trainguard.casework.silent.look import Look, Problems
 
 LOOKED = "nothing: a run of 9 steps and 3 batches an epoch, in which {} looked at"
@@ -153,6 +163,20 @@ def test_same_order_each_epoch(close_look: CloseLook) -> None:
 
 
 @edge_case(
+    "reading-writes",
+    number=112,
+    title="rows that change as they are read",
+    verdict="survives",
+    severity="misleads",
+    brought_about="nothing: rows are read three times under one random state, in a copy of the process",
+    expects="reads the same row each time, and leaves what it keeps as it is",
+)
+def test_reading_writes(close_look: CloseLook) -> None:
+    """`x /= 255` in `__getitem__`: with workers each epoch began with a fresh copy, without them all went to 0."""
+    judge(close_look, reading.find_written)
+
+
+@edge_case(
     "workers-double-rows",
     number=113,
     title="rows that come once for each worker",
@@ -179,6 +203,20 @@ def test_workers_double_rows(close_look: CloseLook) -> None:
 def test_schedule_out_of_step(close_look: CloseLook) -> None:
     """The schedule was stepped with each micro-batch: at a quarter of the run the learning rate was 0."""
     judge(close_look, schedules.find_out_of_step, accumulating=True)
+
+
+@edge_case(
+    "step-rounded-off",
+    number=118,
+    title="a step that is rounded off",
+    verdict="survives",
+    severity="misleads",
+    brought_about=LOOKED.format("each weight of 16 bits before and after a step, and the optimizer's counter, are"),
+    expects="keeps weights in a dtype in which a step arrives, and counts its steps in one that can",
+)
+def test_step_rounded_off(close_look: CloseLook) -> None:
+    """All in bfloat16, to save memory: at 1e-5 almost every update was smaller than half of the last bit."""
+    judge(close_look, rounding.find_rounded_off)
 
 
 @edge_case(

@@ -1,10 +1,16 @@
 """Silent errors of rows, targets, dtypes and saves, judged by made-up recordings; and what writes these down."""
 
-import pytest
+import random
 
-from pytest_trainguard import NotApplicable
-from pytest_trainguard.casework.silent import supervision
+import numpy as np
+import pytest
+import torch
+
+from pytest_trainguard import CannotJudge, NotApplicable
+from pytest_trainguard.casework.silent import reading, rounding, supervision
 from pytest_trainguard.casework.silent.look import Look
+from pytest_trainguard.recorder.apart import try_apart
+from pytest_trainguard.recorder.rereading import read_again
 from pytest_trainguard.recorder.timeline import Recording
 
 
@@ -61,3 +67,124 @@ def test_texts_in_which_no_target_counts(values, told):
 def test_no_loss_over_classes():
     with pytest.raises(NotApplicable, match="no loss over classes"):
         supervision.find_unsupervised(look_at())
+
+
+# --- 112: reading does not write
+
+
+class Stored(torch.utils.data.Dataset):
+    def __init__(self, give):
+        self.x, self.own, self.cache, self.give = list(torch.ones(4, 2)), np.random.default_rng(0), {}, give
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, index):
+        return self.give(self, index)
+
+
+@pytest.mark.parametrize(
+    ("give", "same", "changed"),
+    [
+        (lambda data, index: data.x[index].mul_(2), False, ["Stored.x[0]", "Stored.x[1]"]),
+        (lambda data, index: data.x[index] + torch.rand(2) + random.random() + np.random.rand(), True, []),
+        (lambda data, index: data.x[index].float() + data.own.random(), True, []),
+        (lambda data, index: data.cache.setdefault(index, torch.rand(2)), True, []),
+        (lambda data, index: data.cache.setdefault(0, [0]).append(1) or data.x[index], True, ["Stored.cache[0]"]),
+        (lambda data, index: data.x[index] + np.random.default_rng().random(), False, []),
+    ],
+)
+def test_what_a_row_is_when_it_is_read_again(give, same, changed):
+    told = read_again(torch.utils.data.DataLoader(Stored(give), 2))
+    assert (told["rows"], told["same"], told["changed"]) == ([0, 1], same, changed)
+
+
+def reread(**values):
+    return seen("reread", data="Rows", stays=True, rows=[3], before="[1]", after="[2]", **values)
+
+
+@pytest.mark.parametrize(
+    ("event", "grade"),
+    [
+        (reread(same=False, changed=["Rows.x[3]"]), "misleads"),
+        (reread(same=False, changed=["Rows.x[3]"]) | {"stays": False}, "unclear"),
+        (reread(same=False, changed=[]), None),  # noise from elsewhere
+        (reread(same=True, changed=["Rows.times"]), None),  # a count
+    ],
+)
+def test_rows_that_change_as_they_are_read(event, grade):
+    found = reading.find_written(look_at(event))
+    assert [problem.grade for problem in found] == ([grade] if grade else [])
+    assert all("rows 3 of Rows (t.py:5)" in p.said and "Rows.x[3] is [2], where it was [1]" in p.said for p in found)
+
+
+def test_rows_that_cannot_be_read_again():
+    with pytest.raises(CannotJudge, match="could not be read again"):
+        reading.find_written(look_at(seen("reread", data="Rows", stays=True)))
+    with pytest.raises(NotApplicable, match="no data set that has indices"):
+        reading.find_written(look_at())
+
+
+def test_what_is_tried_apart_changes_nothing_here(capfd):
+    held = []
+    assert try_apart(lambda: print("lost") or held.append(1) or {"a": held}) == {"a": [1]}
+    assert try_apart(lambda: 1 / 0) is None
+    assert held == []
+    assert capfd.readouterr().out == ""
+
+
+# --- 118: the step arrives in the dtype
+
+
+def rounded(kept, lr=1e-5, **values):
+    usual = {
+        "optimizer": 0,
+        "name": "AdamW",
+        "full": 0.0,
+        "elements": 100,
+        "dtype": "bfloat16",
+        "plain": True,
+        "master": False,
+    }
+    return seen("rounded", kept=kept, lr=lr, **usual | values)
+
+
+@pytest.mark.parametrize(
+    ("events", "told"),
+    [
+        (
+            [rounded(95)] * 5,
+            "95% of the bfloat16 weights that get a gradient keep each of their bits in 5 steps of AdamW",
+        ),
+        ([rounded(85)] * 5, None),
+        ([rounded(95, plain=False)] * 5, None),  # rounds at random
+        ([rounded(100, plain=False)] * 5, "100% of"),
+        ([rounded(95, master=True)] * 5, None),
+        ([rounded(100, lr=1e-7)] * 3 + [rounded(10)] * 5, None),  # warms up
+    ],
+)
+def test_steps_that_are_rounded_off(events, told):
+    found = rounding.find_rounded_off(look_at(*events))
+    assert [problem.said.startswith(told) for problem in found] == ([True] if told else [])
+
+
+@pytest.mark.parametrize(
+    ("counts", "kind", "told"),
+    [
+        (range(5), "float32", None),
+        (range(5), "bfloat16", "is a bfloat16, which cannot count beyond 256"),
+        ([1] * 5, "a number", "stands still: it is 1 after each of 5 steps"),
+    ],
+)
+def test_counters_of_steps(counts, kind, told):
+    events = [rounded(0, elements=0, counter=float(count), counted_in=kind) for count in counts]
+    found = rounding.find_rounded_off(look_at(*events))
+    assert [told in problem.said for problem in found] == ([True] if told else [])
+
+
+@pytest.mark.parametrize(
+    "events", [[], [rounded(100)] * 4, [rounded(100, full=1e-3)] * 9, [rounded(0, elements=0)] * 9]
+)
+def test_nothing_is_said_of_what_was_not_seen(events):
+    with pytest.raises(NotApplicable, match="none of its optimizers counts its steps"):
+        rounding.find_rounded_off(look_at(*events))

@@ -144,10 +144,12 @@ def observe(note: RunNote) -> None:
         observers.append(Census(recorder))
     if note.closely:
         from pytest_trainguard.recorder.close_look import CloseLook
+        from pytest_trainguard.recorder.rereading import Rereading
+        from pytest_trainguard.recorder.rounding import Rounding
         from pytest_trainguard.recorder.supervision import Supervision
 
         look = CloseLook(recorder.write)
-        observers += [look, Supervision(look)]
+        observers += [look, Supervision(look), Rereading(look), Rounding(look)]
     if fault and fault.kind != "listing":
         observers.append(Injector(fault, recorder, note.disk))
     # Every file that is opened would be looked at: only where the fault waits for one.

@@ -3,4 +3,15 @@
 Pure functions of a `Look`: each returns what it found, and raises where nothing can be said.
 """
 
-__all__ = ["gradients", "look", "losses", "modes", "movement", "order", "schedules", "supervision"]
+__all__ = [
+    "gradients",
+    "look",
+    "losses",
+    "modes",
+    "movement",
+    "order",
+    "reading",
+    "rounding",
+    "schedules",
+    "supervision",
+]
