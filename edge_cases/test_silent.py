@@ -16,8 +16,10 @@ from pytest_trainguard.casework.silent import (
     order,
     reading,
     rounding,
+    saves,
     schedules,
     supervision,
+    validation,
 )
 from pytest_trainguard.casework.silent.look import Look, Problems
 
@@ -234,6 +236,20 @@ def test_clipping_without_effect(close_look: CloseLook) -> None:
 
 
 @edge_case(
+    "other-weights-saved",
+    number=121,
+    title="saved weights that are not the trained ones",
+    verdict="survives",
+    severity="misleads",
+    brought_about=LOOKED.format("what is saved, and what each parameter was after each step, are"),
+    expects="saves the weights that it trained, of the step that it says",
+)
+def test_other_weights_saved(close_look: CloseLook) -> None:
+    """The model was copied for the export before training began: a week's result was the base model."""
+    judge(close_look, saves.find_other_saved)
+
+
+@edge_case(
     "base-model-not-loaded",
     number=122,
     title="a base model of which nothing is loaded",
@@ -246,3 +262,17 @@ def test_base_model_not_loaded(close_look: CloseLook) -> None:
     """`strict=False`, and all names had a prefix: nothing matched, and "pretrained" was trained from scratch."""
     one, other = close_look.with_base_models()
     tell(other, movement.find_not_arrived(Look(one.recording), Look(other.recording)))
+
+
+@edge_case(
+    "validation-augmented",
+    number=124,
+    title="validation rows that are changed at random",
+    verdict="survives",
+    severity="misleads",
+    brought_about=LOOKED.format("the rows and targets of each evaluation are"),
+    expects="evaluates on the same rows each time, as they are",
+)
+def test_validation_augmented(close_look: CloseLook) -> None:
+    """Both halves of a random split had the training half's transforms: the best epoch was the luckiest."""
+    judge(close_look, validation.find_augmented)

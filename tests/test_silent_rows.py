@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from pytest_trainguard import CannotJudge, NotApplicable
-from pytest_trainguard.casework.silent import reading, rounding, supervision
+from pytest_trainguard.casework.silent import reading, rounding, saves, supervision, validation
 from pytest_trainguard.casework.silent.look import Look
 from pytest_trainguard.recorder.apart import try_apart
 from pytest_trainguard.recorder.rereading import read_again
+from pytest_trainguard.recorder.saves import _is_named
 from pytest_trainguard.recorder.timeline import Recording
 
 
@@ -188,3 +189,124 @@ def test_counters_of_steps(counts, kind, told):
 def test_nothing_is_said_of_what_was_not_seen(events):
     with pytest.raises(NotApplicable, match="none of its optimizers counts its steps"):
         rounding.find_rounded_off(look_at(*events))
+
+
+# --- 121: what is saved is what was trained
+
+
+def stored(step, held, **values):
+    usual = {"moved": [0, 1], "numbers": {"step": step, "epoch": 3}, "waits": False, "step": step}
+    return seen("stored", held=dict(zip("01", held, strict=True)), **usual | values)
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "same"),
+    [
+        ("model.0.weight", "0.weight", True),
+        ("0.weight", "net.0.weight", True),
+        ("base.q.lora_A.weight", "base.q.lora_A.default.weight", True),
+        ("10.weight", "0.weight", False),
+        ("0.weight", "1.weight", False),
+        ("0.bias", "0.weight", False),
+    ],
+)
+def test_names_of_what_is_saved(key, name, same):
+    assert _is_named(key, name) is same
+
+
+NAMES = [seen("tensor", number=number, name=name, sort="parameter") for number, name in enumerate(("a", "b"))]
+
+
+@pytest.mark.parametrize(
+    ("events", "told"),
+    [
+        ([stored(4, (4, 4)), stored(9, (9, 9))], None),
+        ([stored(4, (0, 0)), stored(9, (0, 0))], "after step 9 holds a, b as before the first step"),
+        ([stored(4, (4, 0)), stored(9, (9, 0))], "after step 9 holds b as before the first step"),
+        ([stored(4, (0, 0)), stored(9, (9, 9))], None),  # the weights of the start stand beside
+        ([stored(9, (9, 0), moved=[0])], None),  # frozen
+        ([stored(9, (0, 0), waits=True)], None),  # an average that has not begun
+        ([stored(9, (0, -1))], "holds a as before the first step"),
+        ([seen("pass", gradients=False), stored(9, (0, 0))], None),  # evaluated, and the best
+        (
+            [stored(4, (3, 3)), stored(8, (7, 7))],
+            "each of 2 saves (t.py:5) says that it is of step 4, 8, ... and holds",
+        ),
+        (
+            [stored(4, (3, 3), numbers={"global_step": 3}), stored(8, (7, 7), numbers={"global_step": 7})],
+            None,
+        ),  # saved later, by its name
+        ([stored(4, (2, 2)), stored(8, (2, 2))], None),  # the best so far
+        ([stored(4, (3, 3)), stored(8, (5, 5))], None),
+        ([stored(4, (3, 4)), stored(8, (7, 8))], None),
+    ],
+)
+def test_what_is_saved(events, told):
+    found = saves.find_other_saved(look_at(*NAMES, *events))
+    assert [told in problem.said for problem in found] == ([True] if told else [])
+
+
+@pytest.mark.parametrize(
+    ("events", "told"), [([], "nothing that it saves"), ([stored(9, (-1, -1))], "values that its parameters never had")]
+)
+def test_what_is_saved_and_not_told_apart(events, told):
+    with pytest.raises(NotApplicable, match=told):
+        saves.find_other_saved(look_at(*NAMES, *events))
+
+
+# --- 124: validation is not augmented
+
+
+def evaluations(*windows, targets="abababab", whole=False, **values):
+    """Eight rows after every second step; each step is taken with gradients, too."""
+    found = [seen("step", step=number) for number in range(9)]
+    usual = {"square": False, "restores": False, "shapes": ["(4,)"]}
+    found.append(seen("pass", number=0, gradients=True, rows=[]))
+    for number, rows in enumerate(windows):
+        at = {"step": 2 * number + 2}
+        found.append(seen("pass", number=0, gradients=False, rows=list(rows), **at))
+        mine = targets if isinstance(targets, str) else targets[number]
+        found.append(seen("measured", targets=list(mine), **at | usual | values))
+        found += [seen("loader", rows=8, sampler="", **at)] * whole
+    return look_at(*found)
+
+
+FRESH = "abcdefgh", "ijklmnop", "qrstuvwx"
+
+
+@pytest.mark.parametrize(
+    ("look", "told"),
+    [
+        (
+            evaluations(*FRESH),
+            "of the 8 rows that it evaluates on (t.py:5) after step 2, 0 are among those after step 4",
+        ),
+        (evaluations("abcdefgh", "hgfedcba", "abcdefgh"), None),
+        (evaluations("abcdefgh", "ijklmnop", "abcdefgh"), None),  # two files
+        (evaluations("abcdefgh", "abcdijkl", "abcdmnop"), None),  # some of a larger file
+        (evaluations("abcdefgh", "abcdijkl", "abcdmnop", whole=True), "after step 2, 4 are among those after step 4"),
+        (evaluations("abcdefgh", "ijklmnop"), None),
+        (evaluations("abcdefgh", "ijklmnop", whole=True), "0 are among"),
+    ],
+)
+def test_rows_of_evaluations(look, told):
+    found = validation.find_augmented(look)
+    assert [told in problem.said for problem in found] == ([True] if told else [])
+
+
+@pytest.mark.parametrize(
+    ("look", "told"),
+    [
+        (evaluations(), "no two evaluations of the same number of rows, 8 at least"),
+        (evaluations("abcdefgh"), "no two evaluations"),
+        (evaluations("aaaaaaaa", "bbbbbbbb", "cccccccc"), "no two evaluations"),
+        (evaluations(*FRESH, targets=["abababab", "aaaaaaaa", "bbbbbbbb"]), "has other targets"),
+        (evaluations(*FRESH, targets="ab"), "no loss of torch's with a target for each row"),  # a mean of several
+        (evaluations(*FRESH, square=True), "drawn from the rows themselves"),
+        (evaluations(*FRESH, restores=True), "drawn from the rows themselves"),
+        (evaluations(*FRESH, shapes=["(4,)", "(5,)"]), "padded to those beside them"),
+    ],
+)
+def test_evaluations_that_are_not_held_against_each_other(look, told):
+    with pytest.raises(NotApplicable, match=told):
+        validation.find_augmented(look)

@@ -1,10 +1,12 @@
 """Cases 102 to 124: silent errors of rows, targets, dtypes and what is saved."""
 
+import copy
 import itertools
 import random
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
 from tests.saboteurs.silent import Adapted
 from tests.saboteurs.silent_steps import Epochs, Scheduled
@@ -403,3 +405,254 @@ class WarmsUpInBfloat16(InBfloat16, Scheduled):
 
     def plan(self, optimizer):
         return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1e-4 if step < 3 else 1.0)
+
+
+class Saves(Sound):
+    """Saves every other step what `weights` gives."""
+
+    only = (121,)
+    tiny = {"save_every": 2}
+
+    def state(self, model, optimizer, scaler, step):
+        state = super().state(model, optimizer, scaler, step)
+        return {**state, "model": self.weights(model)}
+
+    def weights(self, model):
+        return model.state_dict()
+
+
+class ExportsACopyFromTheStart(Saves):
+    """A clean copy of the model, without what a framework wraps around it, made before training."""
+
+    case = 121
+    grade = "misleads"
+    says = r"what is saved \(\S+:\d+\) after step 9 holds 0\.weight, .* as before the first step.*4 of 4 parameters"
+
+    def build(self, settings):
+        model = super().build(settings)
+        self.clean = copy.deepcopy(model)
+        return model
+
+    def weights(self, model):
+        return self.clean.state_dict()
+
+
+class SavesTheHeadOfTheStart(Saves):
+    """Puts the base model's tensors, kept on the CPU from the start, over all that has their name: its head, too."""
+
+    case = 121
+    grade = "misleads"
+    says = r"holds 3\.weight, 3\.bias as before the first step.*2 of 4 parameters"
+
+    def build(self, settings):
+        model = super().build(settings)
+        self.kept = {name: tensor.clone() for name, tensor in model[3].state_dict(prefix="3.").items()}
+        return model
+
+    def weights(self, model):
+        return {**model.state_dict(), **self.kept}
+
+
+class SavesWhatItCopiedOnce(Saves):
+    """The copies on the CPU are made when they are first needed, and then they are there; written by Safetensors."""
+
+    case = 121
+    grade = "misleads"
+    says = r"holds 0\.weight, .* as before the first step"
+
+    def step(self, model, *rest):
+        if not hasattr(self, "copies"):
+            self.copies = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        super().step(model, *rest)
+
+    def write_state(self, folder, state):
+        save_file(self.copies, folder / "model.safetensors")
+        super().write_state(folder, {**state, "model": self.copies})
+
+
+class SavesTheStepBefore(Saves):
+    """Keeps the weights before each step, to go back where it fails, and saves these."""
+
+    case = 121
+    grade = "misleads"
+    says = r"each of \d saves \(\S+\) says that it is of step 2, 4, \.\.\. and holds the weights of step 1, 3, \.\.\."
+
+    def step(self, model, *rest):
+        self.before = copy.deepcopy(model.state_dict())
+        super().step(model, *rest)
+
+    def weights(self, model):
+        return self.before
+
+
+class SavesTheBestSoFar(Saves):
+    """Beside the current weights stand those of the best step, which may be any. Sound."""
+
+    def validate(self, model, step, output_dir):
+        best = super().validate(model, step, output_dir)
+        if best or not hasattr(self, "best"):
+            self.best = copy.deepcopy(model.state_dict())
+        return False
+
+    def write_state(self, folder, state):
+        torch.save({"step": state["step"], "model": getattr(self, "best", state["model"])}, folder / "best.pt")
+        super().write_state(folder, state)
+
+
+class SavesAnAverage(Saves):
+    """What is saved is the average of the weights, rounded to 16 bits, and what it goes on from. Sound."""
+
+    def step(self, model, *rest):
+        super().step(model, *rest)
+        now = copy.deepcopy(model.state_dict())
+        mean = getattr(self, "mean", now)
+        self.mean = {name: mean[name].lerp(tensor, 0.5) for name, tensor in now.items()}
+
+    def write_state(self, folder, state):
+        rounded = {name: tensor.half() for name, tensor in self.mean.items()}
+        save_file(rounded, folder / "average.safetensors")
+        super().write_state(folder, state)
+
+
+class SavesLate(Saves):
+    """A copy of the weights of one step is saved, and named by it, after the next one. Sound."""
+
+    def state(self, model, optimizer, scaler, step):
+        late = getattr(self, "late", None)
+        self.late = copy.deepcopy(super().state(model, optimizer, scaler, step))
+        if late is not None:
+            torch.save(late, self.folder / "late.pt")
+        return self.late
+
+    def fit(self, settings, rows, output_dir, *rest):
+        self.folder = output_dir
+        super().fit(settings, rows, output_dir, *rest)
+
+
+class Validates(Sound):
+    """Evaluates on all rows that were held out, through a loader."""
+
+    only = (124,)
+
+    def validate(self, model, step, output_dir):
+        data = Rows(self.validation, self.max_length)
+        model.eval()
+        with torch.no_grad():
+            losses = [self.measure(model, x, y, step) for x, y in self.held_out(data)]
+        model.train()
+        print(f"step {step}: validation loss {float(sum(losses)):.4f}")
+        return False
+
+    def held_out(self, data):
+        return torch.utils.data.DataLoader(data, 16, generator=torch.Generator())
+
+    def measure(self, model, x, y, step):
+        return F.cross_entropy(model(x).float(), y)
+
+
+class AddsNoiseInValidation(Validates):
+    """The transform that training has."""
+
+    case = 124
+    grade = "misleads"
+    says = (
+        r"of the \d+ rows that it evaluates on \(\S+:\d+\) after step 2, 0 are among those after step 4, though their"
+    )
+
+    def measure(self, model, x, y, step):
+        return super().measure(model, x + 0.01 * torch.randn(x.shape), y, step)
+
+
+class Flips(torch.utils.data.Dataset):
+    """Every second row is turned round, by chance; what `random_split` makes of it has the same transform."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        x, y = self.rows[index]
+        return (-x if random.random() < 0.5 else x), y
+
+
+class FlipsInValidation(Validates):
+    """Half of the rows are as they were: a subset of one data set for both."""
+
+    case = 124
+    grade = "misleads"
+    says = r"of the \d+ rows that it evaluates on .* rows are changed at random in validation, too"
+
+    def held_out(self, data):
+        return super().held_out(torch.utils.data.Subset(Flips(data), range(len(data))))
+
+
+class DropsWordsInValidation(Validates):
+    """Texts lose a word here and there, as in training, in the collator that both have."""
+
+    case = 124
+    grade = "misleads"
+    says = r"rows are changed at random in validation, too"
+
+    def build(self, settings):
+        return NN.Sequential(NN.EmbeddingBag(64, settings.hidden), NN.Linear(settings.hidden, 2))
+
+    def step(self, model, optimizer, scaler, batch, *rest):
+        super().step(model, optimizer, scaler, [self.words(batch[0]), batch[1]], *rest)
+
+    def measure(self, model, x, y, step):
+        return super().measure(model, self.words(x), y, step)
+
+    def words(self, x):
+        ids = (20 * x[:, :4] + 30).long()
+        return ids.masked_fill(torch.rand(ids.shape) < 0.2, 0)
+
+
+class DrawsItsValidation(Validates):
+    """Evaluates on some of the rows, other ones each time. Sound."""
+
+    def held_out(self, data):
+        chosen = random.Random(len(self.told_of)).sample(range(len(data)), 12) if len(data) > 12 else range(len(data))
+        self.told_of.append(1)
+        return super().held_out(torch.utils.data.Subset(data, chosen))
+
+    def fit(self, *args):
+        self.told_of = []
+        super().fit(*args)
+
+
+class AsksSeveralTimes(Validates):
+    """The mean of what is said to four noisy copies of a row. Sound."""
+
+    def measure(self, model, x, y, step):
+        said = [model(x + 0.01 * torch.randn(x.shape)).float() for _ in range(4)]
+        return F.cross_entropy(torch.stack(said).mean(0), y)
+
+
+class ComparesTwoViews(Validates):
+    """Two noisy views of a row are to find each other among those of all rows. Sound."""
+
+    def held_out(self, data):
+        return torch.utils.data.DataLoader(data, 64, generator=torch.Generator())
+
+    def measure(self, model, x, y, step):
+        one, other = (model(x + 0.01 * torch.randn(x.shape)).float() for _ in range(2))
+        return F.cross_entropy(one @ other.t(), torch.arange(len(x)))
+
+
+class MasksWordsInValidation(MasksWords):
+    """Which words are masked is drawn anew in each validation, and so is what is to be found. Sound."""
+
+    only = (124,)
+
+    def validate(self, model, step, output_dir):
+        data = Texts(self, self.validation)
+        x, _ = Answers.collate(self, [data[row] for row in range(len(data))])
+        chosen = (torch.rand(x.shape) < 0.15) & (x > 0)
+        model.eval()
+        with torch.no_grad():
+            loss = self.loss(model(x.masked_fill(chosen, 2)), x.masked_fill(~chosen, -100))
+        model.train()
+        print(f"step {step}: validation loss {float(loss):.4f}")
+        return False

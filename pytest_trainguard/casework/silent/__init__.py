@@ -14,4 +14,5 @@ __all__ = [
     "rounding",
     "schedules",
     "supervision",
+    "validation",
 ]
