@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from pytest_trainguard import CloseLook, Finding, Outcome, edge_case
 from pytest_trainguard.casework.silent import (
+    averages,
     gradients,
     losses,
     modes,
@@ -262,6 +263,20 @@ def test_base_model_not_loaded(close_look: CloseLook) -> None:
     """`strict=False`, and all names had a prefix: nothing matched, and "pretrained" was trained from scratch."""
     one, other = close_look.with_base_models()
     tell(other, movement.find_not_arrived(Look(one.recording), Look(other.recording)))
+
+
+@edge_case(
+    "average-astray",
+    number=123,
+    title="averaged weights that are no average",
+    verdict="survives",
+    severity="misleads",
+    brought_about=LOOKED.format("each copy of the model that follows it, between two steps, is"),
+    expects="updates the average that it evaluates, to what lies between the average and the model",
+)
+def test_average_astray(close_look: CloseLook) -> None:
+    """The average was made, saved and evaluated, and its update never called: every epoch was lost."""
+    judge(close_look, averages.find_astray)
 
 
 @edge_case(

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from pytest_trainguard import CannotJudge, NotApplicable
-from pytest_trainguard.casework.silent import reading, rounding, saves, supervision, validation
+from pytest_trainguard.casework.silent import averages, reading, rounding, saves, supervision, validation
 from pytest_trainguard.casework.silent.look import Look
 from pytest_trainguard.recorder.apart import try_apart
+from pytest_trainguard.recorder.averages import _compare
 from pytest_trainguard.recorder.rereading import read_again
 from pytest_trainguard.recorder.saves import _is_named
 from pytest_trainguard.recorder.timeline import Recording
@@ -310,3 +311,42 @@ def test_rows_of_evaluations(look, told):
 def test_evaluations_that_are_not_held_against_each_other(look, told):
     with pytest.raises(NotApplicable, match=told):
         validation.find_augmented(look)
+
+
+# --- 123: averaged weights live
+
+
+def follows(outside, moved=10):
+    return seen("follows", moved=moved, outside=outside, name="a.weight", values=[1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize(
+    ("events", "grade", "told"),
+    [
+        ([follows(0)] * 3, None, ""),
+        ([follows(9)] * 3, "misleads", "a value of a.weight went from 1 to 3, where the model's is 2"),
+        ([follows(9), follows(0), follows(9)], None, ""),
+        ([seen("averaged", step=4, times=0, written=False)], "misleads", "update_parameters stands nowhere"),
+        ([seen("averaged", step=4, times=0, written=True)], "unclear", "where it begins later"),
+        ([seen("averaged", step=n, times=n // 8, written=True) for n in (4, 8)], None, ""),
+    ],
+)
+def test_averages(events, grade, told):
+    found = averages.find_astray(look_at(*events))
+    assert [(problem.grade, told in problem.said) for problem in found] == ([(grade, True)] if grade else [])
+
+
+@pytest.mark.parametrize("events", [[], [follows(9)] * 2, [seen("averaged", step=2, times=0, written=False)]])
+def test_nothing_follows_the_model(events):
+    with pytest.raises(NotApplicable, match="no average of its weights is evaluated"):
+        averages.find_astray(look_at(*events))
+
+
+@pytest.mark.parametrize(
+    ("now", "outside"), [([0.1, 0.9], 0), ([1.0, 1.0], 0), ([-0.1, 1.1], 2), ([0.0, 0.5], 0), ([1.0000001, 0.5], 0)]
+)
+def test_what_lies_between(now, outside):
+    before, leader = torch.zeros(2), torch.ones(2)
+    went, astray = _compare(before, torch.tensor(now), before, leader)
+    assert int(astray.sum()) == outside
+    assert went.tolist() == [value != 0 for value in now]

@@ -143,6 +143,7 @@ def observe(note: RunNote) -> None:
 
         observers.append(Census(recorder))
     if note.closely:
+        from pytest_trainguard.recorder.averages import Averages
         from pytest_trainguard.recorder.close_look import CloseLook
         from pytest_trainguard.recorder.measuring import Measuring
         from pytest_trainguard.recorder.rereading import Rereading
@@ -151,7 +152,15 @@ def observe(note: RunNote) -> None:
         from pytest_trainguard.recorder.supervision import Supervision
 
         look = CloseLook(recorder.write)
-        observers += [look, Supervision(look), Rereading(look), Rounding(look), Saves(look), Measuring(look)]
+        observers += [
+            look,
+            Supervision(look),
+            Rereading(look),
+            Rounding(look),
+            Saves(look),
+            Measuring(look),
+            Averages(look),
+        ]
     if fault and fault.kind != "listing":
         observers.append(Injector(fault, recorder, note.disk))
     # Every file that is opened would be looked at: only where the fault waits for one.

@@ -656,3 +656,91 @@ class MasksWordsInValidation(MasksWords):
         model.train()
         print(f"step {step}: validation loss {float(loss):.4f}")
         return False
+
+
+class Averages(Sound):
+    """Keeps an average of its weights, by hand, and evaluates it."""
+
+    only = (101, 121, 123)
+    DECAY = 0.9
+
+    def build(self, settings):
+        model = super().build(settings)
+        self.average = copy.deepcopy(model).requires_grad_(False)
+        return model
+
+    def step(self, model, optimizer, scaler, batch, *rest):
+        with torch.no_grad():
+            self.average(batch[0])
+        super().step(model, optimizer, scaler, batch, *rest)
+        with torch.no_grad():
+            for its, mine in zip(self.average.parameters(), model.parameters(), strict=True):
+                self.follow(its, mine)
+
+    def follow(self, its, mine):
+        its.mul_(self.DECAY).add_(mine, alpha=1 - self.DECAY)
+
+
+class ForgetsTheOtherShare(Averages):
+    """`add_` without its `alpha`: the average grows to ten times the model."""
+
+    only = (123,)
+    case = 123
+    grade = "misleads"
+    says = r"moves with it, and away from it: by step 2 a value of 0\.weight went from \S+ to \S+, where the model's is"
+
+    def follow(self, its, mine):
+        its.mul_(self.DECAY).add_(mine)
+
+
+class AddsTheDifferenceTheWrongWay(Averages):
+    """The average minus the model, and not the model minus the average."""
+
+    only = (123,)
+    case = 123
+    grade = "misleads"
+    says = r"moves with it, and away from it"
+
+    def follow(self, its, mine):
+        its.add_(its - mine, alpha=1 - self.DECAY)
+
+
+class EvaluatesTheAverage(Sound):
+    """An average of torch's, that is evaluated in place of the model. Sound."""
+
+    only = (107, 121, 123)
+
+    def build(self, settings):
+        model = super().build(settings)
+        self.average = torch.optim.swa_utils.AveragedModel(model)
+        return model
+
+    def step(self, model, *rest):
+        super().step(model, *rest)
+        self.average.update_parameters(model)
+
+    def validate(self, model, step, output_dir):
+        return super().validate(self.average, step, output_dir)
+
+
+class BeginsToAverageLate(EvaluatesTheAverage):
+    """Updates the average from step 100 on, and evaluates it from the start."""
+
+    only = (123,)
+    case = 123
+    grade = "unclear"
+    says = r"the AveragedModel that is evaluated \(\S+:\d+\) after step 8 was not updated once.*where it begins later"
+
+    def step(self, model, optimizer, scaler, batch, settings, number, device):
+        Sound.step(self, model, optimizer, scaler, batch, settings, number, device)
+        if number >= 100:
+            self.average.update_parameters(model)
+
+
+class CopiesItsTarget(Averages):
+    """Every third step the copy becomes what the model is. Sound."""
+
+    def follow(self, its, mine):
+        self.times = getattr(self, "times", 0) + 1
+        if self.times % 12 < 4:
+            its.copy_(mine)

@@ -4,6 +4,7 @@ Pure functions of a `Look`: each returns what it found, and raises where nothing
 """
 
 __all__ = [
+    "averages",
     "gradients",
     "look",
     "losses",
