@@ -13,6 +13,7 @@ __all__ = [
     "order",
     "reading",
     "rounding",
+    "saves",
     "schedules",
     "supervision",
     "validation",
