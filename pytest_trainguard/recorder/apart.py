@@ -25,9 +25,14 @@ def try_apart(work: Callable[[], object]) -> Any:
     loader has, and what it prints is lost.
     """
     reading, writing = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a process with threads is forked
-        pid = os.fork()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a process with threads is forked
+            pid = os.fork()
+    except OSError:  # there is a limit on processes
+        os.close(reading)
+        os.close(writing)
+        return None
     if not pid:
         _answer(work, writing)
     os.close(writing)

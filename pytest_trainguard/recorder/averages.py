@@ -47,8 +47,10 @@ class Averages(Observer):
         shown: dict[str, Any] = {}
         for number, name, tensor in followed:
             mine = leaders.get(name, [])
-            if number in self._stepped or len(mine) != 1 or tensor.grad is not None or number not in self._before:
+            if number in self._stepped or len(mine) != 1 or not tensor.is_leaf or number not in self._before:
                 continue
+            if tensor.grad is not None:
+                continue  # it learns by itself
             leader = self._before.get(mine[0][0]), mine[0][1]
             if leader[0] is None or leader[0].shape != tensor.shape or not tensor.is_floating_point():
                 continue

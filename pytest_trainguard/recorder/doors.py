@@ -9,6 +9,7 @@ changed.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import itertools
@@ -460,7 +461,10 @@ class Doors:
             _tell_of_opening(filename)
             result = original(tensors, filename, *args, **kwargs)
             if self._stores:
-                self._tell("stored", module.load_file(filename))
+                tensors_of: dict[str, torch.Tensor] = {}
+                with contextlib.suppress(Exception):  # it was written, whether it can be read or not
+                    tensors_of = module.load_file(filename)
+                self._tell("stored", tensors_of)
             return result
 
         module.serialize_file = serialize_file  # type: ignore[attr-defined]

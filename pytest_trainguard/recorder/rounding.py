@@ -66,7 +66,8 @@ def _holds_masters(optimizer: torch.optim.Optimizer) -> bool:
         if parameter.dtype in SHORT and isinstance(state, dict):
             for held in state.values():
                 is_longer = isinstance(held, torch.Tensor) and held.dtype == torch.float32
-                if is_longer and held.shape == parameter.shape and torch.equal(held.to(parameter.dtype), parameter):
+                alike = is_longer and held.shape == parameter.shape and held.device == parameter.device
+                if alike and torch.equal(held.to(parameter.dtype), parameter):
                     return True
     return False
 
