@@ -10,16 +10,22 @@ from collections.abc import Callable
 from pytest_trainguard import CloseLook, Finding, Outcome, edge_case, noting
 from pytest_trainguard.casework.silent import (
     accumulation,
+    averages,
     gradients,
     losses,
     modes,
     movement,
     order,
+    reading,
     reports,
+    rounding,
     rows,
+    saves,
     schedules,
     seeds,
+    supervision,
     traces,
+    validation,
 )
 from pytest_trainguard.casework.silent.look import Look, Problems
 
@@ -49,6 +55,20 @@ def tell(outcome: Outcome, problems: Problems) -> None:
 def test_unmoved_parameter(close_look: CloseLook) -> None:
     """The adapters were made after the optimizer: the loss curves were lively, and what was saved was the start."""
     judge(close_look, movement.find_unmoved)
+
+
+@edge_case(
+    "no-supervision",
+    number=102,
+    title="batches or texts in which no target counts",
+    verdict="survives",
+    severity="misleads",
+    brought_about=LOOKED.format("each loss's targets, and which of them it ignores, are"),
+    expects="trains on batches, and on texts, in which something is to be learnt",
+)
+def test_no_supervision(close_look: CloseLook) -> None:
+    """The answer began with another token than the template's: each label was -100, and the loss 0."""
+    judge(close_look, supervision.find_unsupervised)
 
 
 @edge_case(
@@ -181,6 +201,20 @@ def test_same_order_each_epoch(close_look: CloseLook) -> None:
 
 
 @edge_case(
+    "reading-writes",
+    number=112,
+    title="rows that change as they are read",
+    verdict="survives",
+    severity="misleads",
+    brought_about="nothing: rows are read three times under one random state, in a copy of the process",
+    expects="reads the same row each time, and leaves what it keeps as it is",
+)
+def test_reading_writes(close_look: CloseLook) -> None:
+    """`x /= 255` in `__getitem__`: with workers each epoch began with a fresh copy, without them all went to 0."""
+    judge(close_look, reading.find_written)
+
+
+@edge_case(
     "workers-double-rows",
     number=113,
     title="rows that come once for each worker",
@@ -225,6 +259,20 @@ def test_schedule_out_of_step(close_look: CloseLook) -> None:
 
 
 @edge_case(
+    "step-rounded-off",
+    number=118,
+    title="a step that is rounded off",
+    verdict="survives",
+    severity="misleads",
+    brought_about=LOOKED.format("each weight of 16 bits before and after a step, and the optimizer's counter, are"),
+    expects="keeps weights in a dtype in which a step arrives, and counts its steps in one that can",
+)
+def test_step_rounded_off(close_look: CloseLook) -> None:
+    """All in bfloat16, to save memory: at 1e-5 almost every update was smaller than half of the last bit."""
+    judge(close_look, rounding.find_rounded_off)
+
+
+@edge_case(
     "clipping-without-effect",
     number=119,
     title="clipping without effect",
@@ -255,6 +303,20 @@ def test_reported_loss_is_another(close_look: CloseLook) -> None:
 
 
 @edge_case(
+    "other-weights-saved",
+    number=121,
+    title="saved weights that are not the trained ones",
+    verdict="survives",
+    severity="misleads",
+    brought_about=LOOKED.format("what is saved, and what each parameter was after each step, are"),
+    expects="saves the weights that it trained, of the step that it says",
+)
+def test_other_weights_saved(close_look: CloseLook) -> None:
+    """The model was copied for the export before training began: a week's result was the base model."""
+    judge(close_look, saves.find_other_saved)
+
+
+@edge_case(
     "base-model-not-loaded",
     number=122,
     title="a base model of which nothing is loaded",
@@ -267,6 +329,34 @@ def test_base_model_not_loaded(close_look: CloseLook) -> None:
     """`strict=False`, and all names had a prefix: nothing matched, and "pretrained" was trained from scratch."""
     one, other = close_look.with_base_models()
     tell(other, movement.find_not_arrived(Look(one.recording), Look(other.recording)))
+
+
+@edge_case(
+    "average-astray",
+    number=123,
+    title="averaged weights that are no average",
+    verdict="survives",
+    severity="misleads",
+    brought_about=LOOKED.format("each copy of the model that follows it, between two steps, is"),
+    expects="updates the average that it evaluates, to what lies between the average and the model",
+)
+def test_average_astray(close_look: CloseLook) -> None:
+    """The average was made, saved and evaluated, and its update never called: every epoch was lost."""
+    judge(close_look, averages.find_astray)
+
+
+@edge_case(
+    "validation-augmented",
+    number=124,
+    title="validation rows that are changed at random",
+    verdict="survives",
+    severity="misleads",
+    brought_about=LOOKED.format("the rows and targets of each evaluation are"),
+    expects="evaluates on the same rows each time, as they are",
+)
+def test_validation_augmented(close_look: CloseLook) -> None:
+    """Both halves of a random split had the training half's transforms: the best epoch was the luckiest."""
+    judge(close_look, validation.find_augmented)
 
 
 @edge_case(

@@ -14,6 +14,7 @@ from pytest_trainguard.verdicts.gathering import gathering
 from tests import proof_table, saboteurs
 from tests.saboteurs.queue import Queued, RepositorysQueue, TrainsWithTorch
 from tests.saboteurs.silent_pairs_sound import ReportsTheLoss
+from tests.saboteurs.silent_rows import Averages
 from tests.saboteurs.silent_sound import KeepsItsBackboneStill
 from tests.saboteurs.sound import Sound
 
@@ -34,7 +35,11 @@ SOUND = [program for program in PROGRAMS if not program.case]
 
 
 # What `Sound` has not got, and the program by which the case is shown to apply.
-SHOWN_BY = {"frozen-moves": KeepsItsBackboneStill, "reported-loss-is-another": ReportsTheLoss}
+SHOWN_BY = {
+    "average-astray": Averages,
+    "frozen-moves": KeepsItsBackboneStill,
+    "reported-loss-is-another": ReportsTheLoss,
+}
 
 
 @pytest.fixture

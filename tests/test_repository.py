@@ -23,6 +23,7 @@ def not_applicable(trainer):
     # transformers each time.
     reasons = dict.fromkeys((51, 52, 53, 57, 58, 59, 60), "no queue")
     reasons |= dict.fromkeys((34, 36), "no GPU budget to hold it against")
+    reasons[123] = "no average of its weights is evaluated, and no copy of its model follows it in its forward passes"
     if trainer == "Gnn":  # it takes no pretrained weights
         reasons |= dict.fromkeys((11, 12, 39, 40, 122), "no setting for the model")
         reasons[103] = "no forward pass was seen whose rows differ and whose output has one part for each row"
@@ -31,6 +32,7 @@ def not_applicable(trainer):
         reasons[109] = "no parameter of its models is frozen"
     if trainer in ("Transformer", "Fusion"):
         reasons[110] = "no evaluation of at least 8 rows is seen between its steps"
+        reasons[124] = "no two evaluations of the same number of rows, 8 at least, are seen between its steps"
     if trainer == "PlainLoop":  # its words are hashed
         reasons[40] = "no tokenizer.json in checkpoint-1"
         reasons[122] = "it does not start from checkpoint-1, the same with other weights"  # it checks their digest

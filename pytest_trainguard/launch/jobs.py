@@ -156,11 +156,28 @@ def observe(note: RunNote) -> None:
 
         observers.append(Census(recorder))
     if note.closely:
+        from pytest_trainguard.recorder.averages import Averages
         from pytest_trainguard.recorder.close_look import CloseLook
         from pytest_trainguard.recorder.first_step import FirstStep
+        from pytest_trainguard.recorder.measuring import Measuring
+        from pytest_trainguard.recorder.rereading import Rereading
+        from pytest_trainguard.recorder.rounding import Rounding
+        from pytest_trainguard.recorder.saves import Saves
+        from pytest_trainguard.recorder.supervision import Supervision
         from pytest_trainguard.recorder.traces import Traces
 
-        observers += [CloseLook(recorder.write), Traces(recorder.write), FirstStep(recorder.write)]
+        look = CloseLook(recorder.write)
+        observers += [
+            look,
+            Supervision(look),
+            Rereading(look),
+            Rounding(look),
+            Saves(look),
+            Measuring(look),
+            Averages(look),
+            Traces(recorder.write),
+            FirstStep(recorder.write),
+        ]
     if note.turned:
         from pytest_trainguard.faults.turned_rows import TurnedRows
 

@@ -76,6 +76,16 @@ class CloseLook(Observer):
         """Append one event, with the number of optimizer steps that are done."""
         self._write(f"look {kind}", step=self._steps, **values)
 
+    @property
+    def steps(self) -> int:
+        """Optimizer steps that are done."""
+        return self._steps
+
+    def parameters(self) -> Iterator[tuple[int, str, torch.Tensor]]:
+        """What is followed: number, name (empty for what is in no module), and the tensor itself."""
+        for known in self._known.values():
+            yield known.number, self._names[known.number], known.tensor
+
     # --- the model
 
     def forward(self, module: torch.nn.Module, *, outermost: bool) -> None:

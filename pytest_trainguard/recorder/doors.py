@@ -9,6 +9,7 @@ changed.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import itertools
@@ -93,6 +94,9 @@ class Observer:
     def saved(self) -> None:
         """`torch.save` is over, by an exception too."""
 
+    def stored(self, value: object) -> None:
+        """What `torch.save` is about to write; of a file that Safetensors wrote, the tensors in it by name."""
+
     def writing(self, path: str, how: str) -> None:
         """A file in the output folder is about to be opened to write (`how`: `open`), renamed, moved there, removed."""
 
@@ -147,6 +151,7 @@ class Doors:
         self._safetensors: ModuleType | None = None
         self._inner = any(observer.inner for observer in observers)
         self._every_pass, self._writes = self._wanted("entered", "left"), self._wanted("writing")
+        self._stores = self._wanted("stored")
         self.active = True
 
     def install(self) -> None:
@@ -221,7 +226,7 @@ class Doors:
         _replace_imported(original, getattr(module, name))
 
     def _watch_files(self) -> None:
-        if self._wanted("saving", "saved", "writing"):
+        if self._wanted("saving", "saved", "stored", "writing"):
             torch.save = self._around_save(torch.save)
         if self._wanted("synced"):
             os.fsync = self._after_sync(os.fsync)
@@ -421,6 +426,7 @@ class Doors:
         def save(obj: object, f: object, *args: object, **kwargs: object) -> None:
             _tell_of_opening(f)
             self._tell("saving")
+            self._tell("stored", obj)
             try:
                 original(obj, f, *args, **kwargs)
             finally:
@@ -457,7 +463,13 @@ class Doors:
         @functools.wraps(original)
         def serialize_file(tensors: object, filename: object, *args: object, **kwargs: object) -> object:
             _tell_of_opening(filename)
-            return original(tensors, filename, *args, **kwargs)
+            result = original(tensors, filename, *args, **kwargs)
+            if self._stores:
+                tensors_of: dict[str, torch.Tensor] = {}
+                with contextlib.suppress(Exception):  # it was written, whether it can be read or not
+                    tensors_of = module.load_file(filename)
+                self._tell("stored", tensors_of)
+            return result
 
         module.serialize_file = serialize_file  # type: ignore[attr-defined]
 

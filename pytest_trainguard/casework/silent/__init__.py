@@ -5,15 +5,21 @@ Pure functions of a `Look`: each returns what it found, and raises where nothing
 
 __all__ = [
     "accumulation",
+    "averages",
     "gradients",
     "look",
     "losses",
     "modes",
     "movement",
     "order",
+    "reading",
     "reports",
+    "rounding",
     "rows",
+    "saves",
     "schedules",
     "seeds",
+    "supervision",
     "traces",
+    "validation",
 ]

@@ -1,0 +1,53 @@
+"""Averaged weights follow the model: case 123."""
+
+from __future__ import annotations
+
+from pytest_trainguard.casework.silent.look import ENOUGH, Look, Problems, at, problem
+from pytest_trainguard.verdicts.errors import NotApplicable
+
+__all__ = ["find_astray"]
+
+MOST = 0.5  # of the values that moved
+
+
+def find_astray(look: Look) -> Problems:
+    """Averages that are evaluated and were never updated, and copies of the model that move away from it.
+
+    A copy that stands still is a teacher or a reference. One that follows, by an average or as a copy of a moment, goes
+    to what lies between itself and the model.
+
+    Raises:
+        NotApplicable: nothing follows the model.
+    """
+    evaluated = [event for event in look.of("averaged") if event["step"] >= ENOUGH]
+    follows = look.of("follows")
+    if not evaluated and len(follows) < ENOUGH:
+        raise NotApplicable(
+            "no average of its weights is evaluated, and no copy of its model follows it in its forward passes"
+        )
+    found = []
+    if evaluated and not any(event["times"] for event in evaluated):
+        one = evaluated[-1]
+        told = (
+            f"the AveragedModel that is evaluated{at(one['place'])} after step {one['step']} was not updated once: it "
+            "holds the weights of the start"
+        )
+        if one["written"]:
+            found.append(problem("unclear", f"{told}; where it begins later, evaluate the model itself until then"))
+        else:
+            found.append(
+                problem("misleads", f"{told}, and update_parameters stands nowhere in what is loaded of the program")
+            )
+    astray = [event for event in follows if event["outside"] > MOST * event["moved"]]
+    if len(follows) >= ENOUGH and len(astray) == len(follows):
+        first = astray[0]
+        was, model, now = first["values"]
+        found.append(
+            problem(
+                "misleads",
+                f"a copy of the model moves with it, and away from it: by step {first['step'] + 1} a value of "
+                f"{first['name']} went from {was:.4g} to {now:.4g}, where the model's is {model:.4g}; an average lies "
+                f"between the two, and {first['outside']} of {first['moved']} values do not",
+            )
+        )
+    return found

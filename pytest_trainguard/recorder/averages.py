@@ -1,0 +1,90 @@
+"""Inside a run that is looked at closely: what follows a model's weights without being stepped by an optimizer."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pytest_trainguard.recorder.close_look import CloseLook
+from pytest_trainguard.recorder.doors import Observer
+from pytest_trainguard.recorder.surroundings import find_caller
+
+ROUNDING = {torch.float64: 1e-14, torch.float32: 1e-6}  # of a value, in a few operations
+COARSE = 2e-2  # of values with fewer bits
+
+
+class Averages(Observer):
+    """Follows copies of what an optimizer steps. Its events are named `look averaged` and `look follows`."""
+
+    def __init__(self, look: CloseLook):
+        self._look = look
+        self._stepped: set[int] = set()  # numbers of what an optimizer holds
+        self._before: dict[int, torch.Tensor] = {}  # what everything was as the step before began
+        self._is_updated: bool | None = None
+
+    def forwarded(
+        self, module: torch.nn.Module, inputs: tuple[object, ...], output: object, *, outermost: bool
+    ) -> None:
+        if outermost and isinstance(module, torch.optim.swa_utils.AveragedModel) and not torch.is_grad_enabled():
+            if self._is_updated is None:
+                self._is_updated = _is_written_somewhere("update_parameters")
+            times = int(module.n_averaged)
+            self._look.write("averaged", times=times, written=self._is_updated, place=find_caller())
+
+    def stepping(self, optimizer: torch.optim.Optimizer) -> None:
+        held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        followed = list(self._look.parameters())
+        self._stepped |= {number for number, _, tensor in followed if id(tensor) in held}
+        leaders: dict[str, list[tuple[int, torch.Tensor]]] = {}
+        for number, name, tensor in followed:
+            if number in self._stepped and name:
+                leaders.setdefault(name, []).append((number, tensor))
+        moved = outside = 0
+        shown: dict[str, Any] = {}
+        for number, name, tensor in followed:
+            mine = leaders.get(name, [])
+            if number in self._stepped or len(mine) != 1 or not tensor.is_leaf or number not in self._before:
+                continue
+            if tensor.grad is not None:
+                continue  # it learns by itself
+            leader = self._before.get(mine[0][0]), mine[0][1]
+            if leader[0] is None or leader[0].shape != tensor.shape or not tensor.is_floating_point():
+                continue
+            went, astray = _compare(self._before[number], tensor, leader[0], leader[1])
+            moved, outside = moved + int(went.sum()), outside + int(astray.sum())
+            if not shown and bool(astray.any()):
+                place = int(astray.reshape(-1).float().argmax())
+                values = (self._before[number], leader[1], tensor)
+                shown = {"name": name, "values": [float(one.detach().reshape(-1)[place]) for one in values]}
+        if moved:
+            self._look.write("follows", moved=moved, outside=outside, **shown)
+        self._before = {number: tensor.detach().clone() for number, _, tensor in followed}
+
+
+def _compare(
+    before: torch.Tensor, now: torch.Tensor, leader_before: torch.Tensor, leader: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which values moved, and which of these left what lies between themselves and the leader's."""
+    three = torch.stack([part.detach().to(before.device) for part in (before, leader_before, leader)])
+    slack = three.abs().amax(0) * ROUNDING.get(before.dtype, COARSE)
+    value = now.detach()
+    went = value != before
+    return went, went & ((value < three.amin(0) - slack) | (value > three.amax(0) + slack))
+
+
+def _is_written_somewhere(name: str) -> bool:
+    """A name stands in one of the modules of the team's own that are loaded."""
+    here = os.getcwd() + os.sep
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None) or ""
+        if file.startswith(here) and file.endswith(".py") and "site-packages" not in file:
+            try:
+                if name in Path(file).read_text(encoding="utf-8", errors="replace"):
+                    return True
+            except OSError:
+                continue
+    return False
