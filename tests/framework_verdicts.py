@@ -39,6 +39,7 @@ TRANSFORMERS = {
     20: "unclear: unnamed",
     25: "loses: raises:ValueError, unnamed",  # the half-written checkpoint is the newest
     42: "loses: no-fsync",
+    43: "loses: raises:FileNotFoundError",  # SIGTERM in a save, which nothing answers, leaves its folder half full
     46: "wastes",  # the first save finds out
     61: "misleads",  # max_steps=0 takes one
     62: "misleads: unchecked-state",
