@@ -30,13 +30,15 @@ def not_applicable(trainer):
     else:
         reasons[120] = "no loss is seen in its output or its logs that is the loss of each step"
         reasons["evaluation-grows"] = "of its rows it validates on 0.1"
-    if trainer in ("LoraChat", "Gnn"):  # a loader of accelerate's; graphs of one batch are one graph
+    if trainer in ("Gnn", "Fusion"):  # so few graphs fit their budget at once
+        reasons[120] = "its steps have one backward pass, whatever parts the rows are dealt out in"
+    if trainer in ("LoraChat", "Gnn", "Fusion"):  # a loader of accelerate's; graphs of one batch are one graph
         reasons[115] = "its batches do not come from a torch data loader, or are not of one part for each row"
     if trainer == "Gnn":  # it takes no pretrained weights
         reasons |= dict.fromkeys((11, 12, 39, 40, 122), "no setting for the model")
         reasons[103] = "no forward pass was seen whose rows differ and whose output has one part for each row"
         reasons[120] = (
-            "its steps have one backward pass, whatever parts the rows are dealt out in"  # they fit its budget
+            "its steps have one backward pass, whatever parts the rows are dealt out in"
         )
     if trainer != "LoraChat":
         reasons[13] = "no setting for the adapter"
