@@ -184,8 +184,8 @@ def collection_error(pytester):
         ),
         (
             "'mine'",
-            "'yours', number=125",
-            "test_two.py::test_it: case yours cannot have the number 125: "
+            "'yours', number=116",
+            "test_two.py::test_it: case yours cannot have the number 116: "
             f"numbers 101 to 125 are the silent errors'{OTHER}",
         ),
         (
