@@ -37,9 +37,7 @@ def not_applicable(trainer):
     if trainer == "Gnn":  # it takes no pretrained weights
         reasons |= dict.fromkeys((11, 12, 39, 40, 122), "no setting for the model")
         reasons[103] = "no forward pass was seen whose rows differ and whose output has one part for each row"
-        reasons[120] = (
-            "its steps have one backward pass, whatever parts the rows are dealt out in"
-        )
+        reasons[120] = "its steps have one backward pass, whatever parts the rows are dealt out in"
     if trainer != "LoraChat":
         reasons[13] = "no setting for the adapter"
         reasons[109] = "no parameter of its models is frozen"
