@@ -274,11 +274,12 @@ def test_a_program_that_cannot_be_held_to_a_number_of_steps(tmp_path):
     """It is ended by the harness, and judged on what was seen until then; on nothing else."""
     project = Project(tmp_path / "project", ["endless:Endless"])
     project.write("endless.py", ENDLESS)
-    done = project.pytest("-m", "preflight", "--edge-case", "24,101,104,105-106,long-run")
+    done = project.pytest("-m", "preflight", "--edge-case", "24,101,104,106,115,long-run")
     verdicts = {case["slug"]: case["verdict"] for case in done.report["cases"]}
     assert verdicts["unmoved-parameter"] == verdicts["gradients-left-over"] == "passed", done.output
     assert verdicts["probabilities-as-logits"] == "failed"
-    assert verdicts["long-run"] == "error"
+    assert verdicts["long-run"] == verdicts["order-in-a-batch-counts"] == "error"
+    errors = [case["reason"] for case in done.report["cases"] if case["verdict"] == "error"]
+    assert all("takes no notice of run.max_steps: 120 optimizer steps" in reason for reason in errors)
     told = " ".join(done.output.split())
     assert "ended after 40 optimizer steps: cross_entropy (endless.py:12)" in told
-    assert "takes no notice of run.max_steps: 120 optimizer steps" in told

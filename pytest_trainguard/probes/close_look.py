@@ -166,10 +166,20 @@ class CloseLook:
 
     def with_rows_turned(self) -> tuple[Outcome, Outcome]:
         """The plain run without dropout, and with the rows of its first step in another order. Raises as `plain`."""
-        data = self._runs.data["plain"] if self.plain() else None
+        data = self._data_of_the_plain_run()
         did = "trained on the rows of a batch in another order, without dropout"
         still = self._once("still", "trained without dropout, looked at closely", {}, data=data, still=True)
         return still, self._once("turned rows", did, {}, data=data, still=True, turned=True)
+
+    def _data_of_the_plain_run(self) -> Path | None:
+        """What the plain run is trained on, for one beside it; None for the trainer's own piece.
+
+        Raises:
+            CannotJudge: as `plain`; it is no run of a number of steps, which another could be held against.
+        """
+        self.guard.reference.make()
+        self.plain()
+        return self._runs.data["plain"]
 
     def with_another_seed(self) -> tuple[Outcome, Outcome]:
         """The plain run, and the same with another seed.
@@ -195,8 +205,8 @@ class CloseLook:
         name = subject.description.labels
         if name is None:
             raise NotApplicable('what is to be learnt is not known: name the field of a row, labels = "label"')
+        data = self._data_of_the_plain_run() or self.guard.needs.data()
         plain = self.plain()
-        data = self._runs.data["plain"] or self.guard.needs.data()
         before = labels.read_labels(data, name)
         turns = [before[shift:] + before[:shift] for shift in range(len(before))]
         turned = max(turns, key=lambda after: _differing(before, after))
