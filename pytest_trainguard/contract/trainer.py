@@ -29,7 +29,7 @@ class Run:
         data: the data to train on, in the form of the trainer's own sample; None where it has none.
         output_dir: an existing folder for everything that the run writes.
         max_steps: optimizer steps in all, those before a resume included.
-        seed: for every random generator. Python's, NumPy's and torch's are already seeded with it.
+        seed: for the program to seed every random generator with. The harness seeds none of them.
         resume_from: where to carry on from (see `Trainer.resume_from`); None for a fresh start.
     """
 
