@@ -29,12 +29,10 @@ def phases(guard: Guard) -> list[RunRequest]:
     places = {
         "while its model was built": faults.terminate("build"),
         "in step 1": faults.terminate("forward", 1),
-        f"as it saved after step {saved}": faults.terminate(
-            "save", saved, max(1, guard.reference.writes_after(saved) // 2)
-        ),
     }
-    if guard.reference.writes_after(saved) == 0:  # which pass unseen
-        del places[f"as it saved after step {saved}"]
+    writes = guard.reference.writes_after(saved)
+    if writes:  # else they pass unseen
+        places[f"as it saved after step {saved}"] = faults.terminate("save", saved, max(1, writes // 2))
     if evaluated:
         places[f"as it evaluated before step {evaluated}"] = faults.terminate("evaluate", evaluated)
     requests = [

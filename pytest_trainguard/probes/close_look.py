@@ -97,7 +97,7 @@ class CloseLook:
         """A run that the harness ends itself: what was seen until then may be judged, all else of the program not."""
         known = self._runs.outcomes
         if "plain" not in known:
-            did = f"trained undisturbed, looked at closely, and ended after {CUT_SHORT} optimizer steps"
+            did = f"trained undisturbed, looked at closely, and to be ended after {CUT_SHORT} optimizer steps"
             request = RunRequest(did, closely=True, fault=kill(CUT_SHORT + 1))
             known["plain"] = self.guard.subject.start(request).outcome()
         if not known["plain"].recording.steps:

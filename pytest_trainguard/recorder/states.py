@@ -104,7 +104,7 @@ class States(Observer):
     def _sources(self, optimizer: torch.optim.Optimizer) -> dict[str, Callable[[], object]]:
         found: dict[str, Callable[[], object]] = {
             "weights": lambda: self._weights(optimizer),
-            "optimizer": lambda: [optimizer.state.get(parameter, {}) for parameter in _parameters_of(optimizer)],
+            "optimizer": lambda: [optimizer.state.get(parameter, {}) for parameter in parameters_of(optimizer)],
             "lr": lambda: [group["lr"] for group in optimizer.param_groups],
             "python": random.getstate,
             "torch": torch.get_rng_state,
@@ -119,7 +119,7 @@ class States(Observer):
 
         Of two networks with an optimizer each, the loss of either is of both.
         """
-        found = {id(parameter): parameter for parameter in _parameters_of(optimizer)}
+        found = {id(parameter): parameter for parameter in parameters_of(optimizer)}
         for module in self._modules.values():
             found.update((id(parameter), parameter) for parameter in module.parameters())
         return list(found.values())
@@ -130,7 +130,8 @@ def _trains(module: torch.nn.Module) -> bool:
     return module.training and torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
-def _parameters_of(optimizer: torch.optim.Optimizer) -> Iterator[torch.Tensor]:
+def parameters_of(optimizer: torch.optim.Optimizer) -> Iterator[torch.Tensor]:
+    """What an optimizer holds, of all its groups."""
     for group in optimizer.param_groups:
         yield from group["params"]
 

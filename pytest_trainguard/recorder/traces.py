@@ -7,13 +7,13 @@ elsewhere (`casework.silent.traces`), by two runs of which one evaluates more of
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 
 from pytest_trainguard.recorder.doors import Observer
-from pytest_trainguard.recorder.states import digest
+from pytest_trainguard.recorder.states import digest, parameters_of
 
 
 @dataclass
@@ -66,14 +66,14 @@ class Traces(Observer):
         return any(not torch.equal(now, known[name]) for name, now in _statistics(norm).items())
 
     def backward(self, losses: list[torch.Tensor]) -> None:
-        held = {id(p): p for optimizer, _ in self._after.values() for p in _parameters_of(optimizer)}
+        held = {id(p): p for optimizer, _ in self._after.values() for p in parameters_of(optimizer)}
         found = [p.grad.detach() for p in held.values() if p.grad is not None and not p.grad.is_sparse]
         self._starts.append(float(torch.nn.utils.get_total_norm(found)) if found else 0.0)
 
     def stepping(self, optimizer: torch.optim.Optimizer) -> None:
         _, after = self._after.get(id(optimizer), (optimizer, _After()))
         moved: dict[str, float] = {}
-        for parameter in _parameters_of(optimizer):
+        for parameter in parameters_of(optimizer):
             before, now = after.weights.get(id(parameter)), parameter.detach()
             if before is not None and before.shape == now.shape and not torch.equal(before, now):
                 far = float((now.float() - before.float()).norm() / before.float().norm().clamp(min=1e-12))
@@ -85,7 +85,7 @@ class Traces(Observer):
 
     def stepped(self, optimizer: torch.optim.Optimizer) -> None:
         self._steps += 1
-        weights = {id(p): p.detach().clone() for p in _parameters_of(optimizer) if p.is_floating_point()}
+        weights = {id(p): p.detach().clone() for p in parameters_of(optimizer) if p.is_floating_point()}
         self._after[id(optimizer)] = optimizer, _After(self._steps, weights, _digest_of(optimizer))
         self._norms = {key: (inner, _statistics(inner)) for key, (inner, _) in self._norms.items()}
         self._passed, self._starts = set(), []
@@ -101,13 +101,8 @@ def _statistics(norm: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in found.items() if isinstance(value, torch.Tensor)}
 
 
-def _parameters_of(optimizer: torch.optim.Optimizer) -> Iterator[torch.Tensor]:
-    for group in optimizer.param_groups:
-        yield from group["params"]
-
-
 def _digest_of(optimizer: torch.optim.Optimizer) -> str:
     """Of what it keeps of each parameter: momentum, a count of steps; empty where that cannot be told."""
     with contextlib.suppress(Exception):  # a fake tensor, which has no values
-        return digest([optimizer.state.get(parameter, {}) for parameter in _parameters_of(optimizer)])
+        return digest([optimizer.state.get(parameter, {}) for parameter in parameters_of(optimizer)])
     return ""

@@ -10,7 +10,7 @@ from pytest_trainguard.harm import Grade, Problem
 from pytest_trainguard.recorder.timeline import Event, Recording
 from pytest_trainguard.verdicts.errors import NotApplicable
 
-__all__ = ["Look", "Problems", "at", "problem"]
+__all__ = ["Look", "Problems", "at", "listed", "problem"]
 
 ENOUGH = 3  # optimizer steps: fewer say nothing of what moves
 Problems = list[Problem]
@@ -72,9 +72,13 @@ class Look:
 
     def name_all(self, numbers: Sequence[int]) -> str:
         """Tensors by their names, the first few of them."""
-        names = [self.tensors[number]["name"] or "a tensor of no module" for number in numbers]
-        more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-        return ", ".join(names[:MOST_NAMES]) + more
+        return listed([self.tensors[number]["name"] or "a tensor of no module" for number in numbers])
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first few of some names, and how many more there are."""
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more
 
 
 def problem(grade: Grade, said: str) -> Problem:

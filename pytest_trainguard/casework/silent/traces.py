@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
 
-from pytest_trainguard.casework.silent.look import MOST_NAMES, Look, Problems, at, problem
+from pytest_trainguard.casework.silent.look import Look, Problems, at, listed, problem
 from pytest_trainguard.harm import Problem
 from pytest_trainguard.recorder.timeline import Event
 from pytest_trainguard.verdicts.errors import NotApplicable
@@ -47,17 +46,17 @@ def find_traces(evaluated: Look, alone: Look) -> Problems:
 
 def _evaluations_of(evaluated: Look, alone: Look) -> dict[int, list[Event]]:
     """The forward passes that one run has more than the other between two steps, by the number of steps done."""
-    passes, others = ({step: list(found) for step, found in _by_step(look)} for look in (evaluated, alone))
+    passes, others = _by_step(evaluated), _by_step(alone)
     last = min(len(evaluated.steps), len(alone.steps))
     more = {step: found[: len(found) - len(others.get(step, []))] for step, found in passes.items()}
     return {step: found for step, found in more.items() if found and 0 < step < last}
 
 
-def _by_step(look: Look) -> Iterator[tuple[int, list[Event]]]:
+def _by_step(look: Look) -> dict[int, list[Event]]:
     found: dict[int, list[Event]] = {}
     for event in look.of("pass"):
         found.setdefault(event["step"], []).append(event)
-    yield from found.items()
+    return found
 
 
 def _find_moved(evaluated: Look, alone: Look, windows: dict[int, list[Event]]) -> Problems:
@@ -77,7 +76,7 @@ def _find_moved(evaluated: Look, alone: Look, windows: dict[int, list[Event]]) -
     if moved:
         event, names, window = moved[0]
         where = at(windows[window][0]["place"])
-        told = f"step {window + 1} begins with other weights than step {window} left: {_listed(names)}"
+        told = f"step {window + 1} begins with other weights than step {window} left: {listed(names)}"
         found.append(_tell(f"an evaluation{where} changes what is trained: {told}", len(moved), windows))
     if states:
         event, window = states[0]
@@ -101,7 +100,7 @@ def _find_drifted(evaluated: Look, alone: Look, windows: dict[int, list[Event]])
         return []
     first = found[0]
     where = at(windows[first["step"]][0]["place"])
-    told = f"{_listed(first['names'])} is at step {first['step'] + 1} not what step {first['step']} left"
+    told = f"{listed(first['names'])} is at step {first['step'] + 1} not what step {first['step']} left"
     said = f"an evaluation{where} moves the running statistics of norms: {told}; call model.eval() before"
     return [_tell(said, len(found), windows)]
 
@@ -160,8 +159,3 @@ def _modes(look: Look, step: int) -> Counter[tuple[str, bool]]:
     """In which mode the modules of the training passes of a step are."""
     passes = [event for event in look.training_passes if event["step"] == step]
     return Counter(item for event in passes[-1:] for item in [*event["modes"].items(), ("", event["training"])])
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return ", ".join(names[:MOST_NAMES]) + more
