@@ -185,12 +185,11 @@ class CloseLook:
         """The plain run, and the same with another seed.
 
         Raises:
-            NotApplicable: its command does not say where the seed goes.
+            NotApplicable: the program is not handed the seed of a run.
             CannotJudge: as `plain`.
         """
-        command = self.guard.subject.description.command
-        if isinstance(self.guard.subject.spec, Mapping) and command is not None and "{seed}" not in command:
-            raise NotApplicable("its command takes no {seed}")
+        if not self.guard.subject.description.takes_seed:
+            raise NotApplicable("it is not handed the seed of a run: {seed} in its command, run.seed in its class")
         plain = self.plain()
         return plain, self._once("seed", f"trained with the seed {SEED + 1}, looked at closely", {}, seed=SEED + 1)
 

@@ -164,6 +164,13 @@ class AsksForAnotherColumn(Sound):
         return {**row, "y": row.get("label", 0)}
 
 
+class AsksForAnotherColumnWithoutASeed(AsksForAnotherColumn):
+    """The same in a program that is handed no seed, so that only its labels can be asked about."""
+
+    def train(self, run):
+        return self.main(run.settings, run.data, run.output_dir, run.max_steps, run.resume_from, 0)
+
+
 class HoldsItAgainstItself(Sound):
     """Noisy students learn from the teacher's answer; here the teacher is the student."""
 
