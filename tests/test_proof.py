@@ -117,7 +117,8 @@ def _goes_through(program, case):
     return program not in (Queued, RepositorysQueue) or _about_queues(case)
 
 
-SOUND_PAIRS = [(program, case) for case in CASES for program in SOUND if _goes_through(program, case)]
+# One program after the other: what its cases share, such as the undisturbed run, is made by one worker and not by each.
+SOUND_PAIRS = [(program, case) for program in SOUND for case in CASES if _goes_through(program, case)]
 
 
 @pytest.mark.parametrize(("trainer", "case"), SOUND_PAIRS, indirect=["trainer"], ids=name_pair)
