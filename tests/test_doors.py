@@ -105,6 +105,55 @@ except RuntimeError:
 """,
         ["into Linear", "out of Linear, NoneType", "failed"],
     ),
+    "what is forked before anything is trained, once it makes a model; helpers are not": (
+        """
+class Sees(Observer):
+    def __init__(self, name): self.name = name
+    def built(self, module): told.append(f"{self.name}: built")
+    def stepped(self, optimizer): told.append(f"{self.name}: stepped")
+
+def train():
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+
+def fork(work):
+    reading, writing = os.pipe()
+    if not os.fork():
+        told.clear()
+        work()
+        os.write(writing, json.dumps(told).encode())
+        os._exit(0)
+    os.wait()
+    told.append(json.loads(os.read(reading, 1 << 16)))
+
+Doors(None, [Sees("first")], anew=lambda: [Sees("anew")]).install()
+fork(train)
+fork(lambda: fork(train))
+fork(lambda: torch.ones(2, requires_grad=True).sum().backward())
+fork(lambda: (train(), fork(train)))
+train()
+fork(train)
+""",
+        [
+            ["anew: built", "anew: stepped"], [["anew: built", "anew: stepped"]], [],
+            ["anew: built", "anew: stepped", []], "first: built", "first: stepped", [],
+        ],
+    ),
+    "nothing of what is forked, where nobody asks for it": (
+        """
+class Sees(Observer):
+    def built(self, module): told.append("built")
+
+Doors(None, [Sees()]).install()
+if not os.fork():
+    nn.Linear(2, 2)
+    os._exit(len(told))
+told.append(os.waitstatus_to_exitcode(os.wait()[1]))
+""",
+        [0],
+    ),
     "before and after a save, and a batch": (
         """
 class Sees(Observer):

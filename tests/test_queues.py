@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from pytest_trainguard import Guard, NotApplicable, Queue, TrainingQueue
+from pytest_trainguard import Guard, NotApplicable, Queue, TrainingQueue, faults
 from pytest_trainguard.adapters.tables import faults_in
 from pytest_trainguard.contract.queues import filled
 from pytest_trainguard.launch.watch import Leases, Watch
@@ -163,5 +163,70 @@ def test_data_in_a_folder_is_no_error_however_often_it_is_asked_for(tmp_path, na
         for _ in range(2):
             with pytest.raises(NotApplicable, match=told):
                 queue.files(2)
+    finally:
+        pad.close()
+
+
+FORKING = """
+import json, os, sys
+from pathlib import Path
+from pytest_trainguard import Queue, Trainer
+
+class Forking(Trainer):
+    queue = Queue(once="python -m queue_here {root}")
+
+    def make_data(self, folder, rows, seed):
+        (folder / "rows.jsonl").write_text(json.dumps({"x": seed}) + "\\n")
+        return folder / "rows.jsonl"
+
+    def train(self, run):
+        pass
+"""
+QUEUE_HERE = """
+import os, sys
+from pathlib import Path
+
+def train():
+    import torch
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(3):
+        model(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+
+for path in sorted(Path(sys.argv[1], "inbox").iterdir()):
+    if not os.fork():
+        train()
+        os._exit(0)
+    os.wait()
+    path.rename(Path(sys.argv[1], "done", path.name))
+(Path(sys.argv[1]) / "pid").write_text(f"{os.getpid()} {'torch' in sys.modules}")
+"""
+
+
+def test_trainings_that_a_queue_forks_are_seen_each_by_itself(tmp_path):
+    """The queue goes on in the warm process, which has torch; its two trainings are two recordings of three steps."""
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "forking.py").write_text(FORKING)
+    (root / "queue_here.py").write_text(QUEUE_HERE)
+    (tmp_path / "pad" / "case").mkdir(parents=True)  # what is written elsewhere is undone
+    pad = Launchpad(root, tmp_path / "pad", [str(root)], 30.0)
+    queue = TrainingQueue(Guard(pad.subject("Forking", "forking:Forking"), tmp_path / "pad" / "case"))
+    try:
+        fresh = queue.fresh()
+        for file in queue.files(2):
+            fresh.files.drop(file)
+        turn = fresh.turn("dropped in two files", files=2)
+        assert turn.outcome.exit == 0, turn.outcome.output
+        assert [len(training.steps) for training in turn.trainings] == [3, 3]
+        pid, has_torch = (fresh.root / "pid").read_text().split()
+        assert pid not in {str(training.pid) for training in turn.trainings}
+        assert has_torch == "True"
+        for file in queue.files(2):
+            fresh.files.drop(file)
+        fault = faults.raises(RuntimeError, "forward", 2, "on purpose")
+        failing = fresh.turn("had each training fail in its second step", files=2, fault=fault)
+        assert [(len(training.steps), training.fault_fired) for training in failing.trainings] == [(1, True)] * 2
     finally:
         pad.close()

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from pytest_trainguard import Run, Trainer
+from pytest_trainguard import Queue, Run, Trainer
 from trainers.chat import lora, syllogisms, tiny_llama
 from trainers.chat.rows import ChatFile
 from trainers.code import fusion, gnn, roberta, samples, transformer
 from trainers.code.rows import RowFile
 from trainers.code.tokenizer import train_tokenizer
 from trainers.common.rows import split_by_content
+from trainers.queue.layout import PRIORITIES
 
 
 class Program(Trainer):
@@ -91,6 +92,31 @@ class ReadsText(Program):
         tokenizer.save_pretrained(folder / "roberta")
         model.save_pretrained(folder / "roberta")
         return folder / "roberta"
+
+
+def _queue(settings: Mapping[str, object]) -> Queue:
+    """The training queue with the chat trainer behind it, its pauses short: nobody drops in half a file here."""
+    command = "python -m trainers.queue --root {root}"
+    quick = {
+        "settle_seconds": 0.0,
+        "unfinished_seconds": 0.0,
+        "poll_seconds": 0.02,
+        "backoff_seconds": 0.0,
+        "starvation_bound": 2,
+        "max_attempts": 2,
+    }
+    return Queue(
+        once=f"{command} once",
+        add=f"{command} add --priority {{priority}} -- {{file}}",
+        retry=f"{command} retry",
+        status=f"{command} status --json",
+        processing="processing",
+        priorities=PRIORITIES,
+        starvation_bound=2,
+        attempts=2,
+        metadata="ledger.sqlite*",
+        files={"queue.json": json.dumps({**quick, "trainer_settings": dict(settings)})},
+    )
 
 
 class Transformer(ReadsText):
@@ -245,6 +271,7 @@ class LoraChat(Program):
         "keep_last": 4,
         "merge": False,
     }
+    queue = _queue(tiny)
     overfit = {
         "hidden_size": 64,
         "lora_rank": 32,

@@ -205,9 +205,9 @@ def become(argv: Sequence[str]) -> None:
     variables, argv = split_variables(argv)
     os.environ.update(variables)
     sys.stdout.flush()
+    if goes_on_here(argv):
+        return _become_python(argv[1:])
     if is_this_python(argv[0]):
-        if len(argv) > 1 and (argv[1] == "-m" or not argv[1].startswith("-")):
-            return _become_python(argv[1:])
         argv[0] = sys.executable
     script = find_script(argv[0])
     if script is not None:
@@ -216,6 +216,11 @@ def become(argv: Sequence[str]) -> None:
         beside = f"{os.path.dirname(sys.executable)} and PATH" if os.sep not in argv[0] else "this place"
         raise SystemExit(f"{argv[0]}: no such program: looked for it in {beside}")
     os.execvp(argv[0], argv)
+
+
+def goes_on_here(argv: Sequence[str]) -> bool:
+    """Whether a command is this interpreter's, with a module or a script for which it need not be started anew."""
+    return is_this_python(argv[0]) and len(argv) > 1 and (argv[1] == "-m" or not argv[1].startswith("-"))
 
 
 def arguments(command: str, values: Mapping[str, Any], quote: Callable[[str], str] | None = None) -> list[str]:

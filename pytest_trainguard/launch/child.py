@@ -109,7 +109,7 @@ def _work(launch: Launch, disk: Path | None) -> int:
         (folder / RESULT_FILE).write_text(json.dumps(protocol.to_json(result)))
         return 0
     if isinstance(job, Command):
-        jobs.run_command(job, folder)
+        return jobs.run_command(job, folder)
     try:
         return jobs.train(job, folder, disk)
     finally:

@@ -9,10 +9,10 @@ import random
 import shlex
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING
 
 from pytest_trainguard.adapters import load_trainer
-from pytest_trainguard.adapters.command import CommandTrainer, become, words_of
+from pytest_trainguard.adapters.command import CommandTrainer, become, goes_on_here, words_of
 from pytest_trainguard.adapters.launchers import is_launcher, is_this_python
 from pytest_trainguard.contract.trainer import Run, Trainer
 from pytest_trainguard.launch import spare
@@ -26,6 +26,10 @@ from pytest_trainguard.launch.protocol import (
     from_json,
     to_json,
 )
+
+if TYPE_CHECKING:
+    from pytest_trainguard.recorder.doors import Observer
+    from pytest_trainguard.recorder.writer import Recorder
 
 
 def train(job: Train, folder: Path, disk: Path | None) -> int:
@@ -102,15 +106,28 @@ def _train_repeatedly(trainer: Trainer, run: Run, times: int, folder: Path) -> i
     return 0
 
 
-def run_command(job: Command, folder: Path) -> NoReturn:
-    """Go on as a command, in an interpreter of its own where that is Python's; what it starts is observed.
+def run_command(job: Command, folder: Path) -> int:
+    """Go on as a command. What trains in it, or in what it forks or starts, is observed.
+
+    A Python program goes on in this process, which has the trainer's modules loaded; any other one by exec.
+
+    Returns:
+        0, where the program ends by returning.
 
     Raises:
         OSError: there is no such program.
     """
-    leave_note(RunNote(folder, job.output_dir, None, job.fault))
-    program = sys.executable if is_this_python(job.argv[0]) else job.argv[0]
-    os.execvp(program, [program, *job.argv[1:]])
+    note = RunNote(folder, job.output_dir, None, job.fault, forks=True)
+    leave_note(note)
+    argv = list(job.argv)
+    if not goes_on_here(argv):
+        program = sys.executable if is_this_python(argv[0]) else argv[0]
+        os.execvp(program, [program, *argv[1:]])
+    if "torch" in sys.modules:  # else nobody can train, here or in what is forked from here
+        observe(note)
+    _begin_generators_anew()
+    become(argv)
+    return 0
 
 
 def leave_note(note: RunNote) -> None:
@@ -127,18 +144,11 @@ def observe_as_noted(path: Path) -> None:
 
 def observe(note: RunNote) -> None:
     """Install the doors in this process: who watches first, then the fault."""
-    from pytest_trainguard.faults.inject import Injector
-    from pytest_trainguard.recorder.doors import Doors, Observer
+    from pytest_trainguard.recorder.doors import Doors
     from pytest_trainguard.recorder.surroundings import Surroundings
-    from pytest_trainguard.recorder.writer import Recorder
 
-    states = None
-    if note.states:
-        from pytest_trainguard.recorder.states import States
-
-        states = States()
-    recorder, fault = Recorder(note.folder, states), note.fault
-    observers: list[Observer] = [recorder] if states is None else [states, recorder]
+    fault = note.fault
+    recorder, observers = _make_observers(note)
     if fault and fault.kind == "gpus":
         from pytest_trainguard.faults import gpus
 
@@ -151,6 +161,30 @@ def observe(note: RunNote) -> None:
         from pytest_trainguard.faults import listings
 
         listings.turn_round(note.data, recorder)
+    if note.still:
+        from pytest_trainguard.faults import stillness
+
+        stillness.turn_dropout_off()
+    # Every file that is opened would be looked at: only where the fault waits for one.
+    data = note.data if fault and fault.where == "read" and fault.kind != "listing" else None
+    anew = (lambda: _make_observers(note)[1]) if note.forks else None
+    Doors(note.output_dir, observers, data, anew).install()
+    # All that the session's runs leave is below one folder.
+    Surroundings(recorder.write, [note.output_dir, *note.folder.parents[:2]]).install()
+
+
+def _make_observers(note: RunNote) -> tuple[Recorder, list[Observer]]:
+    """Who stands at the doors of one process: the recorder, and all of them in their order."""
+    from pytest_trainguard.faults.inject import Injector
+    from pytest_trainguard.recorder.writer import Recorder
+
+    states = None
+    if note.states:
+        from pytest_trainguard.recorder.states import States
+
+        states = States()
+    recorder, fault = Recorder(note.folder, states), note.fault
+    observers: list[Observer] = [recorder] if states is None else [states, recorder]
     if note.census:
         from pytest_trainguard.recorder.census import Census
 
@@ -182,17 +216,9 @@ def observe(note: RunNote) -> None:
         from pytest_trainguard.faults.turned_rows import TurnedRows
 
         observers.append(TurnedRows(recorder.write))
-    if note.still:
-        from pytest_trainguard.faults import stillness
-
-        stillness.turn_dropout_off()
     if fault and fault.kind != "listing":
         observers.append(Injector(fault, recorder, note.disk))
-    # Every file that is opened would be looked at: only where the fault waits for one.
-    data = note.data if fault and fault.where == "read" and fault.kind != "listing" else None
-    Doors(note.output_dir, observers, data).install()
-    # All that the session's runs leave is below one folder.
-    Surroundings(recorder.write, [note.output_dir, *note.folder.parents[:2]]).install()
+    return recorder, observers
 
 
 def _begin_generators_anew() -> None:

@@ -285,6 +285,7 @@ class RunNote:
         closely: what a silent error shows in is recorded.
         still: no dropout is at work.
         turned: the rows of each batch of the first step come in another order.
+        forks: a process that is forked from one that has not trained yet is observed too, by itself.
     """
 
     folder: Path
@@ -297,6 +298,7 @@ class RunNote:
     closely: bool = False
     still: bool = False
     turned: bool = False
+    forks: bool = False
 
 
 @dataclass(frozen=True)

@@ -138,10 +138,21 @@ class Observer:
 
 
 class Doors:
-    """Installs the hooks once in a process and tells every observer, in order."""
+    """Installs the hooks once in a process and tells every observer, in order.
 
-    def __init__(self, output_dir: Path | None, observers: list[Observer], data: Path | None = None):
+    In a forked process they fall silent: it is a helper of the program that is observed, a loader's worker above all,
+    and what it does would be noted down as the program's, and met by the fault a second time. Where a program is
+    observed that may fork those that train (a queue), one that is forked before anything was trained is observed by
+    itself, from the first model on that is made in it.
+    """
+
+    def __init__(
+        self, output_dir: Path | None, observers: list[Observer], data: Path | None = None,
+        anew: Callable[[], list[Observer]] | None = None,
+    ):  # fmt: skip
+        """`anew` makes observers of the same kinds for a forked process that trains; None: none is observed."""
         self.observers = observers
+        self._anew, self._asleep, self._trained = anew, False, False
         self._output = os.path.realpath(output_dir) + os.sep if output_dir else None
         self._data = os.path.realpath(data) + os.sep if data else None
         self._local = threading.local()
@@ -155,11 +166,11 @@ class Doors:
         self.active = True
 
     def install(self) -> None:
-        """Put the hooks in place, for the rest of this process's life; in a forked child they fall silent."""
+        """Put the hooks in place, for the rest of this process's life."""
         self._watch_modules()
         self._watch_training()
         self._watch_files()
-        os.register_at_fork(after_in_child=self.fall_silent)
+        os.register_at_fork(after_in_child=self._fork)
 
     def _wanted(self, *doors: str) -> bool:
         """Some observer stands at one of these doors: its class has a method of its own there."""
@@ -238,6 +249,19 @@ class Doors:
         """Tell nobody anything any more."""
         self.active = False
 
+    def _fork(self) -> None:
+        """This process was forked from the one that is observed."""
+        self.fall_silent()
+        self._asleep = self._anew is not None and not self._trained
+
+    def _wake(self) -> None:
+        """It makes a model: observe it as a process of its own."""
+        assert self._anew is not None
+        self._asleep = self._built = self._in_backward = False
+        self._local, self._unscaled = threading.local(), None
+        self.observers = self._anew()
+        self.active = True
+
     def _tell(self, what: str, *args: object, **kwargs: object) -> None:
         if self.active:
             for observer in self.observers:
@@ -271,11 +295,14 @@ class Doors:
             self._tell("left", module, output)
 
     def _stepped(self, optimizer: torch.optim.Optimizer, args: object, kwargs: object) -> None:
+        self._trained = True
         if self._writes:
             self._watch_safetensors()  # here, since a program may import it late
         self._tell("stepped", optimizer)
 
     def _registered(self, module: torch.nn.Module, name: str, parameter: object) -> None:
+        if self._asleep:
+            self._wake()
         if not self._built:
             self._built = True
             self._tell("built", module)
@@ -285,7 +312,7 @@ class Doors:
         def backward(tensors: object, *args: object, **kwargs: object) -> None:
             if self._in_backward:
                 return original(tensors, *args, **kwargs)
-            self._local.depth = 0
+            self._local.depth, self._trained = 0, True
             self._tell("backward", [self._before_scaling(t) for t in tensors_in(tensors)])
             self._in_backward = True
             try:

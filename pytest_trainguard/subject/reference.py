@@ -146,6 +146,10 @@ class Reference:
         """The optimizer steps that were complete when it wrote to a checkpoint: `find_saves`."""
         return find_saves(self._subject, self.outcome)
 
+    def saves_of(self, outcome: Outcome) -> tuple[int, ...]:
+        """The same of another run of this trainer."""
+        return find_saves(self._subject, outcome)
+
     @cached_property
     def first_save(self) -> int:
         """Optimizer steps that were complete when it first wrote to a checkpoint (all of them where it never did)."""

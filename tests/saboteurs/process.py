@@ -96,6 +96,14 @@ class RenamesWithoutSync(Sound):
         return [output_dir / "ckpt.pt"] if (output_dir / "ckpt.pt").exists() else []
 
 
+class RenamesWithoutSyncEverySix(RenamesWithoutSync):
+    """The same with a rhythm of its own: a short run sees one save, and a run of twice the length the next."""
+
+    def save(self, output_dir, state):
+        if state["step"] % 6 == 0:
+            super().save(output_dir, state)
+
+
 class WritesInPlace(Sound):
     """Writes over the one checkpoint that it has: killed in the middle, it has none."""
 

@@ -307,6 +307,17 @@ class ValidatesThenSaves(Sound):
             super().save(output_dir, state)
 
 
+class SavesEverySix(Sound):
+    """Once in a short run, and as nobody can set."""
+
+    only = (42,)
+    fields = {"save_every": ""}  # no setting is one
+
+    def save(self, output_dir, state):
+        if state["step"] % 6 == 0:
+            super().save(output_dir, state)
+
+
 class TwoOptimizers:
     """One object for both."""
 

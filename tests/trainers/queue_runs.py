@@ -37,13 +37,15 @@ QUICK: dict[str, Any] = {
 class Queue:
     """A queue in a folder, seen from outside."""
 
-    def __init__(self, root: Path, **settings: Any) -> None:
+    def __init__(self, root: Path, *, preload: list[str] | None = None, **settings: Any) -> None:
+        """`preload` stays, whatever other settings it is given later."""
         self.root = root
+        self._always = {} if preload is None else {"preload": preload}
         self.settings(**settings)
 
     def settings(self, **settings: Any) -> None:
         self.root.mkdir(exist_ok=True)
-        (self.root / "queue.json").write_text(json.dumps({**QUICK, **settings}))
+        (self.root / "queue.json").write_text(json.dumps({**QUICK, **self._always, **settings}))
 
     def __call__(self, *words: str | Path) -> int:
         """A command, in this process."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import os
 import shutil
@@ -190,6 +191,36 @@ def test_the_optimizer_step_goes_on_from_file_to_file(
     said = capsys.readouterr().err
     assert "stands at step 10 of 13 on other data" in said
     assert not (tmp_path / "third").exists()
+
+
+def test_a_run_that_is_past_its_last_step_is_at_its_end(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It failed in its second epoch of three, and is resumed with one epoch: the next file goes on from there."""
+    first, second, other = tmp_path / "first", tmp_path / "second", tmp_path / "other.jsonl"
+    syllogisms.write_jsonl(other, 12, seed=9)
+    calls = itertools.count(1)
+    with monkeypatch.context() as patched:
+        patched.setattr(ChatTrainer, "check_gradients", lambda trainer: fails(trainer) if next(calls) > 10 else None)
+        assert start(output_dir=first, max_epochs=3, validation_fraction=0.0, save_every=3) == 1
+    assert checkpoint.numbered(first)[0][0] == 9
+    following: dict[str, Any] = {"data": other, "resume_from": first, "validation_fraction": 0.0, "max_epochs": 1}
+    assert start(output_dir=second, **following) == 2
+    assert "checkpoint-9 stands at step 9 of 24 on other data" in capsys.readouterr().err
+    assert start(output_dir=first, resume_from=first, validation_fraction=0.0, max_epochs=1) == 0
+    assert "already trained: step 9 of 8, nothing to do" in capsys.readouterr().err
+    record = json.loads((first / "training_metadata.json").read_text())
+    assert (record["status"], record["step"], record["last_step"]) == ("finished", 9, 8)
+    assert start(output_dir=second, **following) == 0
+    assert losses(second)[0][0] == 10
+
+
+def test_each_file_has_its_max_steps(start: Start, tmp_path: Path) -> None:
+    first, second, other = tmp_path / "first", tmp_path / "second", tmp_path / "other.jsonl"
+    syllogisms.write_jsonl(other, 12, seed=9)
+    assert start(output_dir=first, max_steps=2) == 0
+    assert start(output_dir=second, data=other, resume_from=first, max_steps=2, validation_fraction=0.0) == 0
+    assert [step for step, _ in losses(second)] == [3, 4]
 
 
 def test_a_folder_can_be_gone_on_from_as_soon_as_it_is_accepted(

@@ -23,8 +23,7 @@ from trainers.common.errors import InputError
         (64, 8, 1, 2, 3, 0, Plan(8, 16, 3)),
         (64, 8, 1, 2, 100, 0, Plan(8, 16, 100)),  # max_steps decides, also beyond the epochs
         (64, 8, 1, 2, None, 30, Plan(8, 46, 46)),  # the optimizer step goes on from file to file
-        (64, 8, 1, 2, 35, 30, Plan(8, 46, 35)),
-        (64, 8, 1, 2, 10, 30, Plan(8, 46, 10)),  # nothing left to do
+        (64, 8, 1, 2, 5, 30, Plan(8, 46, 35)),  # and max_steps counts for each file by itself
         (20_000, 128, 128, 1, None, 0, Plan(2, 2, 2)),
     ],
 )

@@ -14,7 +14,7 @@ ALLOWED = {
     "code": {"code", "common"},
     "chat": {"chat", "common"},
     "queue": {"queue", "chat", "common"},
-    "preflight": {"code", "chat", "common"},
+    "preflight": {"code", "chat", "common", "queue"},
 }
 """What the modules of each folder may import; imports for type checking alone, and those in functions, count too."""
 

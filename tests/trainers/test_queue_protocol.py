@@ -1,4 +1,4 @@
-"""Trained exactly once, wherever the queue is killed."""
+"""Trained exactly once, wherever the queue is killed, and however its trainers are started."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def killed_at(queue: Queue, step: Step, until: str = "") -> None:
     assert process.returncode == -signal.SIGKILL, output
 
 
-@pytest.fixture
-def queue(tmp_path: Path) -> Queue:
-    return Queue(tmp_path / "queue")
+@pytest.fixture(params=["started anew", "forked"])
+def queue(request: pytest.FixtureRequest, tmp_path: Path) -> Queue:
+    return Queue(tmp_path / "queue", preload=["sched"] if request.param == "forked" else None)
 
 
 @pytest.mark.parametrize("step", Step, ids=lambda step: step.name)

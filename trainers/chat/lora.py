@@ -21,7 +21,7 @@ from trainers.chat.resume import Begun, Position, begin
 from trainers.chat.rows import ChatFile, Syllogisms
 from trainers.chat.settings import Settings
 from trainers.chat.tokens import Encoder
-from trainers.common import checkpoint, files, resume
+from trainers.common import checkpoint, files, progress, resume
 from trainers.common.errors import InputError, TrainingFailed, show
 from trainers.common.optimization import pick_device
 from trainers.common.process import Run
@@ -95,6 +95,9 @@ def train(run: Run, chosen: Settings, places: Places) -> None:
     run.status.step = begun.done.step
     if begun.done.step >= begun.plan.last:
         run.say(f"already trained: step {begun.done.step} of {begun.plan.last}, nothing to do")
+        if begun.found is not None and begun.found.path.parent.resolve() == places.output_dir.resolve():
+            # Its checkpoint may say that it was to go on: with fewer epochs than before, this is its end.
+            progress.note_end(places.output_dir, begun.done.step, begun.plan.last)
         if chosen.merge and not (places.output_dir / MERGED_FOLDER).exists():  # ended before it came to that
             tokenizer, model = build(run, chosen, base, begun)
             export(run, places.output_dir, begun.done, model, tokenizer)

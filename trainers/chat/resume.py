@@ -116,7 +116,7 @@ def _continued(run: Run, found: Checkpoint, chosen: Settings, data: dict[str, An
         require_trainer_state(found, done.here)
         run.say(f"resuming from {name} at step {found.step}")
         return done, False
-    if found.step < last:
+    if found.step < last and progress.ended_at(found.path.parent) != found.step:
         changed = ", ".join(f"{key} {theirs.get(key)!r} there, {data[key]!r} here" for key in data
                             if theirs.get(key) != data[key])  # fmt: skip
         raise InputError(

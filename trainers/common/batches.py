@@ -29,7 +29,7 @@ class Plan(NamedTuple):
     Attributes:
         per_epoch: in one pass over the rows; the last one may have fewer rows.
         whole: the number of the last step of all passes, those before this data included.
-        last: the number of the step at which the training ends: ``whole``, or ``max_steps``.
+        last: the number of the step at which the training ends: ``whole``, or the last of ``max_steps``.
     """
 
     per_epoch: int
@@ -53,7 +53,7 @@ def plan(
         batch_size: rows of a forward pass (the micro-batch).
         gradient_accumulation: forward passes of an optimizer step. A window of fewer rows is a step too.
         max_epochs: passes over the rows.
-        max_steps: end at this step, whatever ``max_epochs`` says; counted in all, those before included.
+        max_steps: end after so many steps on this data, whatever ``max_epochs`` says: each file of a queue has them.
         before: optimizer steps done on other data.
 
     Raises:
@@ -66,7 +66,7 @@ def plan(
         raise InputError("0 rows to train on: not one optimizer step can be made of them")
     per_epoch = -(-rows // (batch_size * gradient_accumulation))
     whole = before + max_epochs * per_epoch
-    return Plan(per_epoch, whole, whole if max_steps is None else max_steps)
+    return Plan(per_epoch, whole, whole if max_steps is None else before + max_steps)
 
 
 def epoch_windows(

@@ -13,6 +13,8 @@ from trainers.common import files
 from trainers.common.checkpoint import Checkpoint
 from trainers.common.errors import InputError, show
 
+RECORD = "training_metadata.json"
+
 
 @dataclass
 class Progress:
@@ -101,6 +103,32 @@ def _records(path: Path) -> list[dict[str, Any]]:
     return records
 
 
+def ended_at(folder: Path) -> int | None:
+    """The step at which the last run in a folder came to its end; None where none did, or that cannot be told."""
+    try:
+        told = json.loads((folder / RECORD).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    finished = isinstance(told, dict) and told.get("status") == "finished" and type(told.get("step")) is int
+    return told["step"] if finished else None
+
+
+def note_end(folder: Path, step: int, last: int) -> None:
+    """Note that there is nothing more to do in a folder, whose checkpoints stand at a step and were to go on.
+
+    Raises:
+        TrainingFailed: it cannot be written.
+    """
+    if ended_at(folder) == step:
+        return
+    try:
+        told = json.loads((folder / RECORD).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        told = {}
+    told = told if isinstance(told, dict) else {}
+    files.write_json(folder / RECORD, {**told, "status": "finished", "step": step, "last_step": last})
+
+
 class Record:
     """``training_metadata.json``: what was run on what, how far it came, and the best and the last scores.
 
@@ -118,7 +146,7 @@ class Record:
             events: signs of a collapse, a list that grows while the run goes on.
             facts: what does not change meanwhile; JSON.
         """
-        self._path = output_dir / "training_metadata.json"
+        self._path = output_dir / RECORD
         self._log, self._events, self._facts = log, events, facts
         self._begun = time.monotonic()
 

@@ -46,7 +46,7 @@ class TrainingSettings(Strict):
         None,
         ge=1,
         le=100_000_000,
-        description="end after this many optimizer steps, whatever max_epochs says",
+        description="end after this many optimizer steps on this data, whatever max_epochs says",
     )
     warmup_steps: int = Field(100, ge=0, le=10_000_000, description="steps in which the learning rate rises linearly")
     decay_steps: int | None = Field(

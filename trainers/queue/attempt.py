@@ -8,8 +8,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +18,7 @@ from trainers.common.errors import TrainingFailed, show
 from trainers.common.process import EXIT_BAD_INPUT, EXIT_OK
 from trainers.queue import keeper, reports
 from trainers.queue.recovery import Ended
+from trainers.queue.starting import Start
 
 STACK_SECONDS = 3.0
 """How long a hanging trainer gets for writing its stack."""
@@ -37,8 +36,8 @@ WORDS = {
 class Child:
     """A trainer that runs, seen through its keeper."""
 
-    def __init__(self, folder: Path, command: list[str]) -> None:
-        """Start ``command``; ``folder``: the attempt's.
+    def __init__(self, folder: Path, command: list[str], start: Start) -> None:
+        """Start ``command`` in one of the ways that there are; ``folder``: the attempt's.
 
         Raises:
             OSError: there are no resources for a new process.
@@ -48,21 +47,17 @@ class Child:
         self._changed = time.monotonic()
         with open(folder / reports.LOCK, "wb") as lock, open(folder / reports.OUTPUT, "ab") as output:
             fcntl.flock(lock, fcntl.LOCK_EX)  # goes over to the keeper, and is free when that has ended
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", keeper.__file__, os.fspath(folder), *command],
-                stdin=subprocess.PIPE, stdout=output, stderr=output, pass_fds=[lock.fileno()],
-                start_new_session=True, env={**os.environ, "PYTHONFAULTHANDLER": "1", "PYTHONUNBUFFERED": "1"},
-            )  # fmt: skip
+            self._keeper = start(folder, command, lock.fileno(), output.fileno())
 
     def ended(self) -> bool:
         """Whether the trainer has ended, and everything that it left running."""
-        return self._process.poll() is not None
+        return self._keeper.wait(0)
 
     def signal(self, number: int) -> None:
         """Send a signal to the trainer and its children."""
         if not self.ended():
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, number)
+                os.killpg(self._keeper.pid, number)
 
     def silent_for(self) -> float:
         """Seconds since the last sign of life: a new heartbeat; from a trainer that has none, new output."""
@@ -85,27 +80,22 @@ class Child:
     def kill(self) -> None:
         """End it now."""
         self.signal(signal.SIGKILL)
-        self._process.wait()
+        self._keeper.wait(None)
 
     def wait(self, seconds: float) -> bool:
         """Whether it ends in time."""
-        try:
-            self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return False
-        return True
+        return self._keeper.wait(seconds)
 
     def close(self) -> None:
         """Whatever happened: nothing of it is left running."""
         self.kill()
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+        self._keeper.close()
 
 
 @contextlib.contextmanager
-def running(folder: Path, command: list[str]) -> Iterator[Child]:
+def running(folder: Path, command: list[str], start: Start) -> Iterator[Child]:
     """A trainer that does not outlive the block."""
-    child = Child(folder, command)
+    child = Child(folder, command, start)
     try:
         yield child
     finally:

@@ -10,9 +10,10 @@ from trainers.common import files
 from trainers.common.errors import Interrupted, TrainingFailed, reason, show
 from trainers.common.lock import RunLock
 from trainers.common.process import Run
-from trainers.queue import opening, options, own
+from trainers.queue import opening, options, own, warm
 from trainers.queue.layout import Layout
 from trainers.queue.ledger import transient
+from trainers.queue.starting import Start
 from trainers.queue.stock import Queue, Stock
 from trainers.queue.worker import Worker
 
@@ -38,22 +39,24 @@ def serve(run: Run, layout: Layout, *, once: bool) -> None:
     chosen = options.load(layout.root)
     options.require_program(chosen)
     own.check(chosen)
-    layout.make()
-    with RunLock(layout.root, "queue folder") as lock, run.deferred_signals():
-        if lock.taken_over:
-            run.say(f"taking over from PID {lock.taken_over}, which has ended")
-        _sessions(run, layout, once=once)
+    # The warm server is forked first of all: nothing is open yet that it could hold on to.
+    with warm.starter(own.preload(chosen), run.say, at_once=not once) as start:
+        layout.make()
+        with RunLock(layout.root, "queue folder") as lock, run.deferred_signals():
+            if lock.taken_over:
+                run.say(f"taking over from PID {lock.taken_over}, which has ended")
+            _sessions(run, layout, start, once=once)
     if run.received is not None:
         raise Interrupted(run.received)
 
 
-def _sessions(run: Run, layout: Layout, *, once: bool) -> None:
+def _sessions(run: Run, layout: Layout, start: Start, *, once: bool) -> None:
     """Open the ledger as often as it takes: a full disk is waited for, a damaged ledger made again."""
     patience = max(options.load(layout.root).disk_wait_seconds, QUIET_SECONDS)
     deadline = time.monotonic() + patience
     while run.received is None:
         began = time.monotonic()
-        trouble = _session(run, layout, once=once)
+        trouble = _session(run, layout, start, once=once)
         if trouble is None:
             return
         if time.monotonic() - began > QUIET_SECONDS:  # it went well for a while: this trouble is a new one
@@ -64,11 +67,11 @@ def _sessions(run: Run, layout: Layout, *, once: bool) -> None:
         sleep(run, 1.0)
 
 
-def _session(run: Run, layout: Layout, *, once: bool) -> str | None:
+def _session(run: Run, layout: Layout, start: Start, *, once: bool) -> str | None:
     """One life of the ledger. Returns what ended it too early: the disk is full, the ledger is gone or damaged."""
     try:
         with opening.opened(layout, run.say, daemon=True) as queue:
-            return Loop(queue, run, once=once).run()
+            return Loop(queue, run, start, once=once).run()
     except TrainingFailed as error:
         if error.kind != "disk_full":
             raise
@@ -93,13 +96,13 @@ def sleep(run: Run, seconds: float) -> None:
 class Loop:
     """The loop over one open ledger."""
 
-    def __init__(self, queue: Queue, run: Run, *, once: bool) -> None:
-        """``once``: end when what is there now is through."""
+    def __init__(self, queue: Queue, run: Run, start: Start, *, once: bool) -> None:
+        """``start``: how a trainer is started. ``once``: end when what is there now is through."""
         self._queue = queue
         self._run = run
         self._once = once
         self._stock = Stock(queue)
-        self._worker = Worker(queue, run)
+        self._worker = Worker(queue, run, start)
         self._paused = False
 
     def run(self) -> str | None:

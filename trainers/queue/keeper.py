@@ -1,6 +1,7 @@
 """Stands between the queue and one trainer, so that the trainer's end is noted even while the queue is killed.
 
-It is started as a program of its own (standard library only), first of a process group, and
+It is a process of its own, first of a process group: started as a program (standard library only), or forked from the
+warm server. It
 
 - holds the lock that it was handed until it ends: who gets that lock knows that nothing of this attempt runs;
 - ends the trainer when the queue is gone (its end of our stdin closes, however it ended);
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 ENDED, UNFINISHED = "ended.json", ".tmp-ended.json"
 ROOM_BYTES = 4096
@@ -27,8 +29,27 @@ PASSED_BY = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGABRT)
 """Signals to the whole group: they are the trainer's to answer. (Ignoring them would be inherited.)"""
 
 
-def keep(folder: str, command: Sequence[str]) -> None:
-    """Run ``command`` to its end and note in ``folder`` how it ended."""
+class Child(Protocol):
+    """A trainer that was started, as `subprocess.Popen` has it."""
+
+    def wait(self) -> int:
+        """Its exit code, once it has ended; of signal n -n."""
+
+    def kill(self) -> None:
+        """End it now."""
+
+
+def start_program(command: Sequence[str]) -> Child:
+    """Start the trainer as a program of its own.
+
+    Raises:
+        OSError: there is no such program, or no room for a process.
+    """
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=end_with_parent())
+
+
+def keep(folder: str, start: Callable[[], Child]) -> None:
+    """Start a trainer, wait for its end, and note in ``folder`` how it ended."""
     for number in PASSED_BY:
         signal.signal(number, lambda number, frame: None)
     with contextlib.suppress(OSError, ValueError):
@@ -36,7 +57,7 @@ def keep(folder: str, command: Sequence[str]) -> None:
     orphaned = threading.Event()
     reserve(folder)
     try:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_end_with_parent())
+        child = start()
     except OSError as error:
         note(folder, {"exit": None, "orphaned": False, "message": f"cannot be started: {error.strerror}"})
         return
@@ -45,7 +66,7 @@ def keep(folder: str, command: Sequence[str]) -> None:
     note(folder, {"exit": code, "orphaned": orphaned.is_set()})
 
 
-def _watch(child: subprocess.Popen[bytes], orphaned: threading.Event) -> None:
+def _watch(child: Child, orphaned: threading.Event) -> None:
     """The queue never writes: reading ends when it is gone."""
     while os.read(0, 1):
         pass
@@ -74,7 +95,7 @@ def note(folder: str, content: dict[str, object]) -> None:
     os.close(descriptor)
 
 
-def _end_with_parent() -> Callable[[], None] | None:
+def end_with_parent() -> Callable[[], None] | None:
     """For the trainer: on Linux the kernel kills it when its keeper is gone."""
     if sys.platform != "linux":
         return None
@@ -90,6 +111,6 @@ def _end_with_parent() -> Callable[[], None] | None:
 
 if __name__ == "__main__":
     try:
-        keep(sys.argv[1], sys.argv[2:])
+        keep(sys.argv[1], lambda: start_program(sys.argv[2:]))
     finally:
         os.killpg(0, signal.SIGKILL)

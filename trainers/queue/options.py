@@ -33,6 +33,12 @@ class QueueSettings(BaseModel):
         "placeholder has no value is left out with the option before it",
     )
     trainer_settings: dict[str, Any] = Field({}, description="what is written into the file at {settings}")
+    preload: list[str] | None = Field(
+        None,
+        description="modules that are imported once, for every trainer that this Python runs (-m MODULE, or a script): "
+        "it is forked from a process that has them, and imports nothing again; left out: what the own trainer needs, "
+        "and of another one nothing; []: each is started anew",
+    )
     suffixes: list[str] = Field([".jsonl"], min_length=1, description="what the names of training files end in")
     settle_seconds: float = Field(
         1.0, ge=0, le=86_400, description="a file that has not changed for so long is finished"

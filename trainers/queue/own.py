@@ -1,4 +1,4 @@
-"""What the queue knows of this repository's own trainer, and of no other: its settings."""
+"""What the queue knows of this repository's own trainer, and of no other: its settings, what it imports."""
 
 from __future__ import annotations
 
@@ -16,6 +16,15 @@ def defaults(chosen: QueueSettings) -> dict[str, Any]:
     from trainers.chat.settings import Settings
 
     return {name: field.default for name, field in Settings.model_fields.items()}
+
+
+def preload(chosen: QueueSettings) -> tuple[str, ...]:
+    """The modules that trainers find imported: those that the settings name, else the own trainer's."""
+    if chosen.preload is not None or not chosen.own:
+        return tuple(chosen.preload or ())
+    from trainers.chat.lora import PRELOAD
+
+    return PRELOAD
 
 
 def check(chosen: QueueSettings) -> None:

@@ -18,6 +18,7 @@ from trainers.queue.journal import now
 from trainers.queue.layout import PROCESSING
 from trainers.queue.ledger import Row
 from trainers.queue.reports import Attempt
+from trainers.queue.starting import Start, start_program
 from trainers.queue.steps import Step, reached
 from trainers.queue.stock import Queue, new_report
 
@@ -28,10 +29,17 @@ CHAIN = 100
 class Worker:
     """Works on one file at a time."""
 
-    def __init__(self, queue: Queue, run: Run) -> None:
-        """``run``: a signal that it receives ends the trainer in peace, and puts its file back."""
+    def __init__(self, queue: Queue, run: Run, start: Start = start_program) -> None:
+        """Begin nothing yet.
+
+        Args:
+            queue: an open one.
+            run: a signal that it receives ends the trainer in peace, and puts its file back.
+            start: how a trainer is started.
+        """
         self._queue = queue
         self._run = run
+        self._start = start
 
     def step(self) -> bool:
         """Begin the file whose turn it is, and see it to its end; False where none waits."""
@@ -184,7 +192,7 @@ class Worker:
     def _watched(self, row: Row, folder: Path, words: list[str]) -> recovery.Ended:
         """Run the trainer to its end, which may be ours to bring about."""
         chosen, deadline = self._queue.chosen, None
-        with attempt.running(folder, words) as child:
+        with attempt.running(folder, words, self._start) as child:
             reached(Step.STARTED)
             while not child.wait(chosen.poll_seconds):
                 if self._run.received is not None and deadline is None:
