@@ -9,6 +9,7 @@ from pytest_trainguard.casework.silent.look import Look
 from pytest_trainguard.faults.other_documents import replace_first_documents
 from pytest_trainguard.faults.padded_rows import COLUMNS, Padder
 from pytest_trainguard.recorder.timeline import Recording
+from tests.saboteurs.sound import Settings, Sound
 
 # --- batches that are padded
 
@@ -241,3 +242,43 @@ def test_a_document_that_reads_its_neighbour():
             packs.find_leaks(one, other)
     with pytest.raises(CannotJudge, match="not even the targets of the documents that were replaced"):
         packs.find_leaks(plain, plain)
+
+
+# --- how many runs all of it takes
+
+
+class Reads(Sound):
+    """With every setting that a run is made for."""
+
+    def make_model(self, folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(1)
+        torch.save(self.build(Settings()).state_dict(), folder / "base.pt")
+        return folder
+
+
+MOST_RUNS = 9  # beside the plain one
+
+
+@pytest.fixture
+def trainer():
+    return Reads
+
+
+def test_all_silent_errors_take_nine_runs_beside_the_plain_one(close_look, monkeypatch):
+    made = []
+    start = type(close_look.guard).run_all
+    monkeypatch.setattr(
+        type(close_look.guard), "run_all", lambda guard, asked: [made.extend(asked), start(guard, asked)][1]
+    )
+    close_look.plain()
+    made.clear()
+    for runs in (
+        close_look.accumulated, close_look.in_parts_and_whole, close_look.with_workers,
+        close_look.with_and_without_evaluations, close_look.with_changed_batches, close_look.with_another_seed,
+        close_look.with_other_labels, close_look.with_base_models,
+    ):  # fmt: skip
+        runs()
+        runs()
+    assert len(made) == MOST_RUNS, [request.did for request in made]
+    assert len({request.did for request in made}) == len(made)

@@ -11,7 +11,7 @@ from typing import Any
 from pytest_trainguard.contract import checkpoints, settings
 from pytest_trainguard.contract.outcome import Outcome
 from pytest_trainguard.damage import labels
-from pytest_trainguard.damage.weights import turn_weights
+from pytest_trainguard.damage.weights import digests_of, turn_weights
 from pytest_trainguard.faults import kill, undo_steps
 from pytest_trainguard.harm import Problem
 from pytest_trainguard.launch.protocol import SEED, RunRequest
@@ -27,6 +27,7 @@ CUT_SHORT = 40  # optimizer steps of a program that cannot be held to a number o
 RARELY = 10 * STEPS  # steps between evaluations, where there are to be none
 MANY = 4  # batches of an optimizer step, where gradients are accumulated
 WORKERS = 2  # processes that read data
+ARRIVED = 2  # tensors of a base model that are seen in a model: one may be computed alike in both, as positions are
 MOST_ROWS = 1024  # that are made for an epoch
 # What is done to the batches that are fetched before each step, in a run of which every step is undone, and in the one
 # that it is held against: a program may fetch one batch ahead, so that of two steps the second one is compared.
@@ -239,8 +240,10 @@ class CloseLook:
         did = f"trained with the values of {name} exchanged between rows, looked at closely"
         return plain, self._require_end(self._beside("labels", did, data=other)), len(before)
 
-    def with_base_models(self) -> tuple[Outcome, Outcome]:
+    def with_base_models(self) -> tuple[Outcome, Outcome | None]:
         """A run from a small base model, and one from the same with every other weight's sign turned.
+
+        There is no second one where tensors of the base model's files are parameters of the model that trains.
 
         Raises:
             NotApplicable: there is no setting for the model, none at hand, or the program does not start from it.
@@ -249,8 +252,12 @@ class CloseLook:
         guard = self.guard
         field = guard.needs.base_model_setting()
         model = guard.needs.base_model(field)
-        sound = self._start_from(field.path, model, "base", "a small base model")
         weights = [str(file) for file in checkpoints.files(model) if suffixes.weights(file)]
+        known = guard.subject.server.call(digests_of, weights)
+        sound = self._start_from(field.path, model, "base", "a small base model")
+        begun = {event["start"] for event in sound.recording.of("look tensor") if event["sort"] == "parameter"}
+        if len(begun & set(known)) >= ARRIVED:
+            return sound, None
         if not guard.subject.server.call(turn_weights, weights):
             raise CannotJudge(f"the weights of {model.name} could not be changed")
         return sound, self._start_from(field.path, model, "turned", "the same with other weights")

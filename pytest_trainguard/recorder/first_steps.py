@@ -6,6 +6,7 @@ are dealt out otherwise: in parts, at once, in another order, beside more paddin
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
 import sys
@@ -68,7 +69,7 @@ class FirstSteps(Observer):
             given = [tensor for tensor in tensors_in(list(inputs)) if tensor.dim()]
             self._rows = len(given[0]) if given else 0
             if self._steps > 1:
-                self._inputs += [[list(tensor.shape), digest(tensor)] for tensor in given]
+                self._inputs += [[list(tensor.shape), _digest(tensor)] for tensor in given]
 
     def _follows(self, outermost: bool) -> bool:
         training = outermost and torch.is_grad_enabled() and not torch.compiler.is_compiling()
@@ -130,6 +131,12 @@ class FirstSteps(Observer):
             routes=self._routes,
             inputs=self._inputs,
         )
+
+
+def _digest(tensor: torch.Tensor) -> str:
+    with contextlib.suppress(Exception):  # a sparse tensor, or a fake one, which has no values
+        return digest(tensor)
+    return ""
 
 
 def _random_states() -> list[object]:
