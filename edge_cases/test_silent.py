@@ -17,6 +17,8 @@ from pytest_trainguard.casework.silent import (
     modes,
     movement,
     order,
+    packs,
+    padding,
     reading,
     reports,
     rounding,
@@ -231,6 +233,21 @@ def test_workers_double_rows(close_look: CloseLook) -> None:
 
 
 @edge_case(
+    "padding-counts",
+    number=114,
+    title="padding counts",
+    verdict="survives",
+    severity="misleads",
+    brought_about="the same run with the rows of some steps padded further, without dropout and with each step undone",
+    expects="has the same loss and gradient, whatever a row is padded to",
+)
+def test_padding_counts(close_look: CloseLook) -> None:
+    """The mean was taken over all positions: what a text was worth hung on the longest one beside it."""
+    still, padded = close_look.with_changed_batches()
+    tell(padded, padding.find_counted(Look(still.recording), Look(padded.recording)))
+
+
+@edge_case(
     "order-in-a-batch-counts",
     number=115,
     title="the order of rows within a batch counts",
@@ -241,8 +258,23 @@ def test_workers_double_rows(close_look: CloseLook) -> None:
 )
 def test_order_in_a_batch_counts(close_look: CloseLook) -> None:
     """`view` in the place of `transpose`: the shapes were right, and each row was made of pieces of its neighbours."""
-    still, turned = close_look.with_rows_turned()
+    still, turned = close_look.with_changed_batches()
     tell(turned, rows.find_ordered(Look(still.recording), Look(turned.recording)))
+
+
+@edge_case(
+    "packed-neighbours-leak",
+    number=116,
+    title="a packed document reads its neighbour",
+    verdict="survives",
+    severity="misleads",
+    brought_about="the first document of packed rows replaced in a step, without dropout and with each step undone",
+    expects="has the same loss of a document, whatever stands beside it in its row",
+)
+def test_packed_neighbours_leak(close_look: CloseLook) -> None:
+    """Positions began anew with each document, and attention went on: answers were learnt from other questions."""
+    still, replaced = close_look.with_changed_batches()
+    tell(replaced, packs.find_leaks(Look(still.recording), Look(replaced.recording)))
 
 
 @edge_case(
@@ -323,13 +355,14 @@ def test_other_weights_saved(close_look: CloseLook) -> None:
     title="a base model of which nothing is loaded",
     verdict="survives",
     severity="misleads",
-    brought_about="two runs, from a base model and from the same with other weights; what each begins with is noted",
+    brought_about="a run from a base model, and where nothing of it is seen, one from the same with other weights",
     expects="begins with the weights of the base model that is named",
 )
 def test_base_model_not_loaded(close_look: CloseLook) -> None:
     """`strict=False`, and all names had a prefix: nothing matched, and "pretrained" was trained from scratch."""
     one, other = close_look.with_base_models()
-    tell(other, movement.find_not_arrived(Look(one.recording), Look(other.recording)))
+    if other is not None:
+        tell(other, movement.find_not_arrived(Look(one.recording), Look(other.recording)))
 
 
 @edge_case(

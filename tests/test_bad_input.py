@@ -183,12 +183,6 @@ def collection_error(pytester):
             f"test_one.py::test_it: case mine cannot have the number 99: numbers 1 to 100 are the catalogue's{OTHER}",
         ),
         (
-            "'mine'",
-            "'yours', number=116",
-            "test_two.py::test_it: case yours cannot have the number 116: "
-            f"numbers 101 to 125 are the silent errors'{OTHER}",
-        ),
-        (
             "'mine', number=199",
             "'yours'",
             "test_one.py::test_it: case mine cannot have the number 199: "

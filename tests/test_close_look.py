@@ -9,9 +9,10 @@ from safetensors.torch import load_file, save_file
 from pytest_trainguard import NotApplicable, Trainer
 from pytest_trainguard.casework.silent import gradients, losses, modes, movement, order, schedules
 from pytest_trainguard.casework.silent.look import Look
-from pytest_trainguard.damage.weights import turn_weights
+from pytest_trainguard.damage.weights import digests_of, turn_weights
 from pytest_trainguard.launch.protocol import RunRequest
 from pytest_trainguard.recorder.close_look import _rows_of
+from pytest_trainguard.recorder.states import digest
 from pytest_trainguard.recorder.timeline import Recording
 from pytest_trainguard.subject.launchpad import Launchpad
 from tests.projects import Project
@@ -209,6 +210,13 @@ def test_weights_whose_signs_are_turned(tmp_path, name):
     read = torch.load(path, weights_only=True) if path.suffix == ".pt" else load_file(path)
     assert read["a"].tolist() == [-1.0, 2.0, -3.0]
     assert torch.equal(read["n"], weights["n"])
+
+
+def test_digests_of_weights_that_were_learnt(tmp_path):
+    path = tmp_path / "weights.pt"
+    learnt = torch.tensor([1.0, 2.0])
+    torch.save({"a": learnt, "norm": torch.ones(3), "n": torch.arange(3), "none": torch.zeros(0)}, path)
+    assert digests_of([str(path)]) == [digest(learnt)]
 
 
 def test_a_stream_has_the_order_that_it_has():

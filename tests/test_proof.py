@@ -13,6 +13,8 @@ from pytest_trainguard.session.preflight import get_preflight
 from pytest_trainguard.verdicts.gathering import gathering
 from tests import proof_table, saboteurs
 from tests.saboteurs.queue import Queued, RepositorysQueue, TrainsWithTorch
+from tests.saboteurs.silent_packs import PacksDocuments
+from tests.saboteurs.silent_padding import TakesTheFirstPlace
 from tests.saboteurs.silent_pairs_sound import ReportsTheLoss
 from tests.saboteurs.silent_rows import Averages
 from tests.saboteurs.silent_sound import KeepsItsBackboneStill
@@ -38,6 +40,8 @@ SOUND = [program for program in PROGRAMS if not program.case]
 SHOWN_BY = {
     "average-astray": Averages,
     "frozen-moves": KeepsItsBackboneStill,
+    "packed-neighbours-leak": PacksDocuments,
+    "padding-counts": TakesTheFirstPlace,
     "reported-loss-is-another": ReportsTheLoss,
 }
 

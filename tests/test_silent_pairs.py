@@ -274,7 +274,8 @@ def test_batches_that_are_left_as_they_are(batch, sizes):
 
 def ordered(*rows, loss=0.5, norm=1.0, target=(4,), **values):
     """A first step over these rows, with one loss of torch's."""
-    event = {"event": "look gradient", "step": 0, "norms": {"a": norm, "b": 1e-5}, "drawn": False, "square": False}
+    seen = dict.fromkeys(("drawn", "square", "routes"), False)
+    event = {"event": "look gradient", "step": 0, "norms": {"a": norm, "b": 1e-5}, **seen}
     scored = {"event": "look loss", "step": 0, "learns": True, "input": [len(rows), 2], "target": list(target)}
     turned = {"event": "look turned", "step": 0, "rows": len(rows)}
     passes = a_pass(0, gradients=True, rows=list(rows))
@@ -293,6 +294,7 @@ def test_an_order_within_a_batch_that_counts():
         (ordered(*"abcd", drawn=True), "draws random numbers"),
         (ordered(*"abcd", square=True), "something is of 4 x 4"),
         (ordered(*"abcd", target=(2,)), "targets are not one for each of 4 rows"),
+        (ordered(*"abcd", routes=True), "chooses among its tokens"),
         (ordered(*"bdac"), "not seen to go into its model in another order"),
         (ordered(*"abce"), "not seen to go into its model in another order"),
     ):

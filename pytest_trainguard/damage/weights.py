@@ -1,4 +1,4 @@
-"""The tensors in files of weights: bits flipped in them, signs turned, two checkpoints' compared.
+"""The tensors in files of weights: bits flipped in them, signs turned, their digests, two checkpoints' compared.
 
 Files are read as safetensors or with `weights_only=True`, never unpickled. These functions run where torch is loaded.
 """
@@ -16,7 +16,7 @@ from pytest_trainguard.rows.suffixes import SAFETENSORS
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["flip_bits", "hold_same_weights", "turn_weights"]
+__all__ = ["digests_of", "flip_bits", "hold_same_weights", "turn_weights"]
 
 OTHER_STATE = ("optim", "rng")  # in the names of what is no model's
 
@@ -73,6 +73,15 @@ def turn_weights(files: list[str]) -> int:
                 changed += 1
         path.write_bytes(content)
     return changed
+
+
+def digests_of(files: list[str]) -> list[str]:
+    """A digest of each tensor in these files that is not one number throughout, as a new norm's weights are."""
+    from pytest_trainguard.recorder.states import digest
+
+    tensors = (tensor for path in map(Path, files) for _, tensor in _tensors_in_file(path))
+    floats = [tensor for tensor in tensors if tensor.is_floating_point() and tensor.numel() and not tensor.is_sparse]
+    return [digest(tensor) for tensor in floats if float(tensor.float().min()) != float(tensor.float().max())]
 
 
 def hold_same_weights(first: Path, second: Path) -> bool | None:

@@ -1,39 +1,12 @@
-"""Inside a run: the rows of each batch in another order, until the first optimizer step is taken."""
+"""Inside a run: the rows of a batch in another order."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import torch
 
-from pytest_trainguard.recorder.doors import Observer
-
-__all__ = ["TurnedRows", "reorder"]
-
-
-class TurnedRows(Observer):
-    """Puts all that a batch holds of its rows into another order, in place. Its event is `look turned`."""
-
-    def __init__(self, write: Callable[..., None]):
-        """`write`: appends one event to the recording."""
-        self._write = write
-        self._done = False
-        self._sizes: set[int] = set()  # of batches, as the loaders have them
-        self._whole = False  # some loader gives what its data set gives, which may be one sequence
-
-    def opened(self, loader: torch.utils.data.DataLoader[Any]) -> None:
-        self._whole = self._whole or loader.batch_sampler is None
-        sizes = (loader.batch_size, getattr(loader.batch_sampler, "batch_size", None))
-        self._sizes.update(size for size in sizes if isinstance(size, int))
-
-    def fetched(self, batch: object) -> None:
-        if not self._done:
-            rows = 0 if self._whole else reorder(batch, self._sizes)
-            self._write("look turned", step=0, rows=rows)
-
-    def stepped(self, optimizer: torch.optim.Optimizer) -> None:
-        self._done = True
+__all__ = ["parts_of", "reorder"]
 
 
 def reorder(batch: object, sizes: set[int]) -> int:
@@ -48,7 +21,7 @@ def reorder(batch: object, sizes: set[int]) -> int:
         the number of rows; 0 where it was left as it is, because it holds something else, or more than one dimension is
         as long as there are rows, so that nobody knows which one they are.
     """
-    parts = list(_parts(batch))
+    parts = list(parts_of(batch))
     tensors = [part for part in parts if isinstance(part, torch.Tensor)]
     if not tensors or any(part is None for part in parts) or any(tensor.is_sparse for tensor in tensors):
         return 0
@@ -72,18 +45,18 @@ def reorder(batch: object, sizes: set[int]) -> int:
     return rows
 
 
-def _parts(batch: object) -> Iterator[torch.Tensor | list[object] | None]:
+def parts_of(batch: object) -> Iterator[torch.Tensor | list[object] | None]:
     """What has one part for each row: tensors, and lists of texts or numbers; None for what nobody knows."""
     if isinstance(batch, torch.Tensor):
         if batch.dim():
             yield batch
     elif isinstance(batch, Mapping):
         for value in batch.values():
-            yield from _parts(value)
+            yield from parts_of(value)
     elif isinstance(batch, list) and batch and all(isinstance(value, str | int | float) for value in batch):
         yield batch
     elif isinstance(batch, list | tuple):
         for value in batch:
-            yield from _parts(value)
+            yield from parts_of(value)
     elif batch is not None and not isinstance(batch, bool | int | float | str):
         yield None

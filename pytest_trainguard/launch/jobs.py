@@ -51,7 +51,7 @@ def train(job: Train, folder: Path, disk: Path | None) -> int:
         states,
         closely=request.closely,
         still=request.still,
-        turned=request.turned,
+        changes=request.changes,
     )
     leave_note(note)
     # Before anything is observed here: what a launcher starts is observed by itself.
@@ -192,7 +192,7 @@ def _make_observers(note: RunNote) -> tuple[Recorder, list[Observer]]:
     if note.closely:
         from pytest_trainguard.recorder.averages import Averages
         from pytest_trainguard.recorder.close_look import CloseLook
-        from pytest_trainguard.recorder.first_step import FirstStep
+        from pytest_trainguard.recorder.first_steps import FirstSteps
         from pytest_trainguard.recorder.measuring import Measuring
         from pytest_trainguard.recorder.rereading import Rereading
         from pytest_trainguard.recorder.rounding import Rounding
@@ -210,12 +210,12 @@ def _make_observers(note: RunNote) -> tuple[Recorder, list[Observer]]:
             Measuring(look),
             Averages(look),
             Traces(recorder.write),
-            FirstStep(recorder.write),
+            FirstSteps(recorder.write, max(1, len(note.changes))),
         ]
-    if note.turned:
-        from pytest_trainguard.faults.turned_rows import TurnedRows
+    if note.changes:
+        from pytest_trainguard.faults.changed_batches import ChangedBatches
 
-        observers.append(TurnedRows(recorder.write))
+        observers.append(ChangedBatches(recorder.write, note.changes))
     if fault and fault.kind != "listing":
         observers.append(Injector(fault, recorder, note.disk))
     return recorder, observers

@@ -77,7 +77,7 @@ class RunRequest(ProcessRequest):
         closely: what a silent error shows in is recorded too (`recorder.close_look`).
         seed: what the program is to seed its generators with.
         still: no dropout is at work in it, whatever the program asks for.
-        turned: the rows of each batch of its first step come in another order.
+        changes: what is done to the batches of each of its first steps (`faults.changed_batches`).
     """
 
     steps: int = RUN_STEPS
@@ -97,7 +97,7 @@ class RunRequest(ProcessRequest):
     closely: bool = False
     seed: int = SEED
     still: bool = False
-    turned: bool = False
+    changes: tuple[str, ...] = ()
 
 
 class RunOptions(TypedDict, total=False):
@@ -284,7 +284,7 @@ class RunNote:
         states: digests of its states are recorded with each step.
         closely: what a silent error shows in is recorded.
         still: no dropout is at work.
-        turned: the rows of each batch of the first step come in another order.
+        changes: what is done to the batches of each of the first steps.
         forks: a process that is forked from one that has not trained yet is observed too, by itself.
     """
 
@@ -297,8 +297,8 @@ class RunNote:
     states: bool = False
     closely: bool = False
     still: bool = False
-    turned: bool = False
     forks: bool = False
+    changes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

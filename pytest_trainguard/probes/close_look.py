@@ -11,8 +11,8 @@ from typing import Any
 from pytest_trainguard.contract import checkpoints, settings
 from pytest_trainguard.contract.outcome import Outcome
 from pytest_trainguard.damage import labels
-from pytest_trainguard.damage.weights import turn_weights
-from pytest_trainguard.faults import kill
+from pytest_trainguard.damage.weights import digests_of, turn_weights
+from pytest_trainguard.faults import kill, undo_steps
 from pytest_trainguard.harm import Problem
 from pytest_trainguard.launch.protocol import SEED, RunRequest
 from pytest_trainguard.probes.guard import Guard
@@ -27,15 +27,21 @@ CUT_SHORT = 40  # optimizer steps of a program that cannot be held to a number o
 RARELY = 10 * STEPS  # steps between evaluations, where there are to be none
 MANY = 4  # batches of an optimizer step, where gradients are accumulated
 WORKERS = 2  # processes that read data
+ARRIVED = 2  # tensors of a base model that are seen in a model: one may be computed alike in both, as positions are
 MOST_ROWS = 1024  # that are made for an epoch
+# What is done to the batches that are fetched before each step, in a run of which every step is undone, and in the one
+# that it is held against: a program may fetch one batch ahead, so that of two steps the second one is compared.
+COMPARED = ("", "", "", "", "", "padded", "padded", "", "")
+CHANGED = ("turned", "", "", "padded", "padded", "padded twice", "padded twice", "replaced", "replaced")
 
 
 @dataclass
 class CloseRuns:
-    """The runs of one trainer that were looked at closely, by name, and what they trained on: each is made once."""
+    """The runs of one trainer that were looked at closely, by name, on which data and by which settings: each once."""
 
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     data: dict[str, Path | None] = field(default_factory=dict)
+    settings: dict[str, Mapping[str, object]] = field(default_factory=dict)
 
 
 class CloseLook:
@@ -132,7 +138,7 @@ class CloseLook:
         did = f"trained with {many.path} = 1 and {size.path} = {rows}, and with the same rows in parts"
         values = settings.merge({many.path: 1}, {size.path: rows})
         whole = self._make("whole", did, values, data=self._runs.data["accumulated"], still=True)
-        if whole.exit != 0 or whole.timed_out:
+        if not _ended_well(whole):
             raise NotApplicable(f"it does not take {size.path} = {rows}: {whole.how}")
         return parts, whole
 
@@ -160,16 +166,34 @@ class CloseLook:
         with_them = self.plain()
         did = f"trained with {field.path} = {EVAL_EVERY} and with {RARELY}, looked at closely"
         rarely = self._make("rarely", did, {field.path: RARELY})
-        if rarely.exit != 0 or rarely.timed_out:
+        if not _ended_well(rarely):
             raise NotApplicable(f"it does not take {field.path} = {RARELY}: {rarely.how}")
         return with_them, rarely
 
-    def with_rows_turned(self) -> tuple[Outcome, Outcome]:
-        """The plain run without dropout, and with the rows of its first step in another order. Raises as `plain`."""
-        data = self._data_of_the_plain_run()
-        did = "trained on the rows of a batch in another order, without dropout"
-        still = self._once("still", "trained without dropout, looked at closely", {}, data=data, still=True)
-        return still, self._once("turned rows", did, {}, data=data, still=True, turned=True)
+    def with_changed_batches(self) -> tuple[Outcome, Outcome]:
+        """The plain run without dropout, and the same with batches that are changed, every step of both undone.
+
+        Since each step begins with the weights of the start, what is done to the batches of one step shows in no other:
+        their rows come in another order, are padded further, and stand beside another document. Of a program that does
+        not take what is padded further, only the rows of the first step come in another order.
+
+        Raises:
+            CannotJudge: as `plain`.
+        """
+        self._data_of_the_plain_run()
+        did = "trained without dropout on batches that are {}, each step undone"
+        options = {"still": True, "fault": undo_steps()}
+        still = self._beside("still", did.format("padded, once each"), changes=COMPARED, **options)
+        if _ended_well(still):
+            all_of_it = "turned, padded twice or have another document in them"
+            changed = self._beside("changed", did.format(all_of_it), changes=CHANGED, **options)
+            if _ended_well(changed):
+                return still, changed
+        still = self._beside("as they are", did.format("as they are"), changes=("",), **options)
+        turned = self._beside("turned rows", did.format("turned"), changes=CHANGED[:1], **options)
+        for outcome in (still, turned):
+            self._require_end(outcome)
+        return still, turned
 
     def _data_of_the_plain_run(self) -> Path | None:
         """What the plain run is trained on, for one beside it; None for the trainer's own piece.
@@ -191,7 +215,8 @@ class CloseLook:
         if not self.guard.subject.description.takes_seed:
             raise NotApplicable("it is not handed the seed of a run: {seed} in its command, run.seed in its class")
         plain = self.plain()
-        return plain, self._once("seed", f"trained with the seed {SEED + 1}, looked at closely", {}, seed=SEED + 1)
+        seeded = self._beside("seed", f"trained with the seed {SEED + 1}, looked at closely", seed=SEED + 1)
+        return plain, self._require_end(seeded)
 
     def with_other_labels(self) -> tuple[Outcome, Outcome, int]:
         """The plain run, the same with labels exchanged between its rows, and how many rows there are.
@@ -213,10 +238,12 @@ class CloseLook:
             raise NotApplicable(f"most of its {len(before)} rows have the same {name}")
         other = labels.write_labels(data, subject.server.new_folder("labels") / "rows", name, turned)
         did = f"trained with the values of {name} exchanged between rows, looked at closely"
-        return plain, self._once("labels", did, {}, data=other), len(before)
+        return plain, self._require_end(self._beside("labels", did, data=other)), len(before)
 
-    def with_base_models(self) -> tuple[Outcome, Outcome]:
+    def with_base_models(self) -> tuple[Outcome, Outcome | None]:
         """A run from a small base model, and one from the same with every other weight's sign turned.
+
+        There is no second one where tensors of the base model's files are parameters of the model that trains.
 
         Raises:
             NotApplicable: there is no setting for the model, none at hand, or the program does not start from it.
@@ -225,8 +252,12 @@ class CloseLook:
         guard = self.guard
         field = guard.needs.base_model_setting()
         model = guard.needs.base_model(field)
-        sound = self._start_from(field.path, model, "base", "a small base model")
         weights = [str(file) for file in checkpoints.files(model) if suffixes.weights(file)]
+        known = guard.subject.server.call(digests_of, weights)
+        sound = self._start_from(field.path, model, "base", "a small base model")
+        begun = {event["start"] for event in sound.recording.of("look tensor") if event["sort"] == "parameter"}
+        if len(begun & set(known)) >= ARRIVED:
+            return sound, None
         if not guard.subject.server.call(turn_weights, weights):
             raise CannotJudge(f"the weights of {model.name} could not be changed")
         return sound, self._start_from(field.path, model, "turned", "the same with other weights")
@@ -236,7 +267,7 @@ class CloseLook:
         if name not in known:
             request = RunRequest(f"set {path} to {what}", settings={path: str(model)}, closely=True)
             (known[name],) = self.guard.run_all([request])
-        if known[name].exit != 0 or known[name].timed_out:
+        if not _ended_well(known[name]):
             mend = self.guard.needs.BASE_MODEL if name == "base" else ""  # it may well check what it loads
             raise NotApplicable(f"it does not start from {model.name}, {what}: {known[name].how}", mend)
         return known[name]
@@ -258,31 +289,42 @@ class CloseLook:
         return self.guard.subject.settings.role("accumulation")
 
     def _once(self, name: str, did: str, values: Mapping[str, object], times: int = 1, **options: Any) -> Outcome:
-        outcome = self._make(name, did, values, times, **options)
-        if outcome.exit != 0 or outcome.timed_out:
+        return self._require_end(self._make(name, did, values, times, **options))
+
+    def _require_end(self, outcome: Outcome) -> Outcome:
+        if not _ended_well(outcome):
             raise CannotJudge(
                 f"{self.guard.subject.name}: {outcome.did}: {outcome.how}, though the undisturbed run ends well",
                 outcome.output[-4000:],
             )
         return outcome
 
+    def _beside(self, name: str, did: str, **options: Any) -> Outcome:
+        """A run by the settings of the plain one, and on its data where no other is given; it may have failed."""
+        known = self._runs
+        if name not in known.outcomes:
+            data = options.pop("data", known.data["plain"])
+            known.outcomes[name] = self._start(did, data, known.settings["plain"], **options)
+        return known.outcomes[name]
+
     def _make(self, name: str, did: str, values: Mapping[str, object], times: int = 1, **options: Any) -> Outcome:
         """A run of this name, made the first time; it may have failed. `options` are a `RunRequest`'s."""
-        known = self._runs.outcomes
-        if name not in known:
-            known[name], self._runs.data[name] = self._run(did, values, times, **options)
-        return known[name]
+        known = self._runs
+        if name not in known.outcomes:
+            evaluating = settings.merge(self._evaluating(), values)
+            epoch = options.pop("data", None) or self._epoch(times)
+            # On the trainer's own piece of data, and then with its own settings, where it needs more rows.
+            for data, given in ((epoch, evaluating), (None, evaluating), (None, dict(values))):
+                known.outcomes[name] = self._start(did, data, given, **options)
+                known.data[name], known.settings[name] = data, given
+                if _ended_well(known.outcomes[name]):
+                    break
+        return known.outcomes[name]
 
-    def _run(self, did: str, values: Mapping[str, object], times: int, **options: Any) -> tuple[Outcome, Path | None]:
-        """A run; on the trainer's own piece of data, and then with its own settings, where it needs more rows."""
-        evaluating = settings.merge(self._evaluating(), values)
-        epoch = options.pop("data", None) or self._epoch(times)
-        for data, given in ((epoch, evaluating), (None, evaluating), (None, dict(values))):
-            request = RunRequest(did, data=data, steps=STEPS, settings=given, states=True, closely=True, **options)
-            (outcome,) = self.guard.run_all([request])
-            if outcome.exit == 0 and not outcome.timed_out:
-                break
-        return outcome, data
+    def _start(self, did: str, data: Path | None, given: Mapping[str, object], **options: Any) -> Outcome:
+        request = RunRequest(did, data=data, steps=STEPS, settings=given, states=True, closely=True, **options)
+        (outcome,) = self.guard.run_all([request])
+        return outcome
 
     def _parts(self, field: Any) -> int:
         """How many batches of an optimizer step the setting is set to."""
@@ -308,6 +350,10 @@ class CloseLook:
             other = subject.make_data(subject.server.new_folder("validation"), subject.description.rows, SEED + 1)
             found = settings.merge(found, {file.path: str(other)})
         return found
+
+
+def _ended_well(outcome: Outcome) -> bool:
+    return outcome.exit == 0 and not outcome.timed_out
 
 
 def _differing(before: list[object], after: list[object]) -> int:

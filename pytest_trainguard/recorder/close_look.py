@@ -191,7 +191,7 @@ class CloseLook(Observer):
         narrow = {o.grad_fn: o for o in self._outputs if len(o) > 1 and o.dim() < 3 and o.numel() == len(o)}
         for node, above in _nodes_of(loss.grad_fn) if narrow else ():
             # Torch's own losses expand each of their arguments by itself.
-            met = above.next_functions if above is not None and _operation(node) == "Expand" else node.next_functions
+            met = above.next_functions if above is not None and operation(node) == "Expand" else node.next_functions
             if sum(behind is not None for behind, _ in met) > 1:
                 continue  # of two that are both learnt, as each row's score against that of every other one
             for behind, _ in node.next_functions:
@@ -407,9 +407,9 @@ def shape_of(node: Any) -> list[int]:
 def _maker_of(scores: torch.Tensor) -> dict[str, object]:
     """The operation that scores come from, and of a softmax the dimension that it goes along, and its size."""
     node: Any = scores.grad_fn
-    while node is not None and _operation(node) in FORMS and node.next_functions:
+    while node is not None and operation(node) in FORMS and node.next_functions:
         node = node.next_functions[0][0]
-    told: dict[str, object] = {"maker": _operation(node) if node is not None else ""}
+    told: dict[str, object] = {"maker": operation(node) if node is not None else ""}
     if told["maker"] in ("Softmax", "LogSoftmax"):
         shape = shape_of(node)
         dim = int(node._saved_dim)
@@ -418,6 +418,6 @@ def _maker_of(scores: torch.Tensor) -> dict[str, object]:
     return told
 
 
-def _operation(node: Any) -> str:
+def operation(node: Any) -> str:
     """`Softmax` of `SoftmaxBackward0`."""
     return str(node.name()).partition("Backward")[0]

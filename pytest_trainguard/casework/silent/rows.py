@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
+from pytest_trainguard.casework.silent.changed import find_difference, gradient_of
 from pytest_trainguard.casework.silent.look import Look, Problems, at, problem
 from pytest_trainguard.recorder.timeline import Event
 from pytest_trainguard.verdicts.errors import NotApplicable
 
 __all__ = ["find_ordered"]
-
-# How far a loss, and the norm of a parameter's gradient, may be off by being added up in another order: in single
-# precision, and in half of that.
-CLOSE, COARSE = (1e-4, 1e-3), (1e-2, 5e-2)
-NEGLIGIBLE = 1e-2  # of the largest norm: a gradient that may be but rounding
 
 
 def find_ordered(plain: Look, turned: Look) -> Problems:
@@ -28,34 +22,26 @@ def find_ordered(plain: Look, turned: Look) -> Problems:
     Raises:
         NotApplicable: the rows of its batches are not told apart, or belong together.
     """
-    before, after = (next(iter(look.of("gradient")), None) for look in (plain, turned) if look.steps)
+    before = gradient_of(plain, 0)
     sizes = {event["rows"] for event in turned.of("turned")}
-    if before is None or after is None or len(sizes) != 1 or sizes == {0}:
+    if before is None or gradient_of(turned, 0) is None or len(sizes) != 1 or sizes == {0}:
         raise NotApplicable("its batches do not come from a torch data loader, or are not of one part for each row")
     (rows,) = sizes
     _require_rows(plain, turned, rows)
     _require_apart(plain, rows)
-    if before["drawn"]:
-        raise NotApplicable("it draws random numbers in a training pass, for one row other ones than for the next")
     if before["square"]:
         raise NotApplicable(f"in its loss something is of {rows} x {rows}: its rows are held against each other")
-    one, other = plain.recording.steps[0], turned.recording.steps[0]
-    half = one.autocast is not None or one.dtype != "torch.float32"
-    of_loss, of_gradient = COARSE if half else CLOSE
-    largest = max(before["norms"].values(), default=0.0)
-    norms = {n: (v, after["norms"].get(n, 0.0)) for n, v in before["norms"].items() if v > NEGLIGIBLE * largest}
-    moved = [n for n, (first, second) in norms.items() if not math.isclose(first, second, rel_tol=of_gradient)]
-    if not moved and math.isclose(one.loss, other.loss, rel_tol=of_loss):
+    found = find_difference(plain, turned, 0)
+    if found is None:
         return []
-    shown = (
-        f"; norm of the gradient of {moved[0]}: {norms[moved[0]][1]:.4g} and {norms[moved[0]][0]:.4g}" if moved else ""
-    )
+    if before["routes"]:
+        raise NotApplicable("it chooses among its tokens, as a mixture of experts does that has room for so many")
     return [
         problem(
             "misleads",
             f"the order of the {rows} rows of a batch counts{at(before['place'])}: in another one, with their "
-            f"targets, the same rows have at the first step a loss of {other.loss:.6g} and not of {one.loss:.6g}{shown}"
-            "; rows are mixed with each other, or with the targets of others",
+            f"targets, the same rows have at the first step {found}; rows are mixed with each other, or with the "
+            "targets of others",
         )
     ]
 
