@@ -91,7 +91,7 @@ class CloseLook:
         except CannotJudge:
             if not reference.endless:
                 raise
-        return bool(reference.endless)
+        return bool(reference.endless) or self.guard.subject.unbounded
 
     def _cut_short(self) -> Outcome:
         """A run that the harness ends itself: what was seen until then may be judged, all else of the program not."""
@@ -100,6 +100,7 @@ class CloseLook:
             did = f"trained undisturbed, looked at closely, and to be ended after {CUT_SHORT} optimizer steps"
             request = RunRequest(did, closely=True, fault=kill(CUT_SHORT + 1))
             known["plain"] = self.guard.subject.start(request).outcome()
+            self._runs.data["plain"] = None  # the trainer's own piece
         if not known["plain"].recording.steps:
             raise CannotJudge(f"{known['plain'].did}: it took no step: {known['plain'].how}")
         return known["plain"]
