@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,6 +16,7 @@ from pytest_trainguard.adapters.working_folder import (
     works_in_output,
 )
 from pytest_trainguard.contract import checkpoints
+from pytest_trainguard.memory.answers.tracing import Tracing
 from pytest_trainguard.subject.snapshot import snapshot
 from tests.projects import Project
 
@@ -81,6 +83,22 @@ def test_what_is_linked_and_what_is_not(tmp_path):
     (alike := folder / "run-1").mkdir()
     furnish_alike(alike, folder)
     assert sorted(path.name for path in alike.iterdir()) == ["conf", "train.py"]
+
+
+class Furnished(Exception):
+    pass
+
+
+def test_a_run_whose_memory_is_traced_finds_the_project_too(tmp_path):
+    """Beside the runs that `Subject.start` starts."""
+
+    def furnish(output_dir, data):
+        raise Furnished(output_dir.is_dir(), data)
+
+    tracing = Tracing.__new__(Tracing)
+    tracing.subject = SimpleNamespace(require_open=lambda did: None, folder=tmp_path, furnish=furnish)
+    with pytest.raises(Furnished, match=r"True, .*rows"):
+        tracing._traced({}, 2, Path("rows"))
 
 
 # It reads and writes relative to the folder that it is started in, and resumes from what lies there.

@@ -199,14 +199,24 @@ class Subject:
             seed=request.seed,
             resume_from=request.resume_from,
         )
-        if works_in_output(spec):
-            place = sample_place(spec, self.root)
-            furnish(output_dir, self._links(place), (place, run.data) if place and run.data else None)
+        self.furnish(output_dir, run.data)
         before = snapshot(output_dir)  # ahead of the start: a run may write at once
         server = self.second_server if request.anew else self.server
         running = server.launch(Train(request, spec, run), folder, disk)
         small = request.small_disk is not None
         return StartedRun(running, request.did, folder, output_dir, before, self.description.logs, small, request.fault)
+
+    def furnish(self, output_dir: Path, data: Path | None) -> None:
+        """Have a program that is started in its output folder find there what it reads; nothing for any other.
+
+        Args:
+            output_dir: the folder.
+            data: the run's, in the place of the sample where the program is not told of it.
+        """
+        spec = self.server.spec
+        if works_in_output(spec):
+            place = sample_place(spec, self.root)
+            furnish(output_dir, self._links(place), (place, data) if place and data else None)
 
     def _links(self, sample: Path | None) -> list[Place]:
         """What of the project is linked into the output folder, where that is the working folder."""
