@@ -117,6 +117,8 @@ def _faults_in_placeholders(table: Mapping[str, Any]) -> str | None:
             return _unknown_place(place, PLACEHOLDERS)
     if "steps_per_epoch" in table and "epochs" not in places:
         return "has steps_per_epoch, but its command lacks {epochs}"
+    if "sample" in table and "data" not in places and "output_dir" in places:
+        return "has a sample, but its command lacks {data}: the program would train on something else"
     if "settings" in places and "{settings}" not in shlex.split(table["command"]):
         return "command has {settings} inside a word: it becomes several, and stands alone"
     if "config" in places and not (table.get("settings") or table.get("settings_name")):

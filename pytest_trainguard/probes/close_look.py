@@ -95,15 +95,25 @@ class CloseLook:
 
     def _cut_short(self) -> Outcome:
         """A run that the harness ends itself: what was seen until then may be judged, all else of the program not."""
+        did = f"trained undisturbed, looked at closely, and to be ended after {CUT_SHORT} optimizer steps"
+        self._runs.data["plain"] = None  # the trainer's own piece
+        return self._start_cut_short("plain", did)
+
+    def _start_cut_short(self, name: str, did: str, **options: Any) -> Outcome:
+        """A run of this name that the harness ends itself, made the first time. `options` are a `RunRequest`'s."""
         known = self._runs.outcomes
-        if "plain" not in known:
-            did = f"trained undisturbed, looked at closely, and to be ended after {CUT_SHORT} optimizer steps"
-            request = RunRequest(did, closely=True, fault=kill(CUT_SHORT + 1))
-            known["plain"] = self.guard.subject.start(request).outcome()
-            self._runs.data["plain"] = None  # the trainer's own piece
-        if not known["plain"].recording.steps:
-            raise CannotJudge(f"{known['plain'].did}: it took no step: {known['plain'].how}")
-        return known["plain"]
+        if name not in known:
+            request = RunRequest(did, closely=True, states=True, fault=kill(CUT_SHORT + 1), **options)
+            known[name] = self.guard.subject.start(request).outcome()
+        if not known[name].recording.steps:
+            raise CannotJudge(f"{known[name].did}: it took no step: {known[name].how}")
+        return known[name]
+
+    def _beside_plain(self, name: str, did: str, **options: Any) -> Outcome:
+        """A run to be held against the plain one, and cut short where that is. Raises as `plain`."""
+        if self._is_endless():
+            return self._start_cut_short(name, did, **options)
+        return self._once(name, did, {}, **options)
 
     def accumulated(self) -> Outcome:
         """The same with several batches to an optimizer step. Raises as `plain`."""
@@ -169,16 +179,15 @@ class CloseLook:
         """The plain run without dropout, and with the rows of its first step in another order. Raises as `plain`."""
         data = self._data_of_the_plain_run()
         did = "trained on the rows of a batch in another order, without dropout"
-        still = self._once("still", "trained without dropout, looked at closely", {}, data=data, still=True)
-        return still, self._once("turned rows", did, {}, data=data, still=True, turned=True)
+        still = self._beside_plain("still", "trained without dropout, looked at closely", data=data, still=True)
+        return still, self._beside_plain("turned rows", did, data=data, still=True, turned=True)
 
     def _data_of_the_plain_run(self) -> Path | None:
         """What the plain run is trained on, for one beside it; None for the trainer's own piece.
 
         Raises:
-            CannotJudge: as `plain`; it is no run of a number of steps, which another could be held against.
+            CannotJudge: as `plain`.
         """
-        self.guard.reference.make()
         self.plain()
         return self._runs.data["plain"]
 
@@ -192,7 +201,7 @@ class CloseLook:
         if not self.guard.subject.description.takes_seed:
             raise NotApplicable("it is not handed the seed of a run: {seed} in its command, run.seed in its class")
         plain = self.plain()
-        return plain, self._once("seed", f"trained with the seed {SEED + 1}, looked at closely", {}, seed=SEED + 1)
+        return plain, self._beside_plain("seed", f"trained with the seed {SEED + 1}, looked at closely", seed=SEED + 1)
 
     def with_other_labels(self) -> tuple[Outcome, Outcome, int]:
         """The plain run, the same with labels exchanged between its rows, and how many rows there are.
@@ -214,7 +223,7 @@ class CloseLook:
             raise NotApplicable(f"most of its {len(before)} rows have the same {name}")
         other = labels.write_labels(data, subject.server.new_folder("labels") / "rows", name, turned)
         did = f"trained with the values of {name} exchanged between rows, looked at closely"
-        return plain, self._once("labels", did, {}, data=other), len(before)
+        return plain, self._beside_plain("labels", did, data=other), len(before)
 
     def with_base_models(self) -> tuple[Outcome, Outcome]:
         """A run from a small base model, and one from the same with every other weight's sign turned.

@@ -197,7 +197,7 @@ def _lines_of(
         words.append("{settings}")
     line = " ".join([command, *words])
     why = "how many steps an epoch has is counted in a run of one" if "epochs" in found.places else ""
-    lines = [Line("command", line, ". ".join([why, *_without(words)] if why else _without(words)))]
+    lines = [Line("command", line, "; ".join([why, *_without(words)] if why else _without(words)))]
     if "config" in found.places and config is not None:
         lines.append(Line("settings", config.as_posix(), "the settings file that it is started with"))
     if sample is not None and "data" in found.places:
@@ -283,7 +283,7 @@ def _by_class(root: Path, source: Source, name: str, files: Sequence[Path]) -> W
 def _as_it_is(root: Path, source: Source, name: str, files: Sequence[Path]) -> Written:
     """The table of a program that can be told neither its output folder nor its number of steps."""
     words = ["python", shlex.quote(source.path.relative_to(root).as_posix())]
-    lines = [Line("command", " ".join(words), ". ".join(_without(words)))]
+    lines = [Line("command", " ".join(words), "; ".join(_without(words)))]
     sample = _find_sample(root, files, source, (), ())
     if sample is not None:
         lines.append(Line("sample", sample.as_posix(), "runs find a small piece of it in its place"))
