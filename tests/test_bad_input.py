@@ -114,7 +114,6 @@ def test_narrowing_nothing(usage_error, option):
             "[tool.trainguard.trainers.mine]\ncommand = 'python t.py {outptu}'",
             "unknown placeholder {outptu}",
         ),
-        ([], "[tool.trainguard.trainers.mine]\ncommand = 'python t.py {max_steps}'", "lacks {output_dir}"),
         (
             [],
             f"[tool.trainguard.trainers.mine]\n{COMMAND}\nsettings = 'a.yaml'",

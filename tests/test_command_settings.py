@@ -278,7 +278,7 @@ PLAIN = "python train.py --out {output_dir} --steps {max_steps}"
         ({"make_data": "module"}, "make_data is 'module:function', not 'module'"),
         ({"command": f"{PLAIN} x{{settings}}"}, "has {settings} inside a word"),
         ({"command": f"{PLAIN} {{max_step}}"}, "unknown placeholder {max_step}; did you mean 'max_steps'?"),
-        ({"command": "t {output_dir}"}, "lacks {max_steps} (or {epochs})"),
+        ({"sample": "a.csv"}, "has a sample, but its command lacks {data}"),
         ({"command": f"{PLAIN} {{config}}"}, "command has {config}, and no settings = "),
         ({"steps_per_epoch": 4}, "has steps_per_epoch, but its command lacks {epochs}"),
         ({"settings": "a.yaml"}, "its command lacks {config} (a file) and {settings} (options)"),

@@ -87,6 +87,11 @@ def test_odd_files_neither_hang_nor_crash(folder, tmp_path, monkeypatch):
     assert not copy.exists()
 
 
+def test_a_link_that_leads_to_itself_is_told_like_any_other(folder):
+    (folder / "round").symlink_to("round")
+    assert snapshot(folder)["round"] == (0, "-> round")
+
+
 def test_a_file_that_may_not_be_read_is_told_by_its_time(folder, monkeypatch):
     (folder / "secret").write_text("one")
     as_nobody(monkeypatch)

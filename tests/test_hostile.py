@@ -8,6 +8,8 @@ import pytest
 
 from tests.projects import Project
 
+pytestmark = pytest.mark.timeout(900)  # one session of fourteen trainers
+
 ROOT = Path(__file__).parent.parent
 CASES = "1,5,41,63,66"
 # In the command line of what is left behind; another for each worker of xdist.
@@ -201,7 +203,7 @@ def judged(tmp_path_factory):
     project = Project(tmp_path_factory.mktemp("project"), trainers, toml=f"pythonpath = ['{ROOT}']\n")
     project.write("hostile.py", HOSTILE)
     project.write("while_imported.py", WHILE_IMPORTED)
-    result = project.pytest("-m", "preflight", f"--edge-case={CASES}", "-p", "no:cacheprovider")
+    result = project.pytest("-m", "preflight", f"--edge-case={CASES}", "-p", "no:cacheprovider", time_limit=900)
     assert not left_behind()
     result.report["files"] = sorted(path.name for path in project.folder.iterdir())
     result.report["runs"] = [str(path) for path in project.folder.glob("tmp/trainguard*/*")]

@@ -622,6 +622,7 @@ def serving_in(folder):
     ("moment", "signum"),
     [
         ("importing torch", signal.SIGINT),
+        ("stuck in importing torch", signal.SIGKILL),
         ("importing the trainer", signal.SIGKILL),
         ("running", signal.SIGINT),
         ("running", signal.SIGTERM),
@@ -630,12 +631,15 @@ def serving_in(folder):
 )
 def test_nothing_is_left_of_an_interrupted_pytest(tmp_path, signum, moment):
     project = Project(tmp_path / "project", ["preflight:Endless"], warm=False, toml='trainguard_writable = ["."]\n')
-    stuck = "\nopen(__file__ + '.loading', 'w').close()\ntime.sleep(1000)\n" if "trainer" in moment else ""
-    project.write("preflight.py", ENDLESS + stuck)
+    stuck = "\nopen(__file__ + '.loading', 'w').close()\nimport time\ntime.sleep(1000)\n"
+    project.write("preflight.py", ENDLESS + (stuck if "trainer" in moment else ""))
+    if "stuck" in moment:
+        project.write("torch.py", stuck)  # found before the library
     env = {"TRAINGUARD_TEST": str(tmp_path), "TRAINGUARD_SLEEP": SLEEP, "TMPDIR": str(tmp_path)}
     process = project.start("-m", "preflight", "--edge-case=41", env=env)
     sign = {
         "importing torch": lambda: serving_in(tmp_path),
+        "stuck in importing torch": (project.folder / "torch.py.loading").exists,
         "importing the trainer": (project.folder / "preflight.py.loading").exists,
         "running": (project.folder / "ready").exists,
     }[moment]

@@ -142,6 +142,9 @@ sample = "trian.jsonl"
 
 [tool.trainguard.trainers.fails]
 command = "python fails.py ARGUMENTS"
+
+[tool.trainguard.trainers.no_python]
+command = "sh train.sh ARGUMENTS"
 """.replace("ARGUMENTS", ARGUMENTS)
 PARSER = """
 import argparse
@@ -171,6 +174,7 @@ def told(tmp_path_factory):
     project.write("train.py", PARSER)
     project.write("imports.py", "import apexx\n")
     project.write("fails.py", FAILS)
+    project.write("train.sh", "echo 8 steps\n")
     return project.pytest("-m", "preflight", "--edge-case", "1,41,51", "-p", "no:cacheprovider")
 
 
@@ -180,7 +184,11 @@ def told(tmp_path_factory):
         ("no_script", "no_script: command: no such file 'trian.py'; did you mean 'train.py'?"),
         ("no_program", "no_program: command: torchrunn: no such program: looked for in "),
         ("no_option", "--outt"),
-        ("no_module", "(ModuleNotFoundError: No module named 'apexx'): install apexx where pytest runs ("),
+        (
+            "no_module",
+            "(ModuleNotFoundError: No module named 'apexx', at imports.py:1): install apexx where pytest runs (",
+        ),
+        ("no_python", "no_python: the undisturbed run succeeds, and no Python process of it that has torch came to"),
         ("no_sample", "no_sample has no data: sample trian.jsonl: no such file or folder"),
     ],
 )
@@ -196,9 +204,10 @@ def test_a_set_up_that_is_wrong_is_one_error(told, name, said):
 def test_a_program_that_fails_is_told_in_its_own_last_words(told):
     shown = told.output.partition("= preflight =")[2]
     assert (
-        """fails: the undisturbed run fails: exit 1 after 0 optimizer steps (KeyError: "no field 'text'")"""
-        in " ".join(shown.split())
+        """ERROR: fails: the undisturbed run fails: exit 1 after 0 optimizer steps (KeyError: "no field 'text'", at """
+        """fails.py:5)""" in " ".join(shown.split())
     )
+    assert shown.count("fails: the undisturbed run") == 1
     assert "HYDRA_FULL_ERROR" not in shown
     assert "##" not in shown
     assert "not applicable:" not in shown  # of trainers of which nothing can be said

@@ -179,10 +179,18 @@ def test_a_program_without_arguments_has_a_class(tmp_path, source, called):
 def test_what_is_left_to_do_by_hand_is_said(tmp_path):
     source = 'p = ArgumentParser()\np.add_argument("--token", required=True)\np.add_argument("data")\n' + LOOP
     _, told = start(tmp_path, {"train.py": source}, "options:\n  --token TOKEN\n\npositional arguments:\n  data\n")
-    assert "  - command: it has no option for its output folder: give it one" in told
-    assert "  - command: it has no option for the number of optimizer steps" in told
+    assert "no option for its output folder" in told
     assert "  - command: it does not start without --token: write what that is to be" in told
     assert '  - sample: no data was found: name some, sample = "path/of/the/data"' in told
+
+
+def test_a_program_that_can_be_told_nothing_is_adopted_as_it_is(tmp_path):
+    tables, told = start(tmp_path, {"train.py": LOOP, "data/train.jsonl": JSONL})
+    assert tables["train"] == {"command": "python train.py", "sample": "data/train.jsonl", "labels": "label"}
+    assert "by hand" not in told
+    said = " ".join(told.replace("#", " ").split())
+    assert "no option for its output folder: runs are started in folders of their own" in said
+    assert "no option for its optimizer steps: only silent errors can be judged" in said
 
 
 def test_the_likely_program_is_taken_and_the_others_are_named(tmp_path):
@@ -203,7 +211,6 @@ def test_the_likely_program_is_taken_and_the_others_are_named(tmp_path):
         ({}, "", "no program that trains was found: name it, pytest --trainguard-init train.py"),
         ({"train.py": ARGPARSE}, "trian.py", "trian.py: no such program; did you mean 'train.py'?"),
         ({"train.py": "def (:\n"}, "train.py", "train.py: cannot be read as Python"),
-        ({"train.py": LOOP}, "", "train.py takes no arguments, and has no function that takes its output folder"),
         ({"train.py": ARGPARSE}, "no-such-trainer", "no-such-trainer: no such program"),
         (
             {"train.py": ARGPARSE, "pyproject.toml": "[tool.trainguard.trainers.train]\n"},

@@ -101,7 +101,10 @@ class CommandTrainer(Trainer):
         if self._has_file:
             config = Path(tempfile.mkdtemp(prefix="settings-")) / self.settings_name
             write_settings(config, run.config)
-        become(self.words(run, config))
+        words, started_in = self.words(run, config), os.getcwd()
+        if "output_dir" not in self._places:
+            os.chdir(run.output_dir)
+        become(words, started_in)
 
     def words(self, run: Run, config: Path | None) -> list[str]:
         """The words that start the program for one run, with its settings in the file `config` where it takes one."""
@@ -200,18 +203,23 @@ def _end_at_a_step(*_: object) -> None:
     raise SystemExit("trains, instead of printing its help")
 
 
-def become(argv: Sequence[str]) -> None:
-    """Go on as the command of these words, of which the first may set environment variables, as in a shell."""
+def become(argv: Sequence[str], root: str | None = None) -> None:
+    """Go on as the command of these words, of which the first may set environment variables, as in a shell.
+
+    Args:
+        argv: the words.
+        root: the folder in which `python -m` finds modules; None for the working folder.
+    """
     variables, argv = split_variables(argv)
     os.environ.update(variables)
     sys.stdout.flush()
     if goes_on_here(argv):
-        return _become_python(argv[1:])
+        return _become_python(argv[1:], root)
     if is_this_python(argv[0]):
         argv[0] = sys.executable
     script = find_script(argv[0])
     if script is not None:
-        return _become_python([str(script), *argv[1:]])
+        return _become_python([str(script), *argv[1:]], root)
     if shutil.which(argv[0]) is None:
         beside = f"{os.path.dirname(sys.executable)} and PATH" if os.sep not in argv[0] else "this place"
         raise SystemExit(f"{argv[0]}: no such program: looked for it in {beside}")
@@ -247,13 +255,13 @@ def arguments(command: str, values: Mapping[str, Any], quote: Callable[[str], st
     return argv
 
 
-def _become_python(argv: list[str]) -> None:
+def _become_python(argv: list[str], root: str | None) -> None:
     """Go on as `python argv...` would: same `sys.argv`, same `sys.path`, run as `__main__`."""
     plain = os.environ.get(PLAIN_PATH)
     if plain is not None:
         sys.path[:] = json.loads(plain)
     if argv[0] == "-m":
-        sys.path.insert(0, os.getcwd())
+        sys.path.insert(0, root or os.getcwd())
         sys.modules.pop(argv[1], None)  # a warm process may have it already, and `runpy` would warn of that
         sys.argv = [_source_of(argv[1]), *argv[2:]]
         runpy.run_module(argv[1], run_name="__main__", alter_sys=True)

@@ -117,9 +117,8 @@ def _faults_in_placeholders(table: Mapping[str, Any]) -> str | None:
             return _unknown_place(place, PLACEHOLDERS)
     if "steps_per_epoch" in table and "epochs" not in places:
         return "has steps_per_epoch, but its command lacks {epochs}"
-    wrong = _lacks(places, ("output_dir",) if "epochs" in places else ("output_dir", "max_steps"))
-    if wrong:
-        return wrong
+    if "sample" in table and "data" not in places and "output_dir" in places:
+        return "has a sample, but its command lacks {data}: the program would train on something else"
     if "settings" in places and "{settings}" not in shlex.split(table["command"]):
         return "command has {settings} inside a word: it becomes several, and stands alone"
     if "config" in places and not (table.get("settings") or table.get("settings_name")):
@@ -148,8 +147,7 @@ def known_are(names: Iterable[str]) -> str:
 def _lacks(places: list[str], needed: tuple[str, ...]) -> str | None:
     for place in needed:
         if place not in places:
-            epochs = " (or {epochs})" if place == "max_steps" else ""
-            return f"command lacks {{{place}}}{epochs}: without it a run cannot be bounded"
+            return f"command lacks {{{place}}}: without it a run cannot be bounded"
     return None
 
 

@@ -47,7 +47,8 @@ class Fault:
         step: the optimizer step during which it comes about, counted from 1 in each run; for `save` and `sync`, the
             first write to the output folder (or fsync) once that many steps are complete.
         nth: at the doors `save`, `sync` and `read`, which such event it is, counted from 1.
-        value: the exception's or the signal's name, the file that a pause waits for, the seconds of a clock's jump.
+        value: the exception's or the signal's name, the file that a pause waits for, the seconds of a clock's jump, the
+            steps after which a run is ended.
         text: the exception's message.
     """
 
@@ -199,9 +200,13 @@ def fill_disk(step: int) -> Fault:
     return Fault("fill_disk", "forward", step)
 
 
-def undo_steps() -> Fault:
-    """Every optimizer step is taken, and then its parameters are as before: a run in which nothing is learnt."""
-    return Fault("undo", "optimizer")
+def undo_steps(until: int | None = None) -> Fault:
+    """Every optimizer step is taken, and then its parameters are as before: a run in which nothing is learnt.
+
+    Args:
+        until: after so many steps the process is ended by SIGKILL; None where the program ends by itself.
+    """
+    return Fault("undo", "optimizer", value="" if until is None else str(until))
 
 
 def pretended_gpus() -> Fault:

@@ -110,7 +110,7 @@ class Injector(Observer):
             self.recorder.write("again", step=self.recorder.steps, where=door)
             raise _device_error(self.fault.text)
 
-    def _end_grace(self) -> None:
+    def _end_here(self) -> None:
         self.recorder.write("killed", step=self.recorder.steps)
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -189,7 +189,9 @@ class Injector(Observer):
                 self._fire()
             return
         if self.done and self.fault.kind == "reboot" and self.recorder.steps + 1 >= self.fault.step + GRACE:
-            self._end_grace()
+            self._end_here()
+        if self.fault.kind == "undo" and self.fault.value and self.recorder.steps >= int(self.fault.value):
+            self._end_here()
         if self._due("forward"):
             self._fire()
 
@@ -252,7 +254,7 @@ class Injector(Observer):
         if self.done and self.fault.kind == "reboot":
             self._events += 1
             if self._events == self.fault.nth:
-                self._end_grace()
+                self._end_here()
 
     def synced(self, path: str) -> None:
         if self.recorder.steps >= self.fault.step:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from pytest_trainguard.adapters import load_trainer
 from pytest_trainguard.adapters.command import CommandTrainer, become, goes_on_here, words_of
 from pytest_trainguard.adapters.launchers import is_launcher, is_this_python
+from pytest_trainguard.adapters.working_folder import furnish_alike
 from pytest_trainguard.contract.trainer import Run, Trainer
 from pytest_trainguard.launch import spare
 from pytest_trainguard.launch.protocol import (
@@ -99,6 +100,8 @@ def _train_repeatedly(trainer: Trainer, run: Run, times: int, folder: Path) -> i
         _seed(run.seed)
         output_dir = run.output_dir / f"run-{number}"
         output_dir.mkdir()
+        if isinstance(trainer, CommandTrainer):
+            furnish_alike(output_dir, run.output_dir)
         code = trainer.train(dataclasses.replace(run, output_dir=output_dir))
         if code:
             return code

@@ -96,6 +96,9 @@ def serve(control: socket.socket) -> Job:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps supervisors and forked servers
     confinement: Confinement | None = None
     base = os.getpid()
+    # Until torch is imported nobody looks at the connection: a pytest that is killed takes this process with it. Not
+    # for longer: it is to end what modules started.
+    linux.die_with_parent(signal.SIGKILL)
     while (received := wire.receive(control)) is not None:
         message, fds = protocol.decode(received[0]), received[1]
         if isinstance(message, Policy):
@@ -106,6 +109,8 @@ def serve(control: socket.socket) -> Job:
             os.environ.update(message.env)
             wire.send(control, protocol.encode(Loaded(load(message.modules, message.trainer))))
             gc.freeze()  # a run's garbage collector then leaves the pages shared with this process alone
+            if os.getpid() == base:
+                linux.die_with_parent(0)
             continue
         link = socket.socket(fileno=fds[0])
         if os.fork():

@@ -97,18 +97,13 @@ class CloseLook:
         except CannotJudge:
             if not reference.endless:
                 raise
-        return bool(reference.endless)
+        return bool(reference.endless) or self.guard.subject.unbounded
 
     def _cut_short(self) -> Outcome:
         """A run that the harness ends itself: what was seen until then may be judged, all else of the program not."""
-        known = self._runs.outcomes
-        if "plain" not in known:
-            did = f"trained undisturbed, looked at closely, and to be ended after {CUT_SHORT} optimizer steps"
-            request = RunRequest(did, closely=True, fault=kill(CUT_SHORT + 1))
-            known["plain"] = self.guard.subject.start(request).outcome()
-        if not known["plain"].recording.steps:
-            raise CannotJudge(f"{known['plain'].did}: it took no step: {known['plain'].how}")
-        return known["plain"]
+        did = f"trained undisturbed, looked at closely, and to be ended after {CUT_SHORT} optimizer steps"
+        self._runs.data["plain"] = None  # the trainer's own piece
+        return self._require_end(self._beside("plain", did))
 
     def accumulated(self) -> Outcome:
         """The same with several batches to an optimizer step. Raises as `plain`."""
@@ -182,12 +177,12 @@ class CloseLook:
         """
         self._data_of_the_plain_run()
         did = "trained without dropout on batches that are {}, each step undone"
-        options = {"still": True, "fault": undo_steps()}
+        options = {"still": True, "fault": undo_steps(CUT_SHORT if self._is_endless() else None)}
         still = self._beside("still", did.format("padded, once each"), changes=COMPARED, **options)
-        if _ended_well(still):
+        if self._went_well(still):
             all_of_it = "turned, padded twice or have another document in them"
             changed = self._beside("changed", did.format(all_of_it), changes=CHANGED, **options)
-            if _ended_well(changed):
+            if self._went_well(changed):
                 return still, changed
         still = self._beside("as they are", did.format("as they are"), changes=("",), **options)
         turned = self._beside("turned rows", did.format("turned"), changes=CHANGED[:1], **options)
@@ -199,9 +194,8 @@ class CloseLook:
         """What the plain run is trained on, for one beside it; None for the trainer's own piece.
 
         Raises:
-            CannotJudge: as `plain`; it is no run of a number of steps, which another could be held against.
+            CannotJudge: as `plain`.
         """
-        self.guard.reference.make()
         self.plain()
         return self._runs.data["plain"]
 
@@ -291,8 +285,14 @@ class CloseLook:
     def _once(self, name: str, did: str, values: Mapping[str, object], times: int = 1, **options: Any) -> Outcome:
         return self._require_end(self._make(name, did, values, times, **options))
 
+    def _went_well(self, outcome: Outcome) -> bool:
+        """Whether a run ended as a success; of one that the harness ends itself, whether it took a step."""
+        return bool(outcome.recording.steps) if self._is_endless() else _ended_well(outcome)
+
     def _require_end(self, outcome: Outcome) -> Outcome:
-        if not _ended_well(outcome):
+        if not self._went_well(outcome):
+            if self._is_endless():
+                raise CannotJudge(f"{outcome.did}: it took no step: {outcome.how}")
             raise CannotJudge(
                 f"{self.guard.subject.name}: {outcome.did}: {outcome.how}, though the undisturbed run ends well",
                 outcome.output[-4000:],
@@ -300,11 +300,18 @@ class CloseLook:
         return outcome
 
     def _beside(self, name: str, did: str, **options: Any) -> Outcome:
-        """A run by the settings of the plain one, and on its data where no other is given; it may have failed."""
+        """A run by the settings of the plain one, on its data where no other is given, and cut short where that is.
+
+        It may have failed.
+        """
         known = self._runs
         if name not in known.outcomes:
-            data = options.pop("data", known.data["plain"])
-            known.outcomes[name] = self._start(did, data, known.settings["plain"], **options)
+            options = {"data": known.data["plain"], **options}
+            if self._is_endless():
+                request = RunRequest(did, closely=True, states=True, **{"fault": kill(CUT_SHORT + 1), **options})
+                known.outcomes[name] = self.guard.subject.start(request).outcome()
+            else:
+                known.outcomes[name] = self._start(did, given=known.settings["plain"], **options)
         return known.outcomes[name]
 
     def _make(self, name: str, did: str, values: Mapping[str, object], times: int = 1, **options: Any) -> Outcome:

@@ -32,6 +32,7 @@ class Diagnosis:
         name: the trainer's.
         framework: what it trains with.
         told: how it is given its settings; empty of a class.
+        works_in_output: whether it is started in its output folder, which its command does not name.
         reference: its undisturbed run.
         rows: of the piece of data that a run gets; None where it has no data.
         roles: what its settings do.
@@ -50,6 +51,7 @@ class Diagnosis:
     name: str
     framework: str
     told: str
+    works_in_output: bool
     reference: Outcome
     rows: int | None
     roles: Roles
@@ -95,6 +97,7 @@ def diagnose(
         name=subject.name,
         framework=guard.reference.framework,
         told=subject.server.settings_told,
+        works_in_output=subject.works_in_output,
         reference=reference,
         rows=None if subject.data is None else subject.description.rows,
         roles=roles,

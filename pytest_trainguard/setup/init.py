@@ -197,7 +197,7 @@ def _lines_of(
         words.append("{settings}")
     line = " ".join([command, *words])
     why = "how many steps an epoch has is counted in a run of one" if "epochs" in found.places else ""
-    lines = [Line("command", line, why)]
+    lines = [Line("command", line, "; ".join([why, *_without(words)] if why else _without(words)))]
     if "config" in found.places and config is not None:
         lines.append(Line("settings", config.as_posix(), "the settings file that it is started with"))
     if sample is not None and "data" in found.places:
@@ -218,6 +218,18 @@ def _lines_of(
     return lines
 
 
+def _without(words: Sequence[str]) -> list[str]:
+    """What it means that a command has no place for its output folder, or for its number of steps; a sentence each."""
+    told, line = [], " ".join(words)
+    if "{output_dir}" not in line:
+        told.append(
+            "no option for its output folder: runs are started in folders of their own, the project linked there"
+        )
+    if "{max_steps}" not in line and "{epochs}" not in line:
+        told.append("no option for its optimizer steps: only silent errors can be judged, until there is a {max_steps}")
+    return told
+
+
 def _counts(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -235,12 +247,6 @@ def _find_sample(
 def _by_hand(found: arguments.Found, table: dict[str, object]) -> tuple[str, ...]:
     """What the table still lacks, and only the team can say."""
     lines = []
-    if "{output_dir}" not in str(table["command"]):
-        lines.append("command: it has no option for its output folder: give it one, and write {output_dir} behind it")
-    if not {"max_steps", "epochs"}.intersection(found.places):
-        lines.append(
-            "command: it has no option for the number of optimizer steps: give it one, and write {max_steps} behind it"
-        )
     lines += [f"command: it does not start without {name}: write what that is to be" for name in found.missing]
     if "data" in found.places and "sample" not in table:
         lines.append('sample: no data was found: name some, sample = "path/of/the/data"')
@@ -263,10 +269,7 @@ def _by_class(root: Path, source: Source, name: str, files: Sequence[Path]) -> W
     adopted = classes.find_call(source)
     module = shown.removesuffix(".py").replace("/", ".")
     if adopted is None or not all(part.isidentifier() for part in module.split(".")):
-        raise SetUpError(
-            f"{shown} takes no arguments, and has no function that takes its output folder and its number of steps: "
-            "runs cannot be bounded; give it two options, --output-dir and --max-steps, and write this again"
-        )
+        return _as_it_is(root, source, name, files)
     file = root / "preflight.py"
     if file.exists():
         file = root / f"preflight_{name}.py"
@@ -275,6 +278,18 @@ def _by_class(root: Path, source: Source, name: str, files: Sequence[Path]) -> W
     text = classes.format_class(adopted, class_name, module, sample, scan.find_labels(root / sample) if sample else "")
     line = Line("class", f"{file.stem}:{class_name}", f"{shown} takes no arguments: a class starts it")
     return Written(name, (line,), _notes(source), (), (file, text))
+
+
+def _as_it_is(root: Path, source: Source, name: str, files: Sequence[Path]) -> Written:
+    """The table of a program that can be told neither its output folder nor its number of steps."""
+    words = ["python", shlex.quote(source.path.relative_to(root).as_posix())]
+    lines = [Line("command", " ".join(words), "; ".join(_without(words)))]
+    sample = _find_sample(root, files, source, (), ())
+    if sample is not None:
+        lines.append(Line("sample", sample.as_posix(), "runs find a small piece of it in its place"))
+        label = scan.find_labels(root / sample)
+        lines += [Line("labels", label, "the field of a row that is to be learnt")] if label else []
+    return Written(name, tuple(lines), _notes(source))
 
 
 def _tell(root: Path, made: Written, program: Program) -> list[str]:

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
+from pytest_trainguard.adapters.working_folder import TOLD
 from pytest_trainguard.catalog import EdgeCase
 from pytest_trainguard.launch.protocol import RUN_STEPS
 from pytest_trainguard.report.screen import WIDTH
@@ -27,6 +28,8 @@ def format_diagnosis(found: Diagnosis) -> list[str]:
     lines = [f"{found.name}: {found.framework}; {steps} optimizer steps undisturbed in {found.reference.seconds:.1f} s"]
     if found.told:
         lines += _part("settings", found.told.partition(": ")[2].removeprefix("its settings are "))
+    if found.works_in_output:
+        lines += _part("output", TOLD.partition(": ")[2])
     if found.rows is None:
         lines += _part("data", 'none: name some, sample = "path/of/the/data"')
     lines += _format_roles(found.roles)

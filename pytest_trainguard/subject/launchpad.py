@@ -41,11 +41,8 @@ class Launchpad:
         return [subject.server.mistake for subject in subjects if subject.server.mistake]
 
     def list_forms(self) -> list[str]:
-        """How programs that were asked for their `--help` are given their settings, a line each."""
-        subjects = self._subjects.values()
-        return [
-            f"{subject.name}: {subject.server.settings_told}" for subject in subjects if subject.server.settings_told
-        ]
+        """How programs are given their settings, and which are started in their output folder, a line each."""
+        return [f"{subject.name}: {told}" for subject in self._subjects.values() for told in subject.list_forms()]
 
     def list_modules(self) -> list[str]:
         """The libraries that the undisturbed runs loaded, of all trainers that were started."""

@@ -15,13 +15,18 @@ from pytest_trainguard.launch import child
 from pytest_trainguard.launch.protocol import RUN_STEPS, LoadedModules, RunRequest, from_json
 from pytest_trainguard.subject.framework import name_framework
 from pytest_trainguard.subject.hints import explain_isolation, tell_missing_module
-from pytest_trainguard.subject.subject import Subject
+from pytest_trainguard.subject.subject import NO_STEPS, Subject
+from pytest_trainguard.verdicts.causes import find_crash
 from pytest_trainguard.verdicts.errors import CannotJudge
 
 MANY_TIMES = 10  # as many optimizer steps as asked for: more than several optimizers can take for one step
 _NO_MODULE = re.compile(r"^ModuleNotFoundError: No module named '([^']+)'")
 # What argparse and click say of arguments that they do not know, or lack.
 _USAGE = re.compile(r"^usage: ", re.IGNORECASE | re.MULTILINE)
+_NO_PYTHON = (
+    "the undisturbed run succeeds, and no Python process of it that has torch came to its end: the steps of a program "
+    "in another language cannot be seen, and of such a one only its queue can be judged (queue = ...)"
+)
 _IGNORES = "it takes no notice of run.max_steps"
 
 
@@ -64,22 +69,30 @@ class Reference:
         subject.server.require_sound()
         if self.endless:
             raise CannotJudge(self.endless)
-        started = subject.start(RunRequest("trained undisturbed", states=True, tell_modules=True))
+        request = RunRequest("trained undisturbed", states=True, tell_modules=True)
+        started = subject.start(request)
         outcome = started.outcome()
+        if subject.keep_from_project(outcome):
+            started = subject.start(request)
+            outcome = started.outcome()
         overrun = _ignored(outcome) if self._ignores_max_steps(outcome) else find_overrun(outcome)
         if overrun and len(outcome.recording.steps) > RUN_STEPS:
             self.endless = f"{subject.name}: {overrun}"
+            if subject.unbounded:
+                self.endless = f"{subject.name}: {_tell_unbounded(outcome)}"
             raise CannotJudge(self.endless)
         if overrun:  # neither its log nor its stacks say more
             raise subject.server.give_up(f"{subject.name}: {overrun}", "")
         problem = _what_is_wrong_with(outcome)
         if problem:
             evidence = outcome.stack if outcome.timed_out else outcome.output[-4000:]
-            hint = explain_isolation(outcome, subject.reach)
+            hint = explain_isolation(outcome, subject.reach) or _explain_working_folder(subject, outcome)
             told = f"{subject.name}: {problem}{_last_line(outcome)}{f'; {hint}' if hint else ''}"
             mend = _how_to_mend(outcome)
             if mend:
                 raise subject.server.refuse(f"{told}: {mend}", evidence)
+            if _ended_itself_at_once(outcome) or problem == _NO_PYTHON:
+                raise subject.server.refuse(told, evidence)
             raise subject.server.give_up(told, evidence)
         modules = _read_modules(started.folder / child.MODULES_FILE)
         subject.server.load_libraries(modules.libraries)
@@ -93,6 +106,8 @@ class Reference:
         taken = len(outcome.recording.steps)
         if outcome.exit != 0 or outcome.timed_out or taken <= RUN_STEPS:
             return False
+        if self._subject.unbounded:
+            return True
         limit = 5 + 2 * outcome.seconds
         more = RunRequest(f"asked for {taken + 1} optimizer steps", steps=taken + 1, time_limit=limit)
         again = self._subject.start(more).outcome()
@@ -203,10 +218,22 @@ def _read_modules(file: Path) -> LoadedModules:
     return from_json(LoadedModules, json.loads(file.read_text())) if file.exists() else LoadedModules((), ())
 
 
+def _explain_working_folder(subject: Subject, outcome: Outcome) -> str:
+    """Why a file may not be found by a program that is started in its output folder; empty where all are."""
+    if not subject.works_in_output or "FileNotFoundError" not in outcome.failure:
+        return ""
+    return (
+        "it is started in its output folder, since its command has no {output_dir}: the project is linked there, but "
+        "for weights and folders with checkpoints; name those by their whole path"
+    )
+
+
 def _last_line(outcome: Outcome) -> str:
     """What ended a run that failed, in its own words and in brackets, to follow `how`; empty where it said nothing."""
     said = outcome.failure if outcome.exit != 0 and not outcome.timed_out else ""
-    return f" ({said})" if said else ""
+    crash = find_crash(outcome) if said else None
+    place = crash.key.rpartition("@")[2] if crash else ""
+    return f" ({said}{f', at {place}' if place else ''})" if said else ""
 
 
 def find_overrun(outcome: Outcome) -> str | None:
@@ -230,6 +257,15 @@ def tell_slow(outcome: Outcome, asked: int) -> str:
     )
 
 
+def _tell_unbounded(outcome: Outcome) -> str:
+    taken = len(outcome.recording.steps)
+    ended = f", and no end after {outcome.seconds:.0f} s" if outcome.timed_out else ""
+    return (
+        f"its command has no {{max_steps}}, and it takes {taken} optimizer steps{ended}: only silent errors can be "
+        f"judged, in the first steps; for all else, {NO_STEPS}"
+    )
+
+
 def _ignored(outcome: Outcome) -> str:
     taken = len(outcome.recording.steps)
     return f"{_IGNORES}: {taken} optimizer steps whether it is asked for {RUN_STEPS} or for {taken + 1}"
@@ -245,6 +281,11 @@ def _how_to_mend(outcome: Outcome) -> str:
     return ""
 
 
+def _ended_itself_at_once(outcome: Outcome) -> bool:
+    """Whether a run gave up, by an exception or an exit code, before it trained: with what it was given it cannot."""
+    return outcome.exit > 0 and not outcome.timed_out and not outcome.recording.steps
+
+
 def _what_is_wrong_with(outcome: Outcome) -> str | None:
     """Why disturbed runs cannot be held against this undisturbed one, if they cannot."""
     taken = len(outcome.recording.steps)
@@ -254,6 +295,8 @@ def _what_is_wrong_with(outcome: Outcome) -> str | None:
         return f"the undisturbed run fails: {outcome.how}"
     if not outcome.output_dir.exists():
         return "the undisturbed run removes its own output folder (run.output_dir): what it was to leave there is lost"
+    if not taken and not outcome.recording.ended:
+        return _NO_PYTHON
     if not taken:
         return (
             "the undisturbed run takes no optimizer step that torch knows of (it updates parameters itself, as with "

@@ -22,7 +22,7 @@ def snapshot(folder: Path) -> dict[str, tuple[int, str]]:
         try:
             mode = entry.stat(follow_symlinks=False).st_mode
             if stat.S_ISLNK(mode):
-                ends = "/" if entry.is_dir() else ""
+                ends = "/" if os.path.isdir(entry.path) else ""  # False of a link that leads to itself
                 found[name + ends] = (0, f"-> {os.readlink(entry.path)}")
             elif stat.S_ISDIR(mode):
                 found[f"{name}/"] = (0, "")

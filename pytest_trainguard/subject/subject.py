@@ -9,7 +9,17 @@ from pathlib import Path
 from pytest_trainguard import folders
 from pytest_trainguard.adapters.known import counts_epochs
 from pytest_trainguard.adapters.tables import find_missing_program
+from pytest_trainguard.adapters.working_folder import (
+    TOLD,
+    Place,
+    choose_links,
+    furnish,
+    is_unbounded,
+    sample_place,
+    works_in_output,
+)
 from pytest_trainguard.contract import checkpoints, settings
+from pytest_trainguard.contract.outcome import Outcome
 from pytest_trainguard.contract.trainer import Run, TrainerSpec
 from pytest_trainguard.isolation.policy import Reach
 from pytest_trainguard.launch import questions
@@ -20,7 +30,9 @@ from pytest_trainguard.subject.servers import HASH_SEEDS, Servers
 from pytest_trainguard.subject.snapshot import snapshot
 from pytest_trainguard.subject.started import StartedRun
 from pytest_trainguard.subject.trainer_server import TrainerServer
-from pytest_trainguard.verdicts.errors import CannotJudge
+from pytest_trainguard.verdicts.errors import CannotJudge, NotApplicable
+
+NO_STEPS = "give it an option for that, and write {max_steps} behind it in the command"
 
 
 class Sealed(Exception):
@@ -47,6 +59,8 @@ class Subject:
         self.findings = Findings()
         self.sealed = False
         self._servers = servers
+        self._written: set[str] = set()
+        self._linked: list[Place] | None = None
 
     @cached_property
     def spec(self) -> TrainerSpec:
@@ -143,9 +157,26 @@ class Subject:
 
         Raises:
             Sealed: no more are to be started.
+            NotApplicable: another number of steps is asked for than the usual one, and it cannot be told that.
         """
         self.require_open(request.did)
+        if self.unbounded and request.steps != RUN_STEPS:
+            raise NotApplicable(f"its command cannot be told a number of steps: {NO_STEPS}", NO_STEPS)
         return self._start(request, self.spec)
+
+    def list_forms(self) -> list[str]:
+        """How a command is given its settings, and where it is started, as far as there is something to be told."""
+        return [told for told in (self.server.settings_told, TOLD if self.works_in_output else "") if told]
+
+    @property
+    def unbounded(self) -> bool:
+        """Whether its command is told no number of steps."""
+        return is_unbounded(self.server.spec)
+
+    @property
+    def works_in_output(self) -> bool:
+        """Whether its command names no output folder, and is started in it."""
+        return works_in_output(self.server.spec)
 
     def require_open(self, did: str) -> None:
         """Runs may still be started of it.
@@ -168,11 +199,40 @@ class Subject:
             seed=request.seed,
             resume_from=request.resume_from,
         )
+        self.furnish(output_dir, run.data)
         before = snapshot(output_dir)  # ahead of the start: a run may write at once
         server = self.second_server if request.anew else self.server
         running = server.launch(Train(request, spec, run), folder, disk)
         small = request.small_disk is not None
         return StartedRun(running, request.did, folder, output_dir, before, self.description.logs, small, request.fault)
+
+    def furnish(self, output_dir: Path, data: Path | None) -> None:
+        """Have a program that is started in its output folder find there what it reads; nothing for any other.
+
+        Args:
+            output_dir: the folder.
+            data: the run's, in the place of the sample where the program is not told of it.
+        """
+        spec = self.server.spec
+        if works_in_output(spec):
+            place = sample_place(spec, self.root)
+            furnish(output_dir, self._links(place), (place, data) if place and data else None)
+
+    def _links(self, sample: Path | None) -> list[Place]:
+        """What of the project is linked into the output folder, where that is the working folder."""
+        if self._linked is None:
+            self._linked = choose_links(self.root, sample, self._written, self.folder)
+        return self._linked
+
+    def keep_from_project(self, outcome: Outcome) -> bool:
+        """Whether a run, started in its output folder, wrote through a link to the project; such links are no more."""
+        if not works_in_output(self.spec):
+            return False
+        inside = [one.path.relative_to(self.root) for one in outcome.elsewhere if self.root in one.path.parents]
+        new = {path.parts[0] for path in inside} - self._written
+        self._written |= new
+        self._linked = None
+        return bool(new)
 
     def start_command(self, command: Command) -> StartedRun:
         """Start a command of the trainer's; its caller looks at the folder that it works in. Raises as `start`."""

@@ -33,6 +33,7 @@ def measure_on_gpu(tracing: Tracing, cap: int | None, changes: dict[str, Any] | 
     values = merge(subject.description.production, changes or {})
     data, _ = tracing.make_longest_rows(values, MEASURED_STEPS)
     folder = Path(tempfile.mkdtemp(prefix="measured-", dir=subject.folder))
+    subject.furnish(folder, data)
     # Runs see no GPU unless they are to, nor do the modules that they import; this one sees those that its caller does.
     visible = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0")}
     request = ProcessRequest("measured its memory", time_limit=TRACE_TIME_LIMIT, env=visible)

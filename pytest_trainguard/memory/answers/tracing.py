@@ -176,6 +176,7 @@ class Tracing:
         limit = TRACE_TIME_LIMIT if cap is None else CAPPED_TIME_LIMIT
         folder = Path(tempfile.mkdtemp(prefix="trace-", dir=self.subject.folder))
         (folder / "output").mkdir()
+        self.subject.furnish(folder / "output", data)
         how: How = "fake cpu" if self.selftest_failure else "fake cuda"
         arguments = {
             "trainer": self.subject.spec, "settings": values, "data": str(data) if data else None,
