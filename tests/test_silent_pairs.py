@@ -251,6 +251,10 @@ def test_rows_in_another_order():
     assert sorted(y.tolist()) == list(range(8)) != y.tolist()
     assert x[:, 1].tolist() == y.tolist()
     assert "".join(texts) == "".join("abcdefgh"[row] for row in y)
+    pictures = [torch.arange(7.0)[:, None].repeat(1, 4), torch.arange(7.0)[:, None].repeat(1, 3)]
+    assert reorder(pictures, set()) == 0
+    assert reorder(pictures, set(), stacked=True) == 7
+    assert pictures[0][:, 0].tolist() == pictures[1][:, 0].tolist() != sorted(pictures[0][:, 0].tolist())
 
 
 @pytest.mark.parametrize(

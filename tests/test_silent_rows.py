@@ -336,6 +336,30 @@ def test_averages(events, grade, told):
     assert [(problem.grade, told in problem.said) for problem in found] == ([(grade, True)] if grade else [])
 
 
+def evaluated(step, *, as_begun=True, **values):
+    return seen("evaluated", step=step, as_begun=as_begun, own=True, other=True, late=False, place="t.py:3") | values
+
+
+STEPS = [seen("step", step=number) for number in range(1, 10)]
+
+
+@pytest.mark.parametrize(
+    ("events", "grade", "told"),
+    [
+        ([evaluated(4), evaluated(8)], "misleads", "each of 2 evaluations (t.py:3) from step 4 on is of the weights"),
+        ([evaluated(4, own=False), evaluated(8, own=False)], "misleads", "a copy of it, which alone is evaluated"),
+        ([evaluated(4), evaluated(8, late=True)], "unclear", "where it begins later"),
+        ([evaluated(4), evaluated(8, as_begun=False)], None, ""),
+        ([evaluated(4), evaluated(4, as_begun=False, other=False), evaluated(8)], None, ""),  # both are evaluated
+        ([evaluated(step) for step in range(3, 9)], None, ""),  # a reference, that belongs to each step
+        ([evaluated(2), evaluated(8)], None, ""),
+    ],
+)
+def test_weights_of_the_start_are_evaluated(events, grade, told):
+    found = averages.find_astray(look_at(*STEPS, *events))
+    assert [(problem.grade, told in problem.said) for problem in found] == ([(grade, True)] if grade else [])
+
+
 @pytest.mark.parametrize("events", [[], [follows(9)] * 2, [seen("averaged", step=2, times=0, written=False)]])
 def test_nothing_follows_the_model(events):
     with pytest.raises(NotApplicable, match="no average of its weights is evaluated"):

@@ -21,28 +21,31 @@ class TurnedRows(Observer):
         self._done = False
         self._sizes: set[int] = set()  # of batches, as the loaders have them
         self._whole = False  # some loader gives what its data set gives, which may be one sequence
+        self._stacked = True  # each loader stacks what its data set gives: all in a batch has a part for each row
 
     def opened(self, loader: torch.utils.data.DataLoader[Any]) -> None:
         self._whole = self._whole or loader.batch_sampler is None
+        self._stacked = self._stacked and loader.collate_fn is torch.utils.data.default_collate
         sizes = (loader.batch_size, getattr(loader.batch_sampler, "batch_size", None))
         self._sizes.update(size for size in sizes if isinstance(size, int))
 
     def fetched(self, batch: object) -> None:
         if not self._done:
-            rows = 0 if self._whole else reorder(batch, self._sizes)
+            rows = 0 if self._whole else reorder(batch, self._sizes, stacked=self._stacked)
             self._write("look turned", step=0, rows=rows)
 
     def stepped(self, optimizer: torch.optim.Optimizer) -> None:
         self._done = True
 
 
-def reorder(batch: object, sizes: set[int]) -> int:
+def reorder(batch: object, sizes: set[int], *, stacked: bool = False) -> int:
     """Put the rows of a batch into another order, where each thing in it has one part for each row.
 
     Args:
         batch: what a loader gives.
         sizes: batch sizes of loaders; where none is known, as beside batch samplers, something has to be one number
             for each row.
+        stacked: the batch is known to be of one part for each row.
 
     Returns:
         the number of rows; 0 where it was left as it is, because it holds something else, or more than one dimension is
@@ -59,7 +62,7 @@ def reorder(batch: object, sizes: set[int]) -> int:
     if lengths != {rows} or rows < 3 or square or len(places) < len(tensors):
         return 0
     plain = any(isinstance(part, list) or (isinstance(part, torch.Tensor) and part.dim() == 1) for part in parts)
-    if rows not in sizes if sizes else not plain:
+    if rows not in sizes if sizes else not (plain or stacked):
         return 0
     step = next(k for k in range(rows * 5 // 8, rows) if all(rows % d or k % d for d in range(2, k + 1)))
     order = [(1 + place * step) % rows for place in range(rows)]

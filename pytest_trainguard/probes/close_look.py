@@ -28,6 +28,9 @@ RARELY = 10 * STEPS  # steps between evaluations, where there are to be none
 MANY = 4  # batches of an optimizer step, where gradients are accumulated
 WORKERS = 2  # processes that read data
 MOST_ROWS = 1024  # that are made for an epoch
+HELD_OUT = 8  # rows of an evaluation, at least: fewer may be alike by chance
+LARGEST_SHARE = 0.5  # of the rows that are held out
+ODD = (7, 5)  # batch sizes that hardly any other dimension of a tensor is as long as
 
 
 @dataclass
@@ -165,11 +168,28 @@ class CloseLook:
         return with_them, rarely
 
     def with_rows_turned(self) -> tuple[Outcome, Outcome]:
-        """The plain run without dropout, and with the rows of its first step in another order. Raises as `plain`."""
+        """The plain run without dropout, and with the rows of its first step in another order. Raises as `plain`.
+
+        Both have a batch size, where there is a setting for it, that is not by chance as large as heads or channels are
+        many: what is of rows x rows is told by its shape.
+        """
         data = self._data_of_the_plain_run()
-        did = "trained on the rows of a batch in another order, without dropout"
-        still = self._once("still", "trained without dropout, looked at closely", {}, data=data, still=True)
-        return still, self._once("turned rows", did, {}, data=data, still=True, turned=True)
+        did = "trained {}without dropout, looked at closely"
+        values = self._odd_batch()
+        still = self._make("still", did.format(""), values, data=data, still=True)
+        if values and still.exit != 0:  # it takes even batches only, or those of pairs
+            values = {}
+            still = self._once("still as set", did.format(""), values, data=data, still=True)
+        turned = did.format("on the rows of a batch in another order, ")
+        return still, self._once("turned rows", turned, values, data=data, still=True, turned=True)
+
+    def _odd_batch(self) -> dict[str, object]:
+        field = self.guard.subject.settings.role("batch_size")
+        size = self.guard.subject.settings.tiny(field) if field else None
+        if field is None or not isinstance(size, int):
+            return {}
+        usable = [odd for odd in ODD if odd < 2 * size and field.allows(odd)]
+        return {field.path: usable[0]} if usable else {}
 
     def _data_of_the_plain_run(self) -> Path | None:
         """What the plain run is trained on, for one beside it; None for the trainer's own piece.
@@ -276,8 +296,11 @@ class CloseLook:
     def _run(self, did: str, values: Mapping[str, object], times: int, **options: Any) -> tuple[Outcome, Path | None]:
         """A run; on the trainer's own piece of data, and then with its own settings, where it needs more rows."""
         evaluating = settings.merge(self._evaluating(), values)
+        share = self._held_out(times)
         epoch = options.pop("data", None) or self._epoch(times)
-        for data, given in ((epoch, evaluating), (None, evaluating), (None, dict(values))):
+        wider = settings.merge(share, evaluating)
+        for data, given in ((epoch, wider), *([(epoch, evaluating)] if share else []), (None, evaluating),
+                            (None, dict(values))):  # fmt: skip
             request = RunRequest(did, data=data, steps=STEPS, settings=given, states=True, closely=True, **options)
             (outcome,) = self.guard.run_all([request])
             if outcome.exit == 0 and not outcome.timed_out:
@@ -295,9 +318,25 @@ class CloseLook:
         if not size or subject.data is None:
             return None
         rows = min(BATCHES * size * times, MOST_ROWS)
+        held_out = HELD_OUT if self._held_out(times) else 0
         with contextlib.suppress(CannotJudge):
-            return subject.make_data(subject.server.new_folder("epoch"), rows)
+            return subject.make_data(subject.server.new_folder("epoch"), rows + held_out)
         return None
+
+    def _held_out(self, times: int) -> dict[str, object]:
+        """The share of the rows of an epoch to hold out, so that rows are recognised in an evaluation.
+
+        Nothing where no share is held out, or one that is large enough, or where so large a one may not be.
+        """
+        found = self.guard.subject.settings
+        share, size = found.role("validation_fraction"), self.guard.reference.rows_of_a_step
+        usual = found.tiny(share) if share else None
+        if share is None or not size or not isinstance(usual, float) or not 0 < usual < 1:
+            return {}
+        rows = min(BATCHES * size * times, MOST_ROWS) + HELD_OUT
+        larger = round((HELD_OUT + 0.5) / rows, 4)  # rounded down by some programs, and up by others
+        fits = usual * rows < HELD_OUT and larger <= LARGEST_SHARE and share.allows(larger)
+        return {share.path: larger} if fits else {}
 
     def _evaluating(self) -> dict[str, object]:
         """The settings for evaluations between some of the steps, on other rows."""
