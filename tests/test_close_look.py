@@ -14,7 +14,7 @@ from pytest_trainguard.contract.settings import fields_of, role
 from pytest_trainguard.damage.weights import turn_weights
 from pytest_trainguard.launch.protocol import RunRequest
 from pytest_trainguard.probes.close_look import CloseLook
-from pytest_trainguard.recorder.close_look import _rows_of
+from pytest_trainguard.recorder.close_look import rows_of
 from pytest_trainguard.recorder.timeline import Recording
 from pytest_trainguard.subject.launchpad import Launchpad
 from tests.projects import Project
@@ -189,9 +189,9 @@ def test_rows_are_recognised_whatever_they_are_padded_to():
     ids = torch.tensor([5, 0, 7])
     padded = [torch.nn.functional.pad(ids, pad) for pad in ((0, 0), (0, 1), (0, 4), (3, 0))]
     other = torch.tensor([5, 7, 0])
-    assert len(set(_rows_of((torch.nn.utils.rnn.pad_sequence(padded[:3], batch_first=True),)))) == 1
-    assert {row for one in padded[1:] for row in _rows_of((one[None],))} & set(_rows_of((other[None],))) == set()
-    assert _rows_of((padded[1][None],)) == _rows_of((padded[2][None],))
+    assert len(set(rows_of((torch.nn.utils.rnn.pad_sequence(padded[:3], batch_first=True),)))) == 1
+    assert {row for one in padded[1:] for row in rows_of((one[None],))} & set(rows_of((other[None],))) == set()
+    assert rows_of((padded[1][None],)) == rows_of((padded[2][None],))
 
 
 def test_a_base_model_arrives_as_soon_as_one_parameter_is_its_own():
@@ -288,6 +288,18 @@ def test_a_program_that_cannot_be_held_to_a_number_of_steps(tmp_path):
     assert "ended after 40 optimizer steps: cross_entropy (endless.py:12)" in told
 
 
+def test_what_is_in_two_optimizers_and_what_is_in_none():
+    left_out = _event("tensor", number=2, name="b.weight")
+    steps = [_event("step", step=n, reached=[0, 1, 2], optimizer=n % 2) for n in range(1, 5)]
+    parameters = [_event("tensor", number=n, name=f"a.{name}") for n, name in enumerate(("weight", "bias"))]
+    (problem,) = movement.find_unmoved(Look(Recording([*parameters, left_out, *steps])))
+    assert problem.grade == "misleads"
+    assert "b.weight gets a gradient and is in no optimizer (t.py:9), while a.weight, a.bias is in two" in problem.said
+    steps = [{**step, "optimizer": 0} for step in steps]
+    (problem,) = movement.find_unmoved(Look(Recording([*parameters, left_out, *steps])))
+    assert problem.grade == "unclear"
+
+
 # --- what a run is given so that rows and shapes are told apart
 
 
@@ -337,3 +349,8 @@ def test_a_softmax_over_what_are_no_classes(of, size, input_, found):
     assert [
         f"a softmax over dimension 1 of shape {of}, of {size}, and not over the {input_[1]}" in one for one in told
     ] == ([True] if found else [])
+
+
+def test_logits_come_from_no_softmax():
+    call = {"function": "cross_entropy", "learns": True, "maker": "Addmm", "sums_to_one": False}
+    assert losses.find_probabilities(look_at(_event("loss", **call, input=[8, 2]))) == []

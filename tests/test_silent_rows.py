@@ -238,6 +238,11 @@ NAMES = [seen("tensor", number=number, name=name, sort="parameter") for number, 
             None,
         ),  # saved later, by its name
         ([stored(4, (2, 2)), stored(8, (2, 2))], None),  # the best so far
+        (
+            [stored(step, (now, now), place=f"t.py:{now}") for step in (4, 8) for now in (0, step)],
+            "each of 2 saves (t.py:0) holds a, b as before the first step",
+        ),
+        ([stored(4, (0, 0), place="t.py:0"), stored(8, (8, 8))], None),  # once
         ([stored(4, (3, 3)), stored(8, (5, 5))], None),
         ([stored(4, (3, 4)), stored(8, (7, 8))], None),
     ],

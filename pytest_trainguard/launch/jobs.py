@@ -160,6 +160,7 @@ def observe(note: RunNote) -> None:
         from pytest_trainguard.recorder.close_look import CloseLook
         from pytest_trainguard.recorder.first_step import FirstStep
         from pytest_trainguard.recorder.measuring import Measuring
+        from pytest_trainguard.recorder.pairing import Pairing
         from pytest_trainguard.recorder.rereading import Rereading
         from pytest_trainguard.recorder.rounding import Rounding
         from pytest_trainguard.recorder.saves import Saves
@@ -170,6 +171,7 @@ def observe(note: RunNote) -> None:
         observers += [
             look,
             Supervision(look),
+            Pairing(look),
             Rereading(look),
             Rounding(look),
             Saves(look),

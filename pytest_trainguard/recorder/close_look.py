@@ -106,7 +106,7 @@ class CloseLook(Observer):
     ) -> None:
         if not outermost or torch.compiler.is_compiling() or next(module.parameters(), None) is None:
             return
-        rows = _rows_of(inputs)
+        rows = rows_of(inputs)
         made = [tensor for tensor in tensors_in(output) if tensor.is_floating_point() and tensor.dim()]
         if self._pass.grads:
             self._outputs += [tensor for tensor in made if tensor.grad_fn is not None]
@@ -344,7 +344,7 @@ def _depends_on_mode(module: Any) -> bool:
     return module.p > 0 if hasattr(module, "p") else bool(module.track_running_stats)
 
 
-def _rows_of(inputs: tuple[object, ...]) -> list[str]:
+def rows_of(inputs: tuple[object, ...]) -> list[str]:
     """A digest of each row of what goes in first; empty where that cannot be told."""
     first = next((tensor for tensor in tensors_in(list(inputs)) if tensor.dim()), None)
     if first is None or first.is_sparse or len(first) > MOST_ROWS:

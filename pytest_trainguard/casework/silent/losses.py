@@ -86,8 +86,8 @@ def _misfit(events: list[Event]) -> Problem | None:
             f"{where} gets a softmax over the rows of a batch (dimension 0 of shape {first['of']}) and not over the "
             f"classes, {many}: a row's loss depends on its neighbours",
         )
-    astray = [event for event in events if _is_astray(event)]
-    if makers <= {"Softmax", "LogSoftmax"} and astray:
+    astray = [event for event in events if _is_astray(event)] if makers <= {"Softmax", "LogSoftmax"} else []
+    if astray:
         one = astray[0]
         return problem(
             "misleads",
