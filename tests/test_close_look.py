@@ -14,6 +14,7 @@ from pytest_trainguard.contract.settings import fields_of, role
 from pytest_trainguard.damage.weights import turn_weights
 from pytest_trainguard.launch.protocol import RunRequest
 from pytest_trainguard.probes.close_look import CloseLook
+from pytest_trainguard.recorder import close_look as observer
 from pytest_trainguard.recorder.close_look import rows_of
 from pytest_trainguard.recorder.timeline import Recording
 from pytest_trainguard.subject.launchpad import Launchpad
@@ -298,6 +299,22 @@ def test_what_is_in_two_optimizers_and_what_is_in_none():
     steps = [{**step, "optimizer": 0} for step in steps]
     (problem,) = movement.find_unmoved(Look(Recording([*parameters, left_out, *steps])))
     assert problem.grade == "unclear"
+
+
+def test_a_computed_weight_has_the_name_that_it_has_in_its_model():
+    written = []
+    look = observer.CloseLook(lambda kind, **values: written.append({"event": kind, **values}))
+    model = torch.nn.Sequential(torch.nn.utils.parametrizations.spectral_norm(torch.nn.Linear(2, 2)))
+    weight = model[0].parametrizations.weight
+    for module in (weight, model):  # the first as it is made, and wherever it is read
+        look.forward(module, outermost=True)
+        look.forwarded(
+            module, (torch.zeros(1, 2),), module[0].weight if module is model else weight.original, outermost=True
+        )
+    assert [event["name"] for event in written if event["event"] == "look tensor"] == [
+        "0.bias", "0.parametrizations.weight.original"
+    ]  # fmt: skip
+    assert [event["module"] for event in written if event["event"] == "look pass"] == ["Sequential"]
 
 
 # --- what a run is given so that rows and shapes are told apart

@@ -28,6 +28,7 @@ FORMS = frozenset({
     "View", "ReshapeAlias", "UnsafeView", "Squeeze", "Unsqueeze", "Select", "Slice", "Transpose", "T", "Permute",
     "Alias", "ToCopy", "Clone", "Expand", "Index", "IndexSelect",
 })  # fmt: skip
+COMPUTED = torch.nn.utils.parametrize.ParametrizationList  # a weight that is computed as it is read: no model's pass
 MODAL = (torch.nn.modules.dropout._DropoutNd, torch.nn.modules.batchnorm._NormBase)
 
 
@@ -89,7 +90,7 @@ class CloseLook(Observer):
     # --- the model
 
     def forward(self, module: torch.nn.Module, *, outermost: bool) -> None:
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or (outermost and isinstance(module, COMPUTED)):
             return
         if outermost:
             names = {id(inner): name for name, inner in module.named_modules()}
@@ -105,6 +106,8 @@ class CloseLook(Observer):
         self, module: torch.nn.Module, inputs: tuple[object, ...], output: object, *, outermost: bool
     ) -> None:
         if not outermost or torch.compiler.is_compiling() or next(module.parameters(), None) is None:
+            return
+        if isinstance(module, COMPUTED):
             return
         rows = rows_of(inputs)
         made = [tensor for tensor in tensors_in(output) if tensor.is_floating_point() and tensor.dim()]
