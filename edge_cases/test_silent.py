@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
-from pytest_trainguard import CloseLook, Finding, NotApplicable, Outcome, edge_case, noting
+from pytest_trainguard import CannotJudge, CloseLook, Finding, NotApplicable, Outcome, edge_case, noting
 from pytest_trainguard.casework.silent import (
     accumulation,
     averages,
@@ -19,6 +19,7 @@ from pytest_trainguard.casework.silent import (
     order,
     packs,
     padding,
+    pairing,
     reading,
     reports,
     rounding,
@@ -80,11 +81,14 @@ def test_no_supervision(close_look: CloseLook) -> None:
     title="a loss that does not come from the data",
     verdict="survives",
     severity="misleads",
-    brought_about=LOOKED.format("each output and the graph of each loss are"),
-    expects="holds each row's output against that row's own target",
+    brought_about=LOOKED.format("each output, its target and the graph of each loss are"),
+    expects="holds each row's output against that row's own target, and each token's against the one that follows",
 )
 def test_loss_not_of_the_data(close_look: CloseLook) -> None:
     """[n, 1] minus [n] is [n, n]: each prediction was held against every target, and the model learnt their mean."""
+    with noting(), contextlib.suppress(NotApplicable):  # each row may be one long text
+        judge(close_look, pairing.find_other_targets)
+        judge(close_look, pairing.find_other_tokens)
     judge(close_look, losses.find_detached)
 
 
@@ -326,10 +330,13 @@ def test_clipping_without_effect(close_look: CloseLook) -> None:
     verdict="survives",
     severity="misleads",
     brought_about="the rows of a step in several parts and at once, without dropout; what is reported is compared",
-    expects="reports the same loss of the same rows, however many parts they are dealt out in",
+    expects="reports the same loss of the same rows, however many parts or batches they are dealt out in",
 )
 def test_reported_loss_is_another(close_look: CloseLook) -> None:
     """It printed what it had divided for the backward pass: with four parts the loss was the best of all runs."""
+    with noting(), contextlib.suppress(NotApplicable, CannotJudge):
+        uneven, _ = close_look.with_changed_batches()
+        tell(uneven, reports.find_mean_of_means(Look(uneven.recording), reports.read_reported(uneven)))
     parts, whole = close_look.in_parts_and_whole()
     told = (reports.read_reported(outcome) for outcome in (parts, whole))
     tell(whole, reports.find_factor(Look(parts.recording), Look(whole.recording), *told))

@@ -1,6 +1,7 @@
 """A run that is looked at closely trains as any other, and what was seen is judged by the recording alone."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,9 +10,12 @@ from safetensors.torch import load_file, save_file
 from pytest_trainguard import NotApplicable, Trainer
 from pytest_trainguard.casework.silent import gradients, losses, modes, movement, order, schedules
 from pytest_trainguard.casework.silent.look import Look
+from pytest_trainguard.contract.settings import fields_of, role
 from pytest_trainguard.damage.weights import digests_of, turn_weights
 from pytest_trainguard.launch.protocol import RunRequest
-from pytest_trainguard.recorder.close_look import _rows_of
+from pytest_trainguard.probes.close_look import CloseLook
+from pytest_trainguard.recorder import close_look as observer
+from pytest_trainguard.recorder.close_look import rows_of
 from pytest_trainguard.recorder.states import digest
 from pytest_trainguard.recorder.timeline import Recording
 from pytest_trainguard.subject.launchpad import Launchpad
@@ -187,9 +191,9 @@ def test_rows_are_recognised_whatever_they_are_padded_to():
     ids = torch.tensor([5, 0, 7])
     padded = [torch.nn.functional.pad(ids, pad) for pad in ((0, 0), (0, 1), (0, 4), (3, 0))]
     other = torch.tensor([5, 7, 0])
-    assert len(set(_rows_of((torch.nn.utils.rnn.pad_sequence(padded[:3], batch_first=True),)))) == 1
-    assert {row for one in padded[1:] for row in _rows_of((one[None],))} & set(_rows_of((other[None],))) == set()
-    assert _rows_of((padded[1][None],)) == _rows_of((padded[2][None],))
+    assert len(set(rows_of((torch.nn.utils.rnn.pad_sequence(padded[:3], batch_first=True),)))) == 1
+    assert {row for one in padded[1:] for row in rows_of((one[None],))} & set(rows_of((other[None],))) == set()
+    assert rows_of((padded[1][None],)) == rows_of((padded[2][None],))
 
 
 def test_a_base_model_arrives_as_soon_as_one_parameter_is_its_own():
@@ -292,3 +296,87 @@ def test_a_program_that_cannot_be_held_to_a_number_of_steps(tmp_path):
     assert all("takes no notice of run.max_steps: 120 optimizer steps" in reason for reason in errors)
     told = " ".join(done.output.split())
     assert "ended after 40 optimizer steps: cross_entropy (endless.py:12)" in told
+
+
+def test_what_is_in_two_optimizers_and_what_is_in_none():
+    left_out = _event("tensor", number=2, name="b.weight")
+    steps = [_event("step", step=n, reached=[0, 1, 2], optimizer=n % 2) for n in range(1, 5)]
+    parameters = [_event("tensor", number=n, name=f"a.{name}") for n, name in enumerate(("weight", "bias"))]
+    (problem,) = movement.find_unmoved(Look(Recording([*parameters, left_out, *steps])))
+    assert problem.grade == "misleads"
+    assert "b.weight gets a gradient and is in no optimizer (t.py:9), while a.weight, a.bias is in two" in problem.said
+    steps = [{**step, "optimizer": 0} for step in steps]
+    (problem,) = movement.find_unmoved(Look(Recording([*parameters, left_out, *steps])))
+    assert problem.grade == "unclear"
+
+
+def test_a_computed_weight_has_the_name_that_it_has_in_its_model():
+    written = []
+    look = observer.CloseLook(lambda kind, **values: written.append({"event": kind, **values}))
+    model = torch.nn.Sequential(torch.nn.utils.parametrizations.spectral_norm(torch.nn.Linear(2, 2)))
+    weight = model[0].parametrizations.weight
+    for module in (weight, model):  # the first as it is made, and wherever it is read
+        look.forward(module, outermost=True)
+        look.forwarded(
+            module, (torch.zeros(1, 2),), module[0].weight if module is model else weight.original, outermost=True
+        )
+    assert [event["name"] for event in written if event["event"] == "look tensor"] == [
+        "0.bias", "0.parametrizations.weight.original"
+    ]  # fmt: skip
+    assert [event["module"] for event in written if event["event"] == "look pass"] == ["Sequential"]
+
+
+# --- what a run is given so that rows and shapes are told apart
+
+
+def probe(tiny, *, rows_of_a_step=4):
+    """A `CloseLook` of a trainer with these settings, of which nothing is run."""
+    fields = fields_of(tiny)
+    found = SimpleNamespace(
+        role=lambda name: role(name, fields, {}), tiny=lambda field: tiny[field.path], fields=fields
+    )
+    subject = SimpleNamespace(settings=found, findings=SimpleNamespace(get=lambda kind, make: make()))
+    return CloseLook(SimpleNamespace(subject=subject, reference=SimpleNamespace(rows_of_a_step=rows_of_a_step)))
+
+
+@pytest.mark.parametrize(
+    ("tiny", "share"),
+    [
+        ({"val_fraction": 0.1}, {"val_fraction": 0.425}),  # 8 of 20 rows, rounded up or down
+        ({"val_fraction": 0.45}, {}),  # it holds out enough
+        ({"val_fraction": 0}, {}),
+        ({"val_fraction": None}, {}),
+        ({}, {}),
+    ],
+)
+def test_as_many_rows_are_held_out_as_are_told_apart(tiny, share):
+    assert probe(tiny)._held_out(1) == share
+
+
+def test_a_batch_is_as_large_as_nothing_else():
+    assert probe({"batch_size": 16})._odd_batch() == {"batch_size": 7}
+    assert probe({"batch_size": 3})._odd_batch() == {"batch_size": 5}
+    assert probe({"batch_size": 2})._odd_batch() == probe({"rows": 8})._odd_batch() == {}
+
+
+@pytest.mark.parametrize(
+    ("of", "size", "input_", "found"),
+    [
+        ([8, 3, 2], 3, [24, 2], True),  # over the positions, and not over the classes
+        ([8, 3, 2], 2, [24, 2], False),
+        ([8, 3, 2], 3, [16, 3], False),  # put into another order
+        ([8, 5], 5, [8, 4], False),  # one class was left out
+    ],
+)
+def test_a_softmax_over_what_are_no_classes(of, size, input_, found):
+    call = {"function": "nll_loss", "learns": True, "maker": "LogSoftmax", "dim": 1, "sums_to_one": False}
+    event = _event("loss", **call, size=size, of=of, input=input_)
+    told = [problem.said for problem in losses.find_probabilities(look_at(event))]
+    assert [
+        f"a softmax over dimension 1 of shape {of}, of {size}, and not over the {input_[1]}" in one for one in told
+    ] == ([True] if found else [])
+
+
+def test_logits_come_from_no_softmax():
+    call = {"function": "cross_entropy", "learns": True, "maker": "Addmm", "sums_to_one": False}
+    assert losses.find_probabilities(look_at(_event("loss", **call, input=[8, 2]))) == []

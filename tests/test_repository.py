@@ -39,11 +39,7 @@ def not_applicable(trainer):
     if trainer != "LoraChat":
         reasons[13] = "no setting for the adapter"
         reasons[109] = "no parameter of its models is frozen"
-    if trainer in ("Transformer", "Fusion"):
-        reasons[110] = "no evaluation of at least 8 rows is seen between its steps"
-        reasons[124] = "no two evaluations of the same number of rows, 8 at least, are seen between its steps"
     if trainer == "PlainLoop":  # its words are hashed
-        reasons[115] = "in its loss something is of 8 x 8"  # a batch has as many rows as the tiny model has units
         reasons[40] = "no tokenizer.json in checkpoint-1"
         reasons[122] = "it does not start from checkpoint-1, the same with other weights"  # it checks their digest
     if trainer not in CODE_TRAINERS:

@@ -292,11 +292,14 @@ def test_a_source_is_only_read(tmp_path):
 
 
 def test_known_names_of_roles():
-    names = ["checkpointing_steps", "ckpt_every", "max_len", "n_positions", "block_size", "per_device_train_batch_size"]
+    names = ["checkpointing_steps", "ckpt_every", "max_len", "n_positions", "block_size", "per_device_train_batch_size",
+             "accumulation_steps", "grad_accum", "val_interval", "val_ratio", "valid_file"]  # fmt: skip
     found = {name: [role for role in settings.ROLES if settings.role(role, [Field(name, "int")], {})] for name in names}
     assert found == {
         "checkpointing_steps": ["save_every"], "ckpt_every": ["save_every"], "max_len": ["max_length"],
         "n_positions": ["max_length"], "block_size": ["max_length"], "per_device_train_batch_size": ["batch_size"],
+        "accumulation_steps": ["accumulation"], "grad_accum": ["accumulation"], "val_interval": ["eval_every"],
+        "val_ratio": ["validation_fraction"], "valid_file": ["validation_data"],
     }  # fmt: skip
 
 

@@ -245,12 +245,43 @@ def test_a_loss_that_is_reported_otherwise_of_parts():
         find(*losses, one=whole)
 
 
+def means(*values, rows=(7, 1), targets=(7, 1), steps=(2, 4)):
+    """Evaluations after these steps, in batches of so many rows with these losses."""
+    return look_at(*(
+        {"event": "look mean", "step": step, "value": value, "rows": count, "targets": counted, "place": "t.py:4"}
+        for step in steps for value, count, counted in zip(values, rows, targets, strict=True)
+    ), losses=(1.0,) * 5)  # fmt: skip
+
+
+def test_a_validation_loss_that_is_the_mean_of_means():
+    def find(value, look):
+        return reports.find_mean_of_means(look, {"its output, val_loss": (value, value), "its output, loss": (1, 2, 3)})
+
+    (problem,) = find(0.6, means(0.4, 0.8))
+    assert problem.grade == "unclear"
+    assert (
+        "(its output, val_loss) is the mean of its batches' means (t.py:4), 0.6, and that of all 8 rows is 0.45: the"
+        in (problem.said)
+    )
+    assert find(0.45, means(0.4, 0.8)) == []
+    assert find(0.5, means(0.4, 0.8)) == []  # it is something else
+    assert find(0.6, means(0.4, 0.8, targets=(9, 9))) == []  # by targets
+    assert find(0.4001, means(0.4, 0.4002)) == []  # too close
+    for even in (means(0.4, 0.8, rows=(8, 8)), look_at()):
+        with pytest.raises(NotApplicable, match="batches of unequal size"):
+            find(0.6, even)
+
+
 def test_rows_in_another_order():
     x, y, texts = torch.arange(8.0)[:, None].repeat(1, 3), torch.arange(8), list("abcdefgh")
     assert reorder([x, {"y": y, "texts": texts, "scale": 2.0, "none": None}], {8}) == 8
     assert sorted(y.tolist()) == list(range(8)) != y.tolist()
     assert x[:, 1].tolist() == y.tolist()
     assert "".join(texts) == "".join("abcdefgh"[row] for row in y)
+    pictures = [torch.arange(7.0)[:, None].repeat(1, 4), torch.arange(7.0)[:, None].repeat(1, 3)]
+    assert reorder(pictures, set()) == 0
+    assert reorder(pictures, set(), stacked=True) == 7
+    assert pictures[0][:, 0].tolist() == pictures[1][:, 0].tolist() != sorted(pictures[0][:, 0].tolist())
 
 
 @pytest.mark.parametrize(

@@ -238,6 +238,11 @@ NAMES = [seen("tensor", number=number, name=name, sort="parameter") for number, 
             None,
         ),  # saved later, by its name
         ([stored(4, (2, 2)), stored(8, (2, 2))], None),  # the best so far
+        (
+            [stored(step, (now, now), place=f"t.py:{now}") for step in (4, 8) for now in (0, step)],
+            "each of 2 saves (t.py:0) holds a, b as before the first step",
+        ),
+        ([stored(4, (0, 0), place="t.py:0"), stored(8, (8, 8))], None),  # once
         ([stored(4, (3, 3)), stored(8, (5, 5))], None),
         ([stored(4, (3, 4)), stored(8, (7, 8))], None),
     ],
@@ -333,6 +338,30 @@ def follows(outside, moved=10):
 )
 def test_averages(events, grade, told):
     found = averages.find_astray(look_at(*events))
+    assert [(problem.grade, told in problem.said) for problem in found] == ([(grade, True)] if grade else [])
+
+
+def evaluated(step, *, as_begun=True, **values):
+    return seen("evaluated", step=step, as_begun=as_begun, own=True, other=True, late=False, place="t.py:3") | values
+
+
+STEPS = [seen("step", step=number) for number in range(1, 10)]
+
+
+@pytest.mark.parametrize(
+    ("events", "grade", "told"),
+    [
+        ([evaluated(4), evaluated(8)], "misleads", "each of 2 evaluations (t.py:3) from step 4 on is of the weights"),
+        ([evaluated(4, own=False), evaluated(8, own=False)], "misleads", "a copy of it, which alone is evaluated"),
+        ([evaluated(4), evaluated(8, late=True)], "unclear", "where it begins later"),
+        ([evaluated(4), evaluated(8, as_begun=False)], None, ""),
+        ([evaluated(4), evaluated(4, as_begun=False, other=False), evaluated(8)], None, ""),  # both are evaluated
+        ([evaluated(step) for step in range(3, 9)], None, ""),  # a reference, that belongs to each step
+        ([evaluated(2), evaluated(8)], None, ""),
+    ],
+)
+def test_weights_of_the_start_are_evaluated(events, grade, told):
+    found = averages.find_astray(look_at(*STEPS, *events))
     assert [(problem.grade, told in problem.said) for problem in found] == ([(grade, True)] if grade else [])
 
 

@@ -139,6 +139,17 @@ LEADS_TO = {
         """,
     ),
     "divided_by_zero": ("ZeroDivisionError", "def rate(steps: int):\n    return steps / 0\n"),
+    "divided_by_what_a_loop_after_it_counts": (
+        "ZeroDivisionError",
+        """
+        def evaluate(loader):
+            right = rows = 0
+            rate = right / rows
+            for batch in loader:
+                rows += batch.sum().item()
+            return rate
+        """,
+    ),
     "index_of_a_pair": ("IndexError", "def last():\n    pair = (1, 2)\n    return pair[2]\n"),
     "key_of_a_typed_row": (
         "KeyError",
@@ -249,6 +260,15 @@ SOUND = {
 
             def forward(self, x):
                 return x * self.mask
+        """,
+    "mean_over_what_a_loop_counts": """
+        def evaluate(loader):
+            loss = right = rows = 0
+            for batch in loader:
+                loss += batch.item()
+                rows += batch.sum().item()
+            print(f"loss {loss / rows:.4f}, right {right / rows:.4f}")
+            return loss / rows
         """,
     "implicit_optional": "def load(path: str, revision: str = None): ...\n\nload('x', revision=None)\n",
     "int_for_a_float": "def fit(rate: float): ...\n\nfit(1)\n",

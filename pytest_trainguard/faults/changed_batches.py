@@ -32,9 +32,11 @@ class ChangedBatches(Observer):
         self._padder = Padder()
         self._sizes: set[int] = set()  # of batches, as the loaders have them
         self._whole = False  # some loader gives what its data set gives, which may be one sequence
+        self._stacked = True  # each loader stacks what its data set gives: all in a batch has a part for each row
 
     def opened(self, loader: torch.utils.data.DataLoader[Any]) -> None:
         self._whole = self._whole or loader.batch_sampler is None
+        self._stacked = self._stacked and loader.collate_fn is torch.utils.data.default_collate
         sizes = (loader.batch_size, getattr(loader.batch_sampler, "batch_size", None))
         self._sizes.update(size for size in sizes if isinstance(size, int))
 
@@ -44,7 +46,7 @@ class ChangedBatches(Observer):
         self._padder.see(batch)
         done = self._plan[self._steps]
         if done == "turned":
-            rows = 0 if self._whole else reorder(batch, self._sizes)
+            rows = 0 if self._whole else reorder(batch, self._sizes, stacked=self._stacked)
             self._write("look turned", step=self._steps, rows=rows)
         elif done.startswith("padded"):
             padded = self._padder.pad(batch, 2 if done == "padded twice" else 1)

@@ -197,6 +197,7 @@ def _make_observers(note: RunNote) -> tuple[Recorder, list[Observer]]:
         from pytest_trainguard.recorder.close_look import CloseLook
         from pytest_trainguard.recorder.first_steps import FirstSteps
         from pytest_trainguard.recorder.measuring import Measuring
+        from pytest_trainguard.recorder.pairing import Pairing
         from pytest_trainguard.recorder.rereading import Rereading
         from pytest_trainguard.recorder.rounding import Rounding
         from pytest_trainguard.recorder.saves import Saves
@@ -207,6 +208,7 @@ def _make_observers(note: RunNote) -> tuple[Recorder, list[Observer]]:
         observers += [
             look,
             Supervision(look),
+            Pairing(look),
             Rereading(look),
             Rounding(look),
             Saves(look),

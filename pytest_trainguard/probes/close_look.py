@@ -33,6 +33,9 @@ MOST_ROWS = 1024  # that are made for an epoch
 # that it is held against: a program may fetch one batch ahead, so that of two steps the second one is compared.
 COMPARED = ("", "", "", "", "", "padded", "padded", "", "")
 CHANGED = ("turned", "", "", "padded", "padded", "padded twice", "padded twice", "replaced", "replaced")
+HELD_OUT = 8  # rows of an evaluation, at least: fewer may be alike by chance
+LARGEST_SHARE = 0.5  # of the rows that are held out
+ODD = (7, 5)  # batch sizes that hardly any other dimension of a tensor is as long as
 
 
 @dataclass
@@ -102,7 +105,7 @@ class CloseLook:
     def _cut_short(self) -> Outcome:
         """A run that the harness ends itself: what was seen until then may be judged, all else of the program not."""
         did = f"trained undisturbed, looked at closely, and to be ended after {CUT_SHORT} optimizer steps"
-        self._runs.data["plain"] = None  # the trainer's own piece
+        self._runs.data["plain"], self._runs.settings["plain"] = None, {}  # the trainer's own piece
         return self._require_end(self._beside("plain", did))
 
     def accumulated(self) -> Outcome:
@@ -172,23 +175,38 @@ class CloseLook:
         their rows come in another order, are padded further, and stand beside another document. Of a program that does
         not take what is padded further, only the rows of the first step come in another order.
 
+        Both have a batch size, where there is a setting for it and the program takes it, that is not by chance as large
+        as heads or channels are many: what is of rows x rows is told by its shape.
+
         Raises:
             CannotJudge: as `plain`.
         """
         self._data_of_the_plain_run()
-        did = "trained without dropout on batches that are {}, each step undone"
-        options = {"still": True, "fault": undo_steps(CUT_SHORT if self._is_endless() else None)}
-        still = self._beside("still", did.format("padded, once each"), changes=COMPARED, **options)
-        if self._went_well(still):
-            all_of_it = "turned, padded twice or have another document in them"
-            changed = self._beside("changed", did.format(all_of_it), changes=CHANGED, **options)
-            if self._went_well(changed):
-                return still, changed
-        still = self._beside("as they are", did.format("as they are"), changes=("",), **options)
-        turned = self._beside("turned rows", did.format("turned"), changes=CHANGED[:1], **options)
-        for outcome in (still, turned):
-            self._require_end(outcome)
-        return still, turned
+        odd = self._odd_batch()
+        for values in (odd, {}) if odd else ({},):  # it may take even batches only, or those of pairs
+            still = self._undone("padded, once each", values, COMPARED)
+            if self._went_well(still):
+                changed = self._undone("turned, padded twice or have another document in them", values, CHANGED)
+                if self._went_well(changed):
+                    return still, changed
+            still, turned = self._undone("as they are", values, ("",)), self._undone("turned", values, CHANGED[:1])
+            if self._went_well(still) and self._went_well(turned):
+                break
+        return self._require_end(still), self._require_end(turned)
+
+    def _undone(self, what: str, values: dict[str, object], changes: tuple[str, ...]) -> Outcome:
+        """A run without dropout of which every step is undone; it may have failed."""
+        did = f"trained without dropout on batches that are {what}, each step undone"
+        fault = undo_steps(CUT_SHORT if self._is_endless() else None)
+        return self._beside(f"{what} {values}", did, values, changes=changes, still=True, fault=fault)
+
+    def _odd_batch(self) -> dict[str, object]:
+        field = self.guard.subject.settings.role("batch_size")
+        size = self.guard.subject.settings.tiny(field) if field else None
+        if field is None or not isinstance(size, int):
+            return {}
+        usable = [odd for odd in ODD if odd < 2 * size and field.allows(odd)]
+        return {field.path: usable[0]} if usable else {}
 
     def _data_of_the_plain_run(self) -> Path | None:
         """What the plain run is trained on, for one beside it; None for the trainer's own piece.
@@ -299,19 +317,21 @@ class CloseLook:
             )
         return outcome
 
-    def _beside(self, name: str, did: str, **options: Any) -> Outcome:
+    def _beside(self, name: str, did: str, values: Mapping[str, object] | None = None, **options: Any) -> Outcome:
         """A run by the settings of the plain one, on its data where no other is given, and cut short where that is.
 
-        It may have failed.
+        It may have failed. `values` are settings beside those; `options` are a `RunRequest`'s.
         """
         known = self._runs
         if name not in known.outcomes:
             options = {"data": known.data["plain"], **options}
+            given = settings.merge(known.settings["plain"], values or {})
             if self._is_endless():
-                request = RunRequest(did, closely=True, states=True, **{"fault": kill(CUT_SHORT + 1), **options})
+                options = {"fault": kill(CUT_SHORT + 1), **options}
+                request = RunRequest(did, settings=given, closely=True, states=True, **options)
                 known.outcomes[name] = self.guard.subject.start(request).outcome()
             else:
-                known.outcomes[name] = self._start(did, given=known.settings["plain"], **options)
+                known.outcomes[name] = self._start(did, given=given, **options)
         return known.outcomes[name]
 
     def _make(self, name: str, did: str, values: Mapping[str, object], times: int = 1, **options: Any) -> Outcome:
@@ -319,9 +339,11 @@ class CloseLook:
         known = self._runs
         if name not in known.outcomes:
             evaluating = settings.merge(self._evaluating(), values)
+            share = self._held_out(times)
             epoch = options.pop("data", None) or self._epoch(times)
+            tries = [(epoch, settings.merge(share, evaluating)), *([(epoch, evaluating)] if share else [])]
             # On the trainer's own piece of data, and then with its own settings, where it needs more rows.
-            for data, given in ((epoch, evaluating), (None, evaluating), (None, dict(values))):
+            for data, given in (*tries, (None, evaluating), (None, dict(values))):
                 known.outcomes[name] = self._start(did, data, given, **options)
                 known.data[name], known.settings[name] = data, given
                 if _ended_well(known.outcomes[name]):
@@ -344,9 +366,25 @@ class CloseLook:
         if not size or subject.data is None:
             return None
         rows = min(BATCHES * size * times, MOST_ROWS)
+        held_out = HELD_OUT if self._held_out(times) else 0
         with contextlib.suppress(CannotJudge):
-            return subject.make_data(subject.server.new_folder("epoch"), rows)
+            return subject.make_data(subject.server.new_folder("epoch"), rows + held_out)
         return None
+
+    def _held_out(self, times: int) -> dict[str, object]:
+        """The share of the rows of an epoch to hold out, so that rows are recognised in an evaluation.
+
+        Nothing where no share is held out, or one that is large enough, or where so large a one may not be.
+        """
+        found = self.guard.subject.settings
+        share, size = found.role("validation_fraction"), self.guard.reference.rows_of_a_step
+        usual = found.tiny(share) if share else None
+        if share is None or not size or not isinstance(usual, float) or not 0 < usual < 1:
+            return {}
+        rows = min(BATCHES * size * times, MOST_ROWS) + HELD_OUT
+        larger = round((HELD_OUT + 0.5) / rows, 4)  # rounded down by some programs, and up by others
+        fits = usual * rows < HELD_OUT and larger <= LARGEST_SHARE and share.allows(larger)
+        return {share.path: larger} if fits else {}
 
     def _evaluating(self) -> dict[str, object]:
         """The settings for evaluations between some of the steps, on other rows."""

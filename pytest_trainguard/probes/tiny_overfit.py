@@ -127,8 +127,11 @@ class TinyOverfit:
         if not still.all:
             return f"{result}; {_HINT}"
         if len(usual.of_each) > 1:
-            moved = [_moved(losses, still.of_each.get(name, [])) for name, losses in usual.of_each.items()]
-            return None if all(moved) else f"{result}; {_stands(still.all)}"
+            at_rest = [name for name in usual.of_each if not _leaves(name, usual, later, still)]
+            if not at_rest:
+                return None
+            told = f"that of optimizer {', '.join(str(1 + name) for name in at_rest)} of {len(usual.of_each)}"
+            return f"{result}; {_stands(still.all)}, and {told} stays there; {_HINT}"
         share = DROP if self.guard.subject.description.labels else SHARE
         if any(_learnt(one.all, still.all, share) for one in (usual, later) if one.outcome.exit == 0):
             return None
@@ -190,7 +193,18 @@ def _learnt(losses: Sequence[float], still: Sequence[float], share: float) -> bo
     return level - fmean(ends) > max(share * abs(level), BEYOND * _error(ends, still))
 
 
-def _moved(losses: Sequence[float], still: Sequence[float]) -> bool:
+def _leaves(name: int, usual: _Losses, later: _Losses, still: _Losses) -> bool:
+    """Whether the losses of one of several optimizers leave the level where they stand untrained, be it later.
+
+    Step by step they are held against those of the same batch; those of a longer run against the level.
+    """
+    level = still.of_each.get(name, [])
+    longer = later.of_each.get(name, [])[len(level) :] if later.outcome.exit == 0 else []
+    flat = [fmean(level)] * len(longer) if level else []
+    return _moved(usual.of_each[name], level) or _moved(longer, flat, _spread(level))
+
+
+def _moved(losses: Sequence[float], still: Sequence[float], spread: float | None = None) -> bool:
     """Whether one of several losses has plainly left the level where it stands untrained.
 
     Where two networks play against each other one's gain is the other's loss, and neither has a floor.
@@ -201,4 +215,5 @@ def _moved(losses: Sequence[float], still: Sequence[float]) -> bool:
     size = max(3, len(pairs) // 4)
     windows = [pairs[start : start + size] for start in range(len(pairs) - size + 1)]
     largest = max(abs(fmean(window)) for window in windows)
-    return largest > max(BEYOND * _spread(still) / math.sqrt(size), 0.05 * abs(fmean(still)))
+    spread = _spread(still) if spread is None else spread
+    return largest > max(BEYOND * spread / math.sqrt(size), 0.05 * abs(fmean(still)))

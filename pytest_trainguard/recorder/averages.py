@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,34 +12,77 @@ import torch
 
 from pytest_trainguard.recorder.close_look import CloseLook
 from pytest_trainguard.recorder.doors import Observer
+from pytest_trainguard.recorder.states import digest
 from pytest_trainguard.recorder.surroundings import find_caller
 
 ROUNDING = {torch.float64: 1e-14, torch.float32: 1e-6}  # of a value, in a few operations
 COARSE = 2e-2  # of values with fewer bits
+UPDATES = re.compile("update_parameters")
+# What a program calls the step from which on it averages.
+BEGINS = re.compile(
+    r"(?<![a-z])(ema|avg|average|swa)\w*(start|begin|after|warm)|(start|begin|after|warm)\w*_(ema|avg|average|swa)(?![a-z])"
+)
 
 
 class Averages(Observer):
-    """Follows copies of what an optimizer steps. Its events are named `look averaged` and `look follows`."""
+    """Follows copies of what an optimizer steps.
+
+    Its events are named `look averaged`, `look follows` and, of what is evaluated, `look evaluated`.
+    """
 
     def __init__(self, look: CloseLook):
         self._look = look
         self._stepped: set[int] = set()  # numbers of what an optimizer holds
         self._before: dict[int, torch.Tensor] = {}  # what everything was as the step before began
         self._is_updated: bool | None = None
+        self._starts: dict[int, str] = {}  # what each was before the first step: a digest, by number
+        self._moved: dict[int, str] = {}  # what each was after the last step, of what is stepped and has moved by then
 
     def forwarded(
         self, module: torch.nn.Module, inputs: tuple[object, ...], output: object, *, outermost: bool
     ) -> None:
-        if outermost and isinstance(module, torch.optim.swa_utils.AveragedModel) and not torch.is_grad_enabled():
+        if not outermost or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return
+        if isinstance(module, torch.optim.swa_utils.AveragedModel):
             if self._is_updated is None:
-                self._is_updated = _is_written_somewhere("update_parameters")
+                self._is_updated = _is_written_somewhere(UPDATES)
             times = int(module.n_averaged)
             self._look.write("averaged", times=times, written=self._is_updated, place=find_caller())
+        elif self._moved:
+            self._tell_evaluated(module)
+
+    def _tell_evaluated(self, module: torch.nn.Module) -> None:
+        """Whether the weights in a pass without gradients are those of the start, though the trained ones moved.
+
+        They may be the model's own, for which others were put in, or those of a copy with the same names.
+        """
+        held = {id(parameter) for parameter in module.parameters()}
+        mine = [one for one in self._look.parameters() if id(one[2]) in held and one[1]]
+        own = any(number in self._moved for number, _, _ in mine)
+        pairs = [(number, tensor) for number, _, tensor in mine if number in self._moved]
+        if not own:
+            trained = {name: (number, of) for number, name, of in self._look.parameters() if number in self._moved}
+            copied = [(trained[name], tensor) for _, name, tensor in mine if name in trained]
+            pairs = [(number, tensor) for (number, of), tensor in copied if of.shape == tensor.shape]
+            if not trained or len(pairs) < len(trained):
+                return  # another model
+        if pairs:
+            begun = all(digest(tensor) == self._starts[number] for number, tensor in pairs)
+            late = begun and _is_written_somewhere(BEGINS)
+            other = not own or any(digest(tensor) != self._moved[number] for number, tensor in pairs)
+            self._look.write("evaluated", as_begun=begun, own=own, other=other, late=late, place=find_caller())
+
+    def stepped(self, optimizer: torch.optim.Optimizer) -> None:
+        now = {number: digest(tensor) for number, _, tensor in self._look.parameters() if number in self._stepped}
+        self._moved = {number: value for number, value in now.items() if value != self._starts.get(number, value)}
 
     def stepping(self, optimizer: torch.optim.Optimizer) -> None:
         held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         followed = list(self._look.parameters())
         self._stepped |= {number for number, _, tensor in followed if id(tensor) in held}
+        for number, _, tensor in followed:
+            if number not in self._starts:
+                self._starts[number] = digest(tensor)
         leaders: dict[str, list[tuple[int, torch.Tensor]]] = {}
         for number, name, tensor in followed:
             if number in self._stepped and name:
@@ -76,14 +120,14 @@ def _compare(
     return went, went & ((value < three.amin(0) - slack) | (value > three.amax(0) + slack))
 
 
-def _is_written_somewhere(name: str) -> bool:
-    """A name stands in one of the modules of the team's own that are loaded."""
+def _is_written_somewhere(name: re.Pattern[str]) -> bool:
+    """A name of this form stands in one of the modules of the team's own that are loaded."""
     here = os.getcwd() + os.sep
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None) or ""
         if file.startswith(here) and file.endswith(".py") and "site-packages" not in file:
             try:
-                if name in Path(file).read_text(encoding="utf-8", errors="replace"):
+                if name.search(Path(file).read_text(encoding="utf-8", errors="replace")):
                     return True
             except OSError:
                 continue

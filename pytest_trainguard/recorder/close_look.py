@@ -28,6 +28,7 @@ FORMS = frozenset({
     "View", "ReshapeAlias", "UnsafeView", "Squeeze", "Unsqueeze", "Select", "Slice", "Transpose", "T", "Permute",
     "Alias", "ToCopy", "Clone", "Expand", "Index", "IndexSelect",
 })  # fmt: skip
+COMPUTED = torch.nn.utils.parametrize.ParametrizationList  # a weight that is computed as it is read: no model's pass
 MODAL = (torch.nn.modules.dropout._DropoutNd, torch.nn.modules.batchnorm._NormBase)
 
 
@@ -89,7 +90,7 @@ class CloseLook(Observer):
     # --- the model
 
     def forward(self, module: torch.nn.Module, *, outermost: bool) -> None:
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or (outermost and isinstance(module, COMPUTED)):
             return
         if outermost:
             names = {id(inner): name for name, inner in module.named_modules()}
@@ -106,7 +107,9 @@ class CloseLook(Observer):
     ) -> None:
         if not outermost or torch.compiler.is_compiling() or next(module.parameters(), None) is None:
             return
-        rows = _rows_of(inputs)
+        if isinstance(module, COMPUTED):
+            return
+        rows = rows_of(inputs)
         made = [tensor for tensor in tensors_in(output) if tensor.is_floating_point() and tensor.dim()]
         if self._pass.grads:
             self._outputs += [tensor for tensor in made if tensor.grad_fn is not None]
@@ -344,7 +347,7 @@ def _depends_on_mode(module: Any) -> bool:
     return module.p > 0 if hasattr(module, "p") else bool(module.track_running_stats)
 
 
-def _rows_of(inputs: tuple[object, ...]) -> list[str]:
+def rows_of(inputs: tuple[object, ...]) -> list[str]:
     """A digest of each row of what goes in first; empty where that cannot be told."""
     first = next((tensor for tensor in tensors_in(list(inputs)) if tensor.dim()), None)
     if first is None or first.is_sparse or len(first) > MOST_ROWS:

@@ -115,6 +115,9 @@ class Observer:
     def scored(self, function: str, arguments: Mapping[str, Any]) -> None:
         """One of torch's loss functions (`LOSSES`) is about to be called, with these arguments by name."""
 
+    def valued(self, function: str, arguments: Mapping[str, Any], value: object) -> None:
+        """One of torch's loss functions has been called with these arguments, and this is what came out."""
+
     def clipping(self, parameters: list[torch.Tensor]) -> None:
         """The gradients of these parameters are about to be clipped to a norm."""
 
@@ -218,7 +221,7 @@ class Doors:
 
     def _watch_helpers(self) -> None:
         """What a program calls by name between its forward pass and its step."""
-        if self._wanted("scored"):
+        if self._wanted("scored", "valued"):
             for name in LOSSES:
                 self._replace(torch.nn.functional, name, self._around_loss)
         if self._wanted("clipping", "clipped"):
@@ -388,9 +391,13 @@ class Doors:
 
         @functools.wraps(original)
         def score(*args: object, **kwargs: object) -> object:
-            if not torch.compiler.is_compiling():  # what torch.compile reads has no values
-                self._tell("scored", original.__name__, signature.bind_partial(*args, **kwargs).arguments)
-            return original(*args, **kwargs)
+            if torch.compiler.is_compiling():  # what torch.compile reads has no values
+                return original(*args, **kwargs)
+            given = signature.bind_partial(*args, **kwargs).arguments
+            self._tell("scored", original.__name__, given)
+            value = original(*args, **kwargs)
+            self._tell("valued", original.__name__, given, value)
+            return value
 
         return score
 

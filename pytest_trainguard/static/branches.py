@@ -2,7 +2,7 @@
 
 A checker holds each branch for possible with each other one. A program that asks the same question twice, once before
 the assignment and once before the use, is sound; and where only a loop assigns a name, what is missing is a turn of
-the loop, of which the checker knows nothing.
+the loop, of which the checker knows nothing. So it is with what a loop counts: it is 0 only where that has no turn.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from pytest_trainguard.static.attributes import FUNCTIONS, around
 
-__all__ = ["assigned_by_a_loop", "assigned_where_used"]
+__all__ = ["assigned_by_a_loop", "assigned_where_used", "divided_by_a_count"]
 
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
 _BLOCKS = ("body", "orelse", "finalbody")
@@ -44,6 +44,17 @@ def assigned_by_a_loop(tree: ast.Module, line: int, name: str) -> bool:
     return not _deletes(scope, name) and any(
         isinstance(earlier, _LOOPS) and _assigns(earlier.body, name) for earlier in before
     )
+
+
+def divided_by_a_count(tree: ast.Module, line: int, column: int) -> bool:
+    """Whether a division at a place (counted from 1) is by what a loop before it changes, as the mean of many is."""
+    on_the_line = [node for node in ast.walk(tree) if isinstance(node, ast.BinOp) and node.lineno == line]
+    # Before Python 3.12 what stands in an f-string has no column of its own.
+    there = [node for node in on_the_line if node.col_offset == column - 1] or on_the_line
+    divisors = {name.id for node in there for name in ast.walk(node.right) if isinstance(name, ast.Name)}
+    before, _ = _way_to(_scope(tree, line), line)
+    loops = [inner for statement in before for inner in ast.walk(statement) if isinstance(inner, _LOOPS)]
+    return any(_stores(inner, name) for loop in loops for inner in loop.body for name in divisors)
 
 
 def _scope(tree: ast.Module, line: int) -> ast.AST:

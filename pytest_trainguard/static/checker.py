@@ -166,7 +166,8 @@ def _exception(match: re.Match[str], tree: ast.Module, own: set[str], project: a
             return None
         return "UnboundLocalError" if name and _is_local(tree, line, name[1]) else "NameError"
     if rule in _SIMPLE:
-        return _SIMPLE[rule]
+        counted = rule == "division-by-zero" and branches.divided_by_a_count(tree, line, int(match["column"]))
+        return None if counted else _SIMPLE[rule]
     if rule in _ATTRIBUTES:
         certain = attributes.certainly_missing(text, tree, line, int(match["column"]), project)
         return "AttributeError" if certain else None

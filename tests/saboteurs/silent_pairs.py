@@ -398,7 +398,7 @@ class ViewsInPlaceOfTransposing(FoldsItsRows):
     case = 115
     grade = "misleads"
     says = (
-        r"the order of the 8 rows of a batch counts \(tests/saboteurs/\S+:\d+\): .* the same rows have at the first "
+        r"the order of the 7 rows of a batch counts \(tests/saboteurs/\S+:\d+\): .* the same rows have at the first "
         r"step a loss of \S+ and not of \S+; norm of the gradient of 1\.weight: \S+ and \S+; rows are mixed"
     )
     fold = ViewedOtherwise
@@ -420,7 +420,7 @@ class ForgetsBatchFirst(Sound):
 
     case = 115
     grade = "misleads"
-    says = "the order of the 8 rows of a batch counts"
+    says = "the order of the 7 rows of a batch counts"
 
     def build(self, settings):
         *_, last = super().build(settings)
@@ -448,7 +448,7 @@ class LeavesItsRowsSorted(Sound):
 
     case = 115
     grade = "misleads"
-    says = "the order of the 8 rows of a batch counts"
+    says = "the order of the 7 rows of a batch counts"
 
     def build(self, settings):
         return NN.Sequential(LeftSorted(), *super().build(settings))

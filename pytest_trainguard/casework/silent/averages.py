@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 from pytest_trainguard.casework.silent.look import ENOUGH, Look, Problems, at, problem
+from pytest_trainguard.recorder.timeline import Event
 from pytest_trainguard.verdicts.errors import NotApplicable
 
 __all__ = ["find_astray"]
 
 MOST = 0.5  # of the values that moved
+SEVERAL = 2  # evaluations
 
 
 def find_astray(look: Look) -> Problems:
     """Averages that are evaluated and were never updated, and copies of the model that move away from it.
 
-    A copy that stands still is a teacher or a reference. One that follows, by an average or as a copy of a moment, goes
-    to what lies between itself and the model.
+    A copy that stands still is a teacher or a reference, unless it alone is evaluated. One that follows, by an average
+    or as a copy of a moment, goes to what lies between itself and the model.
 
     Raises:
         NotApplicable: nothing follows the model.
     """
     evaluated = [event for event in look.of("averaged") if event["step"] >= ENOUGH]
     follows = look.of("follows")
-    if not evaluated and len(follows) < ENOUGH:
+    others = [event for event in look.of("evaluated") if event["step"] >= ENOUGH]
+    if not evaluated and len(follows) < ENOUGH and not any(event["other"] for event in others):
         raise NotApplicable(
             "no average of its weights is evaluated, and no copy of its model follows it in its forward passes"
         )
-    found = []
+    found = _find_begun(look, others)
     if evaluated and not any(event["times"] for event in evaluated):
         one = evaluated[-1]
         told = (
@@ -51,3 +54,25 @@ def find_astray(look: Look) -> Problems:
             )
         )
     return found
+
+
+def _find_begun(look: Look, events: list[Event]) -> Problems:
+    """Evaluations of weights that are all those of the start, in a program that never evaluates the trained ones.
+
+    What is computed with such weights between all steps is a reference or a teacher, and belongs to the step.
+    """
+    windows = {event["step"] for event in events}
+    if len(windows) < SEVERAL or not all(event["as_begun"] for event in events):
+        return []
+    if set(range(ENOUGH, len(look.steps) - 1)) <= windows:
+        return []
+    last = events[-1]
+    whose = "the model, into which others are put," if last["own"] else "a copy of it, which alone is evaluated,"
+    told = (
+        f"each of {len(windows)} evaluations{at(last['place'])} from step {min(windows)} on is of the weights of the "
+        f"start, though those that are trained moved in every step: {whose} holds an average or a copy that nothing "
+        "updates"
+    )
+    if last["late"]:
+        return [problem("unclear", f"{told}; where it begins later, evaluate the model itself until then")]
+    return [problem("misleads", f"{told}; update it after each optimizer step")]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from pytest_trainguard.casework.silent.look import Look, Problems, at, problem
 from pytest_trainguard.harm import Problem
 from pytest_trainguard.recorder.timeline import Event
@@ -84,6 +86,15 @@ def _misfit(events: list[Event]) -> Problem | None:
             f"{where} gets a softmax over the rows of a batch (dimension 0 of shape {first['of']}) and not over the "
             f"classes, {many}: a row's loss depends on its neighbours",
         )
+    astray = [event for event in events if _is_astray(event)] if makers <= {"Softmax", "LogSoftmax"} else []
+    if astray:
+        one = astray[0]
+        return problem(
+            "misleads",
+            f"{where} gets a softmax over dimension {one['dim']} of shape {one['of']}, of {one['size']}, "
+            f"and not over the {one['input'][1]} classes that it takes, in {len(astray)} of {len(events)} calls: what "
+            "it is given of a target is no distribution over the classes",
+        )
     # Logits may sum to 1 by chance, and then go on to: what counts is that they were divided by something.
     divided = makers <= {"Div", "CompiledFunction"} and all(event["sums_to_one"] for event in events)
     if function == "cross_entropy" and (makers <= {"Softmax", "Sigmoid"} or divided):
@@ -106,3 +117,9 @@ def _misfit(events: list[Event]) -> Problem | None:
             "is below 0, and its gradient does not grow where the model is wrong",
         )
     return None
+
+
+def _is_astray(event: Event) -> bool:
+    """A softmax over as many entries as there are no classes, of which nothing was left out before the loss."""
+    taken = event["input"]
+    return len(taken) > 1 and event["size"] not in (1, taken[1]) and math.prod(event["of"]) == math.prod(taken)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from pytest_trainguard.casework.silent.look import MOST_NAMES, Look, Problems, at, problem
 from pytest_trainguard.recorder.timeline import Event
 from pytest_trainguard.verdicts.errors import NotApplicable
@@ -93,7 +95,16 @@ def _find_left_out(look: Look, left_out: list[int], held: set[int]) -> Problems:
                 f"is: after {len(steps)} steps it is what it was",
             )
         )
-    if wholes:
+    twice = _held_twice(steps)
+    if wholes and twice:
+        found.append(
+            problem(
+                "misleads",
+                f"{look.name_all(wholes)} gets a gradient and is in no optimizer{place}, while {look.name_all(twice)} "
+                "is in two, and stepped by each: one of them was meant for what never moves",
+            )
+        )
+    elif wholes:
         found.append(
             problem(
                 "unclear",
@@ -102,6 +113,15 @@ def _find_left_out(look: Look, left_out: list[int], held: set[int]) -> Problems:
             )
         )
     return found
+
+
+def _held_twice(steps: list[Event]) -> list[int]:
+    """What two optimizers hold that both take steps."""
+    by_optimizer: dict[int, set[int]] = {}
+    for step in steps:
+        by_optimizer.setdefault(step["optimizer"], set()).update(step["holds"])
+    pairs = itertools.combinations(by_optimizer.values(), 2)
+    return sorted({number for one, other in pairs for number in one & other})
 
 
 def _find_idle(look: Look, still: list[Event], held: set[int], reached: set[int]) -> Problems:

@@ -9,17 +9,20 @@ from pathlib import Path
 from statistics import fmean
 
 from pytest_trainguard import folders
-from pytest_trainguard.casework.silent.look import ENOUGH, Look, Problems, problem
+from pytest_trainguard.casework.silent.look import ENOUGH, Look, Problems, at, problem
 from pytest_trainguard.contract.outcome import Outcome
+from pytest_trainguard.recorder.timeline import Event
 from pytest_trainguard.verdicts.errors import NotApplicable
 
-__all__ = ["Reported", "find_factor", "find_losses", "read_reported"]
+__all__ = ["Reported", "find_factor", "find_losses", "find_mean_of_means", "read_reported"]
 
 Reported = Mapping[str, Sequence[float]]  # by where it stands and what it is called, in order
 LOGS = {".json", ".jsonl", ".log", ".txt"}
 MOST_BYTES = 1 << 20  # of a log that is read
 CLOSE = 0.02  # of a loss, beside what is rounded as it is printed
 ROUNDED = 6e-5  # four places after the point
+EXACT = 1e-4  # of a mean that is computed anew
+APART = 3  # times what is rounded off: means that are told apart
 SHOWN = 3  # losses in a message
 
 _LOSS = re.compile(
@@ -83,6 +86,61 @@ def find_factor(parts: Look, whole: Look, of_parts: Reported, of_whole: Reported
     return []
 
 
+def find_mean_of_means(look: Look, reported: Reported) -> Problems:
+    """Whether a validation loss that is reported is the mean of its batches' means, though these are of unequal size.
+
+    Weighed by rows or by targets, both are a mean of all of them. Told of as unclear: where rows are many, it is close.
+
+    Args:
+        look: a run that evaluates on batches of which the last is smaller.
+        reported: what it reports.
+
+    Raises:
+        NotApplicable: no evaluation of such batches is seen.
+    """
+    found = []
+    by_line: dict[str, dict[int, list[Event]]] = {}
+    for event in look.of("mean"):
+        by_line.setdefault(event["place"], {}).setdefault(event["step"], []).append(event)
+    uneven = {p: w for p, w in by_line.items() if any(len({e["rows"] for e in each}) > 1 for each in w.values())}
+    if not uneven:
+        raise NotApplicable("no evaluation is seen of batches of unequal size, each with a loss of torch's")
+    for place, windows in uneven.items():
+        each = list(windows.values())
+        plain = [fmean(e["value"] for e in events) for events in each]
+        means = [[_weighed(events, by) for events in each] for by in ("rows", "targets")]
+        apart = all(any(abs(p - r) > APART * _slack(r) for p, r in zip(plain, right, strict=True)) for right in means)
+        names = [name for name, values in reported.items() if len(values) == len(each)]
+        if not apart or any(_are(reported[name], right) for name in names for right in means):
+            continue
+        wrong = next((name for name in names if _are(reported[name], plain)), None)
+        if wrong is not None:
+            rows = [e["rows"] for e in each[0]]
+            found.append(
+                problem(
+                    "unclear",
+                    f"the validation loss that it reports ({wrong}) is the mean of its batches' means{at(place)}, "
+                    f"{plain[0]:.4g}, and that of all {sum(rows)} rows is {means[0][0]:.4g}: the last batch, of "
+                    f"{rows[-1]}, counts as much as one of {rows[0]}; weigh each mean by what it is of",
+                )
+            )
+    return found
+
+
+def _weighed(events: Sequence[Event], by: str) -> float:
+    total = sum(event[by] for event in events)
+    return float(sum(event["value"] * event[by] for event in events) / total) if total else float("nan")
+
+
+def _slack(value: float) -> float:
+    """How far what is printed may be off."""
+    return EXACT * abs(value) + ROUNDED
+
+
+def _are(told: Sequence[float], values: Sequence[float]) -> bool:
+    return all(abs(one - other) <= _slack(other) for one, other in zip(told, values, strict=True))
+
+
 def _judge(mine: list[float], whole: list[float], losses: list[tuple[float, ...]], count: int) -> str:
     """What is wrong with what is reported of the parts; empty where nothing is."""
     shown = " and ".join(", ".join(f"{value:.4g}" for value in values[:SHOWN]) for values in (mine, whole))
@@ -101,7 +159,7 @@ def _by_step(values: Sequence[float], steps: int) -> list[float]:
     if not values or not steps or len(values) % steps:
         return []
     each = len(values) // steps
-    return [fmean(values[at : at + each]) for at in range(0, len(values), each)]
+    return [fmean(values[start : start + each]) for start in range(0, len(values), each)]
 
 
 def _is(one: float, other: float) -> bool:

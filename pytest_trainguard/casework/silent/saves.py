@@ -46,7 +46,7 @@ def _find_start(look: Look, saves: list[Event]) -> Problems:
                 by_number.setdefault(int(key), []).append(step)
     begun = [number for number, steps in by_number.items() if set(steps) == {0}]
     if not begun:
-        return []
+        return _find_start_at_a_line(look, late)
     one = late[-1]
     return [
         problem(
@@ -56,6 +56,28 @@ def _find_start(look: Look, saves: list[Event]) -> Problems:
             "moved are not what was trained",
         )
     ]
+
+
+def _find_start_at_a_line(look: Look, late: list[Event]) -> Problems:
+    """One of several kinds of saves holds what every parameter was before the first step, again and again.
+
+    It may be an average that begins later, or what the model is compared with.
+    """
+    by_line: dict[str, list[Event]] = {}
+    for save in late:
+        by_line.setdefault(save["place"], []).append(save)
+    for place, saves in by_line.items():
+        held = {save["held"][str(number)] for save in saves for number in save["moved"] if str(number) in save["held"]}
+        if len({save["step"] for save in saves}) >= SEVERAL and held == {0}:
+            return [
+                problem(
+                    "unclear",
+                    f"each of {len(saves)} saves{at(place)} holds {look.name_all(saves[-1]['moved'])} as before the "
+                    "first step, though the model's own have moved since, and other saves hold what was trained: where "
+                    "that is meant to be a trained model, save what it is by then",
+                )
+            ]
+    return []
 
 
 def _find_behind(saves: list[Event]) -> Problems:

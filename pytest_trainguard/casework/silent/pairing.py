@@ -1,0 +1,107 @@
+"""Each row is held against its own target, and each token against the one that follows it: case 103."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from pytest_trainguard.casework.silent.look import Look, Problems, at, problem
+from pytest_trainguard.recorder.timeline import Event
+
+__all__ = ["find_other_targets", "find_other_tokens"]
+
+DISTINCT = 8  # rows of an epoch: fewer may be alike by chance
+VARIED = 6  # different targets of an epoch: fewer come in the same number by chance in two epochs, though not in three
+EPOCHS = 2
+SEVERAL = 2  # rows with another target
+TOKENS = 32  # targets that are compared
+ALL, FEW = 0.95, 0.5  # of them
+
+
+def find_other_targets(look: Look) -> Problems:
+    """Whether rows have other targets in one epoch than in the next, though the targets of all rows are the same.
+
+    Then targets were dealt out anew among the rows: one of the two was sorted, or shuffled, without the other. What is
+    drawn for a row (an action, a pseudo-label) is not as often there in each epoch.
+    """
+    by_line: dict[str, list[Event]] = {}
+    for event in look.of("paired"):
+        by_line.setdefault(event["place"], []).append(event)
+    found = []
+    for place, events in by_line.items():
+        pairs = [pair for event in events for pair in zip(event["rows"], event["targets"], strict=True)]
+        epochs = _epochs(pairs)
+        if len(epochs) < EPOCHS or any(event["square"] for event in events):
+            continue
+        targets = [Counter(epoch.values()) for epoch in epochs]
+        if any(each != targets[0] for each in targets) or (len(targets[0]) < VARIED and len(epochs) == EPOCHS):
+            continue
+        others = [row for row in epochs[0] if len({epoch[row] for epoch in epochs}) > 1]
+        if len(others) >= SEVERAL:
+            found.append(
+                problem(
+                    "misleads",
+                    f"{len(others)} of {len(epochs[0])} rows are held against another target{at(place)} in one epoch "
+                    f"than in another, though the targets of all rows are the same in each of {len(epochs)}: rows and "
+                    "targets were put into another order without each other, and most are learnt with that of a "
+                    "neighbour",
+                )
+            )
+    return found
+
+
+def _epochs(pairs: list[tuple[str, str]]) -> list[dict[str, str]]:
+    """The whole epochs at the start of a run, each row with its target; none where rows do not come once in each."""
+    places: dict[str, int] = {}
+    size = next((place for place, (row, _) in enumerate(pairs) if places.setdefault(row, place) != place), 0)
+    if size < DISTINCT:
+        return []
+    epochs = [dict(pairs[start : start + size]) for start in range(0, len(pairs) - size + 1, size)]
+    return epochs if all(epoch.keys() == epochs[0].keys() for epoch in epochs) else []
+
+
+def find_other_tokens(look: Look) -> Problems:
+    """Whether the target of each token is that token itself, or the one after the next.
+
+    A model that is to give back what it reads, or shifts its input by itself, is meant to: the first is told of
+    as unclear where the model is not known to write on.
+    """
+    by_line: dict[str, list[Event]] = {}
+    for event in look.of("paired"):
+        by_line.setdefault(event["place"], []).append(event)
+    shares = {place: _shares(events) for place, events in by_line.items()}
+    known = {place: each for place, each in shares.items() if each}
+    if any(each[1] > FEW for each in known.values()):
+        return []  # what is said besides, of the token after the next, helps the first
+    found = []
+    for place, (same, _, after_next) in known.items():
+        function = by_line[place][0]["function"]
+        if after_next > ALL:
+            found.append(
+                problem(
+                    "misleads",
+                    f"{function}{at(place)} holds what is said at each token against the token after the next one "
+                    f"({after_next:.0%} of the targets): targets are shifted twice, as where the model shifts them "
+                    "itself",
+                )
+            )
+        elif same > ALL:
+            found.append(
+                problem(
+                    "misleads" if all(event["writes"] for event in by_line[place]) else "unclear",
+                    f"{function}{at(place)} holds what is said at each token against this very token ({same:.0%} of "
+                    "the targets), which the model has just read: where it is to say the next one, shift the targets "
+                    "by one",
+                )
+            )
+    return found
+
+
+def _shares(events: list[Event]) -> list[float]:
+    """How many targets are the token as many places on: 0, 1, 2; nothing where too few can be compared."""
+    shares = []
+    for by in range(3):
+        same, compared = (sum(event["ahead"][by][part] for event in events) for part in (0, 1))
+        if compared < TOKENS:
+            return []
+        shares.append(same / compared)
+    return shares

@@ -1,0 +1,79 @@
+"""Inside a run that is looked at closely: which target each row is held against, and where it stands in the row."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from pytest_trainguard.recorder.close_look import MOST_ROWS, CloseLook, rows_of
+from pytest_trainguard.recorder.doors import Observer
+from pytest_trainguard.recorder.supervision import IGNORED, OVER_CLASSES
+from pytest_trainguard.recorder.surroundings import find_caller
+from pytest_trainguard.recorder.tensors import tensors_in
+
+AHEAD = (0, 1, 2)  # places by which a target may stand behind the token that it is said at
+WRITERS = ("ForCausalLM", "LMHeadModel")  # how transformers' models are called that say the token after each
+NEAR = 2  # positions by which a row of targets may be shorter than its tokens: what has none, or is shifted away
+
+
+class Pairing(Observer):
+    """Tells of each loss over classes what it holds against what. Its events are named `look paired`."""
+
+    def __init__(self, look: CloseLook):
+        self._look = look
+        self._rows: list[str] = []  # of the last outermost pass with gradients
+        self._tokens: list[torch.Tensor] = []  # what went into it: [rows, tokens]
+        self._writes = False  # it is a model of transformers' that writes on
+
+    def forwarded(
+        self, module: torch.nn.Module, inputs: tuple[object, ...], output: object, *, outermost: bool
+    ) -> None:
+        if outermost and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            self._rows = rows_of(inputs)
+            self._writes = any(type(inner).__name__.endswith(WRITERS) for inner in module.modules())
+            whole = [t for t in tensors_in(list(inputs)) if t.dim() == 2 and t.dtype in (torch.int64, torch.int32)]
+            self._tokens = [t.detach() for t in whole if len(t) == len(self._rows)]
+
+    def scored(self, function: str, arguments: Mapping[str, Any]) -> None:
+        scores, target = arguments.get("input"), arguments.get("target")
+        if function not in OVER_CLASSES or not isinstance(scores, torch.Tensor) or not isinstance(target, torch.Tensor):
+            return
+        count = len(self._rows)
+        if not scores.requires_grad or target.is_floating_point() or not target.dim() or not 0 < count <= MOST_ROWS:
+            return
+        if target.numel() % count or (target.dim() > 1 and len(target) != count):
+            return
+        with contextlib.suppress(Exception):  # a fake tensor, which has no values
+            table = target.detach().reshape(count, -1)
+            counts = table != arguments.get("ignore_index", IGNORED)
+            told = [hashlib.blake2b(r[k].cpu().numpy().tobytes(), digest_size=6).hexdigest()
+                    for r, k in zip(table, counts, strict=True)]  # fmt: skip
+            self._look.write(
+                "paired",
+                function=function,
+                place=find_caller(),
+                rows=self._rows,
+                targets=told,
+                square=target.dim() == 1 and scores.dim() == 2 and scores.shape[1] == count,
+                writes=self._writes,
+                ahead=[self._ahead(table, counts, by) for by in AHEAD],
+            )
+
+    def _ahead(self, table: torch.Tensor, counts: torch.Tensor, by: int) -> list[int]:
+        """How many targets are the token so many places behind their own, and of how many that count.
+
+        Of several texts that go in (what is to be translated, and what was said so far) the one that fits best.
+        """
+        best = [0, 0]
+        for tokens in self._tokens:
+            width = min(table.shape[1], tokens.shape[1] - by)
+            if not 0 <= tokens.shape[1] - table.shape[1] <= NEAR or width < 1:
+                continue
+            kept = counts[:, :width].to(tokens.device)
+            same = (tokens[:, by : by + width] == table[:, :width].to(tokens.device)) & kept
+            best = max(best, [int(same.sum()), int(kept.sum())])
+        return best

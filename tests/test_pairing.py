@@ -1,0 +1,98 @@
+"""Which target a row or a token is held against: by made-up recordings, and what writes these down."""
+
+import pytest
+import torch
+
+from pytest_trainguard.casework.silent import pairing
+from pytest_trainguard.casework.silent.look import Look
+from pytest_trainguard.recorder.pairing import Pairing
+from pytest_trainguard.recorder.timeline import Recording
+
+ROWS = "abcdefghijkl"
+
+
+def paired(rows, targets, **values):
+    usual = {"function": "nll_loss", "place": "t.py:5", "square": False, "writes": False, "ahead": [[0, 0]] * 3}
+    return {"event": "look paired", "step": 0, "rows": list(rows), "targets": list(targets), **usual, **values}
+
+
+def epochs(*targets, **values):
+    """Epochs over the same rows, in two batches each."""
+    halves = (slice(6), slice(6, None))
+    return Look(Recording([paired(ROWS[half], one[half], **values) for one in targets for half in halves]))
+
+
+@pytest.mark.parametrize(
+    ("targets", "told"),
+    [
+        (("010101010101",) * 3, ""),
+        (("010101010101", "101010010101", "010101010101"), "6 of 12 rows are held against another target (t.py:5)"),
+        (("123456123456", "213456123456"), "2 of 12 rows"),
+        (("010101010101", "101010010101"), ""),  # two kinds, in two epochs: alike by chance
+        (("123456123456", "223456123456"), ""),  # one was drawn anew
+        (("123456123456", "213456123455"), ""),
+        (("123456123456",), ""),
+    ],
+)
+def test_targets_that_are_dealt_out_anew(targets, told):
+    found = [problem.said for problem in pairing.find_other_targets(epochs(*targets))]
+    assert [told in one for one in found] == ([True] if told else [])
+
+
+def test_rows_that_are_held_against_each_other_have_no_target_of_their_own():
+    assert pairing.find_other_targets(epochs("123456123456", "213456123456", square=True)) == []
+    uneven = Look(Recording([paired("abcdefgh", "12345678"), paired("abcdefga", "21345678")]))
+    assert pairing.find_other_targets(uneven) == []
+
+
+@pytest.mark.parametrize(
+    ("ahead", "grade"),
+    [
+        ([[1, 40], [40, 40], [2, 38]], None),
+        ([[1, 40], [3, 40], [38, 38]], "misleads"),
+        ([[40, 40], [3, 40], [2, 38]], "unclear"),
+        ([[40, 40], [30, 40], [38, 38]], None),  # one token, again and again
+        ([[9, 40], [3, 40], [2, 38]], None),  # tags
+        ([[1, 20], [3, 20], [20, 20]], None),
+    ],
+)
+def test_tokens_that_are_said(ahead, grade):
+    look = Look(Recording([paired("a", "1", ahead=ahead)]))
+    assert [problem.grade for problem in pairing.find_other_tokens(look)] == ([grade] if grade else [])
+
+
+def test_a_model_that_is_known_to_write_on():
+    look = Look(Recording([paired("a", "1", ahead=[[40, 40], [3, 40], [2, 38]], writes=True)]))
+    assert [problem.grade for problem in pairing.find_other_tokens(look)] == ["misleads"]
+
+
+def test_what_is_said_besides_is_not_held_against_it():
+    following, after_next = ([[0, 40], [40, 40], [0, 40]], [[0, 40], [0, 40], [40, 40]])
+    events = [paired("a", "1", ahead=following), paired("a", "1", ahead=after_next, place="t.py:6")]
+    assert pairing.find_other_tokens(Look(Recording(events))) == []
+
+
+class Written:
+    """In the place of `CloseLook`: keeps what is written."""
+
+    def __init__(self):
+        self.events = []
+
+    def write(self, kind, **values):
+        self.events.append(values)
+
+
+def test_what_is_written_down():
+    written, scores = Written(), torch.zeros(8, 9, requires_grad=True)
+    tokens, ignored = torch.tensor([[1, 2, 3, 4, 5], [6, 7, 8, 0, 0]]), -100
+    targets = torch.tensor([[2, 3, 4, 5], [7, 8, ignored, ignored]])
+    observer = Pairing(written)
+    observer.forwarded(torch.nn.Identity(), (tokens,), scores, outermost=True)
+    observer.scored("cross_entropy", {"input": scores, "target": targets.flatten()})
+    (event,) = written.events
+    assert event["ahead"] == [[0, 6], [6, 6], [0, 5]]
+    assert len(set(event["targets"])) == len(set(event["rows"])) == 2
+    observer.scored("mse_loss", {"input": scores, "target": targets.flatten().float()})
+    observer.scored("cross_entropy", {"input": scores.detach(), "target": targets.flatten()})
+    observer.scored("cross_entropy", {"input": scores, "target": torch.zeros(7, dtype=torch.int64)})
+    assert len(written.events) == 1
