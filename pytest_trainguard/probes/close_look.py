@@ -181,16 +181,16 @@ class CloseLook:
             CannotJudge: as `plain`.
         """
         self._data_of_the_plain_run()
-        did = "trained without dropout on batches that are {}, each step undone"
+        did = "trained without dropout, each step undone, on batches {}"
         options = {"still": True, "fault": undo_steps()}
-        still = self._beside("still", did.format("padded, once each"), changes=COMPARED, **options)
+        still = self._beside("still", did.format("of which some are padded further"), changes=COMPARED, **options)
         if _ended_well(still):
-            all_of_it = "turned, padded twice or have another document in them"
+            all_of_it = "in another order, padded further, or with another document in them"
             changed = self._beside("changed", did.format(all_of_it), changes=CHANGED, **options)
             if _ended_well(changed):
                 return still, changed
         still = self._beside("as they are", did.format("as they are"), changes=("",), **options)
-        turned = self._beside("turned rows", did.format("turned"), changes=CHANGED[:1], **options)
+        turned = self._beside("turned rows", did.format("in another order"), changes=CHANGED[:1], **options)
         for outcome in (still, turned):
             self._require_end(outcome)
         return still, turned
