@@ -323,14 +323,18 @@ def test_predictions(run):
 
 
 def test_gradient_norm_and_movement_against_hand_computation(steps):
-    found = steps("ByHand", steps=3)
+    found = steps("ByHand", steps=3, states=True)
     assert [step.grad_norm for step in found] == pytest.approx([5, 10, 15])
     assert [step.moved for step in found] == pytest.approx([2.5, 5, 7.5])
     assert [step.loss for step in found] == pytest.approx([70, 2 * (70 - 0.5 * 25), 3 * (70 - 1.5 * 25)])
 
 
+def test_the_norm_of_the_gradients_is_taken_only_where_states_are(steps):
+    assert all(math.isnan(step.grad_norm) for step in steps("ByHand", steps=2))
+
+
 def test_a_gradient_scaler(run):
-    outcome = run("Scaled", steps=5)
+    outcome = run("Scaled", steps=5, states=True)
     written = [float.fromhex(line) for line in (outcome.output_dir / "losses.txt").read_text().split()]
     recording = outcome.recording
     assert len(recording.steps) == 4, "the step with infinite gradients was left out by the scaler"

@@ -8,7 +8,9 @@ from pytest_trainguard.casework.silent import packs, padding
 from pytest_trainguard.casework.silent.look import Look
 from pytest_trainguard.faults.other_documents import replace_first_documents
 from pytest_trainguard.faults.padded_rows import COLUMNS, Padder
+from pytest_trainguard.recorder.first_steps import FirstSteps
 from pytest_trainguard.recorder.timeline import Recording
+from tests.saboteurs.silent_pairs_sound import Experts
 from tests.saboteurs.sound import Settings, Sound
 
 # --- batches that are padded
@@ -242,6 +244,19 @@ def test_a_document_that_reads_its_neighbour():
             packs.find_leaks(one, other)
     with pytest.raises(CannotJudge, match="not even the targets of the documents that were replaced"):
         packs.find_leaks(plain, plain)
+
+
+@pytest.mark.parametrize(("sizes", "routes"), [((3, 5), True), ((4, 4), False), ((8,), False)])
+def test_experts_are_known_by_what_goes_into_each(sizes, routes):
+    told = []
+    watch = FirstSteps(lambda kind, **values: told.append(values), 1)
+    model = Experts(4, 8)
+    watch.forward(model, outermost=True)
+    for expert, size in zip(model.experts, sizes, strict=False):
+        watch.forwarded(expert, (torch.zeros(size, 4),), None, outermost=False)
+    watch.forwarded(model, (torch.zeros(8, 4),), None, outermost=True)
+    watch.stepping(None)
+    assert [values["routes"] for values in told] == [routes]
 
 
 # --- how many runs all of it takes

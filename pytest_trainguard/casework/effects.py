@@ -165,7 +165,7 @@ def find_idle(guard: Guard) -> list[tuple[Trial, Outcome]]:
 def _request(group: Sequence[Trial]) -> RunRequest:
     did = ", ".join(f"set {trial.name} = {trial.value!r} (before: {trial.before!r})" for trial in group)
     changed = {path: value for trial in group for path, value in trial.settings.items()}
-    return RunRequest(did, settings=changed, seed=max(trial.seed for trial in group))
+    return RunRequest(did, settings=changed, seed=max(trial.seed for trial in group), states=True)
 
 
 def _is_idle(outcome: Outcome, reference: Outcome) -> bool:
@@ -174,7 +174,8 @@ def _is_idle(outcome: Outcome, reference: Outcome) -> bool:
 
 def _draws(guard: Guard) -> bool:
     """Whether its random numbers matter: with other seeds than it sets, it trains otherwise."""
-    (outcome,) = guard.run_all([RunRequest("had every seed that it sets be another one", fault=faults.reseed())])
+    request = RunRequest("had every seed that it sets be another one", fault=faults.reseed(), states=True)
+    (outcome,) = guard.run_all([request])
     return outcome.exit == 0 and differs(outcome, guard.reference.outcome)
 
 

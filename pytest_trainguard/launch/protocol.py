@@ -71,7 +71,8 @@ class RunRequest(ProcessRequest):
         census: memory in use is counted after each step.
         repeats: so many runs in one process, memory counted after each, nothing else recorded.
         recorder: what torch does is recorded.
-        states: digests of its states are recorded with each step; those of a run that resumes are in any case.
+        states: digests of its states are recorded with each step, and the norm of its gradients; those of a run that
+            resumes are in any case.
         tell_modules: at its end it writes down which modules are loaded.
         anew: in an interpreter that was started anew, with another seed of its strings' hashes.
         closely: what a silent error shows in is recorded too (`recorder.close_look`).

@@ -184,19 +184,24 @@ class CloseLook:
         self._data_of_the_plain_run()
         odd = self._odd_batch()
         for values in (odd, {}) if odd else ({},):  # it may take even batches only, or those of pairs
-            still = self._undone("padded, once each", values, COMPARED)
+            still = self._undone("of which some are padded further", values, COMPARED)
             if self._went_well(still):
-                changed = self._undone("turned, padded twice or have another document in them", values, CHANGED)
+                changed = self._undone(
+                    "in another order, padded further, or with another document in them", values, CHANGED
+                )
                 if self._went_well(changed):
                     return still, changed
-            still, turned = self._undone("as they are", values, ("",)), self._undone("turned", values, CHANGED[:1])
+            still, turned = (
+                self._undone("as they are", values, ("",)),
+                self._undone("in another order", values, CHANGED[:1]),
+            )
             if self._went_well(still) and self._went_well(turned):
                 break
         return self._require_end(still), self._require_end(turned)
 
     def _undone(self, what: str, values: dict[str, object], changes: tuple[str, ...]) -> Outcome:
         """A run without dropout of which every step is undone; it may have failed."""
-        did = f"trained without dropout on batches that are {what}, each step undone"
+        did = f"trained without dropout, each step undone, on batches {what}"
         fault = undo_steps(CUT_SHORT if self._is_endless() else None)
         return self._beside(f"{what} {values}", did, values, changes=changes, still=True, fault=fault)
 

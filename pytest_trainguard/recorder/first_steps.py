@@ -48,10 +48,11 @@ class FirstSteps(Observer):
         self._drawn: list[object] = []  # the random states as the first pass began
         self._rows = 0  # of what goes in
         self._inputs: list[list[object]] = []  # shape and digest of each tensor that went in, in each pass
+        self._sizes: dict[int, int] = {}  # of what goes into each inner module, by id
         self._square = self._norms = self._convolves = self._routes = False
 
     def forward(self, module: torch.nn.Module, *, outermost: bool) -> None:
-        if not self._follows(outermost):
+        if not outermost or not self._follows():
             return
         self._drawn = self._drawn or _random_states()
         for name, parameter in module.named_parameters():
@@ -65,15 +66,28 @@ class FirstSteps(Observer):
     def forwarded(
         self, module: torch.nn.Module, inputs: tuple[object, ...], output: object, *, outermost: bool
     ) -> None:
-        if self._follows(outermost):
-            given = [tensor for tensor in tensors_in(list(inputs)) if tensor.dim()]
-            self._rows = len(given[0]) if given else 0
+        if not self._follows():
+            return
+        given = [tensor for tensor in tensors_in(list(inputs)) if tensor.dim()]
+        self._sizes[id(module)] = len(given[0]) if given else 0
+        if outermost:
+            self._rows = self._sizes[id(module)]
+            self._routes = self._routes or any(self._are_experts(inner) for inner in module.modules())
+            self._sizes = {}
             if self._steps > 1:
                 self._inputs += [[list(tensor.shape), _digest(tensor)] for tensor in given]
 
-    def _follows(self, outermost: bool) -> bool:
-        training = outermost and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    def _follows(self) -> bool:
+        training = torch.is_grad_enabled() and not torch.compiler.is_compiling()
         return self._number < self._steps and not self._noted and training
+
+    def _are_experts(self, module: torch.nn.Module) -> bool:
+        """The modules of a list are alike, and in one pass each was given a share of its own of what goes in."""
+        if not isinstance(module, torch.nn.ModuleList | torch.nn.ModuleDict):
+            return False
+        inner = list(module.children())
+        sizes = {self._sizes[id(one)] for one in inner if id(one) in self._sizes}
+        return len({type(one) for one in inner}) == 1 and len(sizes) > 1
 
     def scored(self, function: str, arguments: Mapping[str, Any]) -> None:
         scores, target = arguments.get("input"), arguments.get("target")

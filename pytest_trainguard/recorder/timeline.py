@@ -28,7 +28,8 @@ class Step:
         loss: the mean of its micro-batches' losses, as they were before a gradient scaler, or their sum where the
             program gave each its share (`loss / 4`); NaN where none was seen.
         losses: the loss of each micro-batch, in order.
-        grad_norm: L2 norm over all gradients as the optimizer got them (unscaled, clipped).
+        grad_norm: L2 norm over all gradients as the optimizer got them (unscaled, clipped); NaN in a run of which no
+            `states` are recorded.
         lr: the learning rate of each parameter group.
         moved: L2 norm of the change of a sample of the parameters' values since this optimizer's step before.
         training: the outermost module was in training mode.

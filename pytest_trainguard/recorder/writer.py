@@ -26,7 +26,10 @@ class Recorder(Observer):
     """Writes the recording: one line per event, appended at once, so that it outlives SIGKILL."""
 
     def __init__(self, folder: Path, states: States | None = None):
-        """`states`: an observer that stands at the doors too; each step is written with what it found."""
+        """`states`: an observer that stands at the doors too; each step is written with what it found.
+
+        The norm of the gradients, which costs more than all else, is written in such runs only.
+        """
         self._folder, self._files, self._fd, self._inode = folder, 0, -1, -1
         self._states = states
         self._last = time.perf_counter()
@@ -114,7 +117,6 @@ class Recorder(Observer):
         self._before[id(optimizer)] = after
         same = before is not None and after is not None and before.shape == after.shape
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        gradients = [p.grad for p in parameters if p.grad is not None and not p.grad.is_sparse]
         # Beside backward passes, torch.autograd.grad is for penalty terms.
         losses = self._losses or self._differentiated[False] or self._differentiated[True]
         now = time.perf_counter()
@@ -126,7 +128,7 @@ class Recorder(Observer):
             maximises=any(group.get("maximize", False) for group in optimizer.param_groups),
             loss=_loss_of(losses),
             losses=[value for value, _ in losses],
-            grad_norm=_value(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0,
+            grad_norm=_norm_of(parameters) if self._states else float("nan"),
             lr=[float(group.get("lr", 0.0)) for group in optimizer.param_groups],
             moved=_value((after - before).norm()) if same else float("nan"),  # type: ignore[operator]
             training=self._training,
@@ -159,7 +161,7 @@ class Recorder(Observer):
                     known = (parameter.data_ptr(), [flat[:: max(1, flat.numel() // SAMPLED)][:SAMPLED]])
                     self._followed[id(parameter)] = known
                 views.extend(known[1])
-        return torch.cat([view.float() for view in views]) if views else None
+        return torch.cat(views).float() if views else None
 
     def rescaled(self, scale: float) -> None:
         self.write("scale", step=self.steps, scale=scale)
@@ -192,6 +194,12 @@ def _value(tensor: torch.Tensor) -> float:
     """A tensor's value as a Python number: exact for one element, the mean of several."""
     detached = tensor.detach()
     return float(detached if detached.numel() == 1 else detached.float().mean())
+
+
+def _norm_of(parameters: list[torch.Tensor]) -> float:
+    """The norm of their gradients together."""
+    gradients = [p.grad for p in parameters if p.grad is not None and not p.grad.is_sparse]
+    return _value(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
 
 
 def _share(loss: torch.Tensor) -> float:

@@ -250,3 +250,32 @@ class OverTime(NN.Module):
 
     def forward(self, x):
         return self.net(x)[0]
+
+
+class Experts(NN.Module):
+    """Each row goes to one of two experts; of those beyond what one has room for, by their order, nothing is made."""
+
+    ROOM = 2
+
+    def __init__(self, width, hidden):
+        super().__init__()
+        self.router = NN.Linear(width, 2)
+        self.experts = NN.ModuleList([NN.Linear(width, hidden), NN.Linear(width, hidden)])
+
+    def forward(self, x):
+        shares, chosen = self.router(x).softmax(1).max(1)
+        made = x.new_zeros(len(x), self.experts[0].out_features)
+        for number, expert in enumerate(self.experts):
+            rows = (chosen == number).nonzero()[: self.ROOM + number, 0]
+            made = made.index_add(0, rows, expert(x[rows]) * shares[rows, None])
+        return made
+
+
+class HasRoomForSoMany(Sound):
+    """A mixture of experts that drops what comes when an expert is full: the order counts, as everybody knows."""
+
+    only = (115,)
+
+    def build(self, settings):
+        _, *rest = super().build(settings)
+        return NN.Sequential(Experts(settings.max_length, settings.hidden), *rest)

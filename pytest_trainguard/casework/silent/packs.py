@@ -11,6 +11,7 @@ from pytest_trainguard.verdicts.errors import CannotJudge, NotApplicable
 
 __all__ = ["find_leaks"]
 
+NOT_SEEN = "its batches do not come from a torch data loader, or it does not take rows that are changed"
 Losses = Sequence[float | None]  # of each target; None for one that is ignored
 REPLACED = 8  # the step, from 0, in whose batches documents are other ones
 
@@ -29,7 +30,7 @@ def find_leaks(plain: Look, changed: Look) -> Problems:
     replaced = [event for event in changed.of("replaced") if event["kept"]]
     if not replaced:
         said = [event["why"] for event in changed.of("replaced") if event["why"]]
-        raise NotApplicable(said[0] if said else "its batches do not come from a torch data loader")
+        raise NotApplicable(said[0] if said else NOT_SEEN)
     require_control(plain, changed)
     one, other = (_targets_of(look) for look in (plain, changed))
     event, gradient = _match(replaced, one, other, changed), gradient_of(plain, REPLACED)

@@ -9,6 +9,7 @@ from pytest_trainguard.verdicts.errors import NotApplicable
 
 __all__ = ["find_counted"]
 
+NOT_SEEN = "its batches do not come from a torch data loader, or it does not take what is padded further"
 BESIDE, FURTHER = 4, 6  # steps, from 0: padded in one run only; in both, and further in one of them
 
 
@@ -30,7 +31,7 @@ def find_counted(plain: Look, changed: Look) -> Problems:
     first = padded[BESIDE] or padded[FURTHER]
     if first is None:
         said = [event["why"] for event in changed.of("padded") if event["why"]]
-        raise NotApplicable(said[0] if said else "its batches do not come from a torch data loader, or none is padded")
+        raise NotApplicable(said[0] if said else NOT_SEEN)
     require_control(plain, changed)
     compared = [number for number in (BESIDE, FURTHER) if _grows(plain, changed, number, padded)]
     if FURTHER not in compared:
