@@ -326,6 +326,46 @@ def test_a_computed_weight_has_the_name_that_it_has_in_its_model():
     assert [event["module"] for event in written if event["event"] == "look pass"] == ["Sequential"]
 
 
+def test_gradients_of_two_losses():
+    def found(**values):
+        steps = [_event("step", step=n, optimizer=n % 2, backward="t.py:7", **values) for n in range(1, 9)]
+        parameters = [_event("tensor", number=n, name=f"a.{name}") for n, name in enumerate(("weight", "bias"))]
+        return gradients.find_left_over(Look(Recording([*parameters, *steps])))
+
+    (problem,) = found(added_to={"1": "t.py:4"})
+    assert problem.grade == "unclear"
+    assert "those that the backward pass (t.py:4) left in a.bias" in problem.said
+    assert "and its own (t.py:7); 4 of 4 steps" in problem.said
+    assert found(added_to={}) == []
+
+
+def test_which_gradients_another_optimizer_passes_over():
+    written = []
+    look = observer.CloseLook(lambda kind, **values: written.append({"event": kind, **values}))
+    first, second = (torch.nn.Linear(1, 1, bias=False) for _ in range(2))
+    optimizers = [torch.optim.SGD(one.parameters(), 0.1) for one in (first, second)]
+    for one in (first, second):
+        look.forward(one, outermost=True)
+
+    def learn(by, line, monkeypatch):
+        monkeypatch.setattr(observer, "find_caller", lambda: line)
+        loss = second(first(torch.ones(1, 1))).sum()
+        look.backward([loss])
+        loss.backward()
+        look.stepping(optimizers[by])
+        optimizers[by].step()
+        look.stepped(optimizers[by])
+        return written[-1]["added_to"]
+
+    with pytest.MonkeyPatch.context() as patch:
+        assert learn(0, "t.py:1", patch) == {}
+        assert learn(1, "t.py:1", patch) == {}  # the same loss: steps of one that are added up for the other
+        assert learn(0, "t.py:1", patch) == {}
+        assert learn(1, "t.py:2", patch) == {1: "t.py:1"}
+        optimizers[0].zero_grad()
+        assert learn(0, "t.py:3", patch) == {}
+
+
 # --- what a run is given so that rows and shapes are told apart
 
 

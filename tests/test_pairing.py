@@ -41,6 +41,18 @@ def test_targets_that_are_dealt_out_anew(targets, told):
 
 def test_rows_that_are_held_against_each_other_have_no_target_of_their_own():
     assert pairing.find_other_targets(epochs("123456123456", "213456123456", square=True)) == []
+    twice = "abcdefghijaa"  # one row stands there three times, with two targets
+    seen = [
+        {"event": "look loader", "step": 0, "rows": 12},
+        *(paired(twice, one) for one in ("012345678901", "112345678900")),
+    ]
+    assert pairing.find_other_targets(Look(Recording(seen))) == []
+    seen[-1] = paired(twice, "021345678901")
+    (problem,) = pairing.find_other_targets(Look(Recording(seen)))
+    assert "2 of 10 rows are held against another target" in problem.said
+    padded = [paired(ROWS, "123456123456"), paired("ABcdefghijkl", "124356123456")]  # two have another digest there
+    (problem,) = pairing.find_other_targets(Look(Recording([{**seen[0]}, *padded])))
+    assert "2 of 12 rows are held against another target" in problem.said
     uneven = Look(Recording([paired("abcdefgh", "12345678"), paired("abcdefga", "21345678")]))
     assert pairing.find_other_targets(uneven) == []
 
@@ -87,7 +99,10 @@ def test_what_is_written_down():
     tokens, ignored = torch.tensor([[1, 2, 3, 4, 5], [6, 7, 8, 0, 0]]), -100
     targets = torch.tensor([[2, 3, 4, 5], [7, 8, ignored, ignored]])
     observer = Pairing(written)
-    observer.forwarded(torch.nn.Identity(), (tokens,), scores, outermost=True)
+    labels = torch.nn.functional.pad(targets, (1, 0))  # go in as well, and are no tokens that are read
+    observer.forward(torch.nn.Identity(), outermost=True)
+    observer.forwarded(torch.nn.Embedding(9, 2), (tokens,), scores, outermost=False)
+    observer.forwarded(torch.nn.Identity(), (tokens, labels), scores, outermost=True)
     observer.scored("cross_entropy", {"input": scores, "target": targets.flatten()})
     (event,) = written.events
     assert event["ahead"] == [[0, 6], [6, 6], [0, 5]]
@@ -96,3 +111,18 @@ def test_what_is_written_down():
     observer.scored("cross_entropy", {"input": scores.detach(), "target": targets.flatten()})
     observer.scored("cross_entropy", {"input": scores, "target": torch.zeros(7, dtype=torch.int64)})
     assert len(written.events) == 1
+
+
+def test_a_row_is_all_that_goes_in_of_it_but_its_target():
+    written, scores, y = Written(), torch.zeros(3, 2, requires_grad=True), torch.tensor([0, 1, 1])
+    anchors, others = torch.eye(3), torch.arange(3.0)
+    observer = Pairing(written)
+    for second in (others, others.flip(0)):
+        observer.forwarded(torch.nn.Identity(), (anchors, second, y), scores, outermost=True)
+        observer.scored("cross_entropy", {"input": scores, "target": y})
+    observer.forwarded(torch.nn.Identity(), (anchors, others, 1 - y), scores, outermost=True)
+    observer.scored("cross_entropy", {"input": scores, "target": 1 - y})
+    first, turned, relabelled = (event["rows"] for event in written.events)
+    assert len(set(first)) == 3
+    assert first != turned
+    assert first == relabelled

@@ -68,6 +68,11 @@ class CloseLook(Observer):
         self._steps = self._backwards = 0
         # The gradients that a step was taken with, by the parameter's id, and how many backward passes there were.
         self._used: dict[int, tuple[torch.Tensor, int]] = {}
+        # Gradients that another optimizer's step left where they were, by the parameter's id, with the line of the
+        # backward pass that they are of; and those of them to which a backward pass of another line then added.
+        self._passed_over: dict[int, tuple[torch.Tensor, str]] = {}
+        self._added_to: dict[int, str] = {}
+        self._backward_place = ""
         self._clips: list[dict[str, Any]] = []
         self._scaler: torch.amp.GradScaler | None = None
         self._outputs: list[torch.Tensor] = []  # of outermost passes since the step before, that have a graph
@@ -184,6 +189,11 @@ class CloseLook(Observer):
     def backward(self, losses: list[torch.Tensor]) -> None:
         self._backwards += 1
         self._drop_zeroed()
+        self._backward_place = find_caller()
+        for key, (gradient, place) in self._passed_over.items():
+            kept = self._known[key].tensor.grad is gradient and bool(gradient.any())
+            if kept and place != self._backward_place:
+                self._added_to[key] = place
         for loss in losses:
             broadcast = self._find_broadcast(loss)
             if broadcast:
@@ -233,6 +243,10 @@ class CloseLook(Observer):
             if used is not None and used[1] < self._backwards and norms[mine] > 0:
                 stale.append(mine)
             self._used[id(parameter)] = (gradient, self._backwards)
+        added = {
+            self._known[key].number: place for key, place in self._added_to.items() if key in set(map(id, parameters))
+        }
+        self._pass_over(parameters)
         clips = [self._look_at(clip) for clip in self._clips if _shares(clip["parameters"], parameters)]
         self._steps += 1
         self.write(
@@ -243,6 +257,8 @@ class CloseLook(Observer):
             norms=norms,
             reached=self._reached(),
             stale=stale,
+            added_to=added,
+            backward=self._backward_place,
             moved=self._moved(),
             by_step=by_step,
             frozen=[self._known[id(p)].number for p in parameters if not p.requires_grad],
@@ -252,6 +268,17 @@ class CloseLook(Observer):
         )
         self._outputs, self._at_step, self._ran = [], {}, set()
         self._clips = [clip for clip in self._clips if not _shares(clip["parameters"], parameters)]
+
+    def _pass_over(self, stepped: list[torch.Tensor]) -> None:
+        """Note the gradients that are there as an optimizer steps, and are none of its own."""
+        mine = set(map(id, stepped))
+        self._added_to = {key: place for key, place in self._added_to.items() if key not in mine}
+        self._passed_over = {
+            key: (known.tensor.grad, self._backward_place)
+            for key, known in self._known.items()
+            if key not in mine and known.tensor.is_leaf and known.tensor.grad is not None
+            if not known.tensor.grad.is_sparse and key not in self._added_to
+        }
 
     def _drop_zeroed(self) -> None:
         """Forget gradients of a step before that were set to zero, or replaced, since."""

@@ -23,26 +23,35 @@ NEAR = 2  # positions by which a row of targets may be shorter than its tokens: 
 class Pairing(Observer):
     """Tells of each loss over classes what it holds against what. Its events are named `look paired`."""
 
+    inner = True
+
     def __init__(self, look: CloseLook):
         self._look = look
-        self._rows: list[str] = []  # of the last outermost pass with gradients
-        self._tokens: list[torch.Tensor] = []  # what went into it: [rows, tokens]
+        self._inputs: list[torch.Tensor] = []  # of the last outermost pass with gradients, with a part for each row
+        self._tokens: list[torch.Tensor] = []  # what its embeddings read: [rows, tokens]
         self._writes = False  # it is a model of transformers' that writes on
+
+    def forward(self, module: torch.nn.Module, *, outermost: bool) -> None:
+        if outermost:
+            self._tokens = []
 
     def forwarded(
         self, module: torch.nn.Module, inputs: tuple[object, ...], output: object, *, outermost: bool
     ) -> None:
-        if outermost and torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            self._rows = rows_of(inputs)
+        if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return
+        if isinstance(module, torch.nn.Embedding):
+            self._tokens += [tensor.detach() for tensor in tensors_in(list(inputs)) if tensor.dim() == 2]
+        if outermost:
+            whole = [tensor.detach() for tensor in tensors_in(list(inputs)) if tensor.dim() and not tensor.is_sparse]
+            self._inputs = [tensor for tensor in whole if len(tensor) == len(whole[0])]
             self._writes = any(type(inner).__name__.endswith(WRITERS) for inner in module.modules())
-            whole = [t for t in tensors_in(list(inputs)) if t.dim() == 2 and t.dtype in (torch.int64, torch.int32)]
-            self._tokens = [t.detach() for t in whole if len(t) == len(self._rows)]
 
     def scored(self, function: str, arguments: Mapping[str, Any]) -> None:
         scores, target = arguments.get("input"), arguments.get("target")
         if function not in OVER_CLASSES or not isinstance(scores, torch.Tensor) or not isinstance(target, torch.Tensor):
             return
-        count = len(self._rows)
+        count = len(self._inputs[0]) if self._inputs else 0
         if not scores.requires_grad or target.is_floating_point() or not target.dim() or not 0 < count <= MOST_ROWS:
             return
         if target.numel() % count or (target.dim() > 1 and len(target) != count):
@@ -56,12 +65,17 @@ class Pairing(Observer):
                 "paired",
                 function=function,
                 place=find_caller(),
-                rows=self._rows,
+                rows=self._rows_beside(table),
                 targets=told,
                 square=target.dim() == 1 and scores.dim() == 2 and scores.shape[1] == count,
                 writes=self._writes,
                 ahead=[self._ahead(table, counts, by) for by in AHEAD],
             )
+
+    def _rows_beside(self, targets: torch.Tensor) -> list[str]:
+        """A digest of all that goes in of each row: two pictures, or a text and its length. Not of the targets."""
+        digests = [rows_of((one,)) for one in self._inputs if not _are_same(one, targets)]
+        return ["".join(parts) for parts in zip(*digests, strict=True)]
 
     def _ahead(self, table: torch.Tensor, counts: torch.Tensor, by: int) -> list[int]:
         """How many targets are the token so many places behind their own, and of how many that count.
@@ -71,9 +85,13 @@ class Pairing(Observer):
         best = [0, 0]
         for tokens in self._tokens:
             width = min(table.shape[1], tokens.shape[1] - by)
-            if not 0 <= tokens.shape[1] - table.shape[1] <= NEAR or width < 1:
+            if len(tokens) != len(table) or not 0 <= tokens.shape[1] - table.shape[1] <= NEAR or width < 1:
                 continue
             kept = counts[:, :width].to(tokens.device)
             same = (tokens[:, by : by + width] == table[:, :width].to(tokens.device)) & kept
             best = max(best, [int(same.sum()), int(kept.sum())])
         return best
+
+
+def _are_same(one: torch.Tensor, targets: torch.Tensor) -> bool:
+    return one.numel() == targets.numel() and bool((one.reshape_as(targets) == targets).all())

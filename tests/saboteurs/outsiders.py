@@ -291,3 +291,50 @@ class StepsOneOfThemTwice(Adversaries):
     def optimizer(self, model, settings):
         made = {name: torch.optim.Adam(model["generator"].parameters(), settings.learning_rate) for name in model}
         return TwoOptimizers(**made)
+
+
+class PlayAgainstEachOther(Adversaries):
+    """Sets all gradients to zero where each of its two networks begins. Sound."""
+
+    only = (101, 106)
+
+    def step(self, model, optimizer, scaler, batch, settings, number, device):
+        x = batch[0][:, :4]
+        fake = model["generator"](torch.randn(len(x), 4))
+        self.begin(optimizer, "critic")
+        loss = F.softplus(-model["critic"](x)).mean() + F.softplus(model["critic"](self.shown(fake))).mean()
+        self.check_loss(loss, number)
+        loss.backward(retain_graph=True)
+        self.check_gradient(model["critic"], number)
+        optimizer.optimizers["critic"].step()
+        self.begin(optimizer, "generator")
+        loss = F.softplus(-model["critic"](fake)).mean()
+        loss.backward()
+        self.check_gradient(model["generator"], number)
+        optimizer.optimizers["generator"].step()
+
+    def begin(self, optimizer, name):
+        for each in optimizer.optimizers.values():
+            each.zero_grad()
+
+    def shown(self, fake):
+        return fake.detach()
+
+
+class ShowsTheCriticTheGraph(PlayAgainstEachOther):
+    """What the critic learns from is not cut off, and gradients are set to zero once, at the start."""
+
+    only = ()
+    case = 106
+    grade = "unclear"
+    says = (
+        r"is taken with gradients of two losses: those that the backward pass \(tests/\S+:\d+\) left in 0\.weight, .*, "
+        r"for which another optimizer has stepped by then, and its own \(tests/\S+:\d+\); 9 of 9 steps"
+    )
+
+    def begin(self, optimizer, name):
+        if name == "critic":
+            super().begin(optimizer, name)
+
+    def shown(self, fake):
+        return fake

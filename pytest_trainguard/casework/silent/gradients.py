@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pytest_trainguard.casework.silent.look import Look, Problems, at, problem
+from pytest_trainguard.casework.silent.look import ENOUGH, Look, Problems, at, problem
+from pytest_trainguard.recorder.timeline import Event
 from pytest_trainguard.verdicts.errors import NotApplicable
 
 __all__ = ["find_left_over", "find_unclipped"]
@@ -21,7 +22,7 @@ def find_left_over(look: Look) -> Problems:
         raise NotApplicable("no gradient other than 0 was seen at any optimizer step")
     stale = [step for step in steps if step["stale"]]
     if not stale:
-        return []
+        return _find_of_another_loss(look)
     first = stale[0]
     number = first["stale"][0]
     before = [step for step in steps if step["step"] < first["step"] and str(number) in step["norms"]]
@@ -34,6 +35,33 @@ def find_left_over(look: Look) -> Problems:
             f"{len(stale)} of {len(steps)} steps",
         )
     ]
+
+
+def _find_of_another_loss(look: Look) -> Problems:
+    """Steps of one optimizer that are taken with gradients of the loss for which another has stepped before it.
+
+    Two networks that play against each other then help each other; a part that both use may be meant to have both.
+    """
+    by_optimizer: dict[int, list[Event]] = {}
+    for step in look.steps:
+        by_optimizer.setdefault(step["optimizer"], []).append(step)
+    for mine in by_optimizer.values():
+        added = [step for step in mine if step.get("added_to")]
+        if len(added) < ENOUGH or 2 * len(added) < len(mine):
+            continue
+        first = added[0]
+        numbers = [int(number) for number in first["added_to"]]
+        before = next(iter(first["added_to"].values()))
+        return [
+            problem(
+                "unclear",
+                f"step {first['step']}{at(first['place'])} is taken with gradients of two losses: those that the "
+                f"backward pass{at(before)} left in {look.name_all(numbers)}, for which another optimizer has stepped "
+                f"by then, and its own{at(first['backward'])}; {len(added)} of {len(mine)} steps. Where it is to learn "
+                "from its own alone, detach what the other loss is of, or set its gradients to zero in between",
+            )
+        ]
+    return []
 
 
 def find_unclipped(look: Look) -> Problems:

@@ -12,6 +12,7 @@ __all__ = ["find_other_targets", "find_other_tokens"]
 DISTINCT = 8  # rows of an epoch: fewer may be alike by chance
 VARIED = 6  # different targets of an epoch: fewer come in the same number by chance in two epochs, though not in three
 EPOCHS = 2
+MOST = 0.5  # of the rows of an epoch
 SEVERAL = 2  # rows with another target
 TOKENS = 32  # targets that are compared
 ALL, FEW = 0.95, 0.5  # of them
@@ -29,13 +30,13 @@ def find_other_targets(look: Look) -> Problems:
     found = []
     for place, events in by_line.items():
         pairs = [pair for event in events for pair in zip(event["rows"], event["targets"], strict=True)]
-        epochs = _epochs(pairs)
+        epochs = _epochs(pairs, {event["rows"] for event in look.of("loader") if event["rows"]})
         if len(epochs) < EPOCHS or any(event["square"] for event in events):
             continue
-        targets = [Counter(epoch.values()) for epoch in epochs]
+        targets = [Counter(target for each in epoch.values() for target in each) for epoch in epochs]
         if any(each != targets[0] for each in targets) or (len(targets[0]) < VARIED and len(epochs) == EPOCHS):
             continue
-        others = [row for row in epochs[0] if len({epoch[row] for epoch in epochs}) > 1]
+        others = [row for row in _common(epochs) if any(epoch[row] != epochs[0][row] for epoch in epochs)]
         if len(others) >= SEVERAL:
             found.append(
                 problem(
@@ -49,14 +50,35 @@ def find_other_targets(look: Look) -> Problems:
     return found
 
 
-def _epochs(pairs: list[tuple[str, str]]) -> list[dict[str, str]]:
-    """The whole epochs at the start of a run, each row with its target; none where rows do not come once in each."""
+def _epochs(pairs: list[tuple[str, str]], sizes: set[int]) -> list[dict[str, list[str]]]:
+    """The whole epochs at the start of a run, each row with its targets; none where most rows of two are not the same.
+
+    Of a text that is padded in one batch, and in another the longest, one epoch may know another row than the next.
+
+    Args:
+        pairs: each row with its target, in the order in which they were trained on.
+        sizes: of the data sets that were read; beside them an epoch may end where the first row comes again.
+    """
     places: dict[str, int] = {}
-    size = next((place for place, (row, _) in enumerate(pairs) if places.setdefault(row, place) != place), 0)
-    if size < DISTINCT:
-        return []
-    epochs = [dict(pairs[start : start + size]) for start in range(0, len(pairs) - size + 1, size)]
-    return epochs if all(epoch.keys() == epochs[0].keys() for epoch in epochs) else []
+    again = next((place for place, (row, _) in enumerate(pairs) if places.setdefault(row, place) != place), 0)
+    for size in sorted({again, *sizes}, reverse=True):
+        starts = range(0, len(pairs) - size + 1, size) if size >= DISTINCT else ()
+        epochs = [_by_row(pairs[start : start + size]) for start in starts]
+        if len(epochs) >= EPOCHS and sum(len(epochs[0][row]) for row in _common(epochs)) > MOST * size:
+            return epochs
+    return []
+
+
+def _common(epochs: list[dict[str, list[str]]]) -> list[str]:
+    """The rows that are in each epoch as often."""
+    return [row for row, first in epochs[0].items() if all(len(each.get(row, ())) == len(first) for each in epochs)]
+
+
+def _by_row(pairs: list[tuple[str, str]]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for row, target in sorted(pairs):
+        found.setdefault(row, []).append(target)
+    return found
 
 
 def find_other_tokens(look: Look) -> Problems:
