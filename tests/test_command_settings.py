@@ -232,7 +232,11 @@ def test_epochs():
 def test_functions_of_a_table(tmp_path, monkeypatch):
     (tmp_path / "mine_of_the_table.py").write_text("def make(folder, rows, seed):\n    return folder / str(rows)\n")
     monkeypatch.syspath_prepend(tmp_path)
-    table = {"command": "t --out {output_dir} -n {max_steps}", "make_data": "mine_of_the_table:make", "preload": "json"}
+    table = {
+        "command": "t {data} --out {output_dir} -n {max_steps}",
+        "make_data": "mine_of_the_table:make",
+        "preload": "json",
+    }
     trainer = CommandTrainer(table)
     assert trainer.make_data(Path("/a"), 3, 0) == Path("/a/3")
     assert trainer.preload == ("json",)
@@ -278,7 +282,8 @@ PLAIN = "python train.py --out {output_dir} --steps {max_steps}"
         ({"make_data": "module"}, "make_data is 'module:function', not 'module'"),
         ({"command": f"{PLAIN} x{{settings}}"}, "has {settings} inside a word"),
         ({"command": f"{PLAIN} {{max_step}}"}, "unknown placeholder {max_step}; did you mean 'max_steps'?"),
-        ({"sample": "a.csv"}, "has a sample, but its command lacks {data}"),
+        ({"sample": "a.csv"}, "has sample, but its command lacks {data}"),
+        ({"make_data": "module:make"}, "has make_data, but its command lacks {data}"),
         ({"command": f"{PLAIN} {{config}}"}, "command has {config}, and no settings = "),
         ({"steps_per_epoch": 4}, "has steps_per_epoch, but its command lacks {epochs}"),
         ({"settings": "a.yaml"}, "its command lacks {config} (a file) and {settings} (options)"),

@@ -137,7 +137,7 @@ command = "python train.py --outt {output_dir} --steps {max_steps}"
 command = "python imports.py ARGUMENTS"
 
 [tool.trainguard.trainers.no_sample]
-command = "python train.py ARGUMENTS"
+command = "python train.py --data {data} ARGUMENTS"
 sample = "trian.jsonl"
 
 [tool.trainguard.trainers.fails]

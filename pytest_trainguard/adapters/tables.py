@@ -56,7 +56,7 @@ def faults_in(table: Mapping[str, Any], root: Path = Path()) -> str | None:
             wanted = " or ".join(dict.fromkeys(_CALLED[kind] for kind in kinds if kind in _CALLED))
             return f"{key} is {wanted}, not {value!r}"
     wrong = faults_in_command(table.get("command")) or _faults_in_placeholders(table)
-    return wrong or _faults_in_values(table) or _faults_in_settings(table, root)
+    return wrong or _faults_in_values(table) or _find_untold_data(table) or _faults_in_settings(table, root)
 
 
 def faults_in_class(table: Mapping[str, Any]) -> str | None:
@@ -117,14 +117,21 @@ def _faults_in_placeholders(table: Mapping[str, Any]) -> str | None:
             return _unknown_place(place, PLACEHOLDERS)
     if "steps_per_epoch" in table and "epochs" not in places:
         return "has steps_per_epoch, but its command lacks {epochs}"
-    if "sample" in table and "data" not in places and "output_dir" in places:
-        return "has a sample, but its command lacks {data}: the program would train on something else"
     if "settings" in places and "{settings}" not in shlex.split(table["command"]):
         return "command has {settings} inside a word: it becomes several, and stands alone"
     if "config" in places and not (table.get("settings") or table.get("settings_name")):
         return 'command has {config}, and no settings = "base.yaml" says which file (or settings_name, a new one)'
     if table.get("settings") and not {"config", "settings"}.intersection(places):
         return "has settings, but its command lacks {config} (a file) and {settings} (options)"
+    return None
+
+
+def _find_untold_data(table: Mapping[str, Any]) -> str | None:
+    """That data are made, or cut, for a program that is not told of them; a queue has them put into its folder."""
+    places = places_in(table["command"])
+    for key in ("sample", "make_data"):
+        if key in table and "queue" not in table and "data" not in places and "output_dir" in places:
+            return f"has {key}, but its command lacks {{data}}: the program would train on something else"
     return None
 
 
