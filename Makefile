@@ -18,8 +18,8 @@ endif
 
 .PHONY: preflight test check coverage lint bench proof catalogue docs torch-versions pytest-versions outside clean
 
-preflight: $(READY)  ## the catalogue and the post-mortem's pre-launch checks against the repository's own trainers
-	$(BIN)/pytest -n 2 -m preflight tests/prelaunch
+preflight: $(READY)  ## the catalogue and the post-mortem's pre-launch checks against the repository's own trainers, and whether they fit an A100
+	$(BIN)/pytest -n 2 -m preflight --gpu-budget a100-40gb tests/prelaunch
 
 test: $(READY)  ## the project's own tests
 	$(BIN)/pytest -n 2 --dist worksteal

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pytest_trainguard import (
     RUN_STEPS,
+    CannotJudge,
     Finding,
     Guard,
     NanInjection,
@@ -41,6 +42,7 @@ from pytest_trainguard.damage import weights
 NOT_FINITE = Wording(
     "what was not finite (NaN, infinity)", re.compile(r"\bnan\b|not finite|non-?finite|\binf(inity|inite)?\b", re.I)
 )
+WANTS_GPU = re.compile(r"\b(?:cuda|gpus?)\b", re.I)
 NO_STEPS = Wording(
     "the number of steps (0)", re.compile(r"(?<![\w./-])0(?![\w/-]|\.\d)|\b(?:no|zero) (?:\w+ )?steps?\b", re.I)
 )
@@ -244,11 +246,29 @@ def test_infinite_loss(nan_injection: NanInjection, guard: Guard) -> None:
         return
     half = _half_precision(guard)
     if half:
-        with_scaler = _infinite(nan_injection, settings=half)
-        if with_scaler.recording.scales and with_scaler.exit == 0:
-            _skipped(with_scaler, guard)
-        elif with_scaler.recording.scales:
-            stops(with_scaler, NOT_FINITE, cause=causes.NOT_FINITE)
+        _with_scaler(nan_injection, guard, half)
+
+
+def _with_scaler(nan_injection: NanInjection, guard: Guard, half: Mapping[str, object]) -> None:
+    """The same in half precision. A program may refuse that without a GPU: then it is told of where it is launched."""
+    try:
+        outcome = _infinite(nan_injection, settings=half)
+    except CannotJudge as error:
+        if not WANTS_GPU.search(error.evidence):
+            raise
+        launched = guard.subject.settings.role("precision")
+        if launched is not None and guard.subject.settings.production(launched) in half.values():
+            ((path, value),) = half.items()
+            raise NotApplicable(
+                f"with {path} = {value}, as it is launched, it wants a GPU, and its gradient scaler is not seen here: "
+                "run this case on a machine with a GPU",
+                "run this case on a machine with a GPU",
+            ) from error
+        return  # what it is launched with has no scaler, and was judged
+    if outcome.recording.scales and outcome.exit == 0:
+        _skipped(outcome, guard)
+    elif outcome.recording.scales:
+        stops(outcome, NOT_FINITE, cause=causes.NOT_FINITE)
 
 
 def _infinite(nan_injection: NanInjection, settings: Mapping[str, object] | None = None) -> Outcome:

@@ -1,5 +1,6 @@
 """The small parts, one by one: settings, samples, checkpoints, numbers, messages, command lines, tiny twins."""
 
+import contextlib
 import csv
 import dataclasses
 import enum
@@ -11,12 +12,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Literal
 
 import annotated_types
 import pydantic
 import pytest
 from pytest_trainguard.edge_cases.test_process import NEGATIVE_TIME
+from pytest_trainguard.edge_cases.test_training import _with_scaler
 
 from pytest_trainguard import catalog, edge_case, linux
 from pytest_trainguard.adapters import command, launchers, options, settings_files
@@ -29,6 +32,7 @@ from pytest_trainguard.recorder.timeline import Recording
 from pytest_trainguard.rows import samples
 from pytest_trainguard.session import selection
 from pytest_trainguard.verdicts import causes, kinds
+from pytest_trainguard.verdicts.errors import CannotJudge, VerdictError
 
 
 class Color(enum.Enum):
@@ -804,3 +808,21 @@ def test_logs_of_frameworks_are_nothing_left():
     )  # fmt: skip
     left = make_outcome(after=dict.fromkeys(names, (1, "x")), logs=("*.csv",))
     assert left.left() == ["checkpoint-2/state.pt"]
+
+
+@pytest.mark.parametrize(("launched", "said", "told"), [
+    ("fp32", "fp16 mixed precision requires a GPU (not 'cpu').", None),
+    ("fp16", "fp16 mixed precision requires a GPU (not 'cpu').", "with precision = fp16, as it is launched, it"),
+    ("fp16", "an unknown error", "the run ended before that"),
+])  # fmt: skip
+def test_half_precision_that_cannot_be_had_without_a_gpu(launched, said, told):
+    """It is no matter where the program is launched without it; else it is said where to try it."""
+
+    def refused(*args, **options):
+        raise CannotJudge("the run ended before that", said)
+
+    role = SimpleNamespace(role=lambda name: "the precision", production=lambda field: launched)
+    guard = SimpleNamespace(subject=SimpleNamespace(settings=role))
+    expected = contextlib.nullcontext() if told is None else pytest.raises(VerdictError, match=told)
+    with expected:
+        _with_scaler(refused, guard, {"precision": "fp16"})

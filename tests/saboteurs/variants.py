@@ -307,6 +307,17 @@ class ValidatesThenSaves(Sound):
             super().save(output_dir, state)
 
 
+class HalfWantsAGpu(Sound):
+    """As accelerate has it: no fp16 on a CPU."""
+
+    only = (65,)
+
+    def fit(self, settings, *rest):
+        if settings.precision == "fp16":
+            raise ValueError("fp16 mixed precision requires a GPU (not 'cpu').")
+        super().fit(settings, *rest)
+
+
 class SavesEverySix(Sound):
     """Once in a short run, and as nobody can set."""
 
