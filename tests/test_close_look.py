@@ -196,6 +196,19 @@ def test_rows_are_recognised_whatever_they_are_padded_to():
     assert rows_of((padded[1][None],)) == rows_of((padded[2][None],))
 
 
+def test_rows_are_recognised_by_their_mask_also_where_they_are_the_longest_of_a_batch():
+    alone, beside, left = (torch.tensor(ids) for ids in ([[5, 7]], [[5, 7, 0], [6, 7, 8]], [[0, 5, 7], [6, 7, 8]]))
+    masks = [torch.ones_like(alone), (beside != 0).long(), left != 0]
+    first = rows_of((alone, masks[0]))
+    assert first[0] == rows_of((beside, masks[1]))[0] == rows_of((left, masks[2]))[0]
+    assert len({*rows_of((beside, masks[1]))}) == 2
+    assert rows_of((beside,), 0)[0] == rows_of((alone,), 0)[0] == first[0]
+    # The segments of a text hide nothing of it, and neither do scores or labels of another shape.
+    segments = torch.tensor([[1, 1, 0], [1, 0, 0]])
+    assert rows_of((beside, segments)) == rows_of((beside,)) == rows_of((beside, torch.ones(2, 3, 1), torch.ones(2)))
+    assert rows_of((beside, segments, masks[1])) == rows_of((beside, masks[1]))
+
+
 def test_a_base_model_arrives_as_soon_as_one_parameter_is_its_own():
     def begins(*starts):
         return Look(Recording([_event("tensor", number=n, name=f"a.{n}", start=one) for n, one in enumerate(starts)]))

@@ -114,7 +114,7 @@ class CloseLook(Observer):
             return
         if isinstance(module, COMPUTED):
             return
-        rows = rows_of(inputs)
+        rows = rows_of(inputs, _pad_of(module))
         made = [tensor for tensor in tensors_in(output) if tensor.is_floating_point() and tensor.dim()]
         if self._pass.grads:
             self._outputs += [tensor for tensor in made if tensor.grad_fn is not None]
@@ -374,17 +374,51 @@ def _depends_on_mode(module: Any) -> bool:
     return module.p > 0 if hasattr(module, "p") else bool(module.track_running_stats)
 
 
-def rows_of(inputs: tuple[object, ...]) -> list[str]:
-    """A digest of each row of what goes in first; empty where that cannot be told."""
-    first = next((tensor for tensor in tensors_in(list(inputs)) if tensor.dim()), None)
+def _pad_of(module: torch.nn.Module) -> int | None:
+    """The token id that is padding to an embedding of the model."""
+    pads = (each.padding_idx for each in module.modules() if isinstance(each, torch.nn.Embedding))
+    return next((pad for pad in pads if pad is not None), None)
+
+
+def rows_of(inputs: tuple[object, ...], pad: int | None = None) -> list[str]:
+    """A digest of each row of what goes in first; empty where that cannot be told.
+
+    Of token ids the padding is left out: what a mask beside them hides, else the id that is known to be padding, else
+    what is repeated at either end.
+    """
+    first, *others = [tensor for tensor in tensors_in(list(inputs)) if tensor.dim()] or [None]
     if first is None or first.is_sparse or len(first) > MOST_ROWS:
         return []
     with contextlib.suppress(Exception):  # a fake tensor, which has no values
         values = first.detach().cpu()
         if values.dtype == torch.bfloat16:  # NumPy has none
             values = values.float()
-        return [hashlib.blake2b(_without_padding(row), digest_size=6).hexdigest() for row in values]
+        masks = [mask for other in others if (mask := _as_mask(other, values)) is not None]
+        # A mask that hides nothing may stand beside one that does, such as the segments of a text.
+        mask = min(masks, key=lambda one: int(one.sum()), default=None)
+        if mask is None and pad is not None:
+            mask = _as_mask(values != pad, values)
+        told = [_without_padding(row) for row in values] if mask is None else [
+            row[kept].numpy().tobytes() for row, kept in zip(values, mask, strict=True)
+        ]  # fmt: skip
+        return [hashlib.blake2b(row, digest_size=6).hexdigest() for row in told]
     return []
+
+
+def _as_mask(other: torch.Tensor, ids: torch.Tensor) -> torch.Tensor | None:
+    """What tells of each token id whether it counts; None of any other tensor.
+
+    Of ones and zeros alone, the zeros at one end of each row, and all of them at the same id.
+    """
+    if ids.is_floating_point() or ids.dim() != 2 or other.shape != ids.shape:
+        return None
+    given = other.detach().cpu()
+    mask = given != 0
+    if not bool(((given == 0) | (given == 1)).all()) or not bool(mask.any(1).all()):
+        return None
+    before, after = mask.int().cummin(1).values.bool(), mask.flip(1).int().cummin(1).values.flip(1).bool()
+    at_one_end = torch.equal(before, mask) or torch.equal(after, mask)
+    return mask if at_one_end and len(ids[~mask].unique()) <= 1 else None
 
 
 def _without_padding(row: torch.Tensor) -> bytes:
