@@ -327,6 +327,7 @@ class CloseLook(Observer):
             name=type(scheduler).__name__,
             optimizer=self._number(self._optimizers, _innermost(scheduler.optimizer)),
             place=find_caller(),
+            lr=[float(group["lr"]) for group in scheduler.optimizer.param_groups],
             **values,
         )
 

@@ -259,6 +259,21 @@ class SchedulesAnother(Scheduled):
         return Sound.optimizer(self, model, settings)
 
 
+class StepsItFirst(Scheduled):
+    """The schedule at the head of the step, as it was done before PyTorch 1.1."""
+
+    case = 117
+    grade = "unclear"
+    says = (
+        r"CosineAnnealingLR is stepped \(tests/\S+:\d+\) before the optimizer steps \(tests/\S+:\d+\) for the first "
+        r"time: the schedule's first learning rate, 0\.01, is never used"
+    )
+
+    def step(self, *args):
+        self.schedule.step()
+        Epochs.step(self, *args)
+
+
 class CountsEpochsAsSteps(Scheduled):
     """Falls to 0 in as many steps as an epoch has."""
 

@@ -56,6 +56,15 @@ def _find_wrong_pace(look: Look, plan: Event, mine: list[Event]) -> Problems:
                 f"all of {len(taken)} steps",
             )
         ]
+    early = [event for event in mine if event["step"] < steps[0]["step"] and event["lr"] != plan["lr"]]
+    if taken and early and not look.recording.scales:  # a gradient scaler may leave out the first step
+        return [
+            problem(
+                "unclear",
+                f"{name} is stepped{at(early[0]['place'])} before the optimizer steps{at(steps[0]['place'])} for the "
+                f"first time: the schedule's first learning rate, {plan['lr'][0]:g}, is never used",
+            )
+        ]
     return []
 
 
