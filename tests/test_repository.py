@@ -23,6 +23,7 @@ def not_applicable(trainer):
     reasons = {} if trainer == "LoraChat" else dict.fromkeys((51, 52, 53, 57, 58, 59, 60), "no queue")
     if trainer == "Gnn":  # its graphs of production size take minutes to trace: `make preflight` does it
         reasons |= dict.fromkeys((34, 36), "no GPU budget to hold it against")
+    reasons[116] = "no batch says where one document of a row ends and the next begins"
     reasons[123] = "no average of its weights is evaluated, and no copy of its model follows it in its forward passes"
     if trainer in EXAMPLES:  # the others set both
         reasons |= dict.fromkeys((105, 120), "no setting for the accumulation")

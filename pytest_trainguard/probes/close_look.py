@@ -135,7 +135,7 @@ class CloseLook:
             raise NotApplicable(f"{size.path} may not be {rows}, the rows of a step")
         did = f"trained with {many.path} = 1 and {size.path} = {rows}, and with the same rows in parts"
         values = settings.merge({many.path: 1}, {size.path: rows})
-        whole = self._make("whole", did, values, data=self._runs.data["accumulated"], still=True)
+        whole = self._beside("whole", did, values, like="accumulated", still=True)
         if not _ended_well(whole):
             raise NotApplicable(f"it does not take {size.path} = {rows}: {whole.how}")
         return parts, whole
@@ -322,17 +322,19 @@ class CloseLook:
             )
         return outcome
 
-    def _beside(self, name: str, did: str, values: Mapping[str, object] | None = None, **options: Any) -> Outcome:
-        """A run by the settings of the plain one, on its data where no other is given, and cut short where that is.
+    def _beside(
+        self, name: str, did: str, values: Mapping[str, object] | None = None, like: str = "plain", **options: Any
+    ) -> Outcome:
+        """A run by the settings of another one, on its data where no other is given, and cut short where that is.
 
         It may have failed. `values` are settings beside those; `options` are a `RunRequest`'s.
         """
         known = self._runs
         if name not in known.outcomes:
-            given = settings.merge(known.settings["plain"], values or {})
+            given = settings.merge(known.settings[like], values or {})
             end = {"fault": kill(CUT_SHORT + 1)} if self._is_endless() else {"steps": STEPS}
             request = RunRequest(
-                did, settings=given, closely=True, states=True, **{"data": known.data["plain"], **end, **options}
+                did, settings=given, closely=True, states=True, **{"data": known.data[like], **end, **options}
             )
             # Not by `run_all`: a program that stops before its first step is then tried with less of a change.
             known.outcomes[name] = self.guard.subject.start(request).outcome()
