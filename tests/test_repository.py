@@ -33,6 +33,11 @@ def not_applicable(trainer):
         reasons["evaluation-grows"] = "of its rows it validates on 0.1"
     if trainer in ("Gnn", "Fusion"):  # so few graphs fit their budget at once
         reasons[120] = "its steps have one backward pass, whatever parts the rows are dealt out in"
+    if trainer in ("Gnn", "Fusion"):
+        reasons[114] = "no padding is recognised in its batches"
+    if trainer == "WithTransformers":  # its model has no places for longer rows
+        from_elsewhere = "its batches do not come from a torch data loader, or it does not take "
+        reasons |= {114: f"{from_elsewhere}what is padded further", 116: f"{from_elsewhere}rows that are changed"}
     if trainer in ("LoraChat", "Gnn", "Fusion"):  # a loader of accelerate's; graphs of one batch are one graph
         reasons[115] = "its batches do not come from a torch data loader, or are not of one part for each row"
     if trainer == "Gnn":  # it takes no pretrained weights
@@ -44,7 +49,6 @@ def not_applicable(trainer):
         reasons[109] = "no parameter of its models is frozen"
     if trainer == "PlainLoop":  # its words are hashed
         reasons[40] = "no tokenizer.json in checkpoint-1"
-        reasons[122] = "it does not start from checkpoint-1, the same with other weights"  # it checks their digest
     if trainer not in CODE_TRAINERS:
         reasons[1002] = "it searches for no learning rate"
     return reasons
