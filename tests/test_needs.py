@@ -85,7 +85,8 @@ def test_without_one_it_is_told_what_to_add(tmp_path, model):
 
 
 def test_a_program_without_an_optimizer_is_told_what_to_do(tmp_path):
-    outcome = Outcome("trained undisturbed", 0, "", 0, Recording([]), tmp_path, {}, {}, 1.0, 0, (), False, "", 1)
+    recording = Recording([{"event": "end"}])
+    outcome = Outcome("trained undisturbed", 0, "", 0, recording, tmp_path, {}, {}, 1.0, 0, (), False, "", 1)
     told = reference._what_is_wrong_with(outcome)
     assert told is not None
     assert "p.data.add_(...)" in told
