@@ -171,12 +171,12 @@ class Subject:
     @property
     def unbounded(self) -> bool:
         """Whether its command is told no number of steps."""
-        return is_unbounded(self.server.spec)
+        return is_unbounded(self.server.given)
 
     @property
     def works_in_output(self) -> bool:
         """Whether its command names no output folder, and is started in it."""
-        return works_in_output(self.server.spec)
+        return works_in_output(self.server.given)
 
     def require_open(self, did: str) -> None:
         """Runs may still be started of it.

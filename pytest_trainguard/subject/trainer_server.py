@@ -58,6 +58,11 @@ class TrainerServer:
         """Its process id. Raises as `launch`."""
         return self._warm_server().pid
 
+    @property
+    def given(self) -> TrainerSpec:
+        """What the team wrote: a class's name, or a command's table as it stands. The program is not asked anything."""
+        return self._given
+
     @cached_property
     def spec(self) -> TrainerSpec:
         """What the trainer is known by in another process: a command's table with what its `--help` said.

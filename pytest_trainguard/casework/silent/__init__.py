@@ -15,6 +15,7 @@ __all__ = [
     "order",
     "packs",
     "padding",
+    "pairing",
     "reading",
     "reports",
     "rounding",
