@@ -346,7 +346,7 @@ class CloseLook:
         if name not in known.outcomes:
             evaluating = settings.merge(self._evaluating(), values)
             share = self._held_out(times)
-            epoch = options.pop("data", None) or self._epoch(times)
+            epoch = self._epoch(times)
             tries = [(epoch, settings.merge(share, evaluating)), *([(epoch, evaluating)] if share else [])]
             # On the trainer's own piece of data, and then with its own settings, where it needs more rows.
             for data, given in (*tries, (None, evaluating), (None, dict(values))):
