@@ -7,6 +7,7 @@ from statistics import fmean
 
 import torch
 
+from tests.saboteurs.resuming import Averages
 from tests.saboteurs.silent_rows import Answers, Texts
 from tests.saboteurs.silent_steps import Epochs
 from tests.saboteurs.sound import Rows, Sound
@@ -15,24 +16,10 @@ from tests.saboteurs.variants import Adversaries, TwoOptimizers
 NN, F = torch.nn, torch.nn.functional
 
 
-class PutsItsAverageIn(Sound):
-    """Keeps an average of its weights in a dictionary, and evaluates the model with that in it. Sound."""
+class PutsItsAverageIn(Averages):
+    """Evaluates the model with the average of its weights in it. Sound."""
 
     only = (107, 108, 121, 123)
-    DECAY = 0.9
-
-    def build(self, settings):
-        model = super().build(settings)
-        self.average = {name: value.clone() for name, value in model.state_dict().items()}
-        return model
-
-    def step(self, model, *rest):
-        super().step(model, *rest)
-        self.follow(model)
-
-    def follow(self, model):
-        for name, value in model.state_dict().items():
-            self.average[name].lerp_(value, 1 - self.DECAY)
 
     def validate(self, model, *rest):
         with self.averaged(model):

@@ -22,6 +22,9 @@ class Averages(Sound):
 
     def step(self, model, *rest):
         super().step(model, *rest)
+        self.follow(model)
+
+    def follow(self, model):
         for name, value in model.state_dict().items():
             self.average[name].lerp_(value, 1 - self.DECAY)
 
