@@ -4,7 +4,7 @@ import hypothesis
 import pytest
 
 from pytest_trainguard import Finding, NotApplicable
-from tests.saboteurs.sound import Failure, Sound
+from tests.saboteurs.sound import Failure, Reject, Settings, Sound
 
 
 class FailsWhenWide(Sound):
@@ -20,6 +20,35 @@ class StatesNoRanges(Sound):
     """Its settings are a plain mapping."""
 
     config = {"batch_size": 8, "hidden": 16}
+
+
+class FlagSettings(Settings):
+    dry_run: bool = False
+    from_latest: bool = False
+    wide: bool = False
+
+
+class SoundFlags(Sound):
+    """One flag takes no step, another wants what is not there."""
+
+    config = FlagSettings
+
+    def settings(self, values):
+        return FlagSettings(**values)
+
+    def steps(self, settings, rows, max_steps):
+        if settings.from_latest:
+            raise Reject("from_latest: there is no checkpoint to go on from")
+        return 0 if settings.dry_run else super().steps(settings, rows, max_steps)
+
+
+class BreaksWithAFlag(SoundFlags):
+    """A flag that nobody tries."""
+
+    def build(self, settings):
+        if settings.wide:
+            raise Failure("mat1 and mat2 shapes cannot be multiplied")
+        return super().build(settings)
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +77,19 @@ def test_a_failure_shrinks_to_the_smallest_settings(config_fuzz):
         config_fuzz.accepts(examples=40)
     assert found.value.did == "set hidden = 17"
     assert "exit 1" in found.value.happened
+
+
+@pytest.mark.parametrize("trainer", [SoundFlags], indirect=True)
+def test_flags_may_ask_for_no_step_or_be_rejected(config_fuzz):
+    config_fuzz.accepts(examples=8)
+    config_fuzz.rejects("dry_run")
+
+
+@pytest.mark.parametrize("trainer", [BreaksWithAFlag], indirect=True)
+def test_a_flag_that_breaks_the_program_is_found(config_fuzz):
+    with pytest.raises(Finding) as found:
+        config_fuzz.accepts(examples=40)
+    assert found.value.did == "set wide = true"
 
 
 @pytest.mark.parametrize("trainer", [StatesNoRanges], indirect=True)

@@ -83,8 +83,10 @@ class ConfigFuzz:
         """Settings inside the stated ranges start and take a step.
 
         Numbers are kept between half and twice what the tiny settings have, so that a run stays small; choices are
-        free, but for the device. A run that wants a GPU is not held against the program, and neither is a clean
-        rejection that names two settings or more: those that do not go together.
+        free, but for the device, and true and false are both tried. A run that wants a GPU is not held against the
+        program, and neither is a clean rejection that names two settings or more: those that do not go together. Of a
+        flag that is turned, a clean rejection of it alone will do (`resume`, with nothing to resume from), and so will
+        a run without a step (`evaluate_only`).
 
         Args:
             examples: how many different settings are tried.
@@ -126,11 +128,21 @@ class ConfigFuzz:
         fields = [
             field for field in self.guard.subject.settings.fields if wording.names(outcome.complaint, _called(field))
         ]
-        if outcome.exit > 0 and len(fields) > 1 and not outcome.recording.built_model:
+        turned = self._turned(values)
+        together = len(fields) > 1 or any(field in turned for field in fields)
+        if outcome.exit > 0 and together and not outcome.recording.built_model:
+            return
+        if outcome.exit == 0 and turned and not outcome.recording.steps:
             return
         if outcome.exit == 0 and outcome.recording.scales:  # a gradient scaler may skip the first steps
             return
         survives(outcome)
+
+    def _turned(self, values: dict[str, object]) -> list[Field]:
+        """The flags among ``values`` that are not as in the tiny settings."""
+        settings = self.guard.subject.settings
+        flags = [field for field in settings.fields if field.kind == "bool" and field.path in values]
+        return [field for field in flags if values[field.path] != settings.tiny(field)]
 
     @property
     def _typed(self) -> bool:
@@ -273,7 +285,9 @@ def _edges(field: Field) -> list[object]:
     if field.kind in ("int", "float"):
         # Not true and false: pydantic, unless told to be strict, reads them as 1 and 0, and says so.
         edges += [math.nan, math.inf, -math.inf]
-    if field.kind in ("int", "float", "choice") and not field.optional:
+    elif field.kind == "bool":
+        edges += [2, "perhaps"]  # not 0, 1, "yes" and "no": many a sound program reads them
+    if field.kind in ("int", "float", "bool", "choice") and not field.optional:
         edges.append(None)
     return edges
 
@@ -333,6 +347,8 @@ def _inside(field: Field, tiny: object) -> SearchStrategy[object] | None:
 
     if field.kind == "choice":
         return st.sampled_from(field.choices)
+    if field.kind == "bool" and isinstance(tiny, bool):
+        return st.booleans()
     if not field.bounds or isinstance(tiny, bool) or not isinstance(tiny, int | float):
         return None
     bounds = field.bounds
