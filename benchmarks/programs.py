@@ -81,7 +81,9 @@ def _bare(module: Any, data: Path) -> float:
     loader: DataLoader[Any] = DataLoader(
         examples.GraphRows(table, tokenizer, chosen.max_nodes, 0) if as_graphs else table,  # type: ignore[arg-type]
         batch_sampler=[window[0] for window in windows],
-        collate_fn=examples.collate if as_graphs else roberta.Collate(tokenizer, chosen.max_length, table),
+        collate_fn=examples.collate
+        if as_graphs
+        else roberta.Collate(tokenizer, chosen.max_length, table, numbers_names=True),
     )
     optimizer = torch.optim.AdamW(parameter_groups(model, chosen.weight_decay), lr=chosen.learning_rate)
     model.train()

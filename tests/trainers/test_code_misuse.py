@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from trainers.code import misuse, samples
+from trainers.code import misuse, samples, transformer
+from trainers.code.names import NameNumbers
 from trainers.code.tokenizer import train_tokenizer
 from trainers.common import batches
 from trainers.common.errors import InputError
@@ -144,6 +146,50 @@ def test_a_folder_without_functions(tmp_path: Path) -> None:
     (tmp_path / "m.py").write_text("x = 1\n")
     with pytest.raises(InputError, match="no Python function with two variables in 1 Python files"):
         misuse.Corpus(tmp_path, seed=0, validation_fraction=0.1)
+
+
+def test_more_code_is_trained_on_and_never_held_out(corpus: misuse.Corpus, tmp_path: Path) -> None:
+    (tmp_path / "main").mkdir()
+    (tmp_path / "more" / "tests").mkdir(parents=True)
+    lone = "def joined_words(words, glue):\n    text = glue.join(words)\n    return text.strip(glue)\n"
+    (tmp_path / "main" / "a.py").write_text((misuse.standard_library() / "shlex.py").read_text())
+    (tmp_path / "main" / "b.py").write_text((misuse.standard_library() / "textwrap.py").read_text())
+    (tmp_path / "more" / "again.py").write_text((tmp_path / "main" / "a.py").read_text() + lone)
+    (tmp_path / "more" / "tests" / "test_lone.py").write_text(lone.replace("joined_words", "test_words"))
+    without, more = (
+        misuse.Corpus(tmp_path / "main", seed=5, validation_fraction=0.5, twins_each=2, more=folder)
+        for folder in (None, tmp_path / "more")
+    )
+    assert more.split.validation == without.split.validation != []
+    assert more.rows[: len(without)] == without.rows
+    assert [row.code for row in more.rows[len(without) :: 2]] == [lone, lone]
+    assert more.split.train[-4:] == list(range(len(without), len(without) + 4))
+
+
+def test_more_code_goes_with_source_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"code": "def f(a): return a", "label": 0}\n')
+    assert (
+        transformer.launch({"more_code": "installed"}, data=tmp_path / "rows.jsonl", output_dir=tmp_path / "out") == 2
+    )
+    assert "more_code = 'installed': only where rows are made from Python source" in capsys.readouterr().err
+    assert transformer.launch({"more_code": "nowhere"}, output_dir=tmp_path / "out") == 2
+    assert "more_code = 'nowhere': no such folder" in capsys.readouterr().err
+
+
+def test_all_tokens_of_a_name_have_its_number(corpus: misuse.Corpus) -> None:
+    tokenizer = train_tokenizer(corpus, corpus.split.train, 300, 64)  # so few pieces that names fall apart
+    code = "def zebra(giraffe, é):\n    return giraffe.zebra(12, é) if giraffe else 'é'\n"
+    encoded = tokenizer(code, return_offsets_mapping=True)
+    numbers = NameNumbers(tokenizer)(encoded["input_ids"])
+    wanted = {name: number for number, name in enumerate(["zebra", "giraffe", "é"], 1)}
+    for word in re.finditer(r"\w+", code):
+        inside = {
+            number
+            for number, (begin, end) in zip(numbers, encoded["offset_mapping"], strict=True)
+            if word.start() <= begin < end <= word.end()
+        }
+        assert inside == {wanted.get(word[0], 0)}, word[0]
+    assert numbers[0] == numbers[-1] == 0
 
 
 def test_a_name_is_the_same_token_wherever_it_stands(corpus: misuse.Corpus) -> None:

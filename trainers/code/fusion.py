@@ -205,7 +205,9 @@ def train(run: Run, chosen: Settings, places: Places) -> None:
         both = load_branches(run, chosen, begun.table, begun.split)
         model = joined(chosen, both.text, both.graph, both.trust)
     dataset = examples.GraphRows(begun.table, both.graph_tokenizer, chosen.max_nodes, both.graph.sizes["feature_size"])
-    text_collate = roberta.Collate(both.text_tokenizer, chosen.max_length, begun.table)
+    text_collate = roberta.Collate(
+        both.text_tokenizer, chosen.max_length, begun.table, numbers_names=roberta.numbers_names(both.text)
+    )
 
     def collate(drawn: Sequence[examples.Example]) -> Batch:
         return Batch(text_collate([example.row for example in drawn]), examples.collate(drawn))

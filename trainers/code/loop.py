@@ -23,7 +23,7 @@ from trainers.code.rows import RowFile, Rows, signed_key
 from trainers.code.settings import DataSettings, RunSettings
 from trainers.common import checkpoint, files, progress, resume
 from trainers.common.batches import Plan, Window, plan
-from trainers.common.errors import Interrupted, TrainingFailed, show
+from trainers.common.errors import InputError, Interrupted, TrainingFailed, show
 from trainers.common.optimization import CollapseWatch, LossWatch, set_rate, warm_up_then_decay
 from trainers.common.process import Run, Watchdog
 from trainers.common.program import Places
@@ -120,6 +120,8 @@ def open_rows(run: Run, path: Path | None, chosen: DataSettings) -> tuple[Rows, 
         InputError: the rows are not as they must be, one line a fault.
     """
     run.stage = "reading the data"
+    if chosen.more_code is not None and path is not None and (path.is_file() or is_prepared(path)):
+        raise InputError(f"more_code = {chosen.more_code!r}: only where rows are made from Python source")
     if path is not None and path.is_file():
         file = RowFile(path)
         table: Rows = file

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from trainers.code.rows import Row
-from trainers.code.settings import DataSettings
+from trainers.code.settings import INSTALLED, DataSettings
 from trainers.common.errors import InputError, show
 from trainers.common.process import Run
 from trainers.common.rows import Split
@@ -49,9 +49,22 @@ class Function(NamedTuple):
     code: str
 
 
+class Paired(NamedTuple):
+    """A function's code with its twins; ``module`` as in `Function`."""
+
+    module: str
+    code: str
+    twins: list[str]
+
+
 def standard_library() -> Path:
     """The folder of this Python's own library."""
     return Path(sysconfig.get_paths()["stdlib"])
+
+
+def installed() -> Path:
+    """The folder of the packages that are installed beside this Python."""
+    return Path(sysconfig.get_paths()["purelib"])
 
 
 def source_files(root: Path, without: frozenset[str] = frozenset()) -> list[Path]:
@@ -164,6 +177,7 @@ class Corpus:
         validation_fraction: float,
         longest: int | None = None,
         twins_each: int = 1,
+        more: Path | None = None,
         progress: Callable[[list[Path]], Iterable[Path]] = iter,
     ) -> None:
         """Read all of a folder.
@@ -174,6 +188,8 @@ class Corpus:
             validation_fraction: share of the modules that is held out, about.
             longest: characters of a function's code; longer functions are left out. None: there is no limit.
             twins_each: pairs of a training function, at most; one that is held out has one.
+            more: another folder, whose functions are trained on as well; none of them is held out, and none that
+                stands in ``root`` is taken again. Its tests are left out.
             progress: wraps the list of files, to show a progress bar.
 
         Raises:
@@ -184,12 +200,32 @@ class Corpus:
         self.without_twin = 0
         self.too_long = 0
         self.duplicates = 0
-        modules: list[str] = []
-        pairs: list[tuple[str, list[str]]] = []
-        files = source_files(root) if root else source_files(standard_library(), NOT_LIBRARY)
+        self._seed, self._longest, self._twins_each = seed, longest, twins_each
+        self._seen: set[str] = set()
         base = root or standard_library()
-        seen: set[str] = set()
-        for path in progress(files):
+        files = source_files(base) if root else source_files(base, NOT_LIBRARY)
+        pairs = list(self._pairs(progress(files), base))
+        if not pairs:
+            limit = "" if longest is None else f" and at most {longest} characters"
+            raise InputError(
+                f"data {show(base)}: no Python function with two variables{limit} in {len(files)} Python files"
+            )
+        held_out = set(split_by_module([pair.module for pair in pairs], validation_fraction, seed).validation)
+        if more is not None:
+            pairs += self._pairs(progress(source_files(more, NOT_LIBRARY)), more)
+        self.rows: list[Row] = []
+        self.split = Split([], [])
+        for index, pair in enumerate(pairs):
+            begin = len(self.rows)
+            for other in pair.twins[:1] if index in held_out else pair.twins:
+                self.rows += [Row(pair.code, 0), Row(other, 1)]
+            side = self.split.validation if index in held_out else self.split.train
+            side += range(begin, len(self.rows))
+        self.fingerprint = hashlib.sha256(repr(self.rows).encode("utf-8", "backslashreplace")).hexdigest()
+
+    def _pairs(self, files: Iterable[Path], base: Path) -> Iterator[Paired]:
+        """The functions in files that have twins and did not come before."""
+        for path in files:
             module = path.relative_to(base).as_posix()
             try:
                 found = list(functions(path, module))
@@ -197,33 +233,17 @@ class Corpus:
                 self.unparsed.append(f"{show(module)}: {error}")
                 continue
             for code in (function.code for function in found):
-                if longest is not None and len(code) > longest:
+                if self._longest is not None and len(code) > self._longest:
                     self.too_long += 1
                     continue
-                wrong = twins(code, seed, twins_each) if len(code) >= SHORTEST_CODE else []
+                wrong = twins(code, self._seed, self._twins_each) if len(code) >= SHORTEST_CODE else []
                 if not wrong:
                     self.without_twin += 1
-                elif code in seen or not seen.isdisjoint(wrong):
+                elif code in self._seen or not self._seen.isdisjoint(wrong):
                     self.duplicates += 1
                 else:
-                    seen.update([code, *wrong])
-                    modules.append(module)
-                    pairs.append((code, wrong))
-        if not pairs:
-            limit = "" if longest is None else f" and at most {longest} characters"
-            raise InputError(
-                f"data {show(base)}: no Python function with two variables{limit} in {len(files)} Python files"
-            )
-        held_out = set(split_by_module(modules, validation_fraction, seed).validation)
-        self.rows: list[Row] = []
-        self.split = Split([], [])
-        for index, (code, wrong) in enumerate(pairs):
-            begin = len(self.rows)
-            for other in wrong[:1] if index in held_out else wrong:
-                self.rows += [Row(code, 0), Row(other, 1)]
-            side = self.split.validation if index in held_out else self.split.train
-            side += range(begin, len(self.rows))
-        self.fingerprint = hashlib.sha256(repr(self.rows).encode("utf-8", "backslashreplace")).hexdigest()
+                    self._seen.update([code, *wrong])
+                    yield Paired(module, code, wrong)
 
     def __len__(self) -> int:
         """The number of rows."""
@@ -264,12 +284,16 @@ def open_corpus(run: Run, root: Path | None, chosen: DataSettings) -> Corpus:
     """Rows made from Python source; ``run`` is told what was left out. See `Corpus`."""
     from tqdm import tqdm
 
+    more = installed() if chosen.more_code == INSTALLED else chosen.more_code and Path(chosen.more_code)
+    if more and not more.is_dir():
+        raise InputError(f"more_code = {chosen.more_code!r}: no such folder")
     corpus = Corpus(
         root,
         seed=chosen.data_seed,
         validation_fraction=chosen.validation_fraction,
         longest=chosen.longest_function,
         twins_each=chosen.twins,
+        more=more or None,
         progress=lambda paths: tqdm(paths, desc="reading Python", unit="file", disable=None),
     )
     for fault in corpus.unparsed:

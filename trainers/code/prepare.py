@@ -151,6 +151,8 @@ def read(run: Run, chosen: Settings, path: Path | None) -> Source:
     """Check all rows, drop those that came before, and split the rest by module."""
     run.stage = "reading the data"
     if path is not None and path.is_file():
+        if chosen.more_code is not None:
+            raise InputError(f"more_code = {chosen.more_code!r}: only where rows are made from Python source")
         return _from_file(run, chosen, RowFile(path))
     corpus = misuse.open_corpus(run, path, chosen)
     dropped = {"functions that came before": corpus.duplicates, "functions without a twin": corpus.without_twin}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from trainers.code.names import MOST_NAMES, NameNumbers
 from trainers.code.prepared import Prepared
 from trainers.code.rows import Row, Rows
 from trainers.code.tokenizer import token_count
@@ -54,10 +55,20 @@ class Batch(NamedTuple):
 class Collate:
     """Turns rows into a `Batch`, padded to its longest row and cut at ``max_length`` tokens."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int, table: Rows) -> None:
-        """Collate rows of ``table`` with this tokenizer, to at most ``max_length`` tokens a row."""
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, max_length: int, table: Rows, *, numbers_names: bool = False
+    ) -> None:
+        """Collate rows of ``table`` with this tokenizer, to at most ``max_length`` tokens a row.
+
+        Args:
+            tokenizer: of the model.
+            max_length: tokens of a row, special ones included.
+            table: where the rows are from.
+            numbers_names: whether the model is told which name each token is of (`numbers_names`).
+        """
         self._tokenizer = tokenizer
         self._max_length = max_length
+        self._names = NameNumbers(tokenizer) if numbers_names else None
         self._prepared = isinstance(table, Prepared) and table.made_with(tokenizer)
         tokenizer.deprecation_warnings["Asking-to-pad-a-fast-tokenizer"] = True  # else it advises against `pad`
 
@@ -68,7 +79,7 @@ class Collate:
         labels = torch.tensor([row.label for row in rows])
         ready = [row.tokens for row in rows if row.tokens is not None and len(row.tokens) <= self._max_length]
         if self._prepared and len(ready) == len(rows):
-            return Batch(dict(self._tokenizer.pad({"input_ids": ready}, return_tensors="pt")), labels, 0)
+            return Batch(self._numbered(self._tokenizer.pad({"input_ids": ready}, return_tensors="pt")), labels, 0)
         most = self._max_length * CHARACTERS_PER_TOKEN
         codes = [row.code[:most] for row in rows]
         encoded = self._tokenizer(
@@ -80,7 +91,15 @@ class Collate:
             for row, code, fills in zip(rows, codes, full, strict=True)
             if fills
         )
-        return Batch(dict(encoded), labels, truncated)
+        return Batch(self._numbered(encoded), labels, truncated)
+
+    def _numbered(self, encoded: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The model's arguments, with the numbers of names if it is told them."""
+        import torch
+
+        if self._names is None:
+            return dict(encoded)
+        return {**encoded, "token_type_ids": torch.tensor([self._names(ids) for ids in encoded["input_ids"].tolist()])}
 
 
 def new_model(
@@ -92,7 +111,7 @@ def new_model(
     max_length: int,
     dropout: float,
 ) -> PreTrainedModel:
-    """A RoBERTa sequence classifier of two classes with random weights."""
+    """A RoBERTa sequence classifier of two classes with random weights, which is told which name each token is of."""
     from transformers import RobertaConfig, RobertaForSequenceClassification
 
     config = RobertaConfig(
@@ -102,7 +121,8 @@ def new_model(
         num_attention_heads=heads,
         intermediate_size=4 * hidden_size,
         max_position_embeddings=max_length + 2,  # RoBERTa counts positions from its padding index 1 on
-        type_vocab_size=1,
+        type_vocab_size=MOST_NAMES + 1,
+        numbers_names=True,
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
         # RoBERTa's 0.02 is that of width 768. Narrower, it leaves attention nearly uniform for a long time.
@@ -110,6 +130,11 @@ def new_model(
         num_labels=2,
     )
     return RobertaForSequenceClassification(config)
+
+
+def numbers_names(model: PreTrainedModel) -> bool:
+    """Whether a model is told, by its token types, which name each token is of: those of `new_model` are."""
+    return bool(getattr(model.config, "numbers_names", False))
 
 
 def save_others(folder: Path, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:

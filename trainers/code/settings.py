@@ -14,6 +14,10 @@ DATA_HELP = (
 """What ``--help`` says of ``--data``."""
 
 
+INSTALLED = "installed"
+"""As ``more_code``: the packages that are installed beside this Python."""
+
+
 class DataSettings(Strict):
     """What decides which rows there are, and which of them are held out."""
 
@@ -35,6 +39,11 @@ class DataSettings(Strict):
         ge=1,
         le=1000,
         description="rows with a wrong variable made of each training function (from Python source only)",
+    )
+    more_code: str | None = Field(
+        None,
+        description=f"a folder of Python whose functions are trained on as well, none of them held out; {INSTALLED}: "
+        "that of the packages beside this Python (rows made from Python source only)",
     )
 
 

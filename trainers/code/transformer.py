@@ -130,7 +130,7 @@ def train(run: Run, chosen: Settings, places: Places) -> None:
         model=model,
         forward=forward,
         dataset=begun.table,
-        collate=roberta.Collate(tokenizer, chosen.max_length, begun.table),
+        collate=roberta.Collate(tokenizer, chosen.max_length, begun.table, numbers_names=roberta.numbers_names(model)),
         cut=batches.batched,
         groups=parameter_groups(model, chosen.weight_decay),
         save_others=lambda folder: roberta.save_others(folder, tokenizer, model),
