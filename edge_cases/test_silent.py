@@ -82,13 +82,14 @@ def test_no_supervision(close_look: CloseLook) -> None:
     verdict="survives",
     severity="misleads",
     brought_about=LOOKED.format("each output, its target and the graph of each loss are"),
-    expects="holds each row's output against that row's own target, and each token's against the one that follows",
+    expects="holds each row's output against that row's own target, pixel by pixel, and each token's against the next",
 )
 def test_loss_not_of_the_data(close_look: CloseLook) -> None:
     """[n, 1] minus [n] is [n, n]: each prediction was held against every target, and the model learnt their mean."""
     with noting(), contextlib.suppress(NotApplicable):  # each row may be one long text
         judge(close_look, pairing.find_other_targets)
         judge(close_look, pairing.find_other_tokens)
+        judge(close_look, pairing.find_turned_apart)
     judge(close_look, losses.find_detached)
 
 
