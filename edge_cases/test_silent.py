@@ -68,10 +68,12 @@ def test_unmoved_parameter(close_look: CloseLook) -> None:
     verdict="survives",
     severity="misleads",
     brought_about=LOOKED.format("each loss's targets, and which of them it ignores, are"),
-    expects="trains on batches, and on texts, in which something is to be learnt",
+    expects="trains on batches, and on texts, in which something is to be learnt, their end too",
 )
 def test_no_supervision(close_look: CloseLook) -> None:
     """The answer began with another token than the template's: each label was -100, and the loss 0."""
+    with noting():
+        judge(close_look, supervision.find_endless)
     judge(close_look, supervision.find_unsupervised)
 
 

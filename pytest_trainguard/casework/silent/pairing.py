@@ -7,7 +7,7 @@ from collections import Counter
 from pytest_trainguard.casework.silent.look import Look, Problems, at, problem
 from pytest_trainguard.recorder.timeline import Event
 
-__all__ = ["find_other_targets", "find_other_tokens", "find_turned_apart"]
+__all__ = ["find_other_targets", "find_other_tokens", "find_turned_apart", "says_the_next"]
 
 DISTINCT = 8  # rows of an epoch: fewer may be alike by chance
 VARIED = 6  # different targets of an epoch: fewer come in the same number by chance in two epochs, though not in three
@@ -116,6 +116,12 @@ def find_other_tokens(look: Look) -> Problems:
                 )
             )
     return found
+
+
+def says_the_next(events: list[Event]) -> bool:
+    """Whether the targets of these losses are the token after the one that each is said at."""
+    shares = _shares(events)
+    return bool(shares) and shares[1] > ALL
 
 
 def _shares(events: list[Event]) -> list[float]:
