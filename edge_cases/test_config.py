@@ -28,7 +28,7 @@ from pytest_trainguard import (
     survives,
     wording,
 )
-from pytest_trainguard.casework import effects, loss_terms, misspelt
+from pytest_trainguard.casework import effects, loss_terms, misspelt, unread
 from pytest_trainguard.damage import settings_file, tokenizer
 
 FAR_TOO_HIGH = 10.0
@@ -175,9 +175,12 @@ def test_setting_without_effect(guard: Guard) -> None:
 
     Only settings whose effect the recording shows are tried, and only where it must show: clipping below the norms that
     were seen, a batch of less rows than there are, a warm-up where the rate varies at all. That other settings of the
-    program do change something is the control. What weighs a term of the loss must change what is learnt, where it
+    program do change something is the control. A number that is read nowhere is advice, where a run with another one is
+    the same: it may be left over. What weighs a term of the loss must change what is learnt, where it
     changes the loss.
     """
+    with noting():
+        unread.require_read(guard)
     for finding in loss_terms.find_cut_off(guard):
         with noting():
             raise finding

@@ -192,3 +192,24 @@ class CutsATermOff(WeighsItsTerms):
 
     def calm(self, output):
         return super().calm(output.detach())
+
+
+class Unread(Settings):
+    """With one setting more."""
+
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+
+
+class SmoothsByAConstant(Sound):
+    """A number stands where the setting should."""
+
+    config = Unread
+    case = "setting-without-effect"
+    grade = "unclear"
+    says = r"smoothing: taken, and read nowhere: in its sources \("
+
+    def settings(self, values):
+        return Unread(**values)
+
+    def loss(self, output, y):
+        return torch.nn.functional.cross_entropy(output.float(), y, label_smoothing=0.1)
