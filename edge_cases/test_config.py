@@ -28,7 +28,7 @@ from pytest_trainguard import (
     survives,
     wording,
 )
-from pytest_trainguard.casework import effects, misspelt
+from pytest_trainguard.casework import effects, loss_terms, misspelt, unread
 from pytest_trainguard.damage import settings_file, tokenizer
 
 FAR_TOO_HIGH = 10.0
@@ -165,16 +165,25 @@ def test_misspelt_key(guard: Guard) -> None:
     verdict="survives",
     severity="misleads",
     brought_about="another seed; the learning rate, the limit of the gradient's norm, the batch size, accumulation, "
-    "weight decay and warm-up at another value, several in one run where each shows by itself, else one alone",
-    expects="survives, and each changes something: losses, rates, norms, batches or files",
+    "weight decay, warm-up and the weights of the loss's terms at another value, several in one run where each shows "
+    "by itself, else one alone",
+    expects="survives, and each changes something: losses, rates, norms, batches or files; what weighs a loss "
+    "changes what is learnt",
 )
 def test_setting_without_effect(guard: Guard) -> None:
     """Five seeds, five runs, one result: `torch.manual_seed(42)` stood in a module that was imported last.
 
     Only settings whose effect the recording shows are tried, and only where it must show: clipping below the norms that
     were seen, a batch of less rows than there are, a warm-up where the rate varies at all. That other settings of the
-    program do change something is the control.
+    program do change something is the control. A number that is read nowhere is advice, where a run with another one is
+    the same: it may be left over. What weighs a term of the loss must change what is learnt, where it
+    changes the loss.
     """
+    with noting():
+        unread.require_read(guard)
+    for finding in loss_terms.find_cut_off(guard):
+        with noting():
+            raise finding
     for trial, outcome in effects.find_idle(guard):
         with noting():
             raise effects.tell(trial, outcome)

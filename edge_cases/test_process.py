@@ -35,6 +35,7 @@ from pytest_trainguard import (
     survives,
 )
 from pytest_trainguard.casework import pruning, termination
+from pytest_trainguard.casework.best_kept import require_best_kept
 from pytest_trainguard.casework.bystander import reassign_pid, start_bystander
 from pytest_trainguard.casework.file_order import require_one_order
 from pytest_trainguard.casework.unsaved import require_something_saved
@@ -66,12 +67,15 @@ def test_killed(kill_and_resume: KillAndResume) -> None:
 
     A program that saves nothing at all is told so here, once: the other cases about checkpoints do not apply to it. The
     second start is killed as well: its own save must be as good as the first one's. And all that is saved in the end
-    must be what it would have been: an average of the weights, for one, shows in no loss.
+    must be what it would have been: an average of the weights, for one, shows in no loss. Nor does it show there that
+    the best so far is forgotten.
     """
     guard = kill_and_resume.guard
     require_something_saved(guard)
     with noting():
         kill_and_resume().check()
+    with noting():
+        require_best_kept(guard)
     require_one_order(guard)
 
 

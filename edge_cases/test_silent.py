@@ -68,10 +68,12 @@ def test_unmoved_parameter(close_look: CloseLook) -> None:
     verdict="survives",
     severity="misleads",
     brought_about=LOOKED.format("each loss's targets, and which of them it ignores, are"),
-    expects="trains on batches, and on texts, in which something is to be learnt",
+    expects="trains on batches, and on texts, in which something is to be learnt, their end too",
 )
 def test_no_supervision(close_look: CloseLook) -> None:
     """The answer began with another token than the template's: each label was -100, and the loss 0."""
+    with noting():
+        judge(close_look, supervision.find_endless)
     judge(close_look, supervision.find_unsupervised)
 
 
@@ -82,13 +84,14 @@ def test_no_supervision(close_look: CloseLook) -> None:
     verdict="survives",
     severity="misleads",
     brought_about=LOOKED.format("each output, its target and the graph of each loss are"),
-    expects="holds each row's output against that row's own target, and each token's against the one that follows",
+    expects="holds each row's output against that row's own target, pixel by pixel, and each token's against the next",
 )
 def test_loss_not_of_the_data(close_look: CloseLook) -> None:
     """[n, 1] minus [n] is [n, n]: each prediction was held against every target, and the model learnt their mean."""
     with noting(), contextlib.suppress(NotApplicable):  # each row may be one long text
         judge(close_look, pairing.find_other_targets)
         judge(close_look, pairing.find_other_tokens)
+        judge(close_look, pairing.find_turned_apart)
     judge(close_look, losses.find_detached)
 
 

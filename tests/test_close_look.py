@@ -256,6 +256,16 @@ def test_what_is_computed_before_every_step_is_no_evaluation():
     assert "after step 2 without gradients and in training mode: drop is at work" in problem.said
 
 
+def test_an_evaluation_that_builds_graphs_is_no_training():
+    def seen(step, training):
+        return passes("ab", step=step, modes={"drop": training}, training=training)
+
+    trained = [event for step in range(4) for event in seen(step, True)]
+    assert modes.find_wrong_modes(look_at(*trained[:2], *seen(2, False), *trained[2:], *seen(4, False))) == []
+    (problem,) = modes.find_wrong_modes(look_at(*trained[:3], *seen(3, False)))
+    assert "from step 4 on it trains (t.py:1) in evaluation mode: drop is off" in problem.said
+
+
 @pytest.mark.parametrize(
     ("rates", "told"),
     [

@@ -1,9 +1,11 @@
 """Which target a row or a token is held against: by made-up recordings, and what writes these down."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from pytest_trainguard.casework.silent import pairing
+from pytest_trainguard.casework.silent import pairing, supervision
 from pytest_trainguard.casework.silent.look import Look
 from pytest_trainguard.recorder.pairing import Pairing
 from pytest_trainguard.recorder.timeline import Recording
@@ -12,7 +14,14 @@ ROWS = "abcdefghijkl"
 
 
 def paired(rows, targets, **values):
-    usual = {"function": "nll_loss", "place": "t.py:5", "square": False, "writes": False, "ahead": [[0, 0]] * 3}
+    usual = {
+        "function": "nll_loss",
+        "place": "t.py:5",
+        "square": False,
+        "writes": False,
+        "ahead": [[0, 0]] * 3,
+        "ends": [],
+    }
     return {"event": "look paired", "step": 0, "rows": list(rows), "targets": list(targets), **usual, **values}
 
 
@@ -111,6 +120,41 @@ def test_what_is_written_down():
     observer.scored("cross_entropy", {"input": scores.detach(), "target": targets.flatten()})
     observer.scored("cross_entropy", {"input": scores, "target": torch.zeros(7, dtype=torch.int64)})
     assert len(written.events) == 1
+
+
+def test_ends_of_texts_that_are_written_down():
+    written, scores, ignored = Written(), torch.zeros(12, 9, requires_grad=True), -100
+    tokens = torch.tensor([[3, 4, 5, 1, 0, 0], [3, 4, 5, 6, 7, 1]])
+    labels = torch.tensor([[ignored, 4, 5, ignored, ignored, ignored], [ignored, 4, 5, ignored, 7, ignored]])
+    observer, model = Pairing(written), torch.nn.Identity()
+    model.config = SimpleNamespace(eos_token_id=[1, 8])
+    for targets in (labels, torch.where(tokens == 1, 1, labels)):
+        shifted = torch.nn.functional.pad(targets, (0, 1), value=ignored)[:, 1:]  # as transformers does it
+        observer.forward(model, outermost=True)
+        observer.forwarded(torch.nn.Embedding(9, 2), (tokens,), scores, outermost=False)
+        observer.forwarded(model, (tokens,), scores, outermost=True)
+        observer.scored("cross_entropy", {"input": scores, "target": shifted.flatten()})
+    assert [event["ends"] for event in written.events] == [[1, 8]] * 2
+    assert [event["closed"] for event in written.events] == [[3, 2, 0], [2, 0, 2]]
+
+
+FOLLOWING = [[0, 40], [40, 40], [0, 40]]
+
+
+@pytest.mark.parametrize(
+    ("closed", "ahead", "told"),
+    [
+        ([9, 9, 0], FOLLOWING, "9 of 9 pieces of text that nll_loss (t.py:5) learns are followed by the end of a text"),
+        ([9, 5, 0], FOLLOWING, "5 of 9 pieces"),
+        ([9, 4, 0], FOLLOWING, ""),
+        ([7, 7, 0], FOLLOWING, ""),
+        ([9, 9, 1], FOLLOWING, ""),
+        ([9, 9, 0], [[40, 40], [0, 40], [0, 40]], ""),  # words that were masked
+    ],
+)
+def test_an_end_that_is_never_learnt(closed, ahead, told):
+    found = supervision.find_endless(Look(Recording([paired("a", "1", ahead=ahead, ends=[1], closed=closed)])))
+    assert [told in problem.said and problem.grade == "unclear" for problem in found] == ([True] if told else [])
 
 
 def test_a_row_is_all_that_goes_in_of_it_but_its_target():

@@ -17,7 +17,7 @@ from pytest_trainguard.subject.launchpad import Launchpad
 STATES = {"weights": "w", "data": "d", "torch": "t"}
 
 
-def look_at(*events, losses=(1.0, 1.0, 1.0, 1.0), states=STATES):
+def look_at(*events, losses=(1.0, 1.0, 1.0, 1.0), states=STATES, norm=0.5):
     """A run of some optimizer steps, one training pass each, with other events besides."""
     made = []
     for number, loss in enumerate(losses):
@@ -26,7 +26,7 @@ def look_at(*events, losses=(1.0, 1.0, 1.0, 1.0), states=STATES):
         made += [{"event": "look backwards", "step": number, "starts": [0.0]}] if not events else []
         batches = [len(e["rows"]) for e in made if e["event"] == "look pass" and e["gradients"] and e["step"] == number]
         made += [{"event": "step", "number": number + 1, **_step(loss), "batches": batches, "states": states}]
-        made += [{"event": "look step", "step": number + 1, "place": "t.py:9"}]
+        made += [{"event": "look step", "step": number + 1, "place": "t.py:9", "norms": {"0": norm}}]
     return Look(Recording(made))
 
 
@@ -164,13 +164,15 @@ def test_parts_that_do_not_add_up_to_the_whole():
 
 
 def test_parts_that_are_lost():
-    def begins(*starts):
-        return look_at(*({"event": "look backwards", "step": n, "starts": list(starts)} for n in (1, 2)))
+    def begins(*starts, **values):
+        events = ({"event": "look backwards", "step": n, "starts": list(starts)} for n in (1, 2))
+        return look_at(*events, **values)
 
     (problem,) = accumulation.find_lost_parts(begins(0.0, 0.0, 0.0), begins(0.0))
     assert "each of the 3 backward passes of step 2 (t.py:9) begins with gradients of 0" in problem.said
     assert "2 of 3 parts are lost, in each of 2 steps" in problem.said
     assert accumulation.find_lost_parts(begins(0.0, 0.5, 0.7), begins(0.0)) == []
+    assert accumulation.find_lost_parts(begins(0.0, 0.0, 0.0, norm=0.0), begins(0.0)) == []  # nothing is lost of 0
     assert accumulation.find_lost_parts(begins(0.0, 0.0), begins(0.0, 0.0)) == []  # two networks, one after the other
 
 

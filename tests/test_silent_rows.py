@@ -196,8 +196,8 @@ def test_nothing_is_said_of_what_was_not_seen(events):
 
 
 def stored(step, held, **values):
-    usual = {"moved": [0, 1], "numbers": {"step": step, "epoch": 3}, "waits": False, "step": step}
-    return seen("stored", held=dict(zip("01", held, strict=True)), **usual | values)
+    usual = {"moved": [0, 1], "numbers": {"step": step, "epoch": 3}, "waits": False, "others": False, "step": step}
+    return seen("stored", held=dict(zip("01", held, strict=False)), **usual | values)
 
 
 @pytest.mark.parametrize(
@@ -250,6 +250,39 @@ NAMES = [seen("tensor", number=number, name=name, sort="parameter") for number, 
 def test_what_is_saved(events, told):
     found = saves.find_other_saved(look_at(*NAMES, *events))
     assert [told in problem.said for problem in found] == ([True] if told else [])
+
+
+ADAPTED = [
+    seen("tensor", number=number, name=name, sort="parameter")
+    for number, name in enumerate(("q.base_layer.weight", "q.lora_A.weight"))
+]
+LORA_LEARNS = [seen("step", moved=[1], holds=[1])] * 9
+
+
+@pytest.mark.parametrize(
+    ("events", "told"),
+    [
+        ([stored(9, (9,), moved=[])], "misleads nothing that it saves is what it trains: q.lora_A.weight moves"),
+        ([stored(9, (9,), moved=[], others=True)], None),  # by another name, perhaps
+        ([stored(4, (4, 4), moved=[1]), stored(9, (-1,), moved=[])], None),  # merged
+        ([stored(4, (4, 4), moved=[1]), stored(9, (9,), moved=[])], "unclear the last that it saves"),
+        ([stored(9, (9, 9), moved=[1]), stored(9, (9,), moved=[])], "unclear the last that it saves"),
+        ([stored(9, (9, 9), moved=[1])] * 2 + [stored(9, (9,), moved=[])], None),  # its parts in two files
+        ([stored(9, (9,), moved=[]), stored(9, (9, 9), moved=[1])], None),
+        ([stored(9, (9, 9), moved=[1]), stored(9, (-1,), moved=[])], None),
+    ],
+)
+def test_saves_without_what_learns(events, told):
+    found = saves.find_other_saved(look_at(*ADAPTED, *LORA_LEARNS, *events))
+    assert [told in f"{problem.grade} {problem.said}" for problem in found] == ([True] if told else [])
+
+
+def test_a_head_in_a_file_of_its_own_is_no_adapter():
+    names = [
+        seen("tensor", number=number, name=name, sort="parameter") for number, name in enumerate(("body.0.w", "head.w"))
+    ]
+    events = [stored(9, (9, 9), moved=[1]), stored(9, (9,), moved=[])]
+    assert saves.find_other_saved(look_at(*names, *LORA_LEARNS, *events)) == []
 
 
 @pytest.mark.parametrize(

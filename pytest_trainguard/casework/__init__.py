@@ -1,6 +1,7 @@
 """What several cases share."""
 
 __all__ = [
+    "best_kept",
     "bystander",
     "damaged_checkpoints",
     "damaged_data",
@@ -8,11 +9,13 @@ __all__ = [
     "evaluations",
     "file_order",
     "long_run",
+    "loss_terms",
     "mismatched_models",
     "misspelt",
     "pruning",
     "relabelled",
     "silent",
     "termination",
+    "unread",
     "unsaved",
 ]

@@ -17,7 +17,7 @@ from pytest_trainguard.launch.protocol import RUN_STEPS, SEED, RunRequest
 from pytest_trainguard.probes.guard import Guard
 from pytest_trainguard.verdicts.errors import Finding, NotApplicable
 
-__all__ = ["find_idle", "tell"]
+__all__ = ["find_idle", "reaches", "tell"]
 
 TINY_NORM = 1e-6  # of a gradient that is clipped to it
 HALF = 0.5  # of the norm that was stepped with undisturbed: what a limit must lie below to be reached for certain
@@ -76,7 +76,7 @@ def _all(guard: Guard, reference: Outcome) -> Iterator[tuple[str, Trial]]:
     named = {what: _named(settings.fields, names) for what, names in NAMES.items()}
 
     def trial(setting: Field | None, values: Sequence[float], shows: Callable[[Outcome], bool]) -> Iterator[Trial]:
-        if setting is None or not _reaches(guard, setting):
+        if setting is None or not reaches(guard, setting):
             return
         before = settings.tiny(setting)
         usable = [value for value in values if setting.allows(value) and value != before]
@@ -121,7 +121,7 @@ def _named(fields: Sequence[Field], names: Sequence[str]) -> Field | None:
     return next((one for name in names for one in fields if one.path.rpartition(".")[2] == name), None)
 
 
-def _reaches(guard: Guard, setting: Field) -> bool:
+def reaches(guard: Guard, setting: Field) -> bool:
     """Whether the program is given this setting: a command has a place for each, or one for all."""
     command = guard.subject.description.command
     if isinstance(guard.subject.spec, str) or command is None:

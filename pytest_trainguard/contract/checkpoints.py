@@ -29,6 +29,11 @@ _SHARE = re.compile(r"-(\d+)-of-\d+(?=\.)|^__(\d+)_\d+(?=\.distcp$)|mp_rank_(\d+
 _PROCESS_SHARE = re.compile(r"^__\d+_\d+\.distcp$|mp_rank_\d+_(?:model|optim)_states\.pt$")
 
 
+def is_called_best(name: str) -> bool:
+    """Whether a path below an output folder is called the best: `best.pt`, `model_best/weights.safetensors`."""
+    return bool(_BEST.search(name)) and not _NOT_FINISHED.search(name)
+
+
 def find(output_dir: Path) -> list[Path]:
     """The finished checkpoints in `output_dir`, oldest first.
 

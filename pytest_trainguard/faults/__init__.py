@@ -14,7 +14,7 @@ from pathlib import Path
 __all__ = [
     "DEVICE_ERRORS", "DOORS", "Fault", "device_error", "exhaust_memory", "fill_disk", "hang", "inf", "io_error", "kill",
     "kill_in_save", "list_otherwise", "nan", "offline", "out_of_memory", "overflow", "pause", "pretended_gpus", 
-    "raises", "reboot", "reseed", "set_clock", "terminate", "undo_steps",
+    "raises", "reboot", "reseed", "set_clock", "terminate", "undo_steps", "worse_evaluations",
 ]  # fmt: skip
 
 OOM_MESSAGE = (
@@ -42,7 +42,7 @@ class Fault:
 
     Attributes:
         kind: `nan`, `inf`, `overflow`, `raise`, `signal`, `terminate`, `hang`, `pause`, `fill_disk`, `offline`,
-            `io_error`, `exhaust`, `device`, `reboot`, `clock`, `gpus`, `seeds`, `undo`, `listing`.
+            `io_error`, `exhaust`, `device`, `reboot`, `clock`, `gpus`, `seeds`, `undo`, `listing`, `worse`.
         where: the door at which it enters (`DOORS`), or for numbers `batch`, `activation`, `loss`, `gradient`.
         step: the optimizer step during which it comes about, counted from 1 in each run; for `save` and `sync`, the
             first write to the output folder (or fsync) once that many steps are complete.
@@ -76,6 +76,7 @@ class Fault:
             "gpus": "pretended GPUs",
             "seeds": "every seed that is set is another one",
             "undo": "every optimizer step undone",
+            "worse": f"evaluations far worse from step {self.step} on",
             "listing": "the files of the data listed in another order",
             "io_error": f"EIO in the {self.where} door {at}",
             "exhaust": f"host memory exhausted in the {self.where} door {at}",
@@ -207,6 +208,11 @@ def undo_steps(until: int | None = None) -> Fault:
         until: after so many steps the process is ended by SIGKILL; None where the program ends by itself.
     """
     return Fault("undo", "optimizer", value="" if until is None else str(until))
+
+
+def worse_evaluations(step: int) -> Fault:
+    """From the evaluation after this step on, what the model puts out without gradients is far from right."""
+    return Fault("worse", "evaluate", step)
 
 
 def pretended_gpus() -> Fault:

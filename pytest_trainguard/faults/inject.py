@@ -28,6 +28,7 @@ from pytest_trainguard.rows.suffixes import TEXT  # files that are read from the
 __all__ = ["Injector"]
 
 GRACE = 2  # optimizer steps between a reboot's SIGTERM and its SIGKILL
+WORSE = 1000.0  # times what a model puts out, with the other sign; and its own loss, where it computes one
 FILE_LIMIT = 16 * 1024  # bytes; the recorder goes on in another file when it meets this limit itself
 
 
@@ -185,7 +186,7 @@ class Injector(Observer):
         training = self._passes.begin(module)
         self._settle_batch()
         if not training:
-            if self._due("evaluate"):
+            if self._due("evaluate") and self.fault.kind != "worse":
                 self._fire()
             return
         if self.done and self.fault.kind == "reboot" and self.recorder.steps + 1 >= self.fault.step + GRACE:
@@ -198,6 +199,8 @@ class Injector(Observer):
     def forwarded(
         self, module: torch.nn.Module, inputs: tuple[object, ...], output: object, *, outermost: bool
     ) -> object:
+        if self.fault.kind == "worse":
+            return self._worsen(output) if outermost and not torch.is_grad_enabled() else None
         if not self._passes.holds(module):
             return None
         leaf = not any(module.children()) and isinstance(output, torch.Tensor) and output.is_floating_point()
@@ -206,6 +209,13 @@ class Injector(Observer):
             return None
         self._fire()
         return _change_tensors(output, self._spoilt)
+
+    def _worsen(self, output: object) -> object:
+        if self.recorder.steps < self.fault.step:
+            return None
+        if not self.done:
+            self._fire()
+        return _change_tensors(output, _worse)
 
     def backward(self, losses: list[torch.Tensor]) -> None:
         self._differentiates = False
@@ -275,6 +285,13 @@ def _io_error(path: str | None = None) -> None:
 def _device_error(text: str) -> RuntimeError:
     kind: type[RuntimeError] = getattr(torch, "AcceleratorError", RuntimeError)  # since torch 2.8
     return kind(text)
+
+
+def _worse(tensor: torch.Tensor) -> torch.Tensor:
+    """A loss that is far larger, scores that are far off, and as they were whole numbers."""
+    if not tensor.is_floating_point():
+        return tensor
+    return tensor * (WORSE if not tensor.dim() else -WORSE)
 
 
 def _shift_clock(seconds: int) -> None:

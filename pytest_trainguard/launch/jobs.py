@@ -196,6 +196,7 @@ def _make_observers(note: RunNote) -> tuple[Recorder, list[Observer]]:
         from pytest_trainguard.recorder.averages import Averages
         from pytest_trainguard.recorder.close_look import CloseLook
         from pytest_trainguard.recorder.first_steps import FirstSteps
+        from pytest_trainguard.recorder.lying import Lying
         from pytest_trainguard.recorder.measuring import Measuring
         from pytest_trainguard.recorder.pairing import Pairing
         from pytest_trainguard.recorder.rereading import Rereading
@@ -209,6 +210,7 @@ def _make_observers(note: RunNote) -> tuple[Recorder, list[Observer]]:
             look,
             Supervision(look),
             Pairing(look),
+            Lying(look),
             Rereading(look),
             Rounding(look),
             Saves(look),

@@ -260,7 +260,9 @@ class CloseLook:
     def with_base_models(self) -> tuple[Outcome, Outcome | None]:
         """A run from a small base model, and one from the same with every other weight's sign turned.
 
-        There is no second one where tensors of the base model's files are parameters of the model that trains.
+        There is no second one where tensors of the base model's files are parameters of the model that trains. That is
+        looked for in the changed one: what is made anew from a seed may by chance be the base model itself, which
+        somebody made from the same configuration and seed.
 
         Raises:
             NotApplicable: there is no setting for the model, none at hand, or the program does not start from it.
@@ -270,14 +272,30 @@ class CloseLook:
         field = guard.needs.base_model_setting()
         model = guard.needs.base_model(field)
         weights = [str(file) for file in checkpoints.files(model) if suffixes.weights(file)]
-        known = guard.subject.server.call(digests_of, weights)
-        sound = self._start_from(field.path, model, "base", "a small base model")
-        begun = {event["start"] for event in sound.recording.of("look tensor") if event["sort"] == "parameter"}
-        if len(begun & set(known)) >= ARRIVED:
-            return sound, None
         if not guard.subject.server.call(turn_weights, weights):
+            sound = self._start_from(field.path, model, "base", "a small base model")
+            if self._arrives(sound, weights):
+                return sound, None
             raise CannotJudge(f"the weights of {model.name} could not be changed")
-        return sound, self._start_from(field.path, model, "turned", "the same with other weights")
+        try:
+            turned = self._start_from(field.path, model, "turned", "the same with other weights")
+        except NotApplicable as reason:
+            turned, refused = None, reason  # it may well check what it loads
+        if turned is not None and self._arrives(turned, weights):
+            return turned, None
+        guard.subject.server.call(turn_weights, weights)  # back again
+        sound = self._start_from(field.path, model, "base", "a small base model")
+        if turned is None and self._arrives(sound, weights):
+            return sound, None
+        if turned is None:
+            raise refused
+        return sound, turned
+
+    def _arrives(self, outcome: Outcome, weights: list[str]) -> bool:
+        """Whether tensors of these files are parameters of a model as the run began."""
+        known = self.guard.subject.server.call(digests_of, weights)
+        begun = {event["start"] for event in outcome.recording.of("look tensor") if event["sort"] == "parameter"}
+        return len(begun & set(known)) >= ARRIVED
 
     def _start_from(self, path: str, model: Path, name: str, what: str) -> Outcome:
         known = self._runs.outcomes

@@ -30,6 +30,7 @@ class Pairing(Observer):
         self._inputs: list[torch.Tensor] = []  # of the last outermost pass with gradients, with a part for each row
         self._tokens: list[torch.Tensor] = []  # what its embeddings read: [rows, tokens]
         self._writes = False  # it is a model of transformers' that writes on
+        self._ends: set[int] = set()  # the tokens that end a text, by the model's configuration
 
     def forward(self, module: torch.nn.Module, *, outermost: bool) -> None:
         if outermost:
@@ -46,6 +47,7 @@ class Pairing(Observer):
             whole = [tensor.detach() for tensor in tensors_in(list(inputs)) if tensor.dim() and not tensor.is_sparse]
             self._inputs = [tensor for tensor in whole if len(tensor) == len(whole[0])]
             self._writes = any(type(inner).__name__.endswith(WRITERS) for inner in module.modules())
+            self._ends = _ends_of(module)
 
     def scored(self, function: str, arguments: Mapping[str, Any]) -> None:
         scores, target = arguments.get("input"), arguments.get("target")
@@ -70,6 +72,8 @@ class Pairing(Observer):
                 square=target.dim() == 1 and scores.dim() == 2 and scores.shape[1] == count,
                 writes=self._writes,
                 ahead=[self._ahead(table, counts, by) for by in AHEAD],
+                ends=sorted(self._ends),
+                closed=self._closed(table, counts) if self._ends else [0, 0, 0],
             )
 
     def _rows_beside(self, targets: torch.Tensor) -> list[str]:
@@ -91,6 +95,30 @@ class Pairing(Observer):
             same = (tokens[:, by : by + width] == table[:, :width].to(tokens.device)) & kept
             best = max(best, [int(same.sum()), int(kept.sum())])
         return best
+
+    def _closed(self, table: torch.Tensor, counts: torch.Tensor) -> list[int]:
+        """How many targets are the last of a piece, how many of these the end of a text follows, and how many are one.
+
+        Of targets that are the token after their own.
+        """
+        ends = torch.tensor(sorted(self._ends), device=table.device)
+        for tokens in self._tokens:
+            if len(tokens) == len(table) and 0 <= tokens.shape[1] - table.shape[1] <= NEAR:
+                width = min(table.shape[1], tokens.shape[1] - 2)
+                last = counts[:, :width] & ~torch.nn.functional.pad(counts, (0, 1))[:, 1 : width + 1]
+                followed = torch.isin(tokens[:, 2 : width + 2].to(table.device), ends) & last
+                return [int(one.sum()) for one in (last, followed, torch.isin(table, ends) & counts)]
+        return [0, 0, 0]
+
+
+def _ends_of(module: torch.nn.Module) -> set[int]:
+    """`eos_token_id` of a model's configuration, or of one inside it: a number or several."""
+    for inner in module.modules():
+        named = getattr(getattr(inner, "config", None), "eos_token_id", None)
+        found = {one for one in (named if isinstance(named, list | tuple) else [named]) if isinstance(one, int)}
+        if found:
+            return found
+    return set()
 
 
 def _are_same(one: torch.Tensor, targets: torch.Tensor) -> bool:

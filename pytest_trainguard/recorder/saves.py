@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from pytest_trainguard.recorder.surroundings import find_caller
 
 DEEPEST = 6  # levels of what is saved
 UNKNOWN = -1  # of values that a parameter never had: averaged, merged or rounded
+_OF_AN_OPTIMIZER = re.compile(r"(^|\.)state\.\d+\.")  # what it keeps of each parameter has the parameter's shape
 
 
 class Saves(Observer):
@@ -40,11 +42,17 @@ class Saves(Observer):
         self._note()  # they may have been loaded since
         tensors = dict(_tensors_in(value, "", 0))
         held, moved = {}, []
+        named: set[str] = set()  # keys of tensors that belong to a parameter
+        learnt: set[torch.Size] = set()  # shapes of the parameters that moved
         for number, name, tensor in self._look.parameters():
             was = self._was.get(number, {})
-            same = [one for key, one in tensors.items() if one.shape == tensor.shape and _is_named(key, name)]
+            keys = [key for key, one in tensors.items() if one.shape == tensor.shape and _is_named(key, name)]
+            same = [tensors[key] for key in keys]
+            if len(was) > 1:
+                learnt.add(tensor.shape)
             if not name or not same or not was:
                 continue
+            named.update(keys)
             with contextlib.suppress(Exception):
                 found = [was.get(digest(one), UNKNOWN) for one in same]
                 # Beside an average, or merged weights, those of the start may stand as well.
@@ -54,8 +62,16 @@ class Saves(Observer):
         if held:
             begun = [one for key, one in tensors.items() if key.rpartition(".")[2] == "n_averaged"]
             waits = any(not bool(count) for count in begun)  # an average that begins later
+            rest = {key: one for key, one in tensors.items() if key not in named and not _OF_AN_OPTIMIZER.search(key)}
             self._look.write(
-                "stored", held=held, moved=moved, numbers=_numbers_in(value), waits=waits, place=find_caller()
+                "stored",
+                held=held,
+                moved=moved,
+                # What moved may be saved by another name.
+                others=any(one.shape in learnt for one in rest.values()),
+                numbers=_numbers_in(value),
+                waits=waits,
+                place=find_caller(),
             )
 
 

@@ -155,3 +155,61 @@ class EightAtATime(Sound):
 
     def batches(self, rows, settings, start, stop):
         return super().batches(rows, settings.model_copy(update={"batch_size": 8}), start, stop)
+
+
+class Weighing(Settings):
+    """With a second term of the loss, and a third."""
+
+    calm_weight: Annotated[float, Field(ge=0)] = 0.1
+    floor_coef: Annotated[float, Field(ge=0)] = 0.1
+
+
+class WeighsItsTerms(Sound):
+    """Keeps its scores small, and its weights too as soon as they are large, which they are not yet. Sound."""
+
+    config = Weighing
+    only = ("setting-without-effect",)
+
+    def settings(self, values):
+        self.weights = Weighing(**values)
+        return self.weights
+
+    def loss(self, output, y):
+        floor = output.square().mean().clamp(min=100.0)
+        return super().loss(output, y) + self.weights.calm_weight * self.calm(output) + self.weights.floor_coef * floor
+
+    def calm(self, output):
+        return output.float().square().mean()
+
+
+class CutsATermOff(WeighsItsTerms):
+    """The term was a number for a log at first."""
+
+    only = ()
+    case = "setting-without-effect"
+    grade = "misleads"
+    says = r"what calm_weight weighs is in the loss, and nothing is learnt from it"
+
+    def calm(self, output):
+        return super().calm(output.detach())
+
+
+class Unread(Settings):
+    """With one setting more."""
+
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+
+
+class SmoothsByAConstant(Sound):
+    """A number stands where the setting should."""
+
+    config = Unread
+    case = "setting-without-effect"
+    grade = "unclear"
+    says = r"smoothing: taken, and read nowhere: in its sources \("
+
+    def settings(self, values):
+        return Unread(**values)
+
+    def loss(self, output, y):
+        return torch.nn.functional.cross_entropy(output.float(), y, label_smoothing=0.1)

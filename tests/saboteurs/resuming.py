@@ -6,7 +6,7 @@ import random
 
 import torch
 
-from tests.saboteurs.sound import Reject, Sound
+from tests.saboteurs.sound import Reject, Rows, Sound
 
 
 class Averages(Sound):
@@ -258,3 +258,59 @@ class CountsToAByte(Sound):
     def step(self, model, optimizer, scaler, batch, settings, number, device):
         super().step(model, optimizer, scaler, batch, settings, number, device)
         bytes([number])
+
+
+class KeepsItsBest(Sound):
+    """Keeps the weights of the lowest validation loss in a file of their own, and the loss with each checkpoint."""
+
+    only = (41, 67, 121)
+    best = math.inf
+
+    def validate(self, model, step, output_dir):
+        super().validate(model, step, output_dir)
+        loss = list(self.told(output_dir)["losses"].values())[-1]
+        if loss < self.best:
+            self.best = loss
+            beside = output_dir / ".tmp-best.pt"
+            torch.save({"model": model.state_dict(), "step": step}, beside)
+            beside.rename(output_dir / "best_model.pt")
+        return False
+
+    def state(self, *parts):
+        return {**super().state(*parts), "best": self.best}
+
+    def restore(self, state, *parts):
+        super().restore(state, *parts)
+        self.restore_best(state)
+
+    def restore_best(self, state):
+        self.best = state["best"]
+
+
+class ForgetsItsBest(KeepsItsBest):
+    """Begins with infinity again: the first validation after a resume is the best."""
+
+    only = ()
+    case = "killed"
+    grade = "loses"
+    says = r"the best of all evaluations is lost: best_model\.pt is written over 1 steps after the resume"
+
+    def restore_best(self, state):
+        pass
+
+
+class KeepsThoseThatAreRight(KeepsItsBest):
+    """The best is that of the most that are right; of several that are as good, the newest. Sound."""
+
+    best = 0.0
+
+    def validate(self, model, step, output_dir):
+        x, y = (torch.stack(part) for part in zip(*Rows(self.validation, self.max_length), strict=True))
+        model.eval()
+        with torch.no_grad():
+            right = float((model(x).argmax(1) == y).float().mean())
+        model.train()
+        if right >= self.best:
+            self.best = right
+            torch.save(model.state_dict(), output_dir / "best.pt")
+        return False

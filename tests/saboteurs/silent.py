@@ -71,6 +71,21 @@ class BothHalvesZero(Sound):
         return model
 
 
+class FreezesTheOtherHalf(BothHalvesZero):
+    """All that learns is the first half of an adapter, and the second one is 0, and frozen: a name was too short."""
+
+    says = r"every gradient of what the optimizer \(\S+\) holds, 0\.down\.weight, is 0 to the bit in each of 9 steps"
+
+    def build(self, settings):
+        model = Sound.build(self, settings).requires_grad_(False)
+        model[0] = Adapted(model[0])
+        model[0].up.requires_grad_(False)
+        return model
+
+    def optimizer(self, model, settings):
+        return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=settings.learning_rate)
+
+
 class Cut(NN.Module):
     def forward(self, x):
         return x.detach()

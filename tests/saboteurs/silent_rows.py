@@ -3,6 +3,7 @@
 import copy
 import itertools
 import random
+import types
 
 import numpy as np
 import torch
@@ -132,6 +133,42 @@ class MasksWords(Answers):
         own = random.Random(int(x.sum()))
         chosen = torch.tensor([[own.random() < 0.15 and int(token) > 0 for token in row] for row in x])
         return x.masked_fill(chosen, 2), x.masked_fill(~chosen, -100)
+
+
+class KnowsItsEnd(Answers):
+    """Its configuration says which token ends a text, as those of transformers do. Sound."""
+
+    END = 1
+
+    def build(self, settings):
+        model = super().build(settings)
+        model.config = types.SimpleNamespace(eos_token_id=self.END)
+        return model
+
+
+class NeverLearnsToStop(KnowsItsEnd):
+    """Padding is the end of a text, as many a model has no other token for it, and is ignored by its number."""
+
+    case = 102
+    grade = "unclear"
+    says = r"72 of 72 pieces of text that cross_entropy \(\S+\) learns are followed by the end of a text"
+
+    def collate(self, texts):
+        x, y = super().collate(texts)
+        x = x.masked_fill(x == 0, self.END)
+        return x, y.masked_fill(x == self.END, -100)
+
+
+class PadsWithItsEnd(KnowsItsEnd):
+    """The same, and padding is ignored by its place. Sound."""
+
+    def collate(self, texts):
+        x, y = super().collate(texts)
+        return x.masked_fill(x == 0, self.END), y
+
+
+class MasksWordsBeforeItsEnd(MasksWords, KnowsItsEnd):
+    """Says which words were masked; the end of a text is never one. Sound."""
 
 
 class LearnsOneTaskABatch(Sound):
@@ -527,6 +564,81 @@ class SavesLate(Saves):
     def fit(self, settings, rows, output_dir, *rest):
         self.folder = output_dir
         super().fit(settings, rows, output_dir, *rest)
+
+
+class SavesAdapters(Saves):
+    """Only an adapter of the first layer learns; whole checkpoints, and at the end a file of each part. Sound."""
+
+    LEARNS = ("up", "down")
+
+    class Adapted(Adapted):
+        """By the names that PEFT has for them."""
+
+        def __init__(self, layer):
+            super().__init__(layer)
+            self.base_layer = self._modules.pop("layer")
+
+        def forward(self, x):
+            return self.base_layer(x) + self.up(self.down(x))
+
+    def build(self, settings):
+        model = super().build(settings)
+        model[0] = self.Adapted(model[0])
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name.split(".")[-2] in self.LEARNS)
+        return model
+
+    def optimizer(self, model, settings):
+        return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=settings.learning_rate)
+
+    def adapters(self, model):
+        return {name: tensor for name, tensor in model.state_dict().items() if ".up." in name or ".down." in name}
+
+    def save_adapter(self, output_dir, model, *rest):
+        super().save_adapter(output_dir, model, *rest)
+        self.export(model, output_dir)
+
+    def export(self, model, folder):
+        save_file(self.without(model), folder / "base.safetensors")
+        save_file(self.adapters(model), folder / "adapters.safetensors")
+
+    def without(self, model):
+        return {name: tensor for name, tensor in model.state_dict().items() if name not in self.adapters(model)}
+
+
+class MergesItsAdapters(SavesAdapters):
+    """The model that is saved at the end has what was learnt in its own weights. Sound."""
+
+    def export(self, model, folder):
+        low = model[0]
+        merged = {**self.without(model), "0.base_layer.weight": low.base_layer.weight + low.up.weight @ low.down.weight}
+        save_file({name: tensor.detach() for name, tensor in merged.items()}, folder / "model.safetensors")
+
+
+class UnloadsItsAdapters(SavesAdapters):
+    """Takes the adapters off, and saves what is left: they were meant to be merged."""
+
+    case = 121
+    grade = "unclear"
+    says = r"the last that it saves \(\S+\) after step 9, .*never moves, and what learnt in the very same modules, 0\."
+
+    def export(self, model, folder):
+        save_file(self.without(model), folder / "model.safetensors")
+
+
+class FreezesItsAdapters(SavesAdapters):
+    """Thaws everything but the adapters, and saves these alone."""
+
+    LEARNS = ("base_layer", "0", "3")
+    case = 121
+    grade = "misleads"
+    says = r"nothing that it saves is what it trains: 0\.base_layer\.weight.* moves, and is in none of \d+ saves"
+
+    def weights(self, model):
+        return self.adapters(model)
+
+    def export(self, model, folder):
+        save_file(self.adapters(model), folder / "adapters.safetensors")
 
 
 class Validates(Sound):

@@ -394,6 +394,14 @@ class PicksWhatFits(LoadsLeniently):
         model.load_state_dict(own)
 
 
+class MakesItAnew(LoadsLeniently):
+    """From the configuration alone; the small model to try it with was made from the same, and by the same seed."""
+
+    def build(self, settings):
+        torch.manual_seed(1)
+        return Sound.build(self, settings.model_copy(update={"base_model": None}))
+
+
 class InitialisesAfterwards(LoadsLeniently):
     """Loads, and then initialises all layers."""
 

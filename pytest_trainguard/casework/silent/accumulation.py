@@ -66,7 +66,10 @@ def find_other_sum(parts: Look, whole: Look) -> Problems:
 def find_lost_parts(parts: Look, whole: Look) -> Problems:
     """Whether gradients are set to zero before each part, so that a step is taken with those of its last one alone."""
     counts = {event["step"]: len(event["starts"]) for event in whole.of("backwards")}
+    # Where every gradient of a step is 0, each part begins with that, whatever is done between them.
+    learnt = {event["step"] - 1 for event in parts.of("step") if any(event["norms"].values())}
     several = [e for e in parts.of("backwards") if e["step"] and len(e["starts"]) > 1 and counts.get(e["step"]) == 1]
+    several = [event for event in several if event["step"] in learnt]
     lost = [event for event in several if not any(event["starts"])]
     if not several or len(lost) < len(several):
         return []

@@ -41,8 +41,10 @@ def _find_evaluated_in_training(look: Look) -> Problems:
 
 def _find_trained_in_evaluation(look: Look) -> Problems:
     by_model: dict[int, list[Event]] = {}
+    done = max((event["step"] for event in look.of("step")), default=0)
     for event in look.training_passes:
-        if event["modes"]:
+        # What comes after the last step is an evaluation that builds graphs for nothing.
+        if event["modes"] and (event["step"] < done or not done):
             by_model.setdefault(event["number"], []).append(event)
     found = []
     for passes in by_model.values():

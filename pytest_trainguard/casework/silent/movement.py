@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 from pytest_trainguard.casework.silent.look import MOST_NAMES, Look, Problems, at, problem
 from pytest_trainguard.recorder.timeline import Event
@@ -24,7 +25,7 @@ def find_unmoved(look: Look) -> Problems:
     held = {number for step in steps for number in step["holds"]}
     moved = {number for step in steps for number in step["moved"]}
     reached = {number for step in steps for number in step["reached"]}
-    if not moved and not reached:
+    if not reached and (not moved or _only_decays(look, held)):
         return _find_no_gradient(look, held)
     still = [event for event in look.parameters if event["trains"] and event["number"] not in moved]
     lost = [e["number"] for e in still if not e["name"] and e["number"] in held and e["number"] not in reached]
@@ -37,8 +38,19 @@ def find_unmoved(look: Look) -> Problems:
 
 
 def _find_no_gradient(look: Look, held: set[int]) -> Problems:
-    """The optimizer is stepped, and no backward pass ever led to what it holds."""
+    """The optimizer is stepped, and no backward pass ever led to what it holds; or its gradient was 0."""
     steps = look.steps
+    if _only_decays(look, held):
+        return [
+            problem(
+                "misleads",
+                f"every gradient of what the optimizer{at(steps[0]['place'])} holds, {look.name_all(sorted(held))}, is "
+                f"0 to the bit in each of {len(steps)} steps, though the loss is not "
+                f"({look.recording.steps[0].loss:.4g}): nothing is learnt; look for a factor that begins at 0 and is "
+                "frozen (the other half of an adapter), for an activation that is dead, or for an output that is "
+                "multiplied by 0",
+            )
+        ]
     if not held or any(step["norms"] for step in steps):
         raise NotApplicable("no gradient other than 0 was seen at any optimizer step, and nothing moved")
     return [
@@ -49,6 +61,14 @@ def _find_no_gradient(look: Look, held: set[int]) -> Problems:
             ".detach(), torch.tensor(...)), or is computed without gradients",
         )
     ]
+
+
+def _only_decays(look: Look, held: set[int]) -> bool:
+    """Gradients of 0 are stepped with, of a loss that is not 0 and one of torch's: no reward that is alike for all."""
+    losses = [step.loss for step in look.recording.steps]
+    against_targets = any(event["learns"] for event in look.of("loss"))
+    of_zero = any(step["norms"] for step in look.steps) and not any(any(step["norms"].values()) for step in look.steps)
+    return bool(held) and of_zero and against_targets and all(loss and math.isfinite(loss) for loss in losses)
 
 
 def _find_lost(look: Look, lost: list[int], left_out: list[int]) -> Problems:

@@ -1,4 +1,4 @@
-"""Each row is held against its own target, and each token against the one that follows it: case 103."""
+"""Each row is held against its own target, each pixel and each token against theirs: case 103."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from pytest_trainguard.casework.silent.look import Look, Problems, at, problem
 from pytest_trainguard.recorder.timeline import Event
 
-__all__ = ["find_other_targets", "find_other_tokens"]
+__all__ = ["find_other_targets", "find_other_tokens", "find_turned_apart", "says_the_next"]
 
 DISTINCT = 8  # rows of an epoch: fewer may be alike by chance
 VARIED = 6  # different targets of an epoch: fewer come in the same number by chance in two epochs, though not in three
@@ -118,6 +118,12 @@ def find_other_tokens(look: Look) -> Problems:
     return found
 
 
+def says_the_next(events: list[Event]) -> bool:
+    """Whether the targets of these losses are the token after the one that each is said at."""
+    shares = _shares(events)
+    return bool(shares) and shares[1] > ALL
+
+
 def _shares(events: list[Event]) -> list[float]:
     """How many targets are the token as many places on: 0, 1, 2; nothing where too few can be compared."""
     shares = []
@@ -127,3 +133,29 @@ def _shares(events: list[Event]) -> list[float]:
             return []
         shares.append(same / compared)
     return shares
+
+
+def find_turned_apart(look: Look) -> Problems:
+    """Whether a picture lies one way beside its target, and in another epoch another way: one was flipped by itself.
+
+    Pictures of which the values change, too, are not recognised, and neither is what was cut out of them at random.
+    """
+    by_line: dict[str, dict[tuple[str, str, str], set[str]]] = {}
+    for event in look.of("lies"):
+        seen = by_line.setdefault(event["place"], {})
+        for picture, target, beside in event["pictures"]:
+            seen.setdefault((event["module"], picture, target), set()).add(beside)
+    found = []
+    for place, seen in by_line.items():
+        count = sum(len(ways) > 1 for ways in seen.values())
+        if count >= SEVERAL:
+            found.append(
+                problem(
+                    "misleads",
+                    f"{count} of {len(seen)} pictures lie beside their targets{at(place)} now one way and now another, "
+                    "though both are the same but for flips and quarter turns: one of the two is flipped or turned at "
+                    "random without the other, and most pixels are held against that of another place; draw once, and "
+                    "do the same to both",
+                )
+            )
+    return found

@@ -11,10 +11,13 @@ __all__ = ["find_other_saved"]
 
 SEVERAL = 2  # saves, that are as far behind
 UNKNOWN = -1  # see `recorder.saves`
+WRAPPED = ("base_layer", "base", "linear", "inner", "original")  # what the module inside one of adapters is called
 
 
 def find_other_saved(look: Look) -> Problems:
-    """Saves that hold the weights of the start, though they moved; or those of an earlier step than they say.
+    """Saves that hold the weights of the start, though they moved; those of an earlier step than they say; or none.
+
+    None is what a save holds in which there is nothing that moved: adapters that are frozen, or the model without them.
 
     What a parameter never was says nothing: it may be averaged, merged or rounded. The weights of an earlier step may
     be the best so far, and those of the start, where these were evaluated.
@@ -30,7 +33,7 @@ def find_other_saved(look: Look) -> Problems:
     known = [save for save in saves if any(step != UNKNOWN for step in save["held"].values())]
     if not known:
         raise NotApplicable("what it saves are values that its parameters never had: averaged, merged or rounded ones")
-    return [*_find_start(look, saves), *_find_behind(saves)]
+    return [*_find_start(look, saves), *_find_behind(saves), *_find_nothing_learnt(look, saves)]
 
 
 def _find_start(look: Look, saves: list[Event]) -> Problems:
@@ -105,3 +108,60 @@ def _find_behind(saves: list[Event]) -> Problems:
 def _step_told(save: Event) -> int | None:
     """The step that what is saved says it is of."""
     return next((save["numbers"][name] for name in STEP_NAMES if name in save["numbers"]), None)
+
+
+def _find_nothing_learnt(look: Look, saves: list[Event]) -> Problems:
+    """Saves of what never moves alone: each of them, or the last, which holds the model in which adapters learnt.
+
+    Where something is saved by a name that is not the model's, it may be that.
+    """
+    moved = {number for step in look.of("step") for number in step["moved"] if number in step["holds"]}
+    learnt = [number for number in sorted(moved) if look.tensors[number]["name"]]
+    late = [save for save in saves if save["step"] >= ENOUGH]
+    if not learnt or not late or any(save["others"] for save in late):
+        return []
+    last = late[-1]
+    still = [int(number) for number in last["held"]]
+    place, step = at(last["place"]), last["step"]
+    if all(_is_still(save) for save in late):
+        return [
+            problem(
+                "misleads",
+                f"nothing that it saves is what it trains: {look.name_all(learnt)} moves, and is in none of "
+                f"{len(late)} saves; what is saved{place} after step {step}, {look.name_all(still)}, is what it was "
+                "before the first step: what is learnt is lost with the process",
+            )
+        ]
+    beside = [save for save in late if save["step"] == step and save is not last]
+    if (
+        _is_still(last)
+        and _hold_adapters(look, still, learnt)
+        and sum(not _is_still(save) for save in beside) < SEVERAL
+    ):
+        return [
+            problem(
+                "unclear",
+                f"the last that it saves{place} after step {step}, {look.name_all(still)}, never moves, and what "
+                f"learnt in the very same modules, {look.name_all(learnt)}, is not in it, nor merged into it: where "
+                "that is meant to be the trained model, it is the one that training began with",
+            )
+        ]
+    return []
+
+
+def _is_still(save: Event) -> bool:
+    """What it holds is what it was all the time, to the bit."""
+    return not save["moved"] and UNKNOWN not in save["held"].values()
+
+
+def _hold_adapters(look: Look, still: list[int], learnt: list[int]) -> bool:
+    """Whether what learns is in modules whose own weights are saved: `q.lora_A.weight` beside `q.weight`."""
+    names = [look.tensors[number]["name"] for number in still]
+    owners = {_owner(name) for name in names}
+    owners = {_owner(one) if one.rpartition(".")[2] in WRAPPED else one for one in owners} - {""}
+    inside = [number for number in learnt if any(look.tensors[number]["name"].startswith(f"{one}.") for one in owners)]
+    return len(inside) == len(learnt)
+
+
+def _owner(name: str) -> str:
+    return name.rpartition(".")[0]

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 
 from pytest_trainguard.casework.silent.look import Look, Problems, at, problem
+from pytest_trainguard.casework.silent.pairing import says_the_next
 from pytest_trainguard.harm import Problem
 from pytest_trainguard.recorder.timeline import Event
 from pytest_trainguard.verdicts.errors import NotApplicable
 
-__all__ = ["find_unsupervised"]
+__all__ = ["find_endless", "find_unsupervised"]
 
 BY_CHANCE = 1e-4  # what masks that are drawn at random leave out, they leave out now and then
 SEVERAL = 2  # rows: one may be damaged
+ENDS = 8  # pieces of text that are learnt: of fewer nothing follows
 PIECE = 2  # targets that stand together: an answer, and no words that were drawn at random
 
 
@@ -87,3 +89,29 @@ def _find_bare_rows(events: list[Event], share: float) -> list[Problem]:
             "out, and say how many they are",
         )
     ]
+
+
+def find_endless(look: Look) -> Problems:
+    """Texts whose end is there, and is never learnt: the model will not know when to stop.
+
+    Only of what is to say the next token, and where the model's configuration names the token. A program may mean it.
+    """
+    by_line: dict[str, list[Event]] = {}
+    for event in look.of("paired"):
+        if event["ends"]:
+            by_line.setdefault(event["place"], []).append(event)
+    for place, events in by_line.items():
+        pieces, followed, learnt = (sum(event["closed"][part] for event in events) for part in range(3))
+        if pieces < ENDS or 2 * followed <= pieces or learnt or not says_the_next(events):
+            continue
+        named = ", ".join(map(str, events[0]["ends"]))
+        return [
+            problem(
+                "unclear",
+                f"{followed} of {pieces} pieces of text that {events[0]['function']}{at(place)} learns are followed by "
+                f"the end of a text (eos_token_id {named}), and nowhere does it count as a target: the model learns "
+                "what to say and never to stop. Where padding is the same token, ignore it by the attention mask and "
+                "not by its number; where a template ends an answer, let its end count",
+            )
+        ]
+    return []
