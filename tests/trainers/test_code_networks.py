@@ -144,7 +144,7 @@ def test_a_row_that_comes_again_soon_is_parsed_once(rows_file: Path, monkeypatch
 
     real = program_graph.read
     monkeypatch.setattr(program_graph, "read", read)
-    last = examples.LAST_MADE
+    monkeypatch.setattr(examples, "LAST_MADE", last := 8)
     first = dataset[0].graph
     for index in range(1, last):
         assert dataset[0].graph is first  # asked for time and again: it stays
@@ -155,6 +155,9 @@ def test_a_row_that_comes_again_soon_is_parsed_once(rows_file: Path, monkeypatch
     assert dataset[1].row == table[1]  # the one that was longest not asked for was given up
     assert len(parsed) == last + 2
     assert len(dataset._last) == last
+    monkeypatch.setattr(examples, "LARGEST_KEPT", 2)  # nodes: what is larger would take too much memory
+    assert dataset[20].row == dataset[20].row == table[20]
+    assert len(parsed) == last + 4
 
 
 def test_the_order_of_graphs_in_a_batch_makes_no_difference(rows_file: Path) -> None:

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 CHARACTERS_PER_NODE = 2
 """Code has about one node for two to three characters: how many a row has is only estimated before it is read."""
 
-LAST_MADE = 16
-"""Graphs that are kept, for rows that come again soon: rows to try memory with are a few functions many times."""
+LAST_MADE = 64
+"""Graphs that are kept, for rows that come again soon: few rows in many epochs, a function in many rows."""
+LARGEST_KEPT = 8192
+"""Nodes of a graph that is kept: all of them together take 60 MB at most."""
 
 
 class Example(NamedTuple):
@@ -79,9 +81,10 @@ class GraphRows:
             flags = int(shard["flags"][at])
             return Example(row, prepared_graph(self._prepared, index), bool(flags & CUT), bool(flags & UNPARSED))
         example = self._last.pop((row.code, row.label), None) or self._make(row)
-        if len(self._last) == LAST_MADE:
-            del self._last[next(iter(self._last))]
-        self._last[row.code, row.label] = example  # at the end: the first is the one that was longest not asked for
+        if example.graph.num_nodes <= LARGEST_KEPT:
+            if len(self._last) == LAST_MADE:
+                del self._last[next(iter(self._last))]
+            self._last[row.code, row.label] = example  # at the end: first is the one that was longest not asked for
         return example
 
     def _make(self, row: Row) -> Example:
