@@ -21,7 +21,7 @@ BUDGET = "a100-40gb"  # as the Makefile gives it
 def not_applicable(trainer):
     """By number, or by slug where a case has none, how the reason begins."""
     reasons = {} if trainer == "LoraChat" else dict.fromkeys((51, 52, 53, 57, 58, 59, 60), "no queue")
-    if trainer == "Gnn":  # its graphs of production size take minutes to trace: `make preflight` does it
+    if trainer == "Gnn":  # its trace takes a processor for half a minute: `make preflight` makes it
         reasons |= dict.fromkeys((34, 36), "no GPU budget to hold it against")
     reasons[116] = "no batch says where one document of a row ends and the next begins"
     reasons[123] = "no average of its weights is evaluated, and no copy of its model follows it in its forward passes"

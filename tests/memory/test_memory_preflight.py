@@ -5,6 +5,7 @@ import pickle
 import re
 import subprocess
 import sys
+from argparse import Namespace
 from importlib.resources import files
 
 import jsonschema
@@ -13,7 +14,9 @@ import torch
 
 from pytest_trainguard.memory.__main__ import _find_trainer, main
 from pytest_trainguard.memory.answers.measure import measure_on_gpu
-from pytest_trainguard.memory.answers.tracing import tracing
+from pytest_trainguard.memory.answers.tracing import Tracing, tracing
+from pytest_trainguard.memory.replay.device import Device
+from pytest_trainguard.memory.replay.trace import Event, Trace
 from pytest_trainguard.verdicts.errors import CannotJudge
 from tests.projects import Project
 
@@ -237,6 +240,25 @@ def test_changing_lengths(project):
     assert result.verdicts("Fits") == {29: "passed"}
     assert result.verdicts("OnTheCpu") == {29: "not_applicable"}
     assert "trains on the CPU): name a GPU in the production settings, device" in result.case("OnTheCpu", 29)["reason"]
+
+
+def test_the_workers_of_a_session_make_one_trace(tmp_path):
+    subjects = [Namespace(spec="program:Fits", shared=tmp_path) for _ in range(2)]
+    made = []
+
+    def make():
+        made.append(1)
+        return Trace([Event("alloc", 1, 512)], notes=["as it is"])
+
+    first, second = (Tracing(subject)._find_once("settings", make) for subject in subjects)
+    assert first == second == make()
+    assert len(made) == 2  # once for both, and here
+    Tracing(subjects[0])._find_once("other settings", make)
+    Tracing(subjects[0], Device("NVIDIA H100", (9, 0), 80 << 30))._find_once("settings", make)
+    Tracing(Namespace(spec="program:Other", shared=tmp_path))._find_once("settings", make)
+    assert len(made) == 5
+    assert [Tracing(Namespace(shared=None))._find_once("settings", make) for _ in range(2)] == [first] * 2
+    assert len(made) == 7  # a process alone has nobody to share it with
 
 
 def test_a_case_of_ones_own_asks_for_the_largest_batch(project):

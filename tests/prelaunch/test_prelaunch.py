@@ -12,6 +12,7 @@ import time
 from pytest_trainguard import Finding, Guard, NotApplicable, Wording, edge_case, rejects, survives
 
 HOUR = 3600.0
+FEW = 8  # rows
 SIZE = r"[\d.]+ GiB"
 
 
@@ -46,9 +47,10 @@ def test_learning_rate_cache(guard: Guard) -> None:
     if not {"find_learning_rate", "rate_cache"} <= {field.path for field in guard.subject.settings.fields}:
         raise NotApplicable("it searches for no learning rate: the code trainers do, with find_learning_rate")
     cache = guard.folder / "learning_rates.json"
-    # A few rows, all in every step: the search finds a rate because there is something to learn.
-    few = guard.subject.make_data(guard.folder / "few", 32)
-    settings = {**guard.subject.description.overfit, "find_learning_rate": True, "rate_cache": str(cache)}
+    # A few rows, all in each of the hundred steps of a search, which finds a rate because there is something to learn.
+    few = guard.subject.make_data(guard.folder / "few", FEW)
+    searching = {"batch_size": FEW, "find_learning_rate": True, "rate_cache": str(cache)}
+    settings = {**guard.subject.description.overfit, **searching}
 
     def expect(source: str, did: str, **change: float) -> None:
         """Alter what is cached, run, and look where the learning rate came from."""

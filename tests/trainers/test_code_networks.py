@@ -13,7 +13,9 @@ from trainer_runs import TINY, left_behind, losses
 
 from trainers.code import fusion, gnn, misuse, prepare, rows, transformer
 from trainers.code.branches import trust_in
+from trainers.code.graph import examples, program_graph
 from trainers.code.graph.examples import GraphRows, collate, cut_by
+from trainers.code.tokenizer import tokenizer_for
 from trainers.common import checkpoint
 from trainers.common.process import Run
 from trainers.common.rows import Split
@@ -129,6 +131,33 @@ def test_forward_passes_keep_to_the_node_budget(rows_file: Path) -> None:
         nodes = sum(len(program_graph.read(table[row].code, 128).kinds) for row in piece)
         assert len(piece) == 1 or nodes <= 300
     assert len({len(piece) for piece in pieces}) > 1
+
+
+def test_a_row_that_comes_again_soon_is_parsed_once(rows_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = rows.RowFile(rows_file)
+    dataset = GraphRows(table, tokenizer_for(table, range(16), 400, 128), 128, 0)
+    parsed: list[str] = []
+
+    def read(code: str, max_nodes: int) -> program_graph.ProgramGraph:
+        parsed.append(code)
+        return real(code, max_nodes)
+
+    real = program_graph.read
+    monkeypatch.setattr(program_graph, "read", read)
+    monkeypatch.setattr(examples, "LAST_MADE", last := 8)
+    first = dataset[0].graph
+    for index in range(1, last):
+        assert dataset[0].graph is first  # asked for time and again: it stays
+        assert len(dataset[index].graph.x)
+    assert dataset[0].graph is first
+    assert dataset[last].row == table[last]
+    assert len(parsed) == last + 1
+    assert dataset[1].row == table[1]  # the one that was longest not asked for was given up
+    assert len(parsed) == last + 2
+    assert len(dataset._last) == last
+    monkeypatch.setattr(examples, "LARGEST_KEPT", 2)  # nodes: what is larger would take too much memory
+    assert dataset[20].row == dataset[20].row == table[20]
+    assert len(parsed) == last + 4
 
 
 def test_the_order_of_graphs_in_a_batch_makes_no_difference(rows_file: Path) -> None:

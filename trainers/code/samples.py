@@ -7,15 +7,18 @@ import json
 import os
 import random
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from trainers.code.misuse import NOT_LIBRARY, SHORTEST_CODE, functions, source_files, standard_library, twins
+from trainers.common.rows import content_key
 
 SHORT_ROWS = 16
 """Rows of `write_longest` that are short."""
 NAMES = 25_000
 """Different names in `write_longest`."""
+REPEATED = 10
+"""Functions that stand in several rows of `write_longest`, each for the rows of a tenth of all hashes."""
 
 
 def write_jsonl(path: str | os.PathLike[str], rows: int = 64, seed: int = 0, longest: int = 400) -> None:
@@ -62,8 +65,9 @@ def write_longest(path: str | os.PathLike[str], rows: int, seed: int, length: in
     """Write rows that reach ``length`` tokens and nodes, for predicting memory: functions of made-up names.
 
     So many names, each more than once, that a tokenizer trained on them fills its vocabulary, as it does on the
-    whole standard library. The first rows are short, for a program wants some that fit. The same seed makes the
-    same bytes.
+    whole standard library; where fewer than all rows hold them, the others are a few functions again and again,
+    which a program need not parse each time. The first rows are short, for a program wants some that fit. The same
+    seed makes the same bytes.
 
     Args:
         path: file to write.
@@ -72,20 +76,25 @@ def write_longest(path: str | os.PathLike[str], rows: int, seed: int, length: in
         length: tokens and nodes that a row has at least.
     """
     statements = max(length // 8, 3 * NAMES // (3 * max(rows - SHORT_ROWS, 1))) + 1
-    _write_statements(path, [1 if number < SHORT_ROWS else statements for number in range(rows)], seed)
+    codes = list(map(_functions(seed), [1 if number < SHORT_ROWS else statements for number in range(rows)]))
+    # Which rows are held out is a matter of their hashes: those that give way to another's code stay on their side.
+    first: dict[int, str] = {}
+    for number in range(SHORT_ROWS, rows - -(-NAMES // statements)):
+        codes[number] = first.setdefault(content_key(codes[number]) * REPEATED >> 64, codes[number])
+    _write_codes(path, codes)
 
 
 def write_varied(path: str | os.PathLike[str], rows: int, seed: int, length: int) -> None:
     """Write rows of all lengths up to ``length`` tokens and nodes, most of them short; else as `write_longest`."""
     chance = random.Random(seed)
-    _write_statements(path, [1 + round(chance.random() ** 4 * length / 20) for _ in range(rows)], seed)
+    counts = [1 + round(chance.random() ** 4 * length / 20) for _ in range(rows)]
+    _write_codes(path, list(map(_functions(seed), counts)))
 
 
-def _write_statements(path: str | os.PathLike[str], counts: Sequence[int], seed: int) -> None:
-    """Write functions of so many statements each; one has 8 nodes, at least 10 tokens, and 3 names."""
+def _functions(seed: int) -> Callable[[int], str]:
+    """Makes functions of so many statements; one has 8 nodes, at least 10 tokens, and 3 names."""
     chance = random.Random(seed)
-    pool = ["".join(chance.choices(string.ascii_lowercase, k=6)) for _ in range(NAMES)]
-    names = itertools.cycle(pool)
+    names = itertools.cycle(["".join(chance.choices(string.ascii_lowercase, k=6)) for _ in range(NAMES)])
 
     def name() -> str:
         return next(names)
@@ -94,6 +103,10 @@ def _write_statements(path: str | os.PathLike[str], counts: Sequence[int], seed:
         lines = [f"    {name()} = {name()} + {name()}" for _ in range(statements)]
         return "\n".join([f"def {name()}({name()}, {name()}):", *lines, f"    return {name()}"])
 
-    codes = map(function, counts)
-    lines = [json.dumps({"code": code, "label": number % 2}) + "\n" for number, code in enumerate(codes)]
-    Path(path).write_text("".join(lines), encoding="utf-8")
+    return function
+
+
+def _write_codes(path: str | os.PathLike[str], codes: Sequence[str]) -> None:
+    labels: dict[str, int] = {}
+    rows = [{"code": code, "label": labels.setdefault(code, len(labels) % 2)} for code in codes]
+    Path(path).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

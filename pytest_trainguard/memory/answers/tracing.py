@@ -6,6 +6,7 @@ Each trace is a run in a process of its own, forked from the trainer's warm serv
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import tempfile
@@ -23,6 +24,7 @@ from pytest_trainguard.memory.replay.device import Device
 from pytest_trainguard.memory.replay.trace import How, Trace
 from pytest_trainguard.memory.traced import selftest
 from pytest_trainguard.subject.launchpad import Launchpad
+from pytest_trainguard.subject.shared import find_once
 from pytest_trainguard.subject.subject import Subject
 
 STEPS_PER_TRACE = 2  # the second one holds the optimizer's state
@@ -108,8 +110,16 @@ class Tracing:
                 values = settings.merge(values, {self._setting(role): value})
         key = repr((sorted(values.items(), key=repr), steps))
         if key not in self._traces:
-            self._traces[key] = self._on_longest_rows(values, steps)
+            self._traces[key] = self._find_once(key, lambda: self._on_longest_rows(values, steps))
         return self._traces[key]
+
+    def _find_once(self, key: str, make: Callable[[], Trace]) -> Trace:
+        """A trace that one worker of the session makes for all of them: it may take a processor for minutes."""
+        if self.subject.shared is None:
+            return make()
+        named = repr((self.subject.spec, self.device, key)).encode()
+        name = f"trace-{hashlib.sha256(named).hexdigest()[:16]}"
+        return Trace.from_json(find_once(self.subject.shared, name, str, lambda: make().to_json()))
 
     def trace_on(self, device: Device) -> Trace:
         """Trace the production settings on another card; those of one generation take the same kernels: one trace.

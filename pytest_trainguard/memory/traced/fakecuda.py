@@ -40,7 +40,7 @@ __all__ = [
     "Arguments", "DataDependentOutputException", "DynamicOutputShapeException", "FakeMode", "FakeTensor", "Keywords",
     "Node", "Operation", "TorchDispatchMode", "UnsupportedOperatorException", "copy_to_memory",
     "count_autograd_references", "count_references", "describe_untried", "find_autograd_node", "in_backward_pass",
-    "install", "install_on_cpu", "is_parameter", "keep_alive", "override_operator",
+    "install", "install_on_cpu", "is_parameter", "keep_alive", "make_fake", "override_operator",
 ]  # fmt: skip
 
 OLDEST, NEWEST = (2, 6), (2, 15)  # the versions of torch that `make torch-versions` tries
@@ -92,6 +92,13 @@ class FakeMode(FakeTensorMode):  # type: ignore[misc]
         with in_kernel_invocation_manager(self):
             result = func(*args)
         return FakeTensor(self, result, device)
+
+
+def make_fake(
+    mode: FakeMode, shape: torch.Size, strides: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> FakeTensor:
+    """A new fake tensor."""
+    return FakeTensor(mode, torch.empty_strided(shape, strides, dtype=dtype, device="meta"), device)
 
 
 def describe_untried(version: str) -> str | None:

@@ -22,6 +22,7 @@ from pytest_trainguard.memory.traced.fakecuda import (
     TorchDispatchMode,
     UnsupportedOperatorException,
 )
+from pytest_trainguard.memory.traced.forms import Forms
 from pytest_trainguard.memory.traced.labels import Labels
 from pytest_trainguard.memory.traced.memory_limit import MemoryLimit
 from pytest_trainguard.memory.traced.unknown import Unknown
@@ -82,6 +83,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         """
         super().__init__()
         self._device, self._given_mode = device, mode
+        self._given_forms = None if mode is None else Forms(mode)
         self._rows: list[tuple[Kind, int, int, int, str, str, str, int]] = []  # kind, block, size, stream, op, ...
         self._alive: dict[int, weakref.ref[torch.UntypedStorage]] = {}
         self._sizes: dict[int, int] = {}
@@ -192,6 +194,11 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         assert self._given_mode is not None
         return self._given_mode
 
+    @property
+    def _forms(self) -> Forms:
+        assert self._given_forms is not None
+        return self._given_forms
+
     def __torch_dispatch__(
         self, func: Operation, types: object, args: Arguments = (), kwargs: Keywords | None = None
     ) -> object:
@@ -265,10 +272,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         elif func in _LESS_CERTAIN:
             self._note_once(_LESS_CERTAIN[func])
         try:
-            results = self._fake_mode.run_directly(func, args, kwargs)
-            if results is None:
-                with self._fake_mode:
-                    results = func(*args, **kwargs)
+            results = self._forms.run(func, args, kwargs)
         except (DynamicOutputShapeException, DataDependentOutputException):
             return self._by_values(func, args, kwargs)
         known = None
@@ -407,12 +411,13 @@ class Tracer(TorchDispatchMode):  # type: ignore[misc]
         value = values.find_value(mask)
         assert value is not None
         true = value.nonzero()
-        with self._fake_mode:
-            whole = torch.empty_like(true, device=device)
-            columns = [whole.select(1, column) for column in range(true.shape[1])]
+        whole = fakecuda.make_fake(self._fake_mode, true.shape, true.stride(), true.dtype, device)
         self._note_birth(whole, "aten::nonzero")
-        for column, fake in enumerate(columns):
+        columns = []
+        for column in range(true.shape[1]):
+            fake = self._forms.run(aten.select.int, (whole, 1, column), {})
             values.remember_values(fake, true.select(1, column))
+            columns.append(fake)
         return columns
 
     def _without_cudnn(self, func: Operation, args: Arguments, kwargs: Keywords) -> object:

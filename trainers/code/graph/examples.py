@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 CHARACTERS_PER_NODE = 2
 """Code has about one node for two to three characters: how many a row has is only estimated before it is read."""
 
+LAST_MADE = 64
+"""Graphs that are kept, for rows that come again soon: few rows in many epochs, a function in many rows."""
+LARGEST_KEPT = 8192
+"""Nodes of a graph that is kept: all of them together take 60 MB at most."""
+
 
 class Example(NamedTuple):
     """One row with its graph.
@@ -53,6 +58,7 @@ class GraphRows:
         self._table = table
         self._max_nodes = max_nodes
         self._subtokens = program_graph.subtokens_of(tokenizer)
+        self._last: dict[tuple[str, int], Example] = {}
         as_prepared = isinstance(table, Prepared) and table.max_nodes == max_nodes and table.made_with(tokenizer)
         self._prepared = table if isinstance(table, Prepared) and as_prepared else None
         there = self._prepared.feature_size if self._prepared else 0
@@ -74,6 +80,14 @@ class GraphRows:
             shard, at = self._prepared.at(index)
             flags = int(shard["flags"][at])
             return Example(row, prepared_graph(self._prepared, index), bool(flags & CUT), bool(flags & UNPARSED))
+        example = self._last.pop((row.code, row.label), None) or self._make(row)
+        if example.graph.num_nodes <= LARGEST_KEPT:
+            if len(self._last) == LAST_MADE:
+                del self._last[next(iter(self._last))]
+            self._last[row.code, row.label] = example  # at the end: first is the one that was longest not asked for
+        return example
+
+    def _make(self, row: Row) -> Example:
         graph = program_graph.read(row.code, self._max_nodes)
         return Example(
             row, program_graph.to_data(graph, self._subtokens, row.label), graph.cut, graph.fault is not None
