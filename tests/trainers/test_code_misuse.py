@@ -6,9 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
-from trainers.code import misuse, samples, transformer
+from trainers.code import fusion, misuse, roberta, samples, transformer
 from trainers.code.names import NameNumbers
+from trainers.code.rows import Row
 from trainers.code.tokenizer import train_tokenizer
 from trainers.common import batches
 from trainers.common.errors import InputError
@@ -190,6 +192,34 @@ def test_all_tokens_of_a_name_have_its_number(corpus: misuse.Corpus) -> None:
         }
         assert inside == {wanted.get(word[0], 0)}, word[0]
     assert numbers[0] == numbers[-1] == 0
+
+
+def test_a_pair_tells_where_the_wrong_name_stands(corpus: misuse.Corpus) -> None:
+    tokenizer = train_tokenizer(corpus, corpus.split.train, 300, 64)
+    right, wrong = "def f(lion, bear):\n    return lion\n", "def f(lion, bear):\n    return bear\n"
+    other = "def g(fox):\n    print(fox)\n"
+    rows = [Row(right, 0), Row(wrong, 1), Row(other, 0), Row(wrong, 1), Row(right, 0)]
+    batch = roberta.Collate(tokenizer, 64, corpus, points=True)(rows)
+    unknown = roberta.UNKNOWN
+    place = int(batch.places[1])
+    assert batch.places.tolist() == [0, place, unknown, unknown, unknown]
+    assert tokenizer.decode(batch.inputs["input_ids"][1, :place]).endswith("return ")
+    assert roberta.Collate(tokenizer, 64, corpus)(rows).places.tolist() == [unknown] * 5
+
+
+def test_pointing_is_learnt_beside_and_goes_when_the_branches_are_joined(tmp_path: Path) -> None:
+    source = misuse.standard_library() / "json"
+    small = {"hidden_size": 16, "layers": 1, "heads": 2, "vocab_size": 300, "longest_function": 400, "twins": 2}
+    text, both = tmp_path / "text", tmp_path / "both"
+    pointing = {**small, "pointing": 1.0, "save_every": 2}
+    assert transformer.launch(pointing, data=source, output_dir=text, max_steps=2) == 0
+    assert transformer.launch(pointing, data=source, output_dir=text, max_steps=4, resume_from=text) == 0
+    heads = [load_file(text / f"checkpoint-{step}" / "model.safetensors")["pointer.weight"] for step in (2, 4)]
+    assert not heads[0].equal(heads[1])
+    joined = {**small, "text_branch": str(text), "node_size": 8, "graph_layers": 1, "graph_vocab_size": 300}
+    assert fusion.launch(joined, data=source, output_dir=both, max_steps=1) == 0
+    weights = load_file(both / "checkpoint-1" / "model.safetensors")
+    assert [name for name in weights if "pointer" in name] == []
 
 
 def test_a_name_is_the_same_token_wherever_it_stands(corpus: misuse.Corpus) -> None:

@@ -161,6 +161,7 @@ def load_branches(run: Run, chosen: Settings, table: rows.Rows, split: Split) ->
             paths = [path / checkpoint.WEIGHTS for path in branches.kept(folder, found)]
             branches.load_mean_weights(paths, model)
             run.say(f"{show(folder)}: the mean of {len(paths)} checkpoints")
+    roberta.remove_pointer(text)
     return Branches(text_tokenizer, text, graph_tokenizer, graph, branches.trust_in(text_from, graph_from))
 
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LambdaLR
 
 
+Forward = Callable[["nn.Module", Any], "torch.Tensor | tuple[torch.Tensor, torch.Tensor]"]
+
+
 class Batch(Protocol):
     """What the step and the validation ask of a batch, whatever else is in it."""
 
@@ -159,7 +162,8 @@ class Learner:
 
     Attributes:
         model: on its device, in training mode.
-        forward: from a batch on the model's device to logits of shape (rows, classes).
+        forward: from a batch on the model's device to logits of shape (rows, classes); with them, in training, what a
+            second objective adds to each row's loss, of shape (rows,).
         optimizer: over the model's parameters.
         scheduler: of the optimizer; stepped once for each step that was taken.
         precision: number type and gradient scaler.
@@ -172,7 +176,7 @@ class Learner:
     """
 
     model: nn.Module
-    forward: Callable[[nn.Module, Any], torch.Tensor]
+    forward: Forward
     optimizer: Optimizer
     scheduler: LambdaLR
     precision: Precision
@@ -188,13 +192,18 @@ class Learner:
         """The model as it is called: under torchrun, one that shares its gradients."""
         self._called = self.ranks.wrap(self.model)
 
-    def losses(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cross-entropy of each row, of shape (rows,), and the logits; in fp32 whatever the precision."""
+    def losses(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Cross-entropy of each row, of shape (rows,), the logits, and what a second objective adds to each row.
+
+        In fp32 whatever the precision.
+        """
         import torch
 
         with self.precision.autocast():
-            logits = self.forward(self._called, batch).float()
-            return torch.nn.functional.cross_entropy(logits, batch.labels, reduction="none"), logits
+            told = self.forward(self._called, batch)
+            logits, beside = told if isinstance(told, tuple) else (told, None)
+            logits = logits.float()
+            return torch.nn.functional.cross_entropy(logits, batch.labels, reduction="none"), logits, beside
 
     def gradients(self, run: Run, number: int, window: Window, incoming: Iterator[Batch]) -> Seen:
         """Forward and backward passes over the batches of a window; gradients add to those that are there.
@@ -224,17 +233,20 @@ class Learner:
             batch = batch.to(self.ranks.device)
             run.stage = f"step {number}, forward"
             with self.ranks.sync(self._called, last=index == len(window) - 1):
-                entropies, logits = self.losses(batch)
+                entropies, logits, beside = self.losses(batch)
                 # The sum over the batch's rows, divided by the rows of the whole step: accumulated gradients then
                 # equal those of one big batch, also where the last window, or the last batch in it, is short.
-                part = self.objective(entropies, batch.labels).sum() * (bool(mine) / size)
+                share = bool(mine) / size
+                part = self.objective(entropies, batch.labels).sum() * share
                 told = torch.cat([part.detach()[None], logits.detach().softmax(1)[:mine, 1]]).tolist()
                 loss += told[0]
                 if self.ranks.world == 1:  # else all of them stop together, below
                     self.precision.check_loss(loss, number)
                 run.stage = f"step {number}, backward"
+                # Told is the loss that validation measures, too; learnt from is the second objective as well.
+                learnt = part if beside is None else part + beside.sum() * share
                 # Gradients become means over the processes: so each brings its part that many times.
-                self.precision.scaler.scale(part * self.ranks.world).backward()
+                self.precision.scaler.scale(learnt * self.ranks.world).backward()
             probabilities += told[1:]
             labels += batch.labels[:mine].tolist()
         seen = _together(self.ranks.gather(Seen(loss, probabilities, labels, truncated, unparsed)))
@@ -296,7 +308,7 @@ class Learner:
                     break
                 watchdog.step()
                 batch = next(held_out).to(self.ranks.device)
-                entropies, logits = self.losses(batch)
+                entropies, logits, _ = self.losses(batch)
                 rows += share
                 parts.append(torch.cat([entropies[:, None], logits, batch.labels[:, None]], dim=1).cpu())
         self.model.train()

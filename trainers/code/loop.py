@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trainers.code import misuse, rehearsal
 from trainers.code.classification import LOGITS, Objective, capped_weights, describe_flags
-from trainers.code.learner import Batch, Learner, Precision, Validated
+from trainers.code.learner import Batch, Forward, Learner, Precision, Validated
 from trainers.code.prepared import Prepared, is_prepared
 from trainers.code.ranks import Cut, Feed, Ranks
 from trainers.code.rows import RowFile, Rows, signed_key
@@ -86,7 +86,7 @@ class Task:
 
     Attributes:
         model: new, pretrained, or with the checkpoint's weights; on the CPU.
-        forward: from the model and a batch on its device to logits of shape (rows, 2).
+        forward: see `Learner`.
         dataset: for the loader: by a row's number, what ``collate`` wants of it.
         collate: makes a batch.
         cut: the rows of an optimizer step, and the largest number of rows in a forward pass, to the rows of
@@ -98,7 +98,7 @@ class Task:
     """
 
     model: nn.Module
-    forward: Callable[[nn.Module, Any], torch.Tensor]
+    forward: Forward
     dataset: Any
     collate: Callable[[list[Any]], Batch]
     cut: Cut

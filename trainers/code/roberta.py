@@ -23,7 +23,14 @@ from trainers.common.pretrained import (
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+UNKNOWN = -100
+"""As cross-entropy ignores it."""
+LONGEST_NAME = 12
+"""Tokens of a name at most, for rows that differ in one."""
 
 
 class Batch(NamedTuple):
@@ -32,31 +39,41 @@ class Batch(NamedTuple):
     Attributes:
         inputs: the model's keyword arguments, each of shape (rows, tokens).
         labels: int64 of shape (rows,).
+        places: int64 of shape (rows,): the token at which a row differs from the right one before it, 0 (the first,
+            which is of no name) in that one; `UNKNOWN` in a row of no such pair, and where nobody asks.
         truncated: how many of the rows were longer than ``max_length``.
         unparsed: none: text of any kind has tokens.
     """
 
     inputs: dict[str, torch.Tensor]
     labels: torch.Tensor
+    places: torch.Tensor
     truncated: int
     unparsed: int = 0
 
     def to(self, device: torch.device) -> Batch:
         """The same on a device."""
         inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()}
-        return self._replace(inputs=inputs, labels=self.labels.to(device, non_blocking=True))
+        labels, places = (tensor.to(device, non_blocking=True) for tensor in (self.labels, self.places))
+        return self._replace(inputs=inputs, labels=labels, places=places)
 
     def pin_memory(self) -> Batch:
         """For torch's loader: page-locked memory, from which a GPU copies faster."""
         inputs = {name: tensor.pin_memory() for name, tensor in self.inputs.items()}
-        return self._replace(inputs=inputs, labels=self.labels.pin_memory())
+        return self._replace(inputs=inputs, labels=self.labels.pin_memory(), places=self.places.pin_memory())
 
 
 class Collate:
     """Turns rows into a `Batch`, padded to its longest row and cut at ``max_length`` tokens."""
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, max_length: int, table: Rows, *, numbers_names: bool = False
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        table: Rows,
+        *,
+        numbers_names: bool = False,
+        points: bool = False,
     ) -> None:
         """Collate rows of ``table`` with this tokenizer, to at most ``max_length`` tokens a row.
 
@@ -65,10 +82,12 @@ class Collate:
             max_length: tokens of a row, special ones included.
             table: where the rows are from.
             numbers_names: whether the model is told which name each token is of (`numbers_names`).
+            points: whether it is told where a row differs from the one before it (`pointed`).
         """
         self._tokenizer = tokenizer
         self._max_length = max_length
         self._names = NameNumbers(tokenizer) if numbers_names else None
+        self._points = points
         self._prepared = isinstance(table, Prepared) and table.made_with(tokenizer)
         tokenizer.deprecation_warnings["Asking-to-pad-a-fast-tokenizer"] = True  # else it advises against `pad`
 
@@ -79,7 +98,7 @@ class Collate:
         labels = torch.tensor([row.label for row in rows])
         ready = [row.tokens for row in rows if row.tokens is not None and len(row.tokens) <= self._max_length]
         if self._prepared and len(ready) == len(rows):
-            return Batch(self._numbered(self._tokenizer.pad({"input_ids": ready}, return_tensors="pt")), labels, 0)
+            return self._batch(self._tokenizer.pad({"input_ids": ready}, return_tensors="pt"), labels, 0)
         most = self._max_length * CHARACTERS_PER_TOKEN
         codes = [row.code[:most] for row in rows]
         encoded = self._tokenizer(
@@ -91,15 +110,41 @@ class Collate:
             for row, code, fills in zip(rows, codes, full, strict=True)
             if fills
         )
-        return Batch(self._numbered(encoded), labels, truncated)
+        return self._batch(encoded, labels, truncated)
 
-    def _numbered(self, encoded: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The model's arguments, with the numbers of names if it is told them."""
+    def _batch(self, encoded: Mapping[str, torch.Tensor], labels: torch.Tensor, truncated: int) -> Batch:
+        """With the numbers of names, if the model is told them."""
         import torch
 
-        if self._names is None:
-            return dict(encoded)
-        return {**encoded, "token_type_ids": torch.tensor([self._names(ids) for ids in encoded["input_ids"].tolist()])}
+        inputs = dict(encoded)
+        if self._names is not None:
+            inputs["token_type_ids"] = torch.tensor([self._names(ids) for ids in inputs["input_ids"].tolist()])
+        places = [UNKNOWN] * len(labels)
+        if self._points:
+            lengths = inputs["attention_mask"].sum(dim=1).tolist()
+            ids = [row[:length] for row, length in zip(inputs["input_ids"].tolist(), lengths, strict=True)]
+            places = _places(ids, labels.tolist())
+        return Batch(inputs, labels, torch.tensor(places), truncated)
+
+
+def _places(ids: list[list[int]], labels: list[int]) -> list[int]:
+    """See `Batch`; ``ids`` without padding. A row of class 1 may belong to the row of class 0 before it."""
+    places = [UNKNOWN] * len(ids)
+    for index in range(1, len(ids)):
+        if labels[index - 1 : index + 1] == [0, 1]:
+            place = _where_another_name_stands(ids[index - 1], ids[index])
+            if place is not None:
+                places[index - 1 : index + 1] = [0, place]
+    return places
+
+
+def _where_another_name_stands(right: list[int], wrong: list[int]) -> int | None:
+    """The first token at which two rows differ; None where they differ in more than a name, or not at all."""
+    shorter = min(len(right), len(wrong))
+    first = next((index for index in range(shorter) if right[index] != wrong[index]), shorter)
+    after = next((index for index in range(shorter - first) if right[-1 - index] != wrong[-1 - index]), shorter - first)
+    inside = max(len(right), len(wrong)) - first - after
+    return first if 0 < inside <= LONGEST_NAME else None
 
 
 def new_model(
@@ -110,8 +155,12 @@ def new_model(
     heads: int,
     max_length: int,
     dropout: float,
+    points: bool = False,
 ) -> PreTrainedModel:
-    """A RoBERTa sequence classifier of two classes with random weights, which is told which name each token is of."""
+    """A RoBERTa sequence classifier of two classes with random weights, which is told which name each token is of.
+
+    With ``points`` it has a second head, for `pointed`.
+    """
     from transformers import RobertaConfig, RobertaForSequenceClassification
 
     config = RobertaConfig(
@@ -123,13 +172,55 @@ def new_model(
         max_position_embeddings=max_length + 2,  # RoBERTa counts positions from its padding index 1 on
         type_vocab_size=MOST_NAMES + 1,
         numbers_names=True,
+        points=points,
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
         # RoBERTa's 0.02 is that of width 768. Narrower, it leaves attention nearly uniform for a long time.
         initializer_range=0.02 * math.sqrt(768 / hidden_size),
         num_labels=2,
     )
-    return RobertaForSequenceClassification(config)
+    return with_pointer(RobertaForSequenceClassification(config))
+
+
+def with_pointer(model: PreTrainedModel) -> PreTrainedModel:
+    """The model, with a head that gives each token a score where its configuration says so."""
+    from torch import nn
+
+    if getattr(model.config, "points", False):
+        model.pointer = nn.Linear(model.config.hidden_size, 1)
+    return model
+
+
+def remove_pointer(model: PreTrainedModel) -> None:
+    """A model that goes on without the second objective has no use for its head."""
+    if getattr(model.config, "points", False):
+        del model.pointer
+        model.config.points = False
+
+
+def pointed(
+    called: nn.Module, model: PreTrainedModel, batch: Batch, weight: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits, and the loss of pointing at what is wrong: at the misused variable, or at the first token for nothing.
+
+    To find the place as well teaches more than to say whether there is one (Vasic et al. 2019,
+    https://arxiv.org/abs/1904.01720).
+
+    Args:
+        called: the model as it is called.
+        model: itself.
+        batch: on its device.
+        weight: of that loss.
+
+    Returns:
+        of shape (rows, 2), and of shape (rows,), 0 where the place is not known.
+    """
+    from torch.nn.functional import cross_entropy
+
+    seen = called(**batch.inputs, output_hidden_states=True)
+    scores = model.pointer(seen.hidden_states[-1])[..., 0].float()
+    scores = scores.masked_fill(batch.inputs["attention_mask"] == 0, float("-inf"))
+    return seen.logits, weight * cross_entropy(scores, batch.places, ignore_index=UNKNOWN, reduction="none")
 
 
 def numbers_names(model: PreTrainedModel) -> bool:
@@ -154,7 +245,7 @@ def saved(folder: Path, dropout: float) -> tuple[PreTrainedTokenizerBase, PreTra
     with quiet():
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         set_dropout(config, dropout)
-        model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)
+        model: PreTrainedModel = with_pointer(AutoModelForSequenceClassification.from_config(config))
     return tokenizer, model
 
 

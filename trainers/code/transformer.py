@@ -59,11 +59,20 @@ class Settings(RunSettings):
     )
     max_length: int = Field(128, ge=8, le=32_768, description="tokens of a function that are read; the rest is cut off")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout in the encoder")
+    pointing: float = Field(
+        0.0,
+        ge=0,
+        le=100,
+        description="weight of a second objective, to point at the wrong variable, in rows whose right one stands "
+        "beside them (rows made from Python source; without --model); 0: none",
+    )
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Settings:
         if self.model is None and self.hidden_size % self.heads:
             raise ValueError(f"heads = {self.heads} must divide hidden_size = {self.hidden_size}")
+        if self.model is not None and self.pointing:
+            raise ValueError(f"pointing = {self.pointing} is for a new encoder: without model")
         return self
 
     def described(self) -> dict[str, Any]:
@@ -108,6 +117,7 @@ def build(
             heads=chosen.heads,
             max_length=chosen.max_length,
             dropout=chosen.dropout,
+            points=chosen.pointing > 0,
         )
     pretrained.require_fit(tokenizer, model, chosen.max_length)
     return tokenizer, model
@@ -122,7 +132,9 @@ def train(run: Run, chosen: Settings, places: Places) -> None:
     ranks = loop.enter(run, chosen)
     tokenizer, model = build(run, chosen, begun.found, begun.table, begun.split)
 
-    def forward(called: nn.Module, batch: roberta.Batch) -> torch.Tensor:
+    def forward(called: nn.Module, batch: roberta.Batch) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        if chosen.pointing and model.training:
+            return roberta.pointed(called, model, batch, chosen.pointing)
         scores: torch.Tensor = called(**batch.inputs).logits
         return scores
 
@@ -130,7 +142,13 @@ def train(run: Run, chosen: Settings, places: Places) -> None:
         model=model,
         forward=forward,
         dataset=begun.table,
-        collate=roberta.Collate(tokenizer, chosen.max_length, begun.table, numbers_names=roberta.numbers_names(model)),
+        collate=roberta.Collate(
+            tokenizer,
+            chosen.max_length,
+            begun.table,
+            numbers_names=roberta.numbers_names(model),
+            points=chosen.pointing > 0,
+        ),
         cut=batches.batched,
         groups=parameter_groups(model, chosen.weight_decay),
         save_others=lambda folder: roberta.save_others(folder, tokenizer, model),
