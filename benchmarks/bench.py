@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks import chats, preflights, programs, queues
+from benchmarks import chats, hard_file, preflights, programs, queues
 from benchmarks.memory import rivals
 from pytest_trainguard.launch.protocol import RunRequest
 from pytest_trainguard.subject.launchpad import Launchpad
@@ -215,6 +215,10 @@ def _kills(place: Place) -> Iterable[str]:
     yield f"{what:<{WIDTH}} {left.lost:>8} {left.twice:>8} {'':>7} {'0, 0':>7}  {met}"
 
 
+def _hard_file(place: Place) -> Iterable[str]:
+    return hard_file.table(hard_file.train(place.folder / "hard"))
+
+
 def _rivals(place: Place) -> Iterable[str]:
     return rivals.table() if find_spec("accelerate") else ["skipped: GPU memory by others' means (no accelerate)"]
 
@@ -241,6 +245,7 @@ def parts() -> dict[str, Part]:
     found["chat rows validated"] = _chats
     found["queue, long ÷ short"] = _queues
     found["queue killed over and over"] = _kills
+    found["queue, 20,000 hard syllogisms"] = _hard_file
     found["GPU memory, others' means"] = _rivals
     return found
 
