@@ -272,6 +272,7 @@ class CloseLook:
         field = guard.needs.base_model_setting()
         model = guard.needs.base_model(field)
         weights = [str(file) for file in checkpoints.files(model) if suffixes.weights(file)]
+        before = {Path(file): Path(file).read_bytes() for file in weights}
         if not guard.subject.server.call(turn_weights, weights):
             sound = self._start_from(field.path, model, "base", "a small base model")
             if self._arrives(sound, weights):
@@ -283,7 +284,8 @@ class CloseLook:
             turned, refused = None, reason  # it may well check what it loads
         if turned is not None and self._arrives(turned, weights):
             return turned, None
-        guard.subject.server.call(turn_weights, weights)  # back again
+        for file, content in before.items():  # the very bytes: a program may hold them against a checksum
+            file.write_bytes(content)
         sound = self._start_from(field.path, model, "base", "a small base model")
         if turned is None and self._arrives(sound, weights):
             return sound, None

@@ -1,13 +1,14 @@
 """Sound programs that look as if they erred in silence: cases 101 to 122 must pass them."""
 
 import copy
+import hashlib
 from pathlib import Path
 
 import torch
 
 from tests.saboteurs.silent import NN, Adapted, Backbone, F
 from tests.saboteurs.silent_steps import Clips, Epochs, Scheduled
-from tests.saboteurs.sound import Sound
+from tests.saboteurs.sound import Reject, Sound
 
 
 class LowRank(Sound):
@@ -276,6 +277,24 @@ class LoadsItsBody(Sound):
             told = model.load_state_dict(body, strict=False)
             print("new:", told.missing_keys)
         return model
+
+
+class ChecksItsBaseModel(Sound):
+    """Holds the base model against the checksum that was written beside it."""
+
+    only = (122,)
+
+    def make_model(self, folder):
+        model = super().make_model(folder)
+        (model / "base.sha256").write_text(hashlib.sha256((model / "base.pt").read_bytes()).hexdigest())
+        return model
+
+    def check_base_model(self, settings):
+        super().check_base_model(settings)
+        if settings.base_model is not None:
+            model = Path(settings.base_model)
+            if hashlib.sha256((model / "base.pt").read_bytes()).hexdigest() != (model / "base.sha256").read_text():
+                raise Reject(f"base_model: {model / 'base.pt'} is not what was saved")
 
 
 class FreezesItsBody(LoadsItsBody):
