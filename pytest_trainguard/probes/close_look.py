@@ -287,11 +287,11 @@ class CloseLook:
         for file, content in before.items():  # the very bytes: a program may hold them against a checksum
             file.write_bytes(content)
         sound = self._start_from(field.path, model, "base", "a small base model")
-        if turned is None and self._arrives(sound, weights):
+        if turned is not None:
+            return sound, turned
+        if self._arrives(sound, weights):
             return sound, None
-        if turned is None:
-            raise refused
-        return sound, turned
+        raise refused
 
     def _arrives(self, outcome: Outcome, weights: list[str]) -> bool:
         """Whether tensors of these files are parameters of a model as the run began."""
