@@ -60,6 +60,18 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
+def may_die_of(pid: int, signum: int) -> bool:
+    """Whether a process lives and does not ignore a signal (proc_pid_status(5)); False where nobody tells."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    state, ignored = re.search(r"^State:\s*(\w)", status, re.M), re.search(r"^SigIgn:\s*(\w+)", status, re.M)
+    if state is None or ignored is None or state[1] in "ZX":
+        return False
+    return not int(ignored[1], 16) >> (signum - 1) & 1
+
+
 def die_with_parent(signum: int) -> None:
     """Have the kernel send `signum` to this process when its parent ends, however that ends."""
     libc = _libc()

@@ -10,7 +10,10 @@ from pytest_trainguard.subject.launchpad import Launchpad
 
 PROGRAMS = '''
 import contextlib
+import multiprocessing
+import signal
 import sys
+import time
 
 import torch
 from torch.autograd import grad
@@ -107,6 +110,25 @@ class ByHand(Trainer):
                 parameter.grad = gradient
                 finite(gradient, "a gradient")
             optimizer.step()
+
+
+class HasHelpers(Trainer):
+    """One helper dies late of SIGTERM, another ignores it; says at the signal which of them are there."""
+
+    def train(self, run):
+        context, model = multiprocessing.get_context("fork"), net(4, 8, 2)
+        helpers = [context.Process(target=helps, args=(late,), daemon=True) for late in (True, False)]
+        for helper in helpers:
+            helper.start()
+            time.sleep(0.5)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(str([helper.is_alive() for helper in helpers])))
+        for _ in range(run.max_steps):
+            torch.nn.functional.cross_entropy(model(X), Y).backward()
+
+
+def helps(late):
+    signal.signal(signal.SIGTERM, (lambda *_: time.sleep(0.5) or sys.exit()) if late else signal.SIG_IGN)
+    time.sleep(3)
 
 
 class Penalised(Trainer):
@@ -236,3 +258,8 @@ def test_a_disk_fails_where_a_file_made_elsewhere_is_moved_to(pad):
     assert (outcome.exit, moved) == (1, [1, 2]), outcome.output
     assert "checkpoint-2.pt" in outcome.last_words.splitlines()[-1]
     assert sorted(outcome.after) == ["ckpt.pt"]
+
+
+def test_what_dies_of_sigterm_is_dead_before_the_run_gets_it(run):
+    outcome = run("HasHelpers", faults.terminate("forward"))
+    assert (outcome.exit, outcome.output) == (1, "[False, True]\n")

@@ -28,6 +28,7 @@ from pytest_trainguard.rows.suffixes import TEXT  # files that are read from the
 __all__ = ["Injector"]
 
 GRACE = 2  # optimizer steps between a reboot's SIGTERM and its SIGKILL
+DYING = 2.0  # seconds at most until a process has died of a signal; one that catches it may live on
 WORSE = 1000.0  # times what a model puts out, with the other sign; and its own loss, where it computes one
 FILE_LIMIT = 16 * 1024  # bytes; the recorder goes on in another file when it meets this limit itself
 
@@ -311,15 +312,21 @@ def _terminate() -> None:
     """SIGTERM to this process's children, then to itself, from a process of its own.
 
     A loader's worker that got it from its parent ends without a word (torch has it so); of any other, it is missed.
+    Whatever dies of it is dead before this process goes on: a save that is quicker than that would hide it.
     """
     ours = os.getpid()
     others = linux.children_of(ours)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # until the sender is gone
+    # Until the sender is gone. A worker's death is told by SIGCHLD, whose handler raises: not in here.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGCHLD])
     sender = os.fork()
     if not sender:
-        for pid in (*others, ours):
+        for pid in others:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGTERM)
+        until = time.monotonic() + DYING
+        while any(linux.may_die_of(pid, signal.SIGTERM) for pid in others) and time.monotonic() < until:
+            time.sleep(0.002)
+        os.kill(ours, signal.SIGTERM)
         os._exit(0)
     with contextlib.suppress(ChildProcessError):
         os.waitpid(sender, 0)
