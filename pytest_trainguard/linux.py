@@ -25,6 +25,7 @@ _M_ARENA_MAX = -8
 _MAP_NORESERVE = 0x4000
 _MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 1 << 18
 _MNT_DETACH = 2
+_HUGE_PAGE, _MADV_COLLAPSE = 2 << 20, 25
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 
 
@@ -85,6 +86,36 @@ def open_process(pid: int) -> int | None:
         return os.pidfd_open(pid)
     except (AttributeError, OSError):
         return None
+
+
+def join_pages() -> None:
+    """Have this process's memory stand in huge pages, as far as it can (madvise(2), MADV_COLLAPSE, Linux 6.1).
+
+    To fork a process and to end it again takes a step for each page that it has: with torch and transformers loaded, a
+    third of the time for 2 MiB pages that it takes for 4 KiB ones. A child that writes copies 4 KiB as before.
+    """
+    libc = _libc()
+    if libc is None:
+        return
+    for begin, end in _anonymous():
+        first, behind = -(-begin // _HUGE_PAGE) * _HUGE_PAGE, end // _HUGE_PAGE * _HUGE_PAGE
+        if first < behind:
+            libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(behind - first), _MADV_COLLAPSE)
+
+
+def _anonymous() -> list[tuple[int, int]]:
+    """Where memory stands that this process writes and that is of no file (proc_pid_maps(5)), stacks left out."""
+    try:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        where, rights, _, _, inode, *name = line.split()
+        if rights == "rw-p" and inode == "0" and name in ([], ["[heap]"]):
+            begin, end = where.split("-")
+            found.append((int(begin, 16), int(end, 16)))
+    return found
 
 
 def one_arena() -> None:

@@ -239,9 +239,11 @@ def become_server(control: int, output: int, order: dict[str, object]) -> None:
 def main() -> None:
     """Load what base servers load, then serve on the socket whose descriptor is the first argument."""
     del sys.path[0]  # this file's folder, which a server does not search
+    from pytest_trainguard import linux
     from pytest_trainguard.launch import client, server
 
     server.load(client.PRELOAD, None)
+    linux.join_pages()
     serve(socket.socket(fileno=int(sys.argv[1])))
 
 

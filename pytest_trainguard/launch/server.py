@@ -109,6 +109,8 @@ def serve(control: socket.socket) -> Job:
             os.environ.update(message.env)
             wire.send(control, protocol.encode(Loaded(load(message.modules, message.trainer))))
             gc.freeze()  # a run's garbage collector then leaves the pages shared with this process alone
+            if message.modules:  # libraries: what there is to share
+                linux.join_pages()
             if os.getpid() == base:
                 linux.die_with_parent(0)
             continue
