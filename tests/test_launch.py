@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -31,6 +32,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import sys
 import threading
 import time
@@ -520,6 +522,27 @@ def test_runs_one_after_the_other_have_one_supervisor(start):
     os.kill(first, signal.SIGKILL)
     with pytest.raises(CannotJudge, match="supervisor was lost"):
         beside.outcome()
+
+
+def test_no_more_processes_is_told_as_what_it_is():
+    refused = """
+import os, socket
+from pytest_trainguard.launch import protocol, server, wire
+
+def refuse():
+    raise BlockingIOError(11, "Resource temporarily unavailable")
+
+os.fork = refuse
+ours, theirs = socket.socketpair()
+link, given = socket.socketpair()
+wire.send(ours, protocol.encode(protocol.Fork()), (given.fileno(),))
+given.close()
+ours.shutdown(socket.SHUT_WR)
+server.serve(theirs)
+print(protocol.decode(wire.receive(link)[0]).reason)
+"""
+    told = subprocess.run([sys.executable, "-c", refused], capture_output=True, text=True, check=True).stdout
+    assert told.startswith("the harness can start no process: as many as are allowed run already (ulimit -u;")
 
 
 def test_a_supervisor_that_ended_while_it_waited(start):

@@ -69,7 +69,7 @@ class Running:
             self._last = self._receive()
         if not isinstance(self._last, Ended):
             self.kill()
-            raise LaunchError(f"the run's supervisor was lost: {_why_lost(self._last)}")
+            raise LaunchError(_why_lost(self._last))
         if self._link is not None:
             self._take_back(self._link)
             self._link = None
@@ -89,15 +89,17 @@ class Running:
         assert self._link is not None
         try:
             received = wire.receive(self._link)
-            return protocol.decode(received[0]) if received else Lost("its connection ended")
+            if received:
+                return protocol.decode(received[0])
         except TimeoutError:
-            return Lost("its connection ended")
+            pass
         except ValueError as error:  # a run may have got hold of it
-            return Lost(str(error))
+            return protocol.lost(str(error))
+        return protocol.lost("its connection ended")
 
 
 def _why_lost(message: Message) -> str:
-    return message.reason if isinstance(message, Lost) else f"it sent {type(message).__name__}"
+    return (message if isinstance(message, Lost) else protocol.lost(f"it sent {type(message).__name__}")).reason
 
 
 class Server:
@@ -220,7 +222,7 @@ class Server:
         ours.settimeout(LOAD_LIMIT)
         answer = _answer(ours)
         if not isinstance(answer, Forked):
-            raise LaunchError("the warm server did not fork")
+            raise LaunchError(answer.reason if isinstance(answer, Lost) else "the warm server did not fork")
         return Server(ours, answer.pid)
 
     def run(self, launch: Launch) -> Running:

@@ -26,6 +26,7 @@ RUN_STEPS = 8  # optimizer steps of an ordinary run
 SEED = 0
 NOTE_FILE = "run.json"  # in a run's folder; holds a `RunNote`
 NOTE_VARIABLE = "TRAINGUARD_RUN"  # the environment variable with that file's path; `startup/sitecustomize` knows it
+WANTED_PROCESSES = 24  # of one pytest process, its servers, supervisors and runs: a whole preflight went through so
 _CLASS = "is"  # the key under which a dataclass's name stands in JSON
 
 T = TypeVar("T")
@@ -260,9 +261,24 @@ class Ended:
 
 @dataclass(frozen=True)
 class Lost:
-    """The run cannot be followed to its end."""
+    """The run cannot be followed to its end, or not even started; in one line, why."""
 
     reason: str
+
+
+def lost(why: str) -> Lost:
+    """The process that stands over a run is gone."""
+    return Lost(f"the run's supervisor was lost: {why}")
+
+
+def failed(error: BaseException) -> Lost:
+    """An error of the harness's own."""
+    if isinstance(error, BlockingIOError):  # so says fork(2) where one more is not allowed
+        return Lost(
+            "the harness can start no process: as many as are allowed run already (ulimit -u; in a container "
+            f"pids.max): allow {WANTED_PROCESSES} for each worker (-n)"
+        )
+    return lost(f"{type(error).__name__}: {error}")
 
 
 Message = Policy | Confined | Load | Loaded | Fork | Forked | Launch | Signal | Started | Ended | Lost

@@ -10,6 +10,7 @@ a trainer's module started as it was imported.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import os
@@ -115,7 +116,13 @@ def serve(control: socket.socket) -> Job:
                 linux.die_with_parent(0)
             continue
         link = socket.socket(fileno=fds[0])
-        if os.fork():
+        try:
+            forked = os.fork()
+        except OSError as error:
+            with contextlib.suppress(OSError), link:
+                wire.send(link, protocol.encode(protocol.failed(error)))
+            continue
+        if forked:
             link.close()
             continue
         control.close()

@@ -28,7 +28,7 @@ from pytest_trainguard.contract.outcome import Leftover
 from pytest_trainguard.faults import FILLER
 from pytest_trainguard.isolation.confinement import Confinement, RunCover
 from pytest_trainguard.launch import child, protocol, wire
-from pytest_trainguard.launch.protocol import Ended, Launch, Lost, Message, Signal, Started
+from pytest_trainguard.launch.protocol import Ended, Launch, Message, Signal, Started
 from pytest_trainguard.launch.stacks import STACK_FILE, STACK_SIGNAL
 
 HEAD, TAIL = 1 << 16, 1 << 18  # bytes of a run's output that are kept: its beginning and its end
@@ -95,7 +95,7 @@ def supervise(link: socket.socket, launch: Launch, confinement: Confinement | No
                 break
             launch = following
     except BaseException as error:  # nothing else would say it: this process has no terminal
-        _tell(link, Lost(f"{type(error).__name__}: {error}"))
+        _tell(link, protocol.failed(error))
     finally:
         if os.getpid() == supervisor:
             _kill_descendants()
