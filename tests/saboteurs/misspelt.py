@@ -72,6 +72,7 @@ class PicksThemOut(KeepsWhatItKnows):
 
     case = ""
     only = ("misspelt-key",)
+    exempt = ("misspelt-key",)
     command = None
 
     def __init_subclass__(cls):

@@ -192,6 +192,7 @@ class ValidatesInBatches(Sound):
     """Validates batch by batch, the last of them smaller, and weighs each loss by its rows. Sound."""
 
     only = (120,)
+    exempt = (120,)
 
     def fit(self, settings, *rest):
         self.size = settings.batch_size

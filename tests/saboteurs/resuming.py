@@ -302,6 +302,8 @@ class ForgetsItsBest(KeepsItsBest):
 class KeepsThoseThatAreRight(KeepsItsBest):
     """The best is that of the most that are right; of several that are as good, the newest. Sound."""
 
+    exempt = (67,)
+
     best = 0.0
 
     def validate(self, model, step, output_dir):

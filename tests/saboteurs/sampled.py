@@ -189,6 +189,7 @@ class ReadsText(FromSample, Sound):
     """Plain text, of which no line is a row: numbers, a label and words stand wherever there is white space."""
 
     only = (1, 2, 4, 5, 7, 8, 9)
+    exempt = (4, 5, 7, 8, 9)
 
     def write_whole(self, path):
         text = path.with_name("rows.txt")

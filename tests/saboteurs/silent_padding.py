@@ -184,6 +184,8 @@ class Tags(NN.Module):
 class TagsWords(ReadsTexts):
     """Whether a word has an odd number; targets of padding are -100."""
 
+    exempt = (115,)
+
     model = Tags
 
     def collate(self, texts):
@@ -249,6 +251,8 @@ class PacksForItsNetwork(ReadsTexts):
 class NormsAllPlaces(ReadsTexts):
     """A norm over all positions of a batch: padded ones are among them, as everybody knows. Sound."""
 
+    exempt = (114,)
+
     class Normed(Pools):
         def __init__(self, hidden):
             super().__init__(hidden)
@@ -277,6 +281,8 @@ class LooksAtThreeWords(ReadsTexts):
 class LearnsWhereItEnds(ReadsTexts):
     """Its padding is the word that ends a text: the first of it counts, and no other. Sound."""
 
+    exempt = (115,)
+
     model = Tags
 
     def collate(self, texts):
@@ -292,6 +298,8 @@ class LearnsWhereItEnds(ReadsTexts):
 
 class AlwaysOfOneWidth(ReadsTexts):
     """Every row is filled up to one width, in production as well, and nothing says that this is no text. Sound."""
+
+    exempt = (114,)
 
     model = PoolsAll
 

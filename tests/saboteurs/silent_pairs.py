@@ -221,6 +221,7 @@ class Accumulates(Sound):
     """Batches of `batch_size`, of which several make a step: the loss of each is divided by their number."""
 
     only = (105, 120)
+    exempt = (120,)
 
     def batches(self, rows, settings, start, stop):
         many = settings.gradient_accumulation
@@ -303,6 +304,8 @@ class DividesByItsRowsInEachPart(Sound):
 
 class Reports(Accumulates):
     """Prints a loss with each step."""
+
+    exempt = ()
 
     only = ("none",)
 

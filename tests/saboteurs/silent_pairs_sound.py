@@ -121,6 +121,7 @@ class NormsItsParts(Accumulates):
     """Batch norm is of the rows of one part."""
 
     only = (105, 120)
+    exempt = (105, 120)
 
     def build(self, settings):
         first, *rest = super().build(settings)
@@ -159,6 +160,7 @@ class ReportsItsPenaltyToo(ReportsTheLoss):
     """What it reports is the loss without a penalty that it learns from as well."""
 
     only = (120,)
+    exempt = (120,)
 
     def learn(self, loss, many, optimizer, model):
         penalty = sum(parameter.square().sum() for parameter in model.parameters())
@@ -180,6 +182,7 @@ class ContrastsNeighbours(Sound):
     """Two neighbouring rows are a pair, which is to be alike and unlike all others."""
 
     only = (115,)
+    exempt = (115,)
 
     def loss(self, output, y):
         made = F.normalize(output.float(), dim=1)
@@ -199,6 +202,7 @@ class AddsNoise(Sound):
     """Draws noise for each row: in another order it is another row's."""
 
     only = (115,)
+    exempt = (115,)
 
     def build(self, settings):
         return NN.Sequential(Noisy(), *super().build(settings))
@@ -208,6 +212,7 @@ class LearnsWhatBelongsTogether(Sound):
     """Whether a row's two halves are of one row: for each that are, one that has its neighbour's half."""
 
     only = (115,)
+    exempt = (115,)
 
     def loss(self, output, y):
         made = output.float()
@@ -223,6 +228,7 @@ class TakesOneSeries(Sound):
     """Each item of its data is a series, and its rows are points in time."""
 
     only = (115,)
+    exempt = (115,)
 
     class Series(torch.utils.data.Dataset):
         def __init__(self, rows, length, chosen):
@@ -275,6 +281,7 @@ class HasRoomForSoMany(Sound):
     """A mixture of experts that drops what comes when an expert is full: the order counts, as everybody knows."""
 
     only = (115,)
+    exempt = (115,)
 
     def build(self, settings):
         _, *rest = super().build(settings)

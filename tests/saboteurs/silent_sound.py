@@ -59,6 +59,7 @@ class RanksPairs(Sound):
     """Each row's score against that of every other row."""
 
     only = (103, 104)
+    exempt = (104,)
 
     def build(self, settings):
         return NN.Sequential(*super().build(settings)[:3], NN.Linear(settings.hidden, 1))
@@ -94,6 +95,7 @@ class ZeroesWhenItHasStepped(Sound):
     """Sets gradients to zero after the step, in place."""
 
     only = (106, 109)
+    exempt = (109,)
 
     def step(self, model, optimizer, scaler, batch, settings, number, device):
         parts = list(zip(*(part.chunk(min(settings.gradient_accumulation, len(part))) for part in batch), strict=True))

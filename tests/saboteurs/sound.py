@@ -609,6 +609,7 @@ class Sound(Program, Trainer):
     says = ""  # a pattern that the finding must match
     grade = ""  # of the harm that the case must see
     only = ()  # of a sound program: the cases that it is a twin for, by slug or number; every case where none is named
+    exempt = ()  # of those, the cases that must see by themselves that they cannot judge it
 
     def __init_subclass__(cls):
         cls.command = command_of(cls)
