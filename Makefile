@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 unexport PYTHONDONTWRITEBYTECODE
 BASE ?= HEAD
 UNIT_TESTS := $(addprefix tests/, test_architecture.py test_changed_cases.py test_codec.py test_doors.py test_manifests.py \
-	test_proof_table.py test_protocol.py test_settings_file.py test_tampering.py test_tokenizer.py test_units.py \
+	test_proof_table.py test_protocol.py test_settings_file.py test_tampering.py test_tokenizer.py units \
 	memory/test_rooms.py memory/test_memory_allocator.py memory/test_memory_budget.py memory/test_memory_replay.py \
 	memory/test_memory_verdict.py trainers/test_imports.py)
 # `make outside PATH=folder` would take the search path for programs from every recipe: it is that of make's own start.
