@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import os
-import sys
 from collections.abc import Callable
-from types import BuiltinFunctionType, FunctionType, ModuleType
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 import torch
+
+from pytest_trainguard.recorder.project import own_modules
 
 __all__ = ["turn_dropout_off"]
 
@@ -27,14 +27,7 @@ def turn_dropout_off() -> None:
     still = {getattr(functional, name): _without(getattr(functional, name)) for name in FUNCTIONS}
     attention = functional.scaled_dot_product_attention
     still[attention] = _attending(attention)
-    here = os.getcwd() + os.sep
-    files = {
-        module: getattr(module, "__file__", None) or ""
-        for module in list(sys.modules.values())
-        if type(module) is ModuleType
-    }
-    own = [module for module, file in files.items() if file.startswith(here) and "site-packages" not in file]
-    for module in [functional, *own]:  # the program's own may have taken one by name
+    for module in [functional, *own_modules()]:  # the program's own may have taken one by name
         for name, value in list(vars(module).items()):
             if isinstance(value, FunctionType | BuiltinFunctionType) and value in still:
                 setattr(module, name, still[value])

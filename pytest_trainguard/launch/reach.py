@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from types import CodeType, FunctionType, MethodType, ModuleType
 
 from pytest_trainguard.contract.trainer import Trainer
+from pytest_trainguard.recorder.project import is_own
 
 __all__ = ["modules_of_others"]
 
@@ -41,17 +42,12 @@ def _reached(values: list[type[Trainer]], home: str, project: str) -> set[str]:
             continue
         seen.add(id(value))
         if isinstance(value, ModuleType):
-            if value.__name__ != home and _is_in(value, project):
+            if value.__name__ != home and is_own(value, project):
                 found.add(value.__name__)
                 waiting += [*vars(value).values(), sys.modules.get(value.__name__.rpartition(".")[0])]
         else:
             waiting += _next(value, project)
     return found
-
-
-def _is_in(module: ModuleType | None, project: str) -> bool:
-    file = getattr(module, "__file__", None) or ""
-    return file.startswith(project + "/") and "site-packages" not in file
 
 
 def _next(value: object, project: str) -> Iterator[object]:
@@ -68,7 +64,7 @@ def _next(value: object, project: str) -> Iterator[object]:
         yield from (value.fget, value.fset)
     elif isinstance(value, type | FunctionType):
         module = sys.modules.get(value.__module__)
-        if _is_in(module, project):
+        if is_own(module, project):
             yield module
             yield from _inside(value)
     elif value is not None and not isinstance(value, str | int | float | bytes):

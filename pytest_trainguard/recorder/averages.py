@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 
 from pytest_trainguard.recorder.close_look import CloseLook
 from pytest_trainguard.recorder.doors import Observer
+from pytest_trainguard.recorder.project import own_modules
 from pytest_trainguard.recorder.states import digest
 from pytest_trainguard.recorder.surroundings import find_caller
 
@@ -122,13 +122,9 @@ def _compare(
 
 def _is_written_somewhere(name: re.Pattern[str]) -> bool:
     """A name of this form stands in one of the modules of the team's own that are loaded."""
-    here = os.getcwd() + os.sep
-    for module in list(sys.modules.values()):
-        file = getattr(module, "__file__", None) or ""
-        if file.startswith(here) and file.endswith(".py") and "site-packages" not in file:
-            try:
-                if name.search(Path(file).read_text(encoding="utf-8", errors="replace")):
-                    return True
-            except OSError:
-                continue
+    for module in own_modules():
+        file = Path(str(module.__file__))
+        with contextlib.suppress(OSError):
+            if file.suffix == ".py" and name.search(file.read_text(encoding="utf-8", errors="replace")):
+                return True
     return False

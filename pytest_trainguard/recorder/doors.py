@@ -29,6 +29,7 @@ from torch.nn.modules.module import (
 )
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
+from pytest_trainguard.recorder.project import is_own
 from pytest_trainguard.recorder.tensors import tensors_in
 
 LOSSES = (
@@ -584,12 +585,9 @@ def note_imported() -> None:
 
 def _replace_imported(original: object, replacement: object) -> None:
     """Put it into the program's own modules, too, which took it by name before the doors were there."""
-    here = os.getcwd() + os.sep
-    for module in _took_grad:
-        file = getattr(module, "__file__", None) or ""
-        if file.startswith(here) and "site-packages" not in file:  # a library takes torch.autograd.grad as it is called
-            for name in [name for name, value in vars(module).items() if value is original]:
-                setattr(module, name, replacement)
+    for module in filter(is_own, _took_grad):  # a library takes torch.autograd.grad as it is called
+        for name in [name for name, value in vars(module).items() if value is original]:
+            setattr(module, name, replacement)
 
 
 _WATCHED = frozenset({"open", "os.rename", "os.remove", "os.rmdir", "socket.connect", "socket.getaddrinfo"})
