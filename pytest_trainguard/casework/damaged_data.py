@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_trainguard.casework import relabelled
 from pytest_trainguard.contract.outcome import Outcome
-from pytest_trainguard.damage import data_files, row_values
+from pytest_trainguard.damage import data_files, row_values, wrong_values
 from pytest_trainguard.damage.data_files import Tampered
 from pytest_trainguard.damage.row_values import Place
 from pytest_trainguard.launch.protocol import RUN_STEPS, RunRequest
@@ -15,8 +16,8 @@ from pytest_trainguard.probes.guard import Guard
 from pytest_trainguard.verdicts.errors import Finding, NotApplicable
 
 __all__ = [
-    "find_memory_limit", "find_read_data", "find_read_text", "make_few_rows", "make_large_file", "require_unused",
-    "run_on_each", "takes_empty_lists", "trains_without",
+    "find_memory_limit", "find_read_data", "find_read_text", "is_quantity", "make_few_rows", "make_large_file",
+    "require_unused", "run_on_each", "takes_empty_lists", "trains_without",
 ]  # fmt: skip
 
 ROOM = 32 << 20  # bytes for a batch of long rows, beside what a run takes with short ones
@@ -155,6 +156,28 @@ def require_unused(place: Place, variant: Tampered, outcome: Outcome, guard: Gua
             "row, training is not the same)",
             outcome.last_words,
         )
+
+
+def is_quantity(place: Place, outcome: Outcome, guard: Guard) -> bool:
+    """Whether a program that trained on a far number at a place counts with the numbers there: rooms, or years.
+
+    Then a half more is another number to it, neither an error nor rounded, and so the losses are others. Nothing is
+    taken for a quantity that is to be learnt, or is called like that: as a target of a sigmoid a half would do as well.
+    """
+    names = {*wrong_values.VOCABULARIES, *relabelled.LABELS, guard.subject.description.labels}
+    if row_values.field_of_place(place).lower() in names:
+        return False
+    try:
+        more = row_values.edit_value(find_read_data(guard), guard.folder, "made {field} a half more", place, _half_more)
+    except (NotApplicable, ValueError, TypeError):  # no number, or a table's column of whole ones
+        return False
+    half = guard.run(more.did, data=more.path, time_limit=guard.patience)
+    return _trains_on(half, guard.reference.outcome) and half.losses != outcome.losses
+
+
+def _half_more(value: object) -> object:
+    more = float(str(value)) + 0.5
+    return str(more) if isinstance(value, str) else more
 
 
 def takes_empty_lists(place: Place, guard: Guard) -> bool:

@@ -29,7 +29,7 @@ def flip_bits(file: str, many: int = 16) -> str:
     Returns:
         the tensor's name; empty where no tensor of floating-point numbers stands in the file as it is in memory.
     """
-    import torch
+    from pytest_trainguard.recorder.tensors import bytes_of
 
     path = Path(file)
     floats = ((name, tensor) for name, tensor in _tensors_in_file(path) if tensor.is_floating_point())
@@ -38,7 +38,7 @@ def flip_bits(file: str, many: int = 16) -> str:
         return ""
     name = max(tensors, key=lambda one: tensors[one].numel())
     tensor = tensors[name].contiguous()
-    raw = tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
+    raw = bytes_of(tensor)
     content = bytearray(path.read_bytes())
     start, size = content.find(raw), tensor.element_size()
     if start < 0:
@@ -56,7 +56,7 @@ def turn_weights(files: list[str]) -> int:
     Returns:
         how many tensors have other values now.
     """
-    import torch
+    from pytest_trainguard.recorder.tensors import bytes_of
 
     changed = 0
     for path in map(Path, files):
@@ -64,7 +64,7 @@ def turn_weights(files: list[str]) -> int:
         for _, tensor in _tensors_in_file(path):
             if not tensor.is_floating_point() or not bool(tensor.any()):
                 continue
-            raw = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+            raw = bytes_of(tensor)
             start, size = content.find(raw), tensor.element_size()
             if start >= 0:
                 content[start + size - 1 : start + len(raw) : 2 * size] = bytes(

@@ -18,7 +18,7 @@ import torch
 from pytest_trainguard.recorder.doors import Observer
 from pytest_trainguard.recorder.states import digest
 from pytest_trainguard.recorder.surroundings import find_caller
-from pytest_trainguard.recorder.tensors import tensors_in
+from pytest_trainguard.recorder.tensors import bytes_of, tensors_in
 
 MOST_ROWS = 512  # of a batch, that are told apart
 WALKED = 64  # nodes of a loss's graph that are looked at
@@ -392,15 +392,13 @@ def rows_of(inputs: tuple[object, ...], pad: int | None = None) -> list[str]:
         return []
     with contextlib.suppress(Exception):  # a fake tensor, which has no values
         values = first.detach().cpu()
-        if values.dtype == torch.bfloat16:  # NumPy has none
-            values = values.float()
         masks = [mask for other in others if (mask := _as_mask(other, values)) is not None]
         # A mask that hides nothing may stand beside one that does, such as the segments of a text.
         mask = min(masks, key=lambda one: int(one.sum()), default=None)
         if mask is None and pad is not None:
             mask = _as_mask(values != pad, values)
         told = [_without_padding(row) for row in values] if mask is None else [
-            row[kept].numpy().tobytes() for row, kept in zip(values, mask, strict=True)
+            bytes_of(row[kept]) for row, kept in zip(values, mask, strict=True)
         ]  # fmt: skip
         return [hashlib.blake2b(row, digest_size=6).hexdigest() for row in told]
     return []
@@ -424,13 +422,17 @@ def _as_mask(other: torch.Tensor, ids: torch.Tensor) -> torch.Tensor | None:
 
 def _without_padding(row: torch.Tensor) -> bytes:
     """A row's values; of token ids without what is repeated at either end, for a row is padded like its neighbours."""
-    values = row.numpy()
-    if values.ndim == 1 and len(values) > 1 and not row.is_floating_point():
-        for _ in range(2):
-            same = values == values[-1]
-            last = len(values) - int(same[::-1].argmin()) if not same.all() else 1
-            values = values[: min(last + 1, len(values))][::-1]
-    return bytes(values.tobytes())
+    if row.dim() != 1 or len(row) < 2 or row.is_floating_point():
+        return bytes_of(row)
+    values = row.tolist()
+    if len(set(values)) == 1:
+        return bytes_of(row[:2])
+    first, last = 0, len(values) - 1
+    while values[last] == values[last - 1]:
+        last -= 1
+    while values[first] == values[first + 1]:
+        first += 1
+    return bytes_of(row[first : last + 1])
 
 
 def _is_constant(made: list[torch.Tensor], rows: list[str]) -> bool | None:

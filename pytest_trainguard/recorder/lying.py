@@ -12,7 +12,7 @@ import torch
 from pytest_trainguard.recorder.close_look import MOST_ROWS, CloseLook
 from pytest_trainguard.recorder.doors import Observer
 from pytest_trainguard.recorder.surroundings import find_caller
-from pytest_trainguard.recorder.tensors import tensors_in
+from pytest_trainguard.recorder.tensors import bytes_of, tensors_in
 
 SMALLEST = 4  # pixels of a side
 MOST_PIXELS = 1 << 22  # of a batch, that are looked at
@@ -90,8 +90,5 @@ def lie(picture: torch.Tensor, target: torch.Tensor) -> list[str]:
 
 
 def _digest(tensor: torch.Tensor) -> str:
-    values = tensor.contiguous()
-    if values.dtype == torch.bfloat16:  # NumPy has none
-        values = values.float()
-    shape = [size for size in values.shape if size > 1]  # a mask may have a channel of its own
-    return hashlib.blake2b(str(shape).encode() + values.numpy().tobytes(), digest_size=6).hexdigest()
+    shape = [size for size in tensor.shape if size > 1]  # a mask may have a channel of its own
+    return hashlib.blake2b(str(shape).encode() + bytes_of(tensor), digest_size=6).hexdigest()

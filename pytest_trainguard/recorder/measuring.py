@@ -13,7 +13,7 @@ from pytest_trainguard.recorder.close_look import CloseLook
 from pytest_trainguard.recorder.doors import Observer
 from pytest_trainguard.recorder.supervision import IGNORED, OVER_CLASSES
 from pytest_trainguard.recorder.surroundings import find_caller
-from pytest_trainguard.recorder.tensors import tensors_in
+from pytest_trainguard.recorder.tensors import bytes_of, tensors_in
 
 MOST_ROWS = 512  # of a loss's targets, that are told apart
 
@@ -45,10 +45,9 @@ class Measuring(Observer):
             return
         with contextlib.suppress(Exception):  # a fake tensor, which has no values
             rows = target.detach().cpu()
-            rows = rows.float() if rows.dtype == torch.bfloat16 else rows  # NumPy has none
             self._look.write(
                 "measured",
-                targets=[hashlib.blake2b(row.numpy().tobytes(), digest_size=6).hexdigest() for row in rows],
+                targets=[hashlib.blake2b(bytes_of(row), digest_size=6).hexdigest() for row in rows],
                 # Each row against each of the others; and what is to come out is what could have gone in.
                 square=target.dim() == 1 and scores.dim() == 2 and scores.shape[0] == scores.shape[1],
                 restores=target.numel() == self._values,

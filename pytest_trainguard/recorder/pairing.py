@@ -13,7 +13,7 @@ from pytest_trainguard.recorder.close_look import MOST_ROWS, CloseLook, rows_of
 from pytest_trainguard.recorder.doors import Observer
 from pytest_trainguard.recorder.supervision import IGNORED, OVER_CLASSES
 from pytest_trainguard.recorder.surroundings import find_caller
-from pytest_trainguard.recorder.tensors import tensors_in
+from pytest_trainguard.recorder.tensors import bytes_of, tensors_in
 
 AHEAD = (0, 1, 2)  # places by which a target may stand behind the token that it is said at
 WRITERS = ("ForCausalLM", "LMHeadModel")  # how transformers' models are called that say the token after each
@@ -61,7 +61,7 @@ class Pairing(Observer):
         with contextlib.suppress(Exception):  # a fake tensor, which has no values
             table = target.detach().reshape(count, -1)
             counts = table != arguments.get("ignore_index", IGNORED)
-            told = [hashlib.blake2b(r[k].cpu().numpy().tobytes(), digest_size=6).hexdigest()
+            told = [hashlib.blake2b(bytes_of(r[k]), digest_size=6).hexdigest()
                     for r, k in zip(table, counts, strict=True)]  # fmt: skip
             self._look.write(
                 "paired",

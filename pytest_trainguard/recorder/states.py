@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from pytest_trainguard.recorder.doors import Observer
-from pytest_trainguard.recorder.tensors import tensors_in
+from pytest_trainguard.recorder.tensors import bytes_of, tensors_in
 
 DIGEST_BYTES = 8
 WHOLE = 1 << 22  # bytes of a tensor that are hashed one by one; of a larger one a sample of so many, and the sum of all
@@ -196,4 +196,4 @@ def _values_of(tensor: torch.Tensor) -> Iterator[bytes]:
     if raw.numel() > WHOLE:
         yield str(int(raw.sum(dtype=torch.int64))).encode()
         raw = raw[:: raw.numel() // WHOLE | 1]  # an odd number: not always the same byte of each value
-    yield raw.numpy().tobytes()
+    yield bytes_of(raw)

@@ -12,7 +12,7 @@ import torch
 from pytest_trainguard.recorder.close_look import CloseLook
 from pytest_trainguard.recorder.doors import Observer
 from pytest_trainguard.recorder.surroundings import find_caller
-from pytest_trainguard.recorder.tensors import tensors_in
+from pytest_trainguard.recorder.tensors import bytes_of, tensors_in
 
 OVER_CLASSES = ("cross_entropy", "nll_loss")
 IGNORED = -100  # torch's own `ignore_index`, where none is given
@@ -86,6 +86,6 @@ class Supervision(Observer):
             "width": tokens.shape[1],
             "pieces": int(begins.sum(1).max()),
             "fewest": int(counts[some].sum(1).min()) if bool(some.any()) else 0,
-            "bare": [hashlib.blake2b(row.numpy().tobytes(), digest_size=6).hexdigest() for row in bare],
+            "bare": [hashlib.blake2b(bytes_of(row), digest_size=6).hexdigest() for row in bare],
             "filled": sum(len(row) > 1 and bool(row[-1] != row[-2]) for row in bare),
         }

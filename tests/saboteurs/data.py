@@ -9,7 +9,7 @@ import sys
 import torch
 
 from tests.saboteurs.sound import Failure, Reject, Rows, Sound
-from tests.saboteurs.variants import Chats, Graphs
+from tests.saboteurs.variants import Chats, Graphs, Houses
 
 
 class NothingToDo(Sound):
@@ -465,6 +465,19 @@ class CountsFromTheEnd(Sound):
 
     def check_row(self, row, path, number):
         return super().check_row({**row, "y": 1} if row.get("y") == -1 else row, path, number)
+
+
+class WrapsRooms(Houses):
+    """A table of what a number of rooms is worth, and the number's remainder where it has none."""
+
+    only = ()
+    case = 7
+    grade = "misleads"
+    says = "set 'rooms' to 1006 .*without reporting it"
+    WORTH = (0.1, 0.4, 0.2, 0.7, 0.3, 0.6, 0.5)
+
+    def weigh(self, rooms):
+        return self.WORTH[int(rooms) % len(self.WORTH)]
 
 
 class SaysNotWhich(Sound):
