@@ -39,6 +39,20 @@ def find_differing(ours: list[Path], theirs: list[Path]) -> dict[str, str]:
     return found
 
 
+def find_same(ours: list[Path], theirs: list[Path]) -> list[Path]:
+    """Those of our files that hold what theirs do, by the values that are compared; see `find_differing`."""
+    return [one for one, other in zip(ours, theirs, strict=True) if _is_same(one, other)]
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        values, expected = dict(_values_in(load_weights(one), "")), dict(_values_in(load_weights(other), ""))
+    except Exception:  # then nobody knows
+        return False
+    names_alike = bool(values) and values.keys() == expected.keys()
+    return names_alike and not any(_difference(values[name], expected[name]) for name in expected)
+
+
 def _values_in(value: object, name: str) -> Iterator[tuple[str, Tensor | int]]:
     """The tensors of floating-point numbers, and the counters, each with its keys joined by dots."""
     key = name.rpartition(".")[2]
