@@ -20,20 +20,23 @@ class SavesInBackground(Sound):
 
     def save(self, output_dir, state):
         self.wait()
-        self.saving = threading.Thread(target=self.save_later, args=[output_dir, deepcopy(state)], daemon=True)
-        self.saving.start()
+        # Not to be joined: a join that a signal handler's exception ends takes the thread for one that has ended.
+        self.saving = threading.Event()
+        threading.Thread(target=self.save_later, args=[output_dir, deepcopy(state), self.saving], daemon=True).start()
 
-    def save_later(self, output_dir, state):
+    def save_later(self, output_dir, state, saved):
         self.failed = None
         time.sleep(WRITING)
         try:
             super().save(output_dir, state)
         except Exception as error:
             self.failed = error
+        finally:
+            saved.set()
 
     def wait(self):
         if self.saving is not None:
-            self.saving.join()
+            self.saving.wait()
             self.saving = None
             if self.failed is not None:
                 raise self.failed
