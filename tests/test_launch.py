@@ -33,7 +33,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import sys
 import threading
 import time
 import weakref

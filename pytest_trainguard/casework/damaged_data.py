@@ -164,8 +164,8 @@ def is_quantity(place: Place, outcome: Outcome, guard: Guard) -> bool:
     Then a half more is another number to it, neither an error nor rounded, and so the losses are others. Nothing is
     taken for a quantity that is to be learnt, or is called like that: as a target of a sigmoid a half would do as well.
     """
-    names = {*wrong_values.VOCABULARIES, *relabelled.LABELS, guard.subject.description.labels}
-    if row_values.field_of_place(place).lower() in names:
+    field = row_values.field_of_place(place)
+    if field == guard.subject.description.labels or field.lower() in {*wrong_values.VOCABULARIES, *relabelled.LABELS}:
         return False
     try:
         more = row_values.edit_value(find_read_data(guard), guard.folder, "made {field} a half more", place, _half_more)
