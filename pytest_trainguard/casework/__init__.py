@@ -14,6 +14,7 @@ __all__ = [
     "misspelt",
     "pruning",
     "relabelled",
+    "rewritten",
     "silent",
     "termination",
     "unread",
