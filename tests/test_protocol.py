@@ -87,7 +87,7 @@ def test_what_is_left_in_files_comes_out_as_it_went_in(value):
 
 def test_options_are_the_fields_of_a_request():
     hints, options = typing.get_type_hints(RunRequest), typing.get_type_hints(RunOptions)
-    internal = {"did", "recorder", "states", "tell_modules", "anew", "closely", "seed", "still", "changes"}
+    internal = {"did", "recorder", "states", "tell_modules", "anew", "closely", "rows", "seed", "still", "changes"}
     assert options == {field.name: hints[field.name] for field in fields(RunRequest) if field.name not in internal}
 
 

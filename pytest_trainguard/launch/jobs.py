@@ -51,6 +51,7 @@ def train(job: Train, folder: Path, disk: Path | None) -> int:
         disk,
         states,
         closely=request.closely,
+        rows=request.rows,
         still=request.still,
         changes=request.changes,
     )
@@ -195,6 +196,7 @@ def _make_observers(note: RunNote) -> tuple[Recorder, list[Observer]]:
     if note.closely:
         from pytest_trainguard.recorder.averages import Averages
         from pytest_trainguard.recorder.close_look import CloseLook
+        from pytest_trainguard.recorder.dependence import Dependence
         from pytest_trainguard.recorder.first_steps import FirstSteps
         from pytest_trainguard.recorder.lying import Lying
         from pytest_trainguard.recorder.measuring import Measuring
@@ -210,6 +212,7 @@ def _make_observers(note: RunNote) -> tuple[Recorder, list[Observer]]:
             look,
             Supervision(look),
             Pairing(look),
+            Dependence(look, note.rows),
             Lying(look),
             Rereading(look),
             Rounding(look),

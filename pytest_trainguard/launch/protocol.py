@@ -77,6 +77,7 @@ class RunRequest(ProcessRequest):
         tell_modules: at its end it writes down which modules are loaded.
         anew: in an interpreter that was started anew, with another seed of its strings' hashes.
         closely: what a silent error shows in is recorded too (`recorder.close_look`).
+        rows: of a batch, as the settings say; 0 where nobody knows.
         seed: what the program is to seed its generators with.
         still: no dropout is at work in it, whatever the program asks for.
         changes: what is done to the batches of each of its first steps (`faults.changed_batches`).
@@ -97,6 +98,7 @@ class RunRequest(ProcessRequest):
     tell_modules: bool = False
     anew: bool = False
     closely: bool = False
+    rows: int = 0
     seed: int = SEED
     still: bool = False
     changes: tuple[str, ...] = ()
@@ -300,6 +302,7 @@ class RunNote:
         disk: where the small disk is mounted, if it could be.
         states: digests of its states are recorded with each step.
         closely: what a silent error shows in is recorded.
+        rows: of a batch, as the settings say; 0 where nobody knows.
         still: no dropout is at work.
         changes: what is done to the batches of each of the first steps.
         forks: a process that is forked from one that has not trained yet is observed too, by itself.
@@ -313,6 +316,7 @@ class RunNote:
     disk: Path | None = None
     states: bool = False
     closely: bool = False
+    rows: int = 0
     still: bool = False
     forks: bool = False
     changes: tuple[str, ...] = ()

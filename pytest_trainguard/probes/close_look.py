@@ -354,8 +354,9 @@ class CloseLook:
             given = settings.merge(known.settings[like], values or {})
             end = {"fault": kill(CUT_SHORT + 1)} if self._is_endless() else {"steps": STEPS}
             request = RunRequest(
-                did, settings=given, closely=True, states=True, **{"data": known.data[like], **end, **options}
-            )
+                did, settings=given, closely=True, rows=self._rows(given), states=True,
+                **{"data": known.data[like], **end, **options},
+            )  # fmt: skip
             # Not by `run_all`: a program that stops before its first step is then tried with less of a change.
             known.outcomes[name] = self.guard.subject.start(request).outcome()
         return known.outcomes[name]
@@ -377,9 +378,19 @@ class CloseLook:
         return known.outcomes[name]
 
     def _start(self, did: str, data: Path | None, given: Mapping[str, object], **options: Any) -> Outcome:
-        request = RunRequest(did, data=data, steps=STEPS, settings=given, states=True, closely=True, **options)
+        request = RunRequest(
+            did, data=data, steps=STEPS, settings=given, states=True, closely=True, rows=self._rows(given), **options
+        )
         (outcome,) = self.guard.run_all([request])
         return outcome
+
+    def _rows(self, given: Mapping[str, object]) -> int:
+        """The batch size of a run with these settings; 0 where nobody knows."""
+        field = self.guard.subject.settings.role("batch_size")
+        if field is None:
+            return 0
+        size = settings.value_at(given, field.path) or self.guard.subject.settings.tiny(field)
+        return size if isinstance(size, int) else 0
 
     def _parts(self, field: Any) -> int:
         """How many batches of an optimizer step the setting is set to."""

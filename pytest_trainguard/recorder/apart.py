@@ -26,9 +26,7 @@ def try_apart(work: Callable[[], object]) -> Any:
     """
     reading, writing = os.pipe()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that a process with threads is forked
-            pid = os.fork()
+        pid = _fork_quietly()
     except OSError:  # there is a limit on processes
         os.close(reading)
         os.close(writing)
@@ -48,6 +46,19 @@ def try_apart(work: Callable[[], object]) -> Any:
     with contextlib.suppress(ValueError):
         return json.loads(answer)
     return None
+
+
+def _fork_quietly() -> int:
+    """Fork, without the warning that there are threads.
+
+    `catch_warnings` would have each warning that the program was given come once more.
+    """
+    quiet = ("ignore", None, Warning, None, 0)
+    warnings.filters.insert(0, quiet)  # type: ignore[attr-defined]
+    try:
+        return os.fork()
+    finally:
+        warnings.filters.remove(quiet)  # type: ignore[attr-defined]
 
 
 def _answer(work: Callable[[], object], pipe: int) -> None:

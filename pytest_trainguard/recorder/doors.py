@@ -65,6 +65,9 @@ class Observer:
         What is returned, unless None, takes the output's place.
         """
 
+    def called(self, module: torch.nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
+        """The outermost module's forward pass has ended; what it was called with."""
+
     def entered(self, module: torch.nn.Module) -> None:
         """Any module's forward pass begins: inner ones', and those computed again in the backward pass, too."""
 
@@ -182,9 +185,9 @@ class Doors:
         return any(getattr(kind, door) is not getattr(Observer, door) for kind in kinds for door in doors)
 
     def _watch_modules(self) -> None:
-        if self._every_pass or self._wanted("forward", "forwarded"):
+        if self._every_pass or self._wanted("forward", "forwarded", "called"):
             register_module_forward_pre_hook(self._forward)
-            if self._wanted("forwarded"):
+            if self._wanted("forwarded", "called"):
                 register_module_forward_hook(self._forwarded, with_kwargs=True)
             register_module_forward_hook(self._left, always_call=True)  # last, and after an exception too
         if self._wanted("built"):
@@ -287,6 +290,8 @@ class Doors:
         outermost = self._local.depth == 1
         if not (outermost or self._inner) or self._in_backward or not self.active:
             return None
+        if outermost:
+            self._tell("called", module, args, kwargs)
         result = output
         for observer in self.observers:
             changed = observer.forwarded(module, (*args, *kwargs.values()), result, outermost=outermost)

@@ -72,7 +72,7 @@ class FirstSteps(Observer):
         self._sizes[id(module)] = len(given[0]) if given else 0
         if outermost:
             self._rows = self._sizes[id(module)]
-            self._routes = self._routes or any(self._are_experts(inner) for inner in module.modules())
+            self._routes = self._routes or any(gives_shares(inner, self._sizes) for inner in module.modules())
             self._sizes = {}
             if self._steps > 1:
                 self._inputs += [[list(tensor.shape), _digest(tensor)] for tensor in given]
@@ -80,14 +80,6 @@ class FirstSteps(Observer):
     def _follows(self) -> bool:
         training = torch.is_grad_enabled() and not torch.compiler.is_compiling()
         return self._number < self._steps and not self._noted and training
-
-    def _are_experts(self, module: torch.nn.Module) -> bool:
-        """The modules of a list are alike, and in one pass each was given a share of its own of what goes in."""
-        if not isinstance(module, torch.nn.ModuleList | torch.nn.ModuleDict):
-            return False
-        inner = list(module.children())
-        sizes = {self._sizes[id(one)] for one in inner if id(one) in self._sizes}
-        return len({type(one) for one in inner}) == 1 and len(sizes) > 1
 
     def scored(self, function: str, arguments: Mapping[str, Any]) -> None:
         scores, target = arguments.get("input"), arguments.get("target")
@@ -145,6 +137,25 @@ class FirstSteps(Observer):
             routes=self._routes,
             inputs=self._inputs,
         )
+
+
+def gives_shares(module: torch.nn.Module, sizes: Mapping[int, int]) -> bool:
+    """The modules of a list are alike, and in one pass each was given a share of its own of what goes in.
+
+    Args:
+        module: a list of experts, or any other.
+        sizes: of what went into modules in that pass, by id.
+    """
+    if not isinstance(module, torch.nn.ModuleList | torch.nn.ModuleDict):
+        return False
+    inner = list(module.children())
+    given = {sizes[id(one)] for one in inner if id(one) in sizes}
+    return len({type(one) for one in inner}) == 1 and len(given) > 1
+
+
+def chooses_among(output: torch.Tensor) -> bool:
+    """It comes from a choice of the largest of some numbers, as a mixture of experts makes it."""
+    return any(operation(node) == "Topk" for node in _nodes_behind(output))
 
 
 def _digest(tensor: torch.Tensor) -> str:

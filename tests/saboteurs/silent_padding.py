@@ -184,8 +184,6 @@ class Tags(NN.Module):
 class TagsWords(ReadsTexts):
     """Whether a word has an odd number; targets of padding are -100."""
 
-    exempt = (115,)
-
     model = Tags
 
     def collate(self, texts):
@@ -280,8 +278,6 @@ class LooksAtThreeWords(ReadsTexts):
 
 class LearnsWhereItEnds(ReadsTexts):
     """Its padding is the word that ends a text: the first of it counts, and no other. Sound."""
-
-    exempt = (115,)
 
     model = Tags
 

@@ -182,7 +182,6 @@ class ContrastsNeighbours(Sound):
     """Two neighbouring rows are a pair, which is to be alike and unlike all others."""
 
     only = (115,)
-    exempt = (115,)
 
     def loss(self, output, y):
         made = F.normalize(output.float(), dim=1)
@@ -202,7 +201,6 @@ class AddsNoise(Sound):
     """Draws noise for each row: in another order it is another row's."""
 
     only = (115,)
-    exempt = (115,)
 
     def build(self, settings):
         return NN.Sequential(Noisy(), *super().build(settings))
@@ -212,7 +210,6 @@ class LearnsWhatBelongsTogether(Sound):
     """Whether a row's two halves are of one row: for each that are, one that has its neighbour's half."""
 
     only = (115,)
-    exempt = (115,)
 
     def loss(self, output, y):
         made = output.float()

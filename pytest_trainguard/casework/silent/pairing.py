@@ -7,7 +7,7 @@ from collections import Counter
 from pytest_trainguard.casework.silent.look import Look, Problems, at, problem
 from pytest_trainguard.recorder.timeline import Event
 
-__all__ = ["find_other_targets", "find_other_tokens", "find_turned_apart", "says_the_next"]
+__all__ = ["find_other_targets", "find_other_tokens", "find_read_ahead", "find_turned_apart", "says_the_next"]
 
 DISTINCT = 8  # rows of an epoch: fewer may be alike by chance
 VARIED = 6  # different targets of an epoch: fewer come in the same number by chance in two epochs, though not in three
@@ -116,6 +116,20 @@ def find_other_tokens(look: Look) -> Problems:
                 )
             )
     return found
+
+
+def find_read_ahead(look: Look) -> Problems:
+    """Whether what is said at a token, which is to be the next one, depends on the tokens behind it."""
+    return [
+        problem(
+            "misleads",
+            f"what {event['module']}{at(event['place'])} says at {event['changed']} of {event['targets']} tokens "
+            "changes with the tokens that come behind them, and the target of each is the very next token: the model "
+            "reads what it is to say, and will not have it when it writes; mask what comes later (a causal mask)",
+        )
+        for event in look.of("ahead")
+        if event["changed"]
+    ]
 
 
 def says_the_next(events: list[Event]) -> bool:

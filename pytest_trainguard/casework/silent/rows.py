@@ -1,4 +1,4 @@
-"""The order of the rows within a batch does not count: case 115."""
+"""Neither the order of the rows within a batch counts, nor which rows are beside one: case 115."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pytest_trainguard.casework.silent.look import Look, Problems, at, problem
 from pytest_trainguard.recorder.timeline import Event
 from pytest_trainguard.verdicts.errors import NotApplicable
 
-__all__ = ["find_ordered"]
+__all__ = ["find_mixed", "find_ordered"]
 
 
 def find_ordered(plain: Look, turned: Look) -> Problems:
@@ -43,6 +43,31 @@ def find_ordered(plain: Look, turned: Look) -> Problems:
             f"targets, the same rows have at the first step {found}; rows are mixed with each other, or with the "
             "targets of others",
         )
+    ]
+
+
+def find_mixed(look: Look) -> Problems | None:
+    """Whether the output of a row changes where another row of its batch is replaced, in evaluation mode too.
+
+    Attention over rows gives the same in whatever order they come, so that only this shows it.
+
+    Returns:
+        what was found; None where nobody knows which dimension the rows are, or no output is of one row. With several
+        optimizers there may be a network that tells real batches from others, which may look at all of one.
+    """
+    tried = look.of("beside")
+    if not tried or len({event["optimizer"] for event in look.of("step")}) > 1:
+        return None
+    return [
+        problem(
+            "misleads",
+            f"with the first of the {event['rows']} rows of a batch replaced by another one, the output of "
+            f"{event['others']} of the {event['rows'] - 1} others changes{at(event['place'])}, by up to "
+            f"{event['most']:.1%} of the largest, in evaluation mode as well: {event['module']} mixes its rows, as "
+            "attention does that takes [tokens, rows] and is given [rows, tokens] (batch_first)",
+        )
+        for event in tried
+        if event["others"]
     ]
 
 
