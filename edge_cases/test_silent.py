@@ -177,10 +177,13 @@ def test_evaluation_leaves_a_trace(close_look: CloseLook) -> None:
     verdict="survives",
     severity="misleads",
     brought_about=LOOKED.format("each frozen parameter, and the statistics of frozen norms, are"),
-    expects="leaves what is frozen as it was, the running statistics of frozen norms included",
+    expects="leaves what is frozen as it was, the running statistics of frozen norms included, and freezes what it "
+    "says",
 )
 def test_frozen_moves(close_look: CloseLook) -> None:
     """The backbone's weights were frozen and its batch norm was not: each epoch it was another backbone."""
+    with noting():
+        judge(close_look, movement.find_misnamed)
     judge(close_look, movement.find_thawed)
 
 
@@ -206,10 +209,12 @@ def test_evaluated_on_training_rows(close_look: CloseLook) -> None:
     verdict="survives",
     severity="misleads",
     brought_about=LOOKED.format("each row is recognised where it goes into the model, and the order of two epochs is"),
-    expects="puts the rows into other batches in each epoch",
+    expects="puts the rows into other batches in each epoch, and may draw each of them",
 )
 def test_same_order_each_epoch(close_look: CloseLook) -> None:
     """The sampler was seeded with the run's seed and never told the epoch: each epoch had the batches of the first."""
+    with noting():
+        judge(close_look, order.find_undrawn)
     judge(close_look, order.find_same_order)
 
 
@@ -390,7 +395,7 @@ def test_base_model_not_loaded(close_look: CloseLook) -> None:
     verdict="survives",
     severity="misleads",
     brought_about=LOOKED.format("each copy of the model that follows it, between two steps, is"),
-    expects="updates the average that it evaluates, to what lies between the average and the model",
+    expects="updates the average that it evaluates, to what lies between the average and the model, its statistics too",
 )
 def test_average_astray(close_look: CloseLook) -> None:
     """The average was made, saved and evaluated, and its update never called: every epoch was lost."""
@@ -418,12 +423,15 @@ def test_validation_augmented(close_look: CloseLook) -> None:
     verdict="survives",
     severity="misleads",
     brought_about="another seed, and then labels exchanged between rows; losses and inputs are compared",
-    expects="learns from the labels alone what the labels are, and draws other random numbers with another seed",
+    expects="learns from the labels alone what the labels are, and draws other random numbers with another seed, and "
+    "in each step",
 )
 def test_labels_do_not_count(close_look: CloseLook) -> None:
     """A renamed column, and `row.get("label", 0)`: the model learnt that everything is 0, at an accuracy of 100 %."""
     with noting(), contextlib.suppress(NotApplicable):  # labels count in a program without a seed, too
         plain, seeded = close_look.with_another_seed()
         tell(seeded, seeds.find_fixed(Look(plain.recording), Look(seeded.recording)))
+    with noting():
+        judge(close_look, seeds.find_same_draws)
     plain, relabelled, count = close_look.with_other_labels()
     tell(relabelled, seeds.find_unlabelled(Look(plain.recording), Look(relabelled.recording), count))

@@ -41,6 +41,18 @@ def test_when_the_best_was_written(tmp_path):
     assert _best_writes(outcome) == {0: "best.pt", 2: "best.pt", 5: "best.pt"}
 
 
+def test_a_best_that_is_a_folder(tmp_path):
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "model.safetensors").touch()
+    (tmp_path / "best_rows").mkdir()
+    (tmp_path / "best_rows" / "rows.json").touch()
+    events = [
+        {"event": "write", "step": step, "path": os.path.join(os.path.realpath(tmp_path), name), "how": "rename"}
+        for step, name in ((2, "best"), (4, "best_rows"))
+    ]
+    assert _best_writes(SimpleNamespace(output_dir=tmp_path, recording=Recording(events))) == {2: "best"}
+
+
 def test_evaluations_that_are_made_far_worse():
     told = []
     recorder = SimpleNamespace(steps=1, write=lambda *args, **values: told.append(values))

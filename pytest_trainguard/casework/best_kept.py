@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from pathlib import Path
 
 from pytest_trainguard import faults
 from pytest_trainguard.contract import checkpoints, settings
@@ -85,6 +86,11 @@ def _best_writes(outcome: Outcome) -> dict[int, str]:
     for event in outcome.recording.of("write"):
         name = os.path.relpath(event["path"], output_dir)
         whole = checkpoints.is_called_best(name) and not name.startswith("..")
-        if whole and event["how"] in ("open", "rename", "move") and suffixes.weights(outcome.output_dir / name):
+        if whole and event["how"] in ("open", "rename", "move") and _holds_weights(outcome.output_dir / name):
             found.setdefault(event["step"], name)
     return found
+
+
+def _holds_weights(path: Path) -> bool:
+    """A file of weights, or a folder that was put in its place as a whole, with one in it."""
+    return bool(suffixes.weights(path)) or (path.is_dir() and any(map(suffixes.weights, path.rglob("*"))))

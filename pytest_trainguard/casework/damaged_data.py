@@ -13,6 +13,7 @@ from pytest_trainguard.damage.data_files import Tampered
 from pytest_trainguard.damage.row_values import Place
 from pytest_trainguard.launch.protocol import RUN_STEPS, RunRequest
 from pytest_trainguard.probes.guard import Guard
+from pytest_trainguard.rows.forms import Row
 from pytest_trainguard.verdicts.errors import Finding, NotApplicable
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "require_unused", "run_on_each", "takes_empty_lists", "trains_without",
 ]  # fmt: skip
 
+FEW = 8  # rows to each text, on average: then they are names
 ROOM = 32 << 20  # bytes for a batch of long rows, beside what a run takes with short ones
 MEMORY_LIMITS = [mebibytes << 20 for mebibytes in (32, 64, 128, 256)]
 LONG_TEXT = 1 << 19  # characters: some hundred rows, and so not many to validate on
@@ -81,13 +83,18 @@ def _make_first_rows(guard: Guard, rows: int) -> Path:
 
 
 def find_read_text(guard: Guard) -> Place:
-    """The place of the longest text that training makes use of.
+    """The place of the longest text that training makes use of, and that may be any text.
+
+    What is to be learnt, and what is one of a few words in all rows, is a name: a program is right to refuse others.
 
     Raises:
         NotApplicable: there is no text, or none without which training is another.
     """
     data, reference = guard.needs.data(), guard.needs.repeatable_run()
-    found = row_values.text_places(row_values.read_named_rows(data))
+    rows = row_values.read_named_rows(data)
+    found = [place for place in row_values.text_places(rows) if not _is_name(place, rows, guard)]
+    if not found:
+        raise NotApplicable("the texts in its rows are names, of which there are a few: this case is for texts")
     for place in found:
         gone = row_values.drop_value(data, guard.folder, place)
         outcome = guard.run(gone.did, data=gone.path, steps=1, time_limit=guard.patience)
@@ -95,6 +102,14 @@ def find_read_text(guard: Guard) -> Place:
             return place
     shown = ", ".join(map(row_values.format_place, found))
     raise NotApplicable(f"its losses are the same without the text in its rows ({shown}): this case is for texts")
+
+
+def _is_name(place: Place, rows: Sequence[Row], guard: Guard) -> bool:
+    field = row_values.field_of_place(place)
+    if field == guard.subject.description.labels or field.lower() in relabelled.LABELS:
+        return True
+    different = {str(row_values.value_at(row, place)) for row in rows}
+    return FEW * len(different) <= len(rows)
 
 
 def find_memory_limit(guard: Guard) -> int:

@@ -19,15 +19,16 @@ __all__ = ["ChangedBatches"]
 class ChangedBatches(Observer):
     """Changes batches as a plan says. Its events are `look turned`, `look padded` and `look replaced`."""
 
-    def __init__(self, write: Callable[..., None], plan: Sequence[str]):
+    def __init__(self, write: Callable[..., None], plan: Sequence[str], rows: int):
         """Stand at the doors of one run.
 
         Args:
             write: appends one event to the recording.
             plan: what is done to batches that are fetched before the first step, between it and the second, and so on:
                 `turned`, `padded`, `padded twice`, `replaced`, or nothing.
+            rows: of a batch, as the settings say; 0 where nobody knows.
         """
-        self._write, self._plan = write, plan
+        self._write, self._plan, self._rows = write, plan, rows
         self._steps = 0  # that are done
         self._padder = Padder()
         self._sizes: set[int] = set()  # of batches, as the loaders have them
@@ -46,7 +47,7 @@ class ChangedBatches(Observer):
         self._padder.see(batch)
         done = self._plan[self._steps]
         if done == "turned":
-            rows = 0 if self._whole else reorder(batch, self._sizes, stacked=self._stacked)
+            rows = 0 if self._whole else reorder(batch, self._sizes, self._rows, stacked=self._stacked)
             self._write("look turned", step=self._steps, rows=rows)
         elif done.startswith("padded"):
             padded = self._padder.pad(batch, 2 if done == "padded twice" else 1)

@@ -9,13 +9,14 @@ import torch
 __all__ = ["parts_of", "reorder"]
 
 
-def reorder(batch: object, sizes: set[int], *, stacked: bool = False) -> int:
+def reorder(batch: object, sizes: set[int], usual: int = 0, *, stacked: bool = False) -> int:
     """Put the rows of a batch into another order, where each thing in it has one part for each row.
 
     Args:
         batch: what a loader gives.
-        sizes: batch sizes of loaders; where none is known, as beside batch samplers, something has to be one number
-            for each row.
+        sizes: batch sizes of loaders; where none is known, as beside batch samplers, it has to be the usual one, or
+            something in it one number for each row.
+        usual: the batch size that is set; 0 where nobody knows.
         stacked: the batch is known to be of one part for each row.
 
     Returns:
@@ -33,7 +34,7 @@ def reorder(batch: object, sizes: set[int], *, stacked: bool = False) -> int:
     if lengths != {rows} or rows < 3 or square or len(places) < len(tensors):
         return 0
     plain = any(isinstance(part, list) or (isinstance(part, torch.Tensor) and part.dim() == 1) for part in parts)
-    if rows not in sizes if sizes else not (plain or stacked):
+    if rows not in sizes if sizes else not (plain or stacked or rows == usual):
         return 0
     step = next(k for k in range(rows * 5 // 8, rows) if all(rows % d or k % d for d in range(2, k + 1)))
     order = [(1 + place * step) % rows for place in range(rows)]

@@ -200,6 +200,7 @@ def _make_observers(note: RunNote) -> tuple[Recorder, list[Observer]]:
         from pytest_trainguard.recorder.first_steps import FirstSteps
         from pytest_trainguard.recorder.lying import Lying
         from pytest_trainguard.recorder.measuring import Measuring
+        from pytest_trainguard.recorder.misnamed import Misnamed
         from pytest_trainguard.recorder.pairing import Pairing
         from pytest_trainguard.recorder.rereading import Rereading
         from pytest_trainguard.recorder.rounding import Rounding
@@ -213,6 +214,7 @@ def _make_observers(note: RunNote) -> tuple[Recorder, list[Observer]]:
             Supervision(look),
             Pairing(look),
             Dependence(look, note.rows),
+            Misnamed(look),
             Lying(look),
             Rereading(look),
             Rounding(look),
@@ -225,7 +227,7 @@ def _make_observers(note: RunNote) -> tuple[Recorder, list[Observer]]:
     if note.changes:
         from pytest_trainguard.faults.changed_batches import ChangedBatches
 
-        observers.append(ChangedBatches(recorder.write, note.changes))
+        observers.append(ChangedBatches(recorder.write, note.changes, note.rows))
     if fault and fault.kind != "listing":
         observers.append(Injector(fault, recorder, note.disk))
     return recorder, observers

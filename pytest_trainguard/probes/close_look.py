@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -403,21 +404,31 @@ class CloseLook:
         if not size or subject.data is None:
             return None
         rows = min(BATCHES * size * times, MOST_ROWS)
-        held_out = HELD_OUT if self._held_out(times) else 0
+        share = self._share_held_out()
+        if self._held_out(times):
+            rows += HELD_OUT
+        elif share and share[1] * (rows + HELD_OUT) >= HELD_OUT:
+            rows = math.ceil(rows / (1 - share[1]))
         with contextlib.suppress(CannotJudge):
-            return subject.make_data(subject.server.new_folder("epoch"), rows + held_out)
+            return subject.make_data(subject.server.new_folder("epoch"), rows)
         return None
+
+    def _share_held_out(self) -> tuple[Any, float] | None:
+        """The setting for the share of the rows to hold out, and what it is; None where there is none."""
+        found = self.guard.subject.settings
+        share = found.role("validation_fraction")
+        usual = found.tiny(share) if share else None
+        return (share, usual) if isinstance(usual, float) and 0 < usual < 1 else None
 
     def _held_out(self, times: int) -> dict[str, object]:
         """The share of the rows of an epoch to hold out, so that rows are recognised in an evaluation.
 
         Nothing where no share is held out, or one that is large enough, or where so large a one may not be.
         """
-        found = self.guard.subject.settings
-        share, size = found.role("validation_fraction"), self.guard.reference.rows_of_a_step
-        usual = found.tiny(share) if share else None
-        if share is None or not size or not isinstance(usual, float) or not 0 < usual < 1:
+        found, size = self._share_held_out(), self.guard.reference.rows_of_a_step
+        if found is None or not size:
             return {}
+        share, usual = found
         rows = min(BATCHES * size * times, MOST_ROWS) + HELD_OUT
         larger = round((HELD_OUT + 0.5) / rows, 4)  # rounded down by some programs, and up by others
         fits = usual * rows < HELD_OUT and larger <= LARGEST_SHARE and share.allows(larger)

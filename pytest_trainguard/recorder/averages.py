@@ -37,12 +37,20 @@ class Averages(Observer):
         self._is_updated: bool | None = None
         self._starts: dict[int, str] = {}  # what each was before the first step: a digest, by number
         self._moved: dict[int, str] = {}  # what each was after the last step, of what is stepped and has moved by then
+        # By name: each batch norm of what trains, and the mean of its statistics before the first step.
+        self._norms: dict[str, tuple[torch.nn.modules.batchnorm._NormBase, torch.Tensor]] = {}
+
+    def forward(self, module: torch.nn.Module, *, outermost: bool) -> None:
+        if outermost and torch.is_grad_enabled() and not self._stepped and not torch.compiler.is_compiling():
+            for name, norm in _norms_of(module):
+                self._norms.setdefault(name, (norm, norm.running_mean.clone()))
 
     def forwarded(
         self, module: torch.nn.Module, inputs: tuple[object, ...], output: object, *, outermost: bool
     ) -> None:
         if not outermost or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return
+        self._tell_statistics(module)
         if isinstance(module, torch.optim.swa_utils.AveragedModel):
             if self._is_updated is None:
                 self._is_updated = _is_written_somewhere(UPDATES)
@@ -50,6 +58,16 @@ class Averages(Observer):
             self._look.write("averaged", times=times, written=self._is_updated, place=find_caller())
         elif self._moved:
             self._tell_evaluated(module)
+
+    def _tell_statistics(self, module: torch.nn.Module) -> None:
+        """Whether a copy is evaluated by its own statistics, and whether these are still what the model began with."""
+        if module.training:
+            return
+        pairs = [(name, norm, *self._norms[name]) for name, norm in _norms_of(module) if name in self._norms]
+        moved = [one for one in pairs if one[1] is not one[2] and not torch.equal(one[2].running_mean, one[3])]
+        if moved:
+            stale = [name for name, norm, _, begun in moved if torch.equal(norm.running_mean, begun)]
+            self._look.write("statistics", norms=len(moved), stale=stale, place=find_caller())
 
     def _tell_evaluated(self, module: torch.nn.Module) -> None:
         """Whether the weights in a pass without gradients are those of the start, though the trained ones moved.
@@ -128,3 +146,10 @@ def _is_written_somewhere(name: re.Pattern[str]) -> bool:
             if file.suffix == ".py" and name.search(file.read_text(encoding="utf-8", errors="replace")):
                 return True
     return False
+
+
+def _norms_of(module: torch.nn.Module) -> list[tuple[str, Any]]:
+    """The batch norms of a model that keep statistics, by their names without those of wrappers."""
+    kind = torch.nn.modules.batchnorm._NormBase
+    found = [(name, one) for name, one in module.named_modules() if isinstance(one, kind)]
+    return [(name.removeprefix("module."), one) for name, one in found if one.running_mean is not None]

@@ -49,6 +49,7 @@ class _Pass:
     modes: dict[str, bool] = field(default_factory=dict)
     grads: bool = False
     place: str = ""
+    draws: str = ""  # torch's random state as it began
 
 
 class CloseLook(Observer):
@@ -99,7 +100,7 @@ class CloseLook(Observer):
             return
         if outermost:
             names = {id(inner): name for name, inner in module.named_modules()}
-            self._pass = _Pass(names, grads=torch.is_grad_enabled(), place=find_caller())
+            self._pass = _Pass(names, {}, torch.is_grad_enabled(), find_caller(), _random_state())
             self._follow(module)
         name = self._pass.names.get(id(module), "")
         if torch.is_grad_enabled():
@@ -127,6 +128,8 @@ class CloseLook(Observer):
             modes=self._pass.modes,
             rows=rows,
             constant=_is_constant(made, rows),
+            began=self._pass.draws,
+            draws=self._pass.draws != _random_state(),
             place=self._pass.place,
         )
 
@@ -340,7 +343,9 @@ class CloseLook(Observer):
         sampler = batches if batches is not None else loader.sampler
         if type(batches) is torch.utils.data.BatchSampler:
             sampler = batches.sampler
-        self.write("loader", sampler=type(sampler).__name__, rows=length)
+        weighs = isinstance(sampler, torch.utils.data.WeightedRandomSampler)
+        weights = len(sampler.weights) if weighs else None
+        self.write("loader", sampler=type(sampler).__name__, rows=length, weights=weights, place=find_caller())
 
     def _number(self, numbers: dict[int, tuple[int, Any]], one: object) -> int:
         """The number of an optimizer or a scheduler, which is held so that its id stays its own."""
@@ -433,6 +438,11 @@ def _without_padding(row: torch.Tensor) -> bytes:
     while values[first] == values[first + 1]:
         first += 1
     return bytes_of(row[first : last + 1])
+
+
+def _random_state() -> str:
+    """A digest of where torch's random numbers have come to."""
+    return digest(torch.get_rng_state())
 
 
 def _is_constant(made: list[torch.Tensor], rows: list[str]) -> bool | None:

@@ -218,6 +218,34 @@ class Houses(Sound):
         return math.log1p(abs(rooms)) / 10
 
 
+class Species(Sound):
+    """What is to be learnt is a name, and so is where it was found: any other name is refused."""
+
+    only = (3, 9)
+    exempt = (3, 9)
+    labels = "species"
+    NAMES = ("heron", "stork")
+    PLACES = ("lake", "marsh", "river")
+
+    def make_data(self, folder, rows, seed):
+        path = super().make_data(folder, rows, seed)
+        made = []
+        for number, line in enumerate(path.read_text().splitlines()):
+            row = json.loads(line)
+            named = {"species": self.NAMES[row["y"]], "place": self.PLACES[number % 3]}
+            made.append(json.dumps({"x": row["x"], **named}) + "\n")
+        path.write_text("".join(made))
+        return path
+
+    def check_row(self, row, path, number):
+        for name, known in (("species", self.NAMES), ("place", self.PLACES)):
+            if not isinstance(row, dict) or row.get(name) not in known:
+                told = row.get(name) if isinstance(row, dict) else row
+                raise Reject(f"{path}, line {number}: field {name!r} is {told!r}, not one of {', '.join(known)}")
+        row = {**row, "text": row["place"], "y": self.NAMES.index(row["species"])}
+        return super().check_row(row, path, number)
+
+
 class Graphs(Sound):
     """Each of a row's numbers is given its neighbours'; a graph without edges is a graph."""
 

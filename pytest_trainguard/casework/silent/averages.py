@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_trainguard.casework.silent.look import ENOUGH, Look, Problems, at, problem
+from pytest_trainguard.casework.silent.look import ENOUGH, Look, Problems, at, listed, problem
 from pytest_trainguard.recorder.timeline import Event
 from pytest_trainguard.verdicts.errors import NotApplicable
 
@@ -24,11 +24,12 @@ def find_astray(look: Look) -> Problems:
     evaluated = [event for event in look.of("averaged") if event["step"] >= ENOUGH]
     follows = look.of("follows")
     others = [event for event in look.of("evaluated") if event["step"] >= ENOUGH]
-    if not evaluated and len(follows) < ENOUGH and not any(event["other"] for event in others):
+    statistics = [event for event in look.of("statistics") if event["step"] >= ENOUGH]
+    if not evaluated and len(follows) < ENOUGH and not statistics and not any(event["other"] for event in others):
         raise NotApplicable(
             "no average of its weights is evaluated, and no copy of its model follows it in its forward passes"
         )
-    found = _find_begun(look, others)
+    found = [*_find_begun(look, others), *_find_stale(statistics)]
     if evaluated and not any(event["times"] for event in evaluated):
         one = evaluated[-1]
         told = (
@@ -54,6 +55,22 @@ def find_astray(look: Look) -> Problems:
             )
         )
     return found
+
+
+def _find_stale(events: list[Event]) -> Problems:
+    """Statistics of an average's batch norms that are those of the start in each evaluation, where the model's move."""
+    windows = {event["step"] for event in events}
+    if len(windows) < SEVERAL or any(len(event["stale"]) < event["norms"] for event in events):
+        return []
+    last = events[-1]
+    return [
+        problem(
+            "misleads",
+            f"each of {len(windows)} evaluations{at(last['place'])} of a copy of the model is by statistics of batch "
+            f"norm that are still those of the start ({listed(last['stale'])}), while the model's own moved: copy "
+            "its buffers() as well, beside what is averaged of its parameters(), or take them anew (update_bn)",
+        )
+    ]
 
 
 def _find_begun(look: Look, events: list[Event]) -> Problems:

@@ -59,16 +59,23 @@ class Look:
     def evaluations(self) -> list[Event]:
         """Forward passes without gradients that are no part of a step: of a model that trains, between some steps only.
 
-        What is computed without gradients before every step (a target, a generator's sample, a pseudo-label) belongs to
-        the step.
+        Or of a copy of one: of two models whose first parameters have one name and shape, which the average of the
+        weights is. What is computed without gradients before every step (a target, a generator's sample, a
+        pseudo-label) belongs to the step.
         """
-        trained = {event["number"] for event in self.training_passes}
-        found = [event for event in self.of("pass") if not event["gradients"] and event["number"] in trained]
+        trained = {self._first_of(event["number"]) for event in self.training_passes}
+        found = [event for event in self.of("pass") if not event["gradients"]]
+        found = [event for event in found if self._first_of(event["number"]) in trained]
         windows = Counter(event["step"] for event in found)
         inner = set(range(1, len(self.steps) - 1))
         if inner and inner <= set(windows):
             return []
         return found
+
+    def _first_of(self, number: int) -> object:
+        """A model by its first parameter: the name and the shape of that, where they are known."""
+        tensor = self.tensors.get(number)
+        return (tensor["name"], tuple(tensor["shape"])) if tensor and tensor["name"] else number
 
     def name_all(self, numbers: Sequence[int]) -> str:
         """Tensors by their names, the first few of them."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 
-from pytest_trainguard.casework.silent.look import MOST_NAMES, Look, Problems, at, problem
+from pytest_trainguard.casework.silent.look import MOST_NAMES, Look, Problems, at, listed, problem
 from pytest_trainguard.recorder.timeline import Event
 from pytest_trainguard.verdicts.errors import NotApplicable
 
-__all__ = ["find_not_arrived", "find_thawed", "find_unmoved"]
+__all__ = ["find_misnamed", "find_not_arrived", "find_thawed", "find_unmoved"]
 
 
 def find_unmoved(look: Look) -> Problems:
@@ -190,6 +190,21 @@ def _find_cut_off(look: Look, still: list[Event], held: set[int], reached: set[i
 
 def _owner(name: str) -> str:
     return name.rpartition(".")[0]
+
+
+def find_misnamed(look: Look) -> Problems:
+    """What was to be frozen by a name that means nothing to torch, and so goes on training."""
+    told = [event for event in look.of("misnamed") if event["sort"] in ("parameter", "module")]
+    if not told:
+        return []
+    first = told[0]
+    names = listed([event["name"] for event in told])
+    if first["sort"] == "module":
+        what = f"{first['key']} = False is set on the module itself, which torch does not look at"
+        mend = "call requires_grad_(False) on it"
+    else:
+        what, mend = f"{first['key']} = False is set on it, which torch does not know", f"write {first['meant']}"
+    return [problem("misleads", f"{names} was to be frozen, and trains{at(first['place'])}: {what}; {mend}")]
 
 
 def find_thawed(look: Look) -> Problems:

@@ -7,7 +7,7 @@ from pytest_trainguard.harm import Problem
 from pytest_trainguard.recorder.timeline import Event
 from pytest_trainguard.verdicts.errors import NotApplicable
 
-__all__ = ["find_doubled", "find_same_order", "find_shared_rows"]
+__all__ = ["find_doubled", "find_same_order", "find_shared_rows", "find_undrawn"]
 
 FEWEST = 3  # batches of an epoch: with fewer, two epochs may be alike by chance
 DOUBLED = 0.25  # of the rows of an epoch: fewer may be alike
@@ -52,6 +52,20 @@ def find_same_order(look: Look) -> Problems:
     if len(repeated) < len(batches) - first:
         return []
     return [_tell(look, passes, first)]
+
+
+def find_undrawn(look: Look) -> Problems:
+    """Whether a sampler has fewer weights than there are rows: the others are never drawn."""
+    return [
+        problem(
+            "misleads",
+            f"{event['sampler']}{at(event['place'])} has {event['weights']} weights for a data set of {event['rows']} "
+            "rows, and draws none of the others: it takes one weight for each row, and not for each class "
+            "(class_weights[labels])",
+        )
+        for event in look.of("loader")[:1]
+        if event["weights"] and event["rows"] and event["weights"] < event["rows"]
+    ]
 
 
 def _tell(look: Look, passes: list[Event], period: int) -> Problem:

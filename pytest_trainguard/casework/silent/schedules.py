@@ -25,7 +25,20 @@ def find_out_of_step(look: Look) -> Problems:
         mine = [event for event in stepped if event["scheduler"] == plan["scheduler"]]
         if plan["scheduler"] not in inner or mine:
             found += _find_wrong_pace(look, plan, mine)
-    return [*found, *_find_dead_rates(steps)]
+    return [*found, *_find_dead_rates(steps), *_find_misnamed(look)]
+
+
+def _find_misnamed(look: Look) -> Problems:
+    """A learning rate that was put where no optimizer looks. A program may keep a number of its own there."""
+    return [
+        problem(
+            "unclear",
+            f"{event['name']} of an optimizer has {event['key']!r}{at(event['place'])}, which is no option of torch's: "
+            f"where {event['meant']!r} was meant, it stays as it was",
+        )
+        for event in look.of("misnamed")
+        if event["sort"] == "group"
+    ]
 
 
 def _find_wrong_pace(look: Look, plan: Event, mine: list[Event]) -> Problems:

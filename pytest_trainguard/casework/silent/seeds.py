@@ -6,7 +6,7 @@ from pytest_trainguard.casework.silent.look import ENOUGH, Look, Problems, at, p
 from pytest_trainguard.recorder.timeline import Event
 from pytest_trainguard.verdicts.errors import NotApplicable
 
-__all__ = ["find_fixed", "find_unlabelled"]
+__all__ = ["find_fixed", "find_same_draws", "find_unlabelled"]
 
 DRAWN = {"RandomSampler", "SubsetRandomSampler", "WeightedRandomSampler"}  # torch's, that draw their order
 AGAIN = 2  # times that a row is seen on average: where each is new, it may be changed as it is read
@@ -71,6 +71,25 @@ def _is_one_each(look: Look) -> bool:
 def _fits(event: Event, batches: set[int]) -> bool:
     target = event["target"]
     return bool(target) and target[0] in batches and target[1:] in ([], [1])
+
+
+def find_same_draws(look: Look) -> Problems:
+    """Whether each step draws the random numbers of the one before, as where a seed is set in each."""
+    firsts: dict[int, Event] = {}
+    for event in look.training_passes:
+        firsts.setdefault(event["step"], event)
+    began = [event["began"] for event in firsts.values() if event["draws"]]
+    if len(began) < max(ENOUGH, len(firsts)) or len(set(began)) > 1:
+        return []
+    first = next(iter(firsts.values()))
+    return [
+        problem(
+            "misleads",
+            f"each of {len(began)} steps draws the same random numbers{at(first['place'])}: torch's random state is "
+            "the same whenever a training pass begins, so that dropout, or noise, is the same each time; seed once, as "
+            "the run begins, and put nothing back before a step",
+        )
+    ]
 
 
 def find_fixed(plain: Look, seeded: Look) -> Problems:

@@ -62,6 +62,8 @@ def find_augmented(look: Look) -> Problems:
 def _evaluations(look: Look) -> tuple[dict[int, Counter[str]], Event]:
     """The rows of each evaluation by the steps done, of those that have as many as most; and the first pass of one."""
     passes = [event for event in look.evaluations if event["rows"]]
+    models = Counter(event["number"] for event in passes)  # its average may be evaluated beside the model
+    passes = [event for event in passes if event["number"] == models.most_common(1)[0][0]]
     windows: dict[int, Counter[str]] = {}
     for event in passes:
         windows.setdefault(event["step"], Counter()).update(event["rows"])
