@@ -305,7 +305,7 @@ def test_value_outside_its_vocabulary(guard: Guard) -> None:
     rows = row_values.read_named_rows(data)
     variants = []
     for place in row_values.common_places(rows):
-        for value in wrong_values.unknown_values(rows, place):
+        for value in wrong_values.unknown_values(rows, place, guard.subject.description.labels):
             did = f"set {{field}} to {value!r} in {{line}}"
             made = row_values.edit_value(data, guard.folder, did, place, _always(value))
             variants.append((place, value, made))

@@ -124,7 +124,7 @@ def _saves_twice(guard: Guard) -> tuple[Outcome, tuple[int, ...], int]:
     usual, saves = guard.reference.outcome, guard.reference.saves
     if len(saves) != 1:
         return usual, saves, RUN_STEPS
-    for_each = len(usual.recording.steps) / RUN_STEPS  # more than 1 with several optimizers
+    for_each = pruning.steps_for_each(guard, usual)
     steps = math.ceil((2 * saves[0] + 1) / for_each)
     did = f"trained undisturbed for {steps} steps, to see it save twice"
     (longer,) = guard.run_all([RunRequest(did, steps=steps, states=True)])
@@ -148,7 +148,7 @@ def test_eleven_saves(guard: Guard) -> None:
     """
     reference = guard.checkpoints.require_resume()
     saving = pruning.save_often(guard)
-    for_each = len(reference.recording.steps) / RUN_STEPS  # more than 1 with several optimizers
+    for_each = pruning.steps_for_each(guard, reference)
     whole = saving.every * (pruning.SAVES + 2)
     killed_in = round(for_each * saving.every * (pruning.SAVES + 1))
     killed = guard.run(

@@ -575,3 +575,28 @@ def test_labels_in_a_folder_are_those_of_its_parts(tmp_path):
     (folder / "validation.json").unlink()
     with pytest.raises(NotApplicable, match="which file in it is trained and which validated on"):
         labels.read_labels(folder, "label")
+
+
+def test_a_corpus_in_pieces_is_cut_to_so_many_rows_in_all(tmp_path):
+    sample = tmp_path / "corpus"
+    sample.mkdir()
+    for number in range(5):
+        (sample / f"book{number}.txt").write_text("".join(f"line {number} {line}\n" for line in range(9)))
+
+    def rows_of(folder):
+        return {path.name: len(path.read_text().splitlines()) for path in sorted(folder.iterdir())}
+
+    piece = samples.cut_sample(sample, tmp_path / "seven", 7)
+    assert rows_of(piece) == {"book0.txt": 2, "book1.txt": 2, "book2.txt": 1, "book3.txt": 1, "book4.txt": 1}
+    assert rows_of(samples.cut_sample(sample, tmp_path / "one", 1)) == {"book0.txt": 1}
+
+
+def test_files_that_belong_to_each_other_are_cut_alike(tmp_path):
+    """A text and its translation; what is for training and what for validation."""
+    for names in (("source.txt", "target.txt"), ("train-1.txt", "train-2.txt", "valid-1.txt", "valid-2.txt")):
+        sample = tmp_path / names[0] / "data"
+        sample.mkdir(parents=True)
+        for name in names:
+            (sample / name).write_text("a line\n" * 9)
+        piece = samples.cut_sample(sample, sample.parent / "piece", 4)
+        assert {path.name: len(path.read_text().splitlines()) for path in piece.iterdir()} == dict.fromkeys(names, 4)

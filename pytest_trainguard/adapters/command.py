@@ -86,6 +86,11 @@ class CommandTrainer(Trainer):
         return self._resume not in ("checkpoint", "folder")
 
     @property
+    def resumes(self) -> bool:
+        """Whether it can be asked to carry on: by a path, by words, or by what it finds in its output folder itself."""
+        return self.takes_path or self.resumes_by_words or self._resume == "folder"
+
+    @property
     def takes_path(self) -> bool:
         """Whether the program is told the path of what it is to resume from."""
         return "resume_from" in {*self._places, *places_in(self._resume)}

@@ -9,7 +9,6 @@ from pathlib import Path
 from pytest_trainguard import faults
 from pytest_trainguard.contract import checkpoints, settings
 from pytest_trainguard.contract.outcome import Outcome
-from pytest_trainguard.launch.protocol import SEED
 from pytest_trainguard.probes.guard import Guard
 from pytest_trainguard.rows import suffixes
 from pytest_trainguard.verdicts.errors import CannotJudge, Finding, NotApplicable
@@ -75,7 +74,7 @@ def _evaluating(guard: Guard) -> dict[str, object]:
         return {}
     if file is None or subject.data is None:
         return {every.path: EVERY}
-    other = subject.make_data(subject.server.new_folder("validation"), subject.description.rows, SEED + 1)
+    other = subject.make_validation(subject.server.new_folder("validation"))
     return settings.merge({every.path: EVERY}, {file.path: str(other)})
 
 

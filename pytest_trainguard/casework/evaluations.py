@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pytest_trainguard.contract.outcome import Outcome
 from pytest_trainguard.damage import data_files
-from pytest_trainguard.launch.protocol import SEED, RunRequest
+from pytest_trainguard.launch.protocol import RunRequest
 from pytest_trainguard.probes.guard import Guard
 from pytest_trainguard.verdicts.errors import Finding, NotApplicable
 
@@ -50,7 +50,7 @@ def _request(guard: Guard, rows: int) -> RunRequest:
     data: Path | None = None
     fraction = settings.tiny(share) if share else None
     if file is not None:
-        other = guard.subject.make_data(guard.folder / f"validation-{rows}", guard.subject.description.rows, SEED + 1)
+        other = guard.subject.make_validation(guard.folder / f"validation-{rows}")
         given[file.path] = str(data_files.repeat_rows(other or guard.needs.data(), guard.folder, rows))
     elif isinstance(fraction, float) and 0 < fraction < 1 and rows / fraction <= MOST_ROWS:
         data = data_files.repeat_rows(guard.needs.data(), guard.folder, math.ceil(rows / fraction))

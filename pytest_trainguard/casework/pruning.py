@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
 from pytest_trainguard.contract.outcome import Outcome
+from pytest_trainguard.launch.protocol import RUN_STEPS
 from pytest_trainguard.probes.guard import Guard
 from pytest_trainguard.subject.reference import find_saves
 from pytest_trainguard.verdicts.errors import CannotJudge, Finding, NotApplicable
 
-__all__ = ["SAVES", "TIME_LIMIT", "Saving", "check", "save_often"]
+__all__ = ["SAVES", "TIME_LIMIT", "Saving", "check", "save_often", "steps_for_each"]
 
 SAVES = 11  # so many that names of one digit and of two stand side by side
 KEPT = 3
@@ -36,6 +39,17 @@ class Saving:
     every: int
     settings: dict[str, object]
     kept: str
+
+
+def steps_for_each(guard: Guard, usual: Outcome) -> float:
+    """The optimizer steps of a run of the usual length to each that is asked for: more than 1 with several optimizers.
+
+    A program that counts epochs goes on to the end of one, which is no step more for each.
+    """
+    spec = guard.subject.spec
+    epoch = spec.get("steps_per_epoch") if isinstance(spec, Mapping) else None
+    asked = math.ceil(RUN_STEPS / epoch) * epoch if isinstance(epoch, int) else RUN_STEPS
+    return len(usual.recording.steps) / asked
 
 
 def save_often(guard: Guard) -> Saving:

@@ -106,12 +106,14 @@ def check_workers(guard: Guard, alone: Outcome, together: Outcome) -> None:
 def check_recovered(guard: Guard, outcomes: list[Outcome]) -> None:
     """A second start carries on from whatever they left; where they left nothing there is nothing to carry on from."""
     left = [outcome for outcome in outcomes if not outcome.timed_out and outcome.left()]
-    for before, again in zip(left, guard.checkpoints.start_again(left), strict=True):
+    # Before they are started again: what they left is then where the second start puts checkpoints of its own.
+    nothing = [not guard.checkpoints.find(outcome.output_dir) for outcome in left]
+    for before, again, afresh in zip(left, guard.checkpoints.start_again(left), nothing, strict=True):
         whole = len(before.recording.steps) >= len(guard.reference.outcome.recording.steps)
         if whole and again.exit == 0 and not again.losses:
             continue
         with noting():
-            recovers(again, guard.reference.outcome, from_scratch=not guard.checkpoints.find(before.output_dir))
+            recovers(again, guard.reference.outcome, from_scratch=afresh)
 
 
 def _saved_more(guard: Guard, outcome: Outcome) -> bool:

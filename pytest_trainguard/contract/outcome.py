@@ -148,7 +148,16 @@ class Outcome:
 
     def left(self) -> list[str]:
         """The files that it added, changed or removed, without logs: what may pass for a checkpoint, or be half one."""
-        return [name for name in self.changed() if not name.endswith("/") and not self.is_log(name)]
+        changed = [name for name in self.changed() if not name.endswith("/")]
+        return [name for name in changed if not self.is_log(name) and not self.is_lock(name)]
+
+    def is_lock(self, name: str) -> bool:
+        """Whether a file is what a run marks its folder with as its own: called a lock, and with hardly anything in it.
+
+        One that is locked by the system need not be removed; to remove it is a race of its own.
+        """
+        size, _ = self.after.get(name) or self.before.get(name) or (0, "")
+        return bool(_LOCK.search(name)) and size <= MOST_OF_A_LOCK
 
     def is_log(self, name: str) -> bool:
         """Whether a file, by its path from the folder that it is in, is one that frameworks and loggers write."""
@@ -167,6 +176,8 @@ def exit_words(code: int) -> str:
         return f"killed by signal {-code}"
 
 
+_LOCK = re.compile(r"(?:^|[/._-])(?:lock|lck)$|\.pid$", re.I)
+MOST_OF_A_LOCK = 256  # bytes: a process's number, its host, when it began
 _TRACEBACK = "Traceback (most recent call last):"
 _LAUNCHERS_ERROR = re.compile(r"^[\w.]*(?:ChildFailedError|CalledProcessError|ProcessRaisedException)\b")
 MOST_OF_AN_EXCEPTION = 4  # lines of its own text

@@ -209,6 +209,20 @@ def repeat_rows(data: Path, folder: Path, count: int) -> Path:
     return _write_copy(data, folder, [data], Change("", form.write(many, content))).path
 
 
+def rows_behind(data: Path, folder: Path, count: int) -> Path | None:
+    """A copy of the data without its first rows; None where nothing is left.
+
+    Raises:
+        NotApplicable: as `repeat_rows`.
+    """
+    if data.is_dir():
+        raise NotApplicable("its data is a folder: this case is for files of rows")
+    form, content = _form(data), read_content(data)
+    with _no_rows_are_not_applicable():
+        rows = form.read(content)[count:]
+    return _write_copy(data, folder, [data], Change("", form.write(rows, content))).path if rows else None
+
+
 def add_byte_order_mark(data: Path, folder: Path) -> list[Tampered]:
     """A byte order mark at the beginning of a file of text; no variant where it is no text."""
     file = _target(data)

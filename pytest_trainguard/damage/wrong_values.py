@@ -51,8 +51,11 @@ def whole_number(value: object, kind: type[int] | type[float]) -> object:
     return kind(round(value))
 
 
-def unknown_values(rows: Sequence[Row], place: Place) -> list[object]:
-    """Values outside the vocabulary of a place; none where it has no vocabulary."""
+def unknown_values(rows: Sequence[Row], place: Place, labels: str | None = None) -> list[object]:
+    """Values outside the vocabulary of a place; none where it has no vocabulary.
+
+    `labels` is the field that the trainer says is to be learnt.
+    """
     values = [value_at(row, place) for row in rows]
     different = {json.dumps(value) for value in values}
     if len(different) > max(2, len(values) // 4) or len(values) < 4:
@@ -61,7 +64,9 @@ def unknown_values(rows: Sequence[Row], place: Place) -> list[object]:
         if all(type(value) is kind and re.fullmatch(r"-?\d+", str(value)) for value in values):
             numbers = [int(str(value)) for value in values]
             return [kind(max(numbers) + FAR_OUTSIDE), *([kind(-1)] if min(numbers) >= 0 else [])]
-    is_named = field_of_place(place).lower() in VOCABULARIES
+    field = field_of_place(place)
+    is_few = 4 * len(set(map(str, values))) <= len(values)  # else it is text that is to be said
+    is_named = field.lower() in VOCABULARIES or (field == labels and is_few)
     return ["unheard-of"] if is_named and all(isinstance(value, str) for value in values) else []
 
 

@@ -36,7 +36,7 @@ def describe(trainer: Trainer) -> Description:
         queue=trainer.queue,
         own_checkpoints=getattr(trainer.checkpoints, "__func__", None) is not Trainer.checkpoints,
         logs=tuple(trainer.logs),
-        resumes=not isinstance(trainer, CommandTrainer) or trainer.takes_path or trainer.resumes_by_words,
+        resumes=not isinstance(trainer, CommandTrainer) or trainer.resumes,
         takes_path=not isinstance(trainer, CommandTrainer) or trainer.takes_path,
         takes_any_name=hands_on_all(trainer),
         takes_seed=takes_seed(trainer),

@@ -440,7 +440,7 @@ class CloseLook:
         every, file = subject.settings.role("eval_every"), subject.settings.role("validation_data")
         found: dict[str, object] = {every.path: EVAL_EVERY} if every else {}
         if file is not None and subject.data is not None:
-            other = subject.make_data(subject.server.new_folder("validation"), subject.description.rows, SEED + 1)
+            other = subject.make_validation(subject.server.new_folder("validation"))
             found = settings.merge(found, {file.path: str(other)})
         return found
 

@@ -165,6 +165,7 @@ class Doors:
         self._local = threading.local()
         self._built = False
         self._in_backward = False
+        self._awaited: set[int] = set()  # optimizers, by id, whose closure has not ended
         self._unscaled: tuple[int, torch.Tensor] | None = None
         self._safetensors: ModuleType | None = None
         self._inner = any(observer.inner for observer in observers)
@@ -200,7 +201,7 @@ class Doors:
 
     def _watch_training(self) -> None:
         if self._wanted("stepping"):
-            register_optimizer_step_pre_hook(lambda optimizer, args, kwargs: self._tell("stepping", optimizer))
+            register_optimizer_step_pre_hook(self._before_step)
         if self._wanted("stepped", "writing"):
             register_optimizer_step_post_hook(self._stepped)
         if self._wanted("backward", "forward", "forwarded"):
@@ -303,7 +304,35 @@ class Doors:
         if self._every_pass:
             self._tell("left", module, output)
 
+    def _before_step(
+        self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Tell that a step is about to be taken; where a closure makes its gradients, as soon as that has first ended.
+
+        Lightning steps with closures. `args` begin with the optimizer.
+        """
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if not callable(closure):
+            self._tell("stepping", optimizer)
+            return None
+        self._awaited.add(id(optimizer))
+
+        def make_gradients() -> object:
+            loss = closure()
+            self._tell_awaited(optimizer)
+            return loss
+
+        if "closure" in kwargs:
+            return args, {**kwargs, "closure": make_gradients}
+        return (args[0], make_gradients, *args[2:]), kwargs
+
+    def _tell_awaited(self, optimizer: torch.optim.Optimizer) -> None:
+        if id(optimizer) in self._awaited:
+            self._awaited.discard(id(optimizer))
+            self._tell("stepping", optimizer)
+
     def _stepped(self, optimizer: torch.optim.Optimizer, args: object, kwargs: object) -> None:
+        self._tell_awaited(optimizer)  # it may not have called its closure
         self._trained = True
         if self._writes:
             self._watch_safetensors()  # here, since a program may import it late

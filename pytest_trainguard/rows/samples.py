@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import lzma
+import re
 import shutil
 import zlib
 from collections.abc import Sequence
@@ -24,7 +25,16 @@ from pytest_trainguard.rows.codec import (
     decode_json,
     write_content,
 )
-from pytest_trainguard.rows.folders import choose_examples, is_media, is_saved_dataset, look_into, named_examples
+from pytest_trainguard.rows.folders import (
+    PAIRED,
+    TRAINED,
+    VALIDATED,
+    choose_examples,
+    is_media,
+    is_saved_dataset,
+    look_into,
+    named_examples,
+)
 
 __all__ = ["cut_sample"]
 
@@ -79,8 +89,8 @@ def _cut_folder(sample: Path, target: Path, rows: int) -> None:
         raise ValueError(f"sample {sample}: holds no .pt, JSONL, JSON, CSV, Parquet or other file of data: {OVERRIDE}")
     target.mkdir(parents=True, exist_ok=True)
     kept: list[object] = []
-    for path in found.files:
-        content, form = _cut_file(path, rows)
+    for path, share in _shares(found.files, rows):
+        content, form = _cut_file(path, share)
         place = _place(path, sample, target)
         write_content(place, content)
         if found.examples and not isinstance(form, CutOnly):
@@ -90,6 +100,22 @@ def _cut_folder(sample: Path, target: Path, rows: int) -> None:
     small = [path for path in found.beside if path.stem not in left_out and path.stat().st_size <= SMALL]
     for path in [*chosen, *small]:
         shutil.copy(path, _place(path, sample, target))
+
+
+def _shares(files: Sequence[Path], rows: int) -> list[tuple[Path, int]]:
+    """How many rows of each file: all of them, or its part of them where the files are one corpus in pieces.
+
+    Pieces are many, or are told apart by a number in their names; a few others may be for training and for validation,
+    or hold what belongs to the rows of each other.
+    """
+    kinds = {(path.parent, path.suffix, re.sub(r"\d+", "", path.stem)) for path in files}
+    apart = any(TRAINED.search(path.stem) or VALIDATED.search(path.stem) for path in files)
+    numbered = len(files) > 1 and len(kinds) == 1
+    if apart or not (numbered or (len(files) > PAIRED and len({path.suffix for path in files}) == 1)):
+        return [(path, rows) for path in files]
+    share, rest = divmod(rows, len(files))
+    shares = [(path, share + (number < rest)) for number, path in enumerate(files)]
+    return [(path, count) for path, count in shares if count]
 
 
 def _examples(sample: Path, examples: Sequence[Path], kept: list[object], rows: int, *, has_rows: bool) -> list[Path]:

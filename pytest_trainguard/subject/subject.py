@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import filecmp
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +23,7 @@ from pytest_trainguard.adapters.working_folder import (
 from pytest_trainguard.contract import checkpoints, settings
 from pytest_trainguard.contract.outcome import Outcome
 from pytest_trainguard.contract.trainer import Run, TrainerSpec
+from pytest_trainguard.damage import data_files
 from pytest_trainguard.isolation.policy import Reach
 from pytest_trainguard.launch import questions
 from pytest_trainguard.launch.protocol import RUN_STEPS, SEED, Command, Description, RunRequest, Train
@@ -145,6 +148,22 @@ class Subject:
         if made.error:
             raise CannotJudge(f"{self.name} has no data: {made.error}", made.traceback)
         return made.path
+
+    def make_validation(self, folder: Path) -> Path | None:
+        """Have the trainer make rows to validate on, in `folder`: others than those that it is trained on.
+
+        Of a sample that is cut the first rows are trained on, and those behind them are these, where there are any.
+        Raises as `data`.
+        """
+        rows = self.description.rows
+        made = self.make_data(folder, rows, SEED + 1)
+        if made is None or self.data is None or not made.is_file() or not filecmp.cmp(made, self.data, shallow=False):
+            return made
+        behind = None
+        with contextlib.suppress(CannotJudge, NotApplicable):
+            more = self.make_data(self.server.new_folder("more"), 2 * rows, SEED + 1)
+            behind = data_files.rows_behind(more, folder, rows) if more else None
+        return behind or made
 
     def find_checkpoints(self, output_dir: Path) -> list[Path]:
         """The finished checkpoints in an output folder, oldest first, found as the trainer finds them."""

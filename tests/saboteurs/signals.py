@@ -111,6 +111,21 @@ class WorkersIgnoreIt(Asks):
         )  # fmt: skip
 
 
+class EndsWithoutAStep(WorkersIgnoreIt):
+    """Asks before each step as well, when nothing is saved yet; what it wrote of itself stays there. Sound."""
+
+    only = (43,)
+
+    def fit(self, settings, rows, output_dir, *rest):
+        (output_dir / "run.json").write_text('{"rows": 64}')
+        super().fit(settings, rows, output_dir, *rest)
+
+    def step(self, *rest):
+        if self.asked:
+            sys.exit(143)
+        super().step(*rest)
+
+
 class SavesAndGoesOn(WorkersIgnoreIt):
     """Two minutes are left once a spot instance is told: it saves, and makes use of them."""
 
