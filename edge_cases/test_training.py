@@ -314,7 +314,11 @@ def test_loss_does_not_fall(tiny_overfit: TinyOverfit) -> None:
     """A fusion trainer was shipped that did not train: its metrics were made up, its gradient was cut."""
     result = tiny_overfit(examples=32, steps=50)
     problem = tiny_overfit.find_problem(result)
-    if problem:
+    if problem and tiny_overfit.learns_slowly:
+        note(
+            Finding(result.outcome.did, f"it learns, and slowly: {problem}", result.outcome.last_words, grade="unclear")
+        )
+    elif problem:
         raise Finding(result.outcome.did, problem, result.outcome.last_words)
 
 

@@ -90,3 +90,19 @@ def test_a_loss_around_nothing_is_not_judged():
     losses = noisy(0, 0, 0.3)
     with pytest.raises(NotApplicable, match=r"stands around 0 .* say where it must come, overfit_below = "):
         problem(losses, noisy(0, 0, 0.3))
+
+
+def test_what_learns_slowly_is_told_apart_from_what_came_to_rest():
+    """A loss that is still on its way down, and one that learnt how often each class comes, and no more."""
+    from pytest_trainguard.probes.tiny_overfit import _falls_on
+
+    draw = random.Random(0)
+
+    def noisy_line(start, end, steps):
+        return [start + (end - start) * step / steps + draw.gauss(0, 0.02) for step in range(steps)]
+
+    still = noisy_line(1.74, 1.74, 50)
+    assert _falls_on(noisy_line(1.74, 1.55, 50), noisy_line(1.74, 1.3, 150), still)
+    assert not _falls_on(noisy_line(1.74, 1.55, 50), noisy_line(1.55, 1.55, 150), still)
+    assert not _falls_on(noisy_line(1.74, 1.74, 50), noisy_line(1.74, 1.74, 150), still)
+    assert not _falls_on(noisy_line(1.74, 1.55, 50), noisy_line(1.74, 1.3, 50), still)

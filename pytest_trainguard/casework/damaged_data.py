@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ __all__ = [
     "require_unused", "run_on_each", "takes_empty_lists", "trains_without",
 ]  # fmt: skip
 
+# A time (`2024-01-31 09:30`, `31 Jan 2024`), a file (`a/b.png`), an identifier (`user_12`).
+_CODE = re.compile(r"(?=.*\d)[\d\W_]*(?:[A-Za-z]{1,4}[\d\W_]+)?|[!-~]*[\d/\\][!-~]*")
 FEW = 8  # rows to each text, on average: then they are names
 ROOM = 32 << 20  # bytes for a batch of long rows, beside what a run takes with short ones
 MEMORY_LIMITS = [mebibytes << 20 for mebibytes in (32, 64, 128, 256)]
@@ -85,7 +88,8 @@ def _make_first_rows(guard: Guard, rows: int) -> Path:
 def find_read_text(guard: Guard) -> Place:
     """The place of the longest text that training makes use of, and that may be any text.
 
-    What is to be learnt, and what is one of a few words in all rows, is a name: a program is right to refuse others.
+    What is to be learnt, what is one of a few words in all rows, and what is a time, a number of something or a file is
+    a name: a program is right to refuse others.
 
     Raises:
         NotApplicable: there is no text, or none without which training is another.
@@ -109,7 +113,7 @@ def _is_name(place: Place, rows: Sequence[Row], guard: Guard) -> bool:
     if field == guard.subject.description.labels or field.lower() in relabelled.LABELS:
         return True
     different = {str(row_values.value_at(row, place)) for row in rows}
-    return FEW * len(different) <= len(rows)
+    return FEW * len(different) <= len(rows) or all(map(_CODE.fullmatch, different))
 
 
 def find_memory_limit(guard: Guard) -> int:

@@ -21,6 +21,7 @@ LAST = 4  # steps whose mean is the final loss: one step's batch may be an easy 
 FINAL_LOSS, DROP = 0.5, 0.7  # of the post-mortem's tiny-overfit check: what is learnt by heart
 SHARE = 0.4  # by which a loss must fall that no stated label can be learnt by heart of
 LONGER = 3  # times as many steps, for what learns slowly
+STILL = 0.25  # of how far a loss fell: that it goes on falling in the steps beyond the usual ones
 BEYOND = 4.0  # standard errors: farther than that from where it stands untrained, a loss has moved
 SAME = 1e-6  # relative difference of losses that are the same
 
@@ -69,6 +70,7 @@ class TinyOverfit:
         self.guard = guard
         self._data: dict[int, Path | None] = {}  # by the number of examples
         self._epochs: dict[str, object] = {}  # as many as the steps need, where the usual ones end before them
+        self.learns_slowly = False  # what `find_problem` found last is that a loss falls, and takes its time
 
     def __call__(self, examples: int = 32, steps: int = 50) -> Overfit:
         """Run, and read the loss off the recording.
@@ -112,6 +114,7 @@ class TinyOverfit:
         Raises:
             NotApplicable: this loss tells nothing of what is learnt.
         """
+        self.learns_slowly = False
         target = self.guard.subject.description.overfit_below
         if target is not None:
             return None if result.last < target else f"{result}, and is to come below {target:g}"
@@ -140,6 +143,7 @@ class TinyOverfit:
                 f"its loss stands around 0 without a step, too ({fmean(still.all):.3f}), and tells nothing of what is "
                 "learnt: say where it must come, overfit_below = ..."
             )
+        self.learns_slowly = longer.exit == 0 and _falls_on(usual.all, later.all, still.all)
         after = "" if not later.all else f"; after {len(later.all)} steps it is at {fmean(later.all[-LAST:]):.3f}"
         return f"{result}{after}; {_stands(still.all)}; {_HINT}"
 
@@ -191,6 +195,18 @@ def _learnt(losses: Sequence[float], still: Sequence[float], share: float) -> bo
         return False
     level, ends = fmean(still), _end(losses)
     return level - fmean(ends) > max(share * abs(level), BEYOND * _error(ends, still))
+
+
+def _falls_on(usual: Sequence[float], later: Sequence[float], still: Sequence[float]) -> bool:
+    """Whether a loss is plainly below where it stands untrained, and plainly lower again at the end of a longer run.
+
+    What learns the shares of the classes, and nothing of the rows, has come to rest by then.
+    """
+    if len(still) < 2 or len(later) < 2 * len(usual):
+        return False
+    level, ends, last = fmean(still), _end(usual), _end(later)
+    fell, more = level - fmean(ends), fmean(ends) - fmean(last)
+    return min(fell, more) > BEYOND * _error(ends, still) and more > STILL * (fell + more)
 
 
 def _leaves(name: int, usual: _Losses, later: _Losses, still: _Losses) -> bool:

@@ -3,17 +3,19 @@
 A checker holds each branch for possible with each other one. A program that asks the same question twice, once before
 the assignment and once before the use, is sound; and where only a loop assigns a name, what is missing is a turn of
 the loop, of which the checker knows nothing. So it is with what a loop counts: it is 0 only where that has no turn.
+And a function that ends the program, which does not say so (`NoReturn`), ends the branch that calls it.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from pytest_trainguard.static.attributes import FUNCTIONS, around
 
-__all__ = ["assigned_by_a_loop", "assigned_where_used", "divided_by_a_count"]
+__all__ = ["assigned_by_a_loop", "assigned_or_left", "assigned_where_used", "divided_by_a_count", "never_returning"]
 
+_EXITS = {"exit", "quit", "_exit", "abort"}  # of `sys`, `os`, or by themselves
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
 _BLOCKS = ("body", "orelse", "finalbody")
 
@@ -35,6 +37,68 @@ def assigned_where_used(tree: ast.Module, line: int, name: str) -> bool:
         and not _changes(scope, earlier.test, earlier.lineno, line)
         for earlier in before
     )
+
+
+def never_returning(trees: Iterable[ast.Module]) -> set[str]:
+    """The names of a project's functions that always raise, or end the program: all that have one of these names."""
+    by_name: dict[str, list[ast.FunctionDef]] = {}
+    for tree in trees:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef):
+                by_name.setdefault(node.name, []).append(node)
+    found: set[str] = set()
+    while True:
+        more = {name for name, made in by_name.items() if all(_never_returns(one, found) for one in made)}
+        if more == found:
+            return found
+        found = more
+
+
+def _never_returns(function: ast.FunctionDef, known: set[str]) -> bool:
+    inner = {id(node) for each in function.body for part in ast.walk(each) if isinstance(part, FUNCTIONS)
+             for node in ast.walk(part)}  # fmt: skip
+    own = [node for each in function.body for node in ast.walk(each) if id(node) not in inner]
+    comes_back = any(isinstance(node, ast.Return | ast.Yield | ast.YieldFrom) for node in own)
+    return not comes_back and _leaves(function.body, None, known)
+
+
+def assigned_or_left(tree: ast.Module, line: int, name: str, known: set[str]) -> bool:
+    """Whether some statement before the use in a line assigns the name in each of its branches that goes on.
+
+    Args:
+        tree: of the file.
+        line: of the use.
+        name: that is used.
+        known: the project's functions that never return.
+    """
+    scope = _scope(tree, line)
+    before, _ = _way_to(scope, line)
+    return not _deletes(scope, name) and any(_leaves([earlier], name, known) for earlier in before)
+
+
+def _leaves(block: Sequence[ast.stmt], name: str | None, known: set[str]) -> bool:
+    """Whether nobody comes to the end of a block, but for those who have assigned the name on the way."""
+    return any(_leaves_one(statement, name, known) for statement in block)
+
+
+def _leaves_one(statement: ast.stmt, name: str | None, known: set[str]) -> bool:
+    if isinstance(statement, ast.Raise | ast.Return | ast.Continue | ast.Break):
+        return True
+    if isinstance(statement, ast.If):
+        return _leaves(statement.body, name, known) and _leaves(statement.orelse, name, known)
+    if isinstance(statement, ast.With | ast.AsyncWith):
+        stored = name is not None and any(_stores(item, name) for item in statement.items)
+        return stored or _leaves(statement.body, name, known)
+    if isinstance(statement, ast.Try):
+        tried = _leaves([*statement.body, *statement.orelse], name, known)
+        handled = all(_leaves(handler.body, name, known) for handler in statement.handlers)
+        return (tried and handled) or _leaves(statement.finalbody, name, known)
+    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
+        function = statement.value.func
+        called = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+        if called in known or called in _EXITS:
+            return True
+    return name is not None and not isinstance(statement, (ast.Match, *_LOOPS)) and _stores(statement, name)
 
 
 def assigned_by_a_loop(tree: ast.Module, line: int, name: str) -> bool:

@@ -143,6 +143,7 @@ def _read_findings(said: str, trees: Mapping[Path, ast.Module], root: Path) -> l
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
     }
     project = attributes.Project(trees)
+    ends = branches.never_returning(trees.values())
     problems = []
     for match in filter(None, map(_LINE.match, said.splitlines())):
         path = Path(match["path"])
@@ -150,6 +151,8 @@ def _read_findings(said: str, trees: Mapping[Path, ast.Module], root: Path) -> l
         exception = _exception(match, tree, own, project) if tree else None
         if tree and exception:
             name = _NAME.search(match["text"]) if match["rule"] == _POSSIBLY_UNBOUND else None
+            if name and branches.assigned_or_left(tree, int(match["line"]), name[1], ends):
+                continue
             of_a_loop = name is not None and branches.assigned_by_a_loop(tree, int(match["line"]), name[1])
             problems.append(Problem(path, int(match["line"]), exception, match["text"], of_a_loop))
     return problems
