@@ -21,6 +21,7 @@ __all__ = [
     "choose_cuts",
     "chooses_its_checkpoint",
     "find_entries",
+    "goes_to_its_path",
     "killed_with_newest",
     "largest_size",
     "not_to_be_changed",
@@ -45,6 +46,18 @@ FRESH_START = Wording(
 def chooses_its_checkpoint(guard: Guard, output_dir: Path) -> bool:
     """Whether the program is given the folder to choose from, and not handed a checkpoint's path."""
     return guard.checkpoints.resume_point(output_dir) == output_dir
+
+
+def goes_to_its_path(guard: Guard) -> bool:
+    """Whether the program carries on from the path that it is given, and not from what is in its output folder alone.
+
+    To one that looks there by itself no path says anything, be it there or not.
+    """
+    reference = guard.checkpoints.require_resume()
+    elsewhere = guard.copy(guard.checkpoints.killed_late().output_dir)
+    path = guard.checkpoints.resume_point(elsewhere)
+    tried = guard.run(f"asked to resume from {path}, beside a fresh output folder", resume_from=path)
+    return tried.exit != 0 or len(tried.recording.steps) < len(reference.recording.steps)
 
 
 def killed_with_newest(guard: Guard) -> tuple[Outcome, Outcome, Path]:

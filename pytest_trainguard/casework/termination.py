@@ -107,7 +107,7 @@ def check_recovered(guard: Guard, outcomes: list[Outcome]) -> None:
     """A second start carries on from whatever they left; where they left nothing there is nothing to carry on from."""
     left = [outcome for outcome in outcomes if not outcome.timed_out and outcome.left()]
     # Before they are started again: what they left is then where the second start puts checkpoints of its own.
-    nothing = [not guard.checkpoints.find(outcome.output_dir) for outcome in left]
+    nothing = [not one.recording.steps or not guard.checkpoints.find(one.output_dir) for one in left]
     for before, again, afresh in zip(left, guard.checkpoints.start_again(left), nothing, strict=True):
         whole = len(before.recording.steps) >= len(guard.reference.outcome.recording.steps)
         if whole and again.exit == 0 and not again.losses:

@@ -1,5 +1,6 @@
 """Cases 11 to 20."""
 
+import dataclasses
 import json
 import socket
 from pathlib import Path
@@ -181,6 +182,16 @@ class TakesMissingForEmpty(Sound):
             return super().load(resume_from)
         print(f"no checkpoint in {resume_from}: starting at step 0")
         return None
+
+
+class LooksInItsOutputFolder(Sound):
+    """Carries on from what is in its output folder, whatever path it is given. Sound."""
+
+    only = (14, 15, 41)
+
+    def train(self, run):
+        run = dataclasses.replace(run, resume_from=run.output_dir if run.resume_from else None)
+        return super().train(run)
 
 
 class DrawsBeforeItStarts(Sound):
