@@ -105,4 +105,6 @@ def test_what_learns_slowly_is_told_apart_from_what_came_to_rest():
     assert _falls_on(noisy_line(1.74, 1.55, 50), noisy_line(1.74, 1.3, 150), still)
     assert not _falls_on(noisy_line(1.74, 1.55, 50), noisy_line(1.55, 1.55, 150), still)
     assert not _falls_on(noisy_line(1.74, 1.74, 50), noisy_line(1.74, 1.74, 150), still)
+    tenth = [1.74 - 0.0002 * step for step in range(150)]  # without noise each thousandth would be plain
+    assert not _falls_on(tenth[:50], tenth, [1.74] * 50)
     assert not _falls_on(noisy_line(1.74, 1.55, 50), noisy_line(1.74, 1.3, 50), still)

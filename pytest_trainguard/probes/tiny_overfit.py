@@ -21,6 +21,7 @@ LAST = 4  # steps whose mean is the final loss: one step's batch may be an easy 
 FINAL_LOSS, DROP = 0.5, 0.7  # of the post-mortem's tiny-overfit check: what is learnt by heart
 SHARE = 0.4  # by which a loss must fall that no stated label can be learnt by heart of
 LONGER = 3  # times as many steps, for what learns slowly
+SLOWLY = 0.05  # by which a loss must fall in a longer run, to learn at all
 STILL = 0.25  # of how far a loss fell: that it goes on falling in the steps beyond the usual ones
 BEYOND = 4.0  # standard errors: farther than that from where it stands untrained, a loss has moved
 SAME = 1e-6  # relative difference of losses that are the same
@@ -206,6 +207,8 @@ def _falls_on(usual: Sequence[float], later: Sequence[float], still: Sequence[fl
         return False
     level, ends, last = fmean(still), _end(usual), _end(later)
     fell, more = level - fmean(ends), fmean(ends) - fmean(last)
+    if fell + more < SLOWLY * abs(level):
+        return False
     return min(fell, more) > BEYOND * _error(ends, still) and more > STILL * (fell + more)
 
 
