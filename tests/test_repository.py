@@ -38,7 +38,7 @@ def not_applicable(trainer):
     if trainer == "WithTransformers":  # its model has no places for longer rows
         from_elsewhere = "its batches do not come from a torch data loader, or it does not take "
         reasons |= {114: f"{from_elsewhere}what is padded further", 116: f"{from_elsewhere}rows that are changed"}
-    if trainer in ("LoraChat", "Gnn", "Fusion"):  # a loader of accelerate's; graphs of one batch are one graph
+    if trainer in ("Gnn", "Fusion"):  # graphs of one batch are one graph
         reasons[115] = "its batches do not come from a torch data loader, or are not of one part for each row"
     if trainer == "Gnn":  # it takes no pretrained weights
         reasons |= dict.fromkeys((11, 12, 39, 40, 122), "no setting for the model")
