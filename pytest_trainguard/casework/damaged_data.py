@@ -24,6 +24,7 @@ __all__ = [
 
 # A time (`2024-01-31 09:30`, `31 Jan 2024`), a file (`a/b.png`), an identifier (`user_12`).
 _CODE = re.compile(r"(?=.*\d)[\d\W_]*(?:[A-Za-z]{1,4}[\d\W_]+)?|[!-~]*[\d/\\][!-~]*")
+WORDS = 3  # of a name, at most
 FEW = 8  # rows to each text, on average: then they are names
 ROOM = 32 << 20  # bytes for a batch of long rows, beside what a run takes with short ones
 MEMORY_LIMITS = [mebibytes << 20 for mebibytes in (32, 64, 128, 256)]
@@ -110,10 +111,11 @@ def find_read_text(guard: Guard) -> Place:
 
 def _is_name(place: Place, rows: Sequence[Row], guard: Guard) -> bool:
     field = row_values.field_of_place(place)
-    if field == guard.subject.description.labels or field.lower() in relabelled.LABELS:
-        return True
+    is_learnt = field == guard.subject.description.labels or field.lower() in relabelled.LABELS
     different = {str(row_values.value_at(row, place)) for row in rows}
-    return FEW * len(different) <= len(rows) or all(map(_CODE.fullmatch, different))
+    few = 2 if is_learnt else FEW  # what is learnt may be an answer in words, too
+    is_short = all(len(text.split()) <= WORDS for text in different)  # a prompt may be the same in all rows
+    return (is_short and few * len(different) <= len(rows)) or all(map(_CODE.fullmatch, different))
 
 
 def find_memory_limit(guard: Guard) -> int:
