@@ -87,6 +87,8 @@ def _leaves_one(statement: ast.stmt, name: str | None, known: set[str]) -> bool:
     if isinstance(statement, ast.If):
         return _leaves(statement.body, name, known) and _leaves(statement.orelse, name, known)
     if isinstance(statement, ast.With | ast.AsyncWith):
+        if any("suppress" in ast.dump(item.context_expr) for item in statement.items):
+            return False  # what is raised in it goes on behind it
         stored = name is not None and any(_stores(item, name) for item in statement.items)
         return stored or _leaves(statement.body, name, known)
     if isinstance(statement, ast.Try):
