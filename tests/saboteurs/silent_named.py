@@ -195,6 +195,18 @@ class Normed(Sound):
         return super().validate(self.average, step, output_dir)
 
 
+class AsksItsReference(Normed):
+    """A copy of the start, in evaluation mode, is asked before each step, and nothing of it is to move. Sound."""
+
+    def step(self, model, optimizer, scaler, batch, *rest):
+        with torch.no_grad():
+            self.average.eval()(batch[0])
+        Sound.step(self, model, optimizer, scaler, batch, *rest)
+
+    def validate(self, model, *rest):
+        return Sound.validate(self, model, *rest)
+
+
 class ForgetsItsStatistics(Normed):
     """`parameters()` are all that is averaged: the mean of each batch is held against 0."""
 

@@ -29,7 +29,7 @@ def find_astray(look: Look) -> Problems:
         raise NotApplicable(
             "no average of its weights is evaluated, and no copy of its model follows it in its forward passes"
         )
-    found = [*_find_begun(look, others), *_find_stale(statistics)]
+    found = [*_find_begun(look, others), *_find_stale(look, statistics, others)]
     if evaluated and not any(event["times"] for event in evaluated):
         one = evaluated[-1]
         told = (
@@ -57,8 +57,15 @@ def find_astray(look: Look) -> Problems:
     return found
 
 
-def _find_stale(events: list[Event]) -> Problems:
-    """Statistics of an average's batch norms that are those of the start in each evaluation, where the model's move."""
+def _find_stale(look: Look, events: list[Event], others: list[Event]) -> Problems:
+    """Statistics of an average's batch norms that are those of the start in each evaluation, where the model's move.
+
+    A copy of which the weights are those of the start as well, or that is asked in each step, is a reference.
+    """
+    as_begun = {event["step"] for event in others if event["as_begun"]}
+    events = [event for event in events if event["step"] not in as_begun]
+    if set(range(ENOUGH, len(look.steps) - 1)) <= {event["step"] for event in events}:
+        return []
     windows = {event["step"] for event in events}
     if len(windows) < SEVERAL or any(len(event["stale"]) < event["norms"] for event in events):
         return []
